@@ -1,0 +1,1 @@
+//! foretoken in the browser.

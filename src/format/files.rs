@@ -1,0 +1,76 @@
+//! Where a checkpoint's bytes come from: a folder, a web server, memory.
+//!
+//! The format floor reads through this trait and never opens anything itself.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+
+/// A flat set of named files that can be read in parts.
+#[allow(async_fn_in_trait, reason = "each future is awaited where it is made, on one thread")]
+pub trait Files {
+    /// The length of the file `name` in bytes, or `None` when there is no such file.
+    async fn len(&self, name: &str) -> Result<Option<u64>>;
+
+    /// The bytes of `name` in `range`, borrowed where the file is mapped or in memory. Callers go through [`read_exact`],
+    /// which refuses an answer of another length.
+    async fn read(&self, name: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>>;
+
+    /// The folder or URL, for messages.
+    fn describe(&self) -> String;
+}
+
+/// Exactly the bytes of `name` in `range`; fails, naming the file, when fewer or more come back.
+pub async fn read_exact<'f, F: Files>(files: &'f F, name: &str, range: Range<u64>) -> Result<Cow<'f, [u8]>> {
+    let bytes = files.read(name, range.clone()).await?;
+    let expected = range.end.saturating_sub(range.start);
+    if bytes.len() as u64 != expected {
+        let (got, folder) = (bytes.len(), files.describe());
+        return Err(Error::io(format!(
+            "{name} in {folder}: expected {expected} bytes from offset {}, got {got}; was the file changed while it was \
+             read?",
+            range.start
+        )));
+    }
+    Ok(bytes)
+}
+
+/// The whole of `name`, or `None` when there is no such file; fails when it is longer than `max_bytes`.
+pub async fn read_whole<'f, F: Files>(files: &'f F, name: &str, max_bytes: u64) -> Result<Option<Cow<'f, [u8]>>> {
+    let Some(len) = files.len(name).await? else { return Ok(None) };
+    if len > max_bytes {
+        let folder = files.describe();
+        return Err(Error::format(format!("{name} in {folder}: at most {max_bytes} bytes are read, got {len}")));
+    }
+    read_exact(files, name, 0..len).await.map(Some)
+}
+
+/// Files in memory: the embedded model, and tests.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryFiles {
+    /// What messages call the set.
+    pub name: String,
+    /// The contents by file name.
+    pub files: BTreeMap<String, Cow<'static, [u8]>>,
+}
+
+impl Files for MemoryFiles {
+    async fn len(&self, name: &str) -> Result<Option<u64>> {
+        Ok(self.files.get(name).map(|bytes| bytes.len() as u64))
+    }
+
+    async fn read(&self, name: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        let bytes = self.files.get(name).ok_or_else(|| Error::io(format!("{name}: not found in {}", self.name)))?;
+        let part = || bytes.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?);
+        part().map(Cow::Borrowed).ok_or_else(|| {
+            let (len, Range { start, end }) = (bytes.len(), &range);
+            Error::io(format!("{name} in {}: bytes {start}..{end} were asked for, but it holds {len}", self.name))
+        })
+    }
+
+    fn describe(&self) -> String {
+        self.name.clone()
+    }
+}

@@ -1,0 +1,15 @@
+//! Bytes to plain data: safetensors, configurations, tokenizers, and the checkpoint that joins them.
+//!
+//! Nothing here opens a file or touches a GPU: bytes come through [`files::Files`], which native code and the browser
+//! implement. Every number in a file is checked before it sizes an allocation, and no content makes this floor panic.
+
+pub mod checkpoint;
+pub mod config;
+mod fields;
+pub mod files;
+mod layout;
+pub mod rope;
+pub mod safetensors;
+pub mod stream;
+pub mod tokenizer;
+mod tokenizer_rules;

@@ -1,0 +1,54 @@
+//! Adapters and checkpoints for tests that run on the GPU.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use foretoken::format::files::Files;
+use foretoken::{Error, ErrorKind, Gpu, GpuOptions, Result};
+
+/// Every adapter of this machine, opened once. Fails where there is none: a test that needs a GPU must not pass without.
+fn adapters() -> &'static [Gpu] {
+    static ADAPTERS: OnceLock<Vec<Gpu>> = OnceLock::new();
+    ADAPTERS.get_or_init(|| {
+        pollster::block_on(async {
+            let mut opened = Vec::new();
+            for summary in Gpu::adapters().await {
+                let options = GpuOptions { adapter: Some(summary.index.to_string()), ..GpuOptions::default() };
+                eprintln!("adapter {}: {summary}, {}", summary.index, summary.driver_info);
+                opened.push(Gpu::open(&options).await.expect("an adapter that is listed opens"));
+            }
+            assert!(!opened.is_empty(), "no adapter: install a Vulkan driver, on Debian mesa-vulkan-drivers");
+            opened
+        })
+    })
+}
+
+/// Runs `test` on each adapter.
+pub fn each_adapter<F: Future<Output = ()>>(test: impl Fn(Gpu) -> F) {
+    adapters().iter().for_each(|gpu| pollster::block_on(test(gpu.clone())));
+}
+
+/// The folder of a golden checkpoint.
+pub fn golden(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden")).join(name)
+}
+
+/// A checkpoint folder, read as asked.
+pub struct DiskFiles(pub PathBuf);
+
+impl Files for DiskFiles {
+    async fn len(&self, name: &str) -> Result<Option<u64>> {
+        Ok(std::fs::metadata(self.0.join(name)).ok().map(|metadata| metadata.len()))
+    }
+
+    async fn read(&self, name: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        let bytes = std::fs::read(self.0.join(name)).map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
+        Ok(Cow::Owned(bytes[range.start as usize..range.end as usize].to_vec()))
+    }
+
+    fn describe(&self) -> String {
+        self.0.display().to_string()
+    }
+}

@@ -1,0 +1,19 @@
+//! Helpers shared by the test programs.
+
+#![allow(dead_code, unused_imports, reason = "each test program uses a part")]
+
+mod adapters;
+
+use std::path::PathBuf;
+
+pub use adapters::{DiskFiles, each_adapter, golden};
+
+/// A file or folder of the data beside the repository, or `None`, said loudly, where that data is missing.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let full = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")).join(path);
+    if full.exists() {
+        return Some(full);
+    }
+    eprintln!("SKIPPED: ../shared/{path} is missing");
+    None
+}

@@ -1,0 +1,306 @@
+//! Configurations: both families, older and newer keys, and everything that must be refused.
+
+use foretoken::format::config::{Activation, Family, ModelConfig, Norm};
+use foretoken::{ErrorKind, Result};
+use serde_json::{Value, json};
+
+use crate::samples::{bytes, gpt_neox, llama, with};
+use crate::{common, refused};
+
+fn parse(config: &Value) -> Result<ModelConfig> {
+    ModelConfig::parse(&bytes(config), None)
+}
+
+#[track_caller]
+fn accepted(base: Value, changes: Value) -> ModelConfig {
+    parse(&with(base, changes)).unwrap()
+}
+
+#[track_caller]
+fn unsupported(base: Value, changes: Value, words: &[&str]) {
+    let error = refused(parse(&with(base, changes)), words);
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+}
+
+#[track_caller]
+fn broken(base: Value, changes: Value, words: &[&str]) {
+    let error = refused(parse(&with(base, changes)), words);
+    assert_eq!(error.kind(), ErrorKind::Format, "{error}");
+}
+
+#[test]
+fn llama_defaults_and_fields() {
+    let config = parse(&llama()).unwrap();
+    assert_eq!((config.family, config.head_dim, config.q_size(), config.kv_size()), (Family::Llama, 2, 8, 4));
+    assert_eq!((config.norm, config.activation), (Norm::Rms { eps: 1e-5 }, Activation::Silu));
+    assert!(config.gated_mlp && config.tie_word_embeddings && !config.parallel_residual);
+    assert!(!config.attention_bias && !config.mlp_bias);
+    assert_eq!((config.bos_token_id, config.eos_token_ids.as_slice()), (Some(1), [2].as_slice()));
+    let config = accepted(llama(), json!({"num_key_value_heads": null, "head_dim": 6, "attention_bias": true}));
+    assert_eq!((config.num_key_value_heads, config.q_size(), config.attention_bias), (4, 24, true));
+    let config = accepted(llama(), json!({"torch_dtype": "float16", "num_nextn_predict_layers": 1, "something": [1]}));
+    assert_eq!((config.torch_dtype.as_deref(), config.num_nextn_predict_layers), (Some("float16"), 1));
+    assert_eq!(accepted(llama(), json!({"dtype": "bfloat16"})).torch_dtype.as_deref(), Some("bfloat16"));
+}
+
+#[test]
+fn gpt_neox_defaults_and_fields() {
+    let config = parse(&gpt_neox()).unwrap();
+    assert_eq!((config.family, config.head_dim, config.num_key_value_heads), (Family::GptNeox, 8, 4));
+    assert_eq!((config.norm, config.rope.rotary_dim), (Norm::Layer { eps: 1e-5 }, 2));
+    assert!(config.parallel_residual && config.attention_bias && config.mlp_bias && !config.gated_mlp);
+    assert!(!accepted(gpt_neox(), json!({"use_parallel_residual": false})).parallel_residual);
+    assert!(!accepted(gpt_neox(), json!({"attention_bias": false})).attention_bias);
+    assert_eq!(accepted(gpt_neox(), json!({"rotary_pct": null})).rope.rotary_dim, 2);
+    assert_eq!(accepted(gpt_neox(), json!({"rotary_pct": 1.0})).rope.rotary_dim, 8);
+    assert_eq!(accepted(gpt_neox(), json!({"rotary_emb_base": 500.0})).rope.theta, 500.0);
+    for (name, form) in [
+        ("gelu", Activation::Gelu),
+        ("gelu_new", Activation::GeluTanh),
+        ("gelu_fast", Activation::GeluTanh),
+        ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ] {
+        assert_eq!(accepted(gpt_neox(), json!({"hidden_act": name})).activation, form);
+    }
+}
+
+#[test]
+fn both_spellings_of_rope_mean_the_same() {
+    let old = json!({"rope_theta": 5e5, "rope_scaling": {
+        "type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16
+    }});
+    let new = json!({"rope_theta": null, "rope_parameters": {
+        "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16
+    }});
+    let old = accepted(llama(), old).rope;
+    assert_eq!(old, accepted(llama(), new).rope);
+    assert_eq!(old.scaling.as_ref().unwrap().original_max_position_embeddings, 16);
+    let plain = accepted(llama(), json!({"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}})).rope;
+    assert_eq!((plain.theta, plain.scaling), (77.0, None));
+    let partial = json!({"rotary_pct": null, "rope_parameters": {"partial_rotary_factor": 0.5, "rope_theta": 1e4}});
+    assert_eq!(accepted(gpt_neox(), partial).rope.rotary_dim, 4);
+    let without_original = json!({"rope_scaling": {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0
+    }});
+    let scaling = accepted(llama(), without_original).rope.scaling.unwrap();
+    assert_eq!(scaling.original_max_position_embeddings, 64);
+}
+
+/// Values of transformers 5.23.0 (`LlamaRotaryEmbedding.inv_freq`, single precision) for one head of 16.
+#[test]
+fn inverse_frequencies_equal_those_of_transformers() {
+    let rope = json!({"head_dim": 16, "rope_parameters": {
+        "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16
+    }});
+    let expected = [
+        0.5760563611984253,
+        0.024240344762802124,
+        0.004700753837823868,
+        0.0009115831344388425,
+        0.00017677668074611574,
+        3.428102354519069e-05,
+        6.647869668086059e-06,
+        1.289173155782919e-06,
+    ];
+    let got = accepted(llama(), rope).rope.inv_freq();
+    assert_eq!(got.len(), expected.len());
+    for (got, expected) in got.iter().zip(expected) {
+        assert!((got / expected - 1.0).abs() < 1e-6, "expected {expected}, got {got}");
+    }
+    let plain = accepted(llama(), json!({"head_dim": 4})).rope.inv_freq();
+    assert_eq!(plain, [1.0, 0.01]);
+}
+
+#[test]
+fn end_tokens_come_from_the_generation_config_first() {
+    let ids = |config: Value, generation: &str| {
+        ModelConfig::parse(&bytes(&config), Some(generation.as_bytes())).map(|config| config.eos_token_ids)
+    };
+    assert_eq!(ids(llama(), r#"{"eos_token_id": [5, 6]}"#).unwrap(), [5, 6]);
+    assert_eq!(ids(llama(), r#"{"eos_token_id": 7}"#).unwrap(), [7]);
+    assert_eq!(ids(llama(), r#"{"eos_token_id": null}"#).unwrap(), [2]);
+    assert_eq!(ids(llama(), "{}").unwrap(), [2]);
+    assert_eq!(ids(with(llama(), json!({"eos_token_id": [3, 4]})), "{}").unwrap(), [3, 4]);
+    assert_eq!(ids(with(llama(), json!({"eos_token_id": null})), "{}").unwrap(), Vec::<u32>::new());
+    refused(ids(llama(), r#"{"eos_token_id": "2"}"#), &["generation_config.json", "eos_token_id", "\"2\""]);
+    refused(ids(llama(), "nonsense"), &["generation_config.json"]);
+    refused(ids(llama(), r#"{"eos_token_id": [2, 300]}"#), &["eos", "300", "vocabulary"]);
+    refused(ids(llama(), r#"{"eos_token_id": 301}"#), &["generation_config.json", "301"]);
+    assert_eq!(ids(with(llama(), json!({"eos_token_id": 999})), r#"{"eos_token_id": 3}"#).unwrap(), [3]);
+    broken(llama(), json!({"eos_token_id": 300}), &["eos", "300", "vocabulary"]);
+    broken(llama(), json!({"bos_token_id": 300}), &["bos", "300", "vocabulary"]);
+    broken(llama(), json!({"eos_token_id": -1}), &["eos_token_id", "-1"]);
+    broken(llama(), json!({"eos_token_id": 4294967296u64}), &["eos_token_id"]);
+}
+
+#[test]
+fn a_window_matters_only_inside_the_longest_context() {
+    let window = |changes: Value| accepted(with(llama(), json!({"model_type": "mistral"})), changes).sliding_window;
+    assert_eq!(window(json!({"sliding_window": null})), None);
+    assert_eq!(window(json!({"sliding_window": 64})), None);
+    assert_eq!(window(json!({"sliding_window": 63})), Some(63));
+    assert_eq!(window(json!({"max_position_embeddings": 32768})), Some(4096), "transformers' default for mistral");
+    assert_eq!(accepted(llama(), json!({"max_position_embeddings": 32768})).sliding_window, None);
+}
+
+#[test]
+fn whatever_would_change_the_result_is_refused_by_name() {
+    unsupported(llama(), json!({"model_type": "qwen9"}), &["model_type", "qwen9", "llama", "mistral", "gpt_neox"]);
+    unsupported(llama(), json!({"hidden_act": "relu"}), &["hidden_act", "relu", "silu"]);
+    unsupported(gpt_neox(), json!({"hidden_act": "quick_gelu"}), &["hidden_act", "quick_gelu", "gelu_new"]);
+    unsupported(gpt_neox(), json!({"hidden_act": "silu"}), &["hidden_act", "silu"]);
+    for rope_type in ["linear", "dynamic", "yarn", "longrope", "su", "mrope"] {
+        unsupported(llama(), json!({"rope_scaling": {"type": rope_type, "factor": 2.0}}), &[rope_type]);
+        unsupported(gpt_neox(), json!({"rope_parameters": {"rope_type": rope_type, "factor": 2.0}}), &[rope_type]);
+    }
+    let nested = json!({"rope_parameters": {"full_attention": {"rope_type": "default"}}});
+    unsupported(llama(), nested, &["full_attention"]);
+    unsupported(llama(), json!({"partial_rotary_factor": 0.5}), &["partial", "0.5"]);
+    unsupported(gpt_neox(), json!({"num_key_value_heads": 2}), &["num_key_value_heads", "4", "2"]);
+    unsupported(gpt_neox(), json!({"head_dim": 16}), &["head_dim", "8", "16"]);
+    for (key, value) in [
+        ("pretraining_tp", json!(2)),
+        ("quantization_config", json!({"bits": 4})),
+        ("attn_logit_softcapping", json!(50.0)),
+        ("final_logit_softcapping", json!(30.0)),
+        ("logit_scale", json!(0.0625)),
+        ("logits_scaling", json!(8.0)),
+        ("residual_multiplier", json!(0.22)),
+        ("embedding_multiplier", json!(12.0)),
+        ("attention_multiplier", json!(0.015625)),
+        ("layer_types", json!(["full_attention", "sliding_attention"])),
+        ("no_rope_layers", json!([1, 1, 1, 0])),
+        ("num_local_experts", json!(8)),
+        ("qk_norm", json!(true)),
+        ("clip_qkv", json!(8.0)),
+        ("is_encoder_decoder", json!(true)),
+        ("position_embedding_type", json!("alibi")),
+    ] {
+        for base in [llama(), gpt_neox()] {
+            unsupported(base, json!({ key: value }), &[key]);
+        }
+    }
+}
+
+#[test]
+fn neutral_values_of_the_same_fields_are_accepted() {
+    let neutral = json!({
+        "pretraining_tp": 1, "quantization_config": null, "attn_logit_softcapping": null, "logit_scale": 1.0,
+        "residual_multiplier": 1, "layer_types": ["full_attention", "full_attention"], "no_rope_layers": [],
+        "num_local_experts": 0, "qk_norm": false, "is_encoder_decoder": false, "rope_scaling": {}, "partial_rotary_factor": 1.0
+    });
+    accepted(llama(), neutral);
+}
+
+#[test]
+fn sizes_that_make_no_sense_are_refused_with_the_field() {
+    let sizes = [
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "max_position_embeddings",
+    ];
+    for key in sizes {
+        for base in [llama(), gpt_neox()] {
+            broken(base.clone(), json!({ key: null }), &[key, "missing"]);
+            for value in [json!(0), json!(-1), json!(1.5), json!("8"), json!([8]), json!(2147483648u64), json!(1e300)] {
+                broken(base.clone(), json!({ key: value }), &[key, "whole number"]);
+            }
+        }
+    }
+    broken(llama(), json!({"hidden_size": 9}), &["hidden_size", "9", "num_attention_heads", "4"]);
+    broken(llama(), json!({"num_key_value_heads": 3}), &["num_attention_heads", "4", "num_key_value_heads", "3"]);
+    broken(llama(), json!({"num_key_value_heads": 8}), &["num_key_value_heads"]);
+    broken(llama(), json!({"num_hidden_layers": 2147483647}), &["num_hidden_layers", "2147483647"]);
+    broken(llama(), json!({"head_dim": 2147483646}), &["head_dim"]);
+    broken(
+        llama(),
+        json!({"head_dim": 65536, "num_attention_heads": 65536, "num_key_value_heads": 1}),
+        &["num_attention_heads"],
+    );
+    broken(llama(), json!({"head_dim": 3}), &["even", "3"]);
+    broken(llama(), json!({"rms_norm_eps": 0}), &["rms_norm_eps", "above 0"]);
+    broken(llama(), json!({"rms_norm_eps": "1e-5"}), &["rms_norm_eps"]);
+    broken(gpt_neox(), json!({"layer_norm_eps": -1e-5}), &["layer_norm_eps"]);
+    broken(llama(), json!({"rope_theta": 1e-300}), &["rope_theta", "at least 1"]);
+    broken(llama(), json!({"rope_theta": 0}), &["rope_theta"]);
+    broken(llama(), json!({"rope_theta": [10000]}), &["rope_theta"]);
+    broken(gpt_neox(), json!({"rope_theta": 5e5}), &["rotary_emb_base", "rope_theta", "disagree"]);
+    broken(gpt_neox(), json!({"rotary_pct": 1.5}), &["rotary_pct", "1.5"]);
+    broken(gpt_neox(), json!({"rotary_pct": 0.01}), &["rotated"]);
+    broken(llama(), json!({"tie_word_embeddings": "yes"}), &["tie_word_embeddings", "yes"]);
+    broken(llama(), json!({"model_type": null}), &["model_type", "missing"]);
+    broken(llama(), json!({"model_type": 5}), &["model_type", "5"]);
+    broken(llama(), json!({"rope_scaling": {"type": "llama3", "factor": 8.0}}), &["low_freq_factor", "missing"]);
+    let equal =
+        json!({"rope_scaling": {"type": "llama3", "factor": 8.0, "low_freq_factor": 2.0, "high_freq_factor": 2.0}});
+    broken(llama(), equal, &["high_freq_factor"]);
+    for text in ["", "[]", "5", "{", "{\"a\":1e999}", "\u{feff}{}"] {
+        refused(ModelConfig::parse(text.as_bytes(), None), &["config.json", "JSON object"]);
+    }
+    refused(ModelConfig::parse(&[0xff, 0xfe], None), &["config.json"]);
+}
+
+#[test]
+fn expected_tensors_have_hugging_faces_names_and_shapes() {
+    let config = accepted(
+        llama(),
+        json!({"tie_word_embeddings": false, "head_dim": 6, "attention_bias": true, "mlp_bias": true}),
+    );
+    let tensors: std::collections::BTreeMap<_, _> = config.expected_tensors().into_iter().collect();
+    assert_eq!(tensors.len(), 3 + 2 * (2 + 2 * 7));
+    for (name, shape) in [
+        ("model.embed_tokens.weight", vec![300, 8]),
+        ("model.layers.1.self_attn.q_proj.weight", vec![24, 8]),
+        ("model.layers.1.self_attn.k_proj.bias", vec![12]),
+        ("model.layers.0.self_attn.o_proj.weight", vec![8, 24]),
+        ("model.layers.0.self_attn.o_proj.bias", vec![8]),
+        ("model.layers.0.mlp.down_proj.weight", vec![8, 12]),
+        ("model.layers.0.mlp.gate_proj.bias", vec![12]),
+        ("model.norm.weight", vec![8]),
+        ("lm_head.weight", vec![300, 8]),
+    ] {
+        assert_eq!(tensors.get(name), Some(&shape), "{name}");
+    }
+    assert!(!parse(&llama()).unwrap().expected_tensors().iter().any(|(name, _)| name == "lm_head.weight"));
+
+    let config = parse(&gpt_neox()).unwrap();
+    let tensors: std::collections::BTreeMap<_, _> = config.expected_tensors().into_iter().collect();
+    assert_eq!(tensors.len(), 4 + 2 * 12);
+    for (name, shape) in [
+        ("gpt_neox.embed_in.weight", vec![300, 32]),
+        ("gpt_neox.layers.1.attention.query_key_value.weight", vec![96, 32]),
+        ("gpt_neox.layers.1.attention.query_key_value.bias", vec![96]),
+        ("gpt_neox.layers.0.mlp.dense_4h_to_h.weight", vec![32, 64]),
+        ("gpt_neox.layers.0.post_attention_layernorm.bias", vec![32]),
+        ("gpt_neox.final_layer_norm.weight", vec![32]),
+        ("embed_out.weight", vec![300, 32]),
+    ] {
+        assert_eq!(tensors.get(name), Some(&shape), "{name}");
+    }
+    assert_eq!((config.embedding_name(), config.lm_head_name()), ("gpt_neox.embed_in.weight", "embed_out.weight"));
+}
+
+#[test]
+fn known_buffers_are_told_from_unknown_tensors() {
+    let (tied, neox) = (parse(&llama()).unwrap(), parse(&gpt_neox()).unwrap());
+    assert!(tied.is_known_buffer("lm_head.weight") && !neox.is_known_buffer("embed_out.weight"));
+    assert!(tied.is_known_buffer("model.layers.0.self_attn.rotary_emb.inv_freq"));
+    assert!(neox.is_known_buffer("gpt_neox.layers.3.attention.masked_bias"));
+    assert!(neox.is_known_buffer("gpt_neox.layers.3.attention.bias"));
+    assert!(!neox.is_known_buffer("gpt_neox.layers.3.attention.dense.bias"));
+    assert!(!tied.is_known_buffer("model.layers.0.self_attn.q_norm.weight"));
+}
+
+#[test]
+fn stories260k_is_read() {
+    let Some(folder) = common::shared("models/stories260K") else { return };
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let config = ModelConfig::parse(&read("config.json"), Some(&read("generation_config.json"))).unwrap();
+    assert_eq!((config.hidden_size, config.num_key_value_heads, config.head_dim), (64, 4, 8));
+    assert_eq!((config.eos_token_ids, config.rope.theta), (vec![2], 1e4));
+}

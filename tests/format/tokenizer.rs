@@ -1,0 +1,164 @@
+//! Token ids against what the tokenizers' own Python package gave, and broken files.
+
+use std::sync::LazyLock;
+
+use foretoken::ErrorKind;
+use foretoken::format::tokenizer::Tokenizer;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::samples::{byte_fallback_tokenizer, byte_level_tokenizer, bytes, tokenizers, with};
+use crate::{common, refused};
+
+/// One entry of `../shared/tokenizers/expected/*.json`.
+#[derive(Deserialize)]
+pub struct Expected {
+    text: String,
+    pub ids: Vec<u32>,
+    ids_no_special: Vec<u32>,
+    decoded: String,
+    decoded_skip_special: String,
+}
+
+/// A real tokenizer and what it must give.
+pub struct Real {
+    pub name: &'static str,
+    pub tokenizer: Tokenizer,
+    pub expected: Vec<Expected>,
+}
+
+/// Every real tokenizer that is there.
+pub fn real() -> &'static [Real] {
+    static REAL: LazyLock<Vec<Real>> = LazyLock::new(|| {
+        let files = [
+            ("gpt2", "tokenizers/gpt2/tokenizer.json"),
+            ("smollm2", "tokenizers/smollm/tokenizer.json"),
+            ("stories260K", "models/stories260K/tokenizer.json"),
+        ];
+        files.into_iter().filter_map(|(name, file)| load(name, file)).collect()
+    });
+    &REAL
+}
+
+fn load(name: &'static str, file: &str) -> Option<Real> {
+    let json = std::fs::read(common::shared(file)?).unwrap();
+    let expected = std::fs::read(common::shared(&format!("tokenizers/expected/{name}.json"))?).unwrap();
+    let tokenizer = Tokenizer::from_json(&json).unwrap();
+    Some(Real { name, tokenizer, expected: serde_json::from_slice(&expected).unwrap() })
+}
+
+#[test]
+fn ids_and_texts_equal_the_expected_ones() {
+    for Real { name, tokenizer, expected } in real() {
+        for Expected { text, ids, ids_no_special, decoded, decoded_skip_special } in expected {
+            assert_eq!(&tokenizer.encode(text, true).unwrap(), ids, "{name}: {text:?}");
+            assert_eq!(&tokenizer.encode(text, false).unwrap(), ids_no_special, "{name}: {text:?}");
+            let decode = |skip| tokenizer.decode(ids_no_special, skip).unwrap();
+            assert_eq!(&tokenizer.decode(ids, true).unwrap(), decoded_skip_special, "{name}: {text:?}");
+            assert!([&decode(false), &tokenizer.decode(ids, false).unwrap()].contains(&decoded), "{name}: {text:?}");
+        }
+    }
+}
+
+#[test]
+fn user_text_can_be_kept_from_becoming_special_tokens() {
+    for (name, json) in tokenizers() {
+        let tokenizer = Tokenizer::from_json(&bytes(&json)).unwrap();
+        let has_special = |ids: &[u32]| {
+            ids.iter().any(|&id| tokenizer.is_special(id) && tokenizer.token_text(id).unwrap() != "<unk>")
+        };
+        assert!(has_special(&tokenizer.encode("he</s>he", false).unwrap()), "{name}");
+        assert!(!has_special(&tokenizer.encode_as_text("he</s>he<s>").unwrap()), "{name}");
+    }
+}
+
+#[test]
+fn truncation_and_padding_of_the_file_are_dropped() {
+    let truncation = json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+    let padding = json!({
+        "strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "<s>"
+    });
+    let file = with(byte_level_tokenizer(), json!({"truncation": truncation, "padding": padding}));
+    let tokenizer = Tokenizer::from_json(&bytes(&file)).unwrap();
+    assert_eq!(tokenizer.encode("abcdef", true).unwrap().len(), 6);
+}
+
+#[test]
+fn facts_about_the_vocabulary() {
+    let tokenizer = Tokenizer::from_json(&bytes(&byte_fallback_tokenizer())).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 3 + 256 + 7);
+    assert_eq!(tokenizer.token_text(3 + 0x0a).as_deref(), Some("<0x0A>"));
+    assert_eq!(tokenizer.token_text(9999), None);
+    assert!(tokenizer.is_special(1) && !tokenizer.is_special(3) && !tokenizer.is_special(9999));
+    assert_eq!(tokenizer.decode(&[1, 9999, 4_000_000_000], true).unwrap(), "");
+}
+
+/// `base` with the value at a JSON pointer replaced.
+fn at(base: Value, pointer: &str, value: Value) -> Value {
+    let mut changed = base;
+    *changed.pointer_mut(pointer).unwrap() = value;
+    changed
+}
+
+#[track_caller]
+fn check(file: Value, kind: ErrorKind, words: &[&str]) {
+    let error = refused(Tokenizer::from_json(&bytes(&file)), &[&["tokenizer.json"], words].concat());
+    assert_eq!(error.kind(), kind, "{error}");
+}
+
+#[test]
+fn components_of_other_families_are_refused_by_name() {
+    let (level, fallback) = (byte_level_tokenizer, byte_fallback_tokenizer);
+    let unsupported = |file, words: &[&str]| check(file, ErrorKind::Unsupported, words);
+    for kind in ["Unigram", "WordPiece", "WordLevel"] {
+        unsupported(at(level(), "/model/type", json!(kind)), &[kind, "BPE"]);
+    }
+    unsupported(with(level(), json!({"model": {"type": "Unigram", "vocab": [["a", 0.5]]}})), &["Unigram"]);
+    unsupported(at(level(), "/model/dropout", json!(0.1)), &["dropout", "0.1"]);
+    let affix = with(level()["model"].clone(), json!({"end_of_word_suffix": "</w>"}));
+    unsupported(with(level(), json!({"model": affix})), &["end_of_word_suffix"]);
+    unsupported(
+        with(level(), json!({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AA"}})),
+        &["Precompiled"],
+    );
+    unsupported(with(level(), json!({"pre_tokenizer": {"type": "BertPreTokenizer"}})), &["BertPreTokenizer"]);
+    unsupported(with(level(), json!({"post_processor": {"type": "RobertaProcessing"}})), &["RobertaProcessing"]);
+    unsupported(
+        with(level(), json!({"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true}})),
+        &["WordPiece"],
+    );
+    unsupported(with(level(), json!({"decoder": {"type": "BPEDecoder", "suffix": "</w>"}})), &["BPEDecoder"]);
+    unsupported(at(fallback(), "/decoder/decoders/3/stop", json!(1)), &["Strip", "stop"]);
+    unsupported(at(fallback(), "/decoder/decoders/3/start", json!(2)), &["Strip", "start"]);
+}
+
+/// Each of these makes the tokenizers crate panic, or take other ids than the file states.
+#[test]
+fn files_that_the_crate_would_trust_are_refused() {
+    let (level, fallback) = (byte_level_tokenizer, byte_fallback_tokenizer);
+    let broken = |file, words: &[&str]| check(file, ErrorKind::Format, words);
+    broken(at(level(), "/model/merges", json!([["h", "Ġhe"], ["Ġhe", "Ġhe"]])), &["merge 0", "hĠhe"]);
+    broken(at(level(), "/model/merges", json!([["h", "zz"]])), &["merge 0", "zz"]);
+    broken(at(level(), "/model/merges", json!(["h e x"])), &["merge 0"]);
+    broken(at(level(), "/model/merges", json!(["he"])), &["merge 0"]);
+    broken(at(level(), "/model/vocab/he", json!(5)), &["share"]);
+    broken(at(level(), "/model/vocab/he", json!(-5)), &["-5"]);
+    broken(at(level(), "/model/vocab/he", json!(4294967296u64)), &["4294967296"]);
+    broken(at(fallback(), "/model/unk_token", json!("<none>")), &["<none>"]);
+    broken(at(level(), "/added_tokens/0/id", json!(7)), &["<s>", "expected id 7", "id 0"]);
+    broken(at(level(), "/added_tokens/0/content", json!("<new>")), &["<new>", "expected id 0"]);
+    broken(at(level(), "/added_tokens/0/content", json!("")), &["no id"]);
+    broken(at(fallback(), "/post_processor/special_tokens", json!({})), &["<s>", "special_tokens"]);
+    broken(
+        at(fallback(), "/post_processor/single", json!([{"Sequence": {"id": "B", "type_id": 0}}])),
+        &["second text"],
+    );
+    broken(at(fallback(), "/decoder/decoders", json!({})), &["decoder", "decoders"]);
+    broken(at(fallback(), "/decoder", json!({"decoders": []})), &["decoder", "type"]);
+    broken(at(fallback(), "/decoder/decoders/0/pattern", json!({"Regex": "("})), &["tokenizer.json"]);
+    broken(at(fallback(), "/normalizer/normalizers/1/pattern", json!({"String": ""})), &["normalizer", "empty"]);
+    broken(at(level(), "/model", json!({"type": "BPE"})), &["vocab"]);
+    broken(at(level(), "/version", json!("2.0")), &["2.0"]);
+    broken(json!({}), &["model"]);
+    broken(json!([]), &["tokenizer.json"]);
+}

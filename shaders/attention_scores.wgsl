@@ -1,0 +1,36 @@
+//! scores[row, head, position] = scale * query . key, for every position the row may see.
+//! dispatch: [ceil(keys / 64), heads, rows]
+//! use batch
+//! use cache
+
+struct Params {
+    heads: u32,
+    kv_heads: u32,
+    head_dim4: u32,
+    stride4: u32,
+    context: u32,
+    scale: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> state: State;
+@group(0) @binding(2) var<storage, read> rows: array<Row>;
+@group(0) @binding(3) var<storage, read> qkv: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> keys: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> scores: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let row = rows[id.z];
+    if (id.x > row.position || id.x >= params.context || state.done != 0u) {
+        return;
+    }
+    let slot = cache_slot(id.x, row.mask, state.committed);
+    let q = id.z * params.stride4 + id.y * params.head_dim4;
+    let k = id.y / (params.heads / params.kv_heads) * params.head_dim4 * params.context + slot;
+    var sum = vec4<f32>();
+    for (var d = 0u; d < params.head_dim4; d++) {
+        sum = fma(qkv[q + d], keys[k + d * params.context], sum);
+    }
+    scores[(id.z * params.heads + id.y) * params.context + id.x] = params.scale * ((sum.x + sum.y) + (sum.z + sum.w));
+}

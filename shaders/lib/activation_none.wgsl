@@ -1,0 +1,4 @@
+// No activation.
+fn activate(v: vec4<f32>) -> vec4<f32> {
+    return v;
+}

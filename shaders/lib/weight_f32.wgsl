@@ -1,0 +1,7 @@
+// Weights stored as f32: four neighbouring outputs of one input.
+
+alias Packed = vec4<f32>;
+
+fn unpack(packed: Packed) -> vec4<f32> {
+    return packed;
+}

@@ -1,0 +1,84 @@
+//! y[row] = finish(W x[row] + bias) for ROWS rows at a time: each weight is read once for all of them.
+//! A row's sums run over the inputs in one order, whatever ROWS is: rows do not feel each other.
+//! dispatch: [ceil(columns4 / LANES), ceil(rows / ROWS), 1]
+//! use batch
+//! use weight
+//! use split
+//! use activation
+//! use bias
+//! use finish
+//! use store
+
+struct Params {
+    // Output columns and inputs, in blocks of four; both padded with zero weights.
+    columns4: u32,
+    inputs4: u32,
+    x_stride4: u32,
+    y_stride4: u32,
+    // Where this shard's columns begin in y.
+    y_first4: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> state: State;
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
+// [inputs, columns4 * BLOCKS]: neighbouring threads read neighbouring blocks.
+@group(0) @binding(3) var<storage, read> weight: array<Packed>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+
+@compute @workgroup_size(LANES, SPLITS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    if (state.done != 0u) {
+        return;
+    }
+    let column = group.x * LANES + local.x;
+    let row = group.y * ROWS;
+    let stride = params.columns4 * BLOCKS;
+    // Threads past the last column work on it again and store nothing: barriers need every thread.
+    let first = min(column, params.columns4 - 1u) * BLOCKS;
+    //: repeat r ROWS
+    var a$r = vec4<f32>();
+    var b$r = vec4<f32>();
+    //: end
+    for (var k = local.y; k < params.inputs4; k += SPLITS) {
+        //: repeat r ROWS
+        let x$r = x[(row + $ru) * params.x_stride4 + k];
+        //: end
+        let at = k * 4u * stride + first;
+        //: repeat i 4
+        let w$i = unpack(weight[at + $iu * stride]);
+        //: repeat r ROWS
+        a$r = fma(w$i, vec4<f32>(x$r[$i]), a$r);
+        //: end
+        if (BLOCKS == 2u) {
+            let v$i = unpack(weight[at + $iu * stride + 1u]);
+            //: repeat r ROWS
+            b$r = fma(v$i, vec4<f32>(x$r[$i]), b$r);
+            //: end
+        }
+        //: end
+    }
+    // A loop, not an unrolled end: with two barriers a row, drivers take seconds to compile it.
+    var a = array<vec4<f32>, ROWS>(
+        //: repeat r ROWS
+        a$r,
+        //: end
+    );
+    var b = array<vec4<f32>, ROWS>(
+        //: repeat r ROWS
+        b$r,
+        //: end
+    );
+    let bias_a = bias4(first);
+    let bias_b = bias4(first + BLOCKS - 1u);
+    for (var r = 0u; r < ROWS; r++) {
+        let sum_a = split_sum(a[r], local.x, local.y);
+        var sum_b = vec4<f32>();
+        if (BLOCKS == 2u) {
+            sum_b = split_sum(b[r], local.x, local.y);
+        }
+        if (local.y == 0u && column < params.columns4) {
+            store((row + r) * params.y_stride4 + params.y_first4 + column, finish(sum_a + bias_a, sum_b + bias_b));
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The same product as matmul, for many rows: a 64 x 64 tile through workgroup memory, for prefill.
+//! Inputs are summed in ascending order by one thread, so rows do not feel each other here either.
+//! dispatch: [ceil(columns4 / 16), ceil(rows / 64), 1]
+//! use batch
+//! use weight
+//! use activation
+//! use bias
+//! use finish
+//! use store
+
+struct Params {
+    columns4: u32,
+    inputs4: u32,
+    x_stride4: u32,
+    y_stride4: u32,
+    y_first4: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> state: State;
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> weight: array<Packed>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+
+// Sixteen inputs of 64 rows, and of 16 blocks of four columns (twice that when gated).
+var<workgroup> tile_x: array<vec4<f32>, 64 * 4>;
+var<workgroup> tile_w: array<vec4<f32>, 16 * 16 * BLOCKS>;
+
+@compute @workgroup_size(16, 16)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>,
+        @builtin(local_invocation_index) thread: u32) {
+    let column = group.x * 16u + local.x;
+    let row = group.y * 64u;
+    let stride = params.columns4 * BLOCKS;
+    //: repeat r 4
+    var a$r = vec4<f32>();
+    var b$r = vec4<f32>();
+    //: end
+    for (var k = 0u; k < params.inputs4; k += 4u) {
+        let load_k = k + thread % 4u;
+        var loaded = vec4<f32>();
+        if (load_k < params.inputs4) {
+            loaded = x[(row + thread / 4u) * params.x_stride4 + load_k];
+        }
+        tile_x[thread] = loaded;
+        // Thread (x, y) loads column block x of input y.
+        let input = k * 4u + local.y;
+        for (var block = 0u; block < BLOCKS; block++) {
+            var w = vec4<f32>();
+            if (input < params.inputs4 * 4u && column < params.columns4) {
+                w = unpack(weight[input * stride + column * BLOCKS + block]);
+            }
+            tile_w[(local.y * 16u + local.x) * BLOCKS + block] = w;
+        }
+        workgroupBarrier();
+        for (var part = 0u; part < 4u; part++) {
+            //: repeat r 4
+            let x$r = tile_x[(local.y * 4u + $ru) * 4u + part];
+            //: end
+            //: repeat i 4
+            let w$i = tile_w[((part * 4u + $iu) * 16u + local.x) * BLOCKS];
+            //: repeat r 4
+            a$r = fma(w$i, vec4<f32>(x$r[$i]), a$r);
+            //: end
+            if (BLOCKS == 2u) {
+                let v$i = tile_w[((part * 4u + $iu) * 16u + local.x) * BLOCKS + 1u];
+                //: repeat r 4
+                b$r = fma(v$i, vec4<f32>(x$r[$i]), b$r);
+                //: end
+            }
+            //: end
+        }
+        workgroupBarrier();
+    }
+    if (state.done != 0u || column >= params.columns4) {
+        return;
+    }
+    let bias_a = bias4(column * BLOCKS);
+    let bias_b = bias4(column * BLOCKS + BLOCKS - 1u);
+    //: repeat r 4
+    store((row + local.y * 4u + $ru) * params.y_stride4 + params.y_first4 + column, finish(a$r + bias_a, b$r + bias_b));
+    //: end
+}

@@ -1,0 +1,108 @@
+//! A compiled kernel: its pipeline, and the layout of its one bind group, read from the linked shader.
+
+use std::sync::Arc;
+
+use super::composer::{self, Variant};
+use super::{Gpu, count, lock};
+
+/// A compiled variant.
+pub(crate) struct Kernel {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+    /// The binding numbers in ascending order.
+    pub bindings: Vec<u32>,
+    pub label: String,
+}
+
+impl Gpu {
+    /// The kernel of `variant`, compiled on first use.
+    pub(crate) fn kernel(&self, variant: &Variant) -> Arc<Kernel> {
+        let mut kernels = lock(&self.inner.kernels);
+        if let Some(kernel) = kernels.get(variant) {
+            return Arc::clone(kernel);
+        }
+        let kernel = Arc::new(self.compile(variant.label(), composer::link(variant).wgsl));
+        kernels.insert(variant.clone(), Arc::clone(&kernel));
+        kernel
+    }
+
+    /// The variants compiled so far.
+    #[cfg(test)]
+    pub(crate) fn compiled_variants(&self) -> Vec<Variant> {
+        lock(&self.inner.kernels).keys().cloned().collect()
+    }
+
+    /// Compiles WGSL that follows the convention of `shaders/`: a `main` and one line a binding, all in group 0.
+    pub(crate) fn compile(&self, label: String, wgsl: String) -> Kernel {
+        count(&self.inner.counters.pipelines);
+        let device = &self.inner.device;
+        let bindings = bindings(&wgsl);
+        let entries: Vec<_> = bindings.iter().map(|&(binding, ty)| layout_entry(binding, ty)).collect();
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(&label),
+            entries: &entries,
+        });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&label),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(&label),
+            source: wgpu::ShaderSource::Wgsl(wgsl.into()),
+        };
+        let module = if self.inner.checked_shaders {
+            device.create_shader_module(descriptor)
+        } else {
+            trusted_module(device, descriptor)
+        };
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&label),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..wgpu::PipelineCompilationOptions::default()
+            },
+            cache: None,
+        });
+        Kernel { pipeline, layout, bindings: bindings.iter().map(|(binding, _)| *binding).collect(), label }
+    }
+}
+
+#[allow(unsafe_code, reason = "only this crate's own shaders come here; tests also run them with bounds checks")]
+fn trusted_module(device: &wgpu::Device, descriptor: wgpu::ShaderModuleDescriptor<'_>) -> wgpu::ShaderModule {
+    // SAFETY: every index in our shaders is bounded by parameters that the kernels' callers check, ids of tokens
+    // are checked against the vocabulary by the host or produced by `sample`, and the test suite also runs every
+    // kernel with the checks on.
+    unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+}
+
+fn layout_entry(binding: u32, ty: wgpu::BufferBindingType) -> wgpu::BindGroupLayoutEntry {
+    wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+        count: None,
+    }
+}
+
+/// The bindings a linked shader declares, ascending. One line each, by the convention of `shaders/`.
+fn bindings(wgsl: &str) -> Vec<(u32, wgpu::BufferBindingType)> {
+    let mut found: Vec<_> = wgsl
+        .lines()
+        .filter_map(|line| {
+            let (number, declaration) = line.strip_prefix("@group(0) @binding(")?.split_once(") var<")?;
+            let ty = match declaration.split('>').next()? {
+                "uniform" => wgpu::BufferBindingType::Uniform,
+                "storage, read" => wgpu::BufferBindingType::Storage { read_only: true },
+                "storage, read_write" => wgpu::BufferBindingType::Storage { read_only: false },
+                _ => return None,
+            };
+            Some((number.parse().ok()?, ty))
+        })
+        .collect();
+    found.sort_by_key(|(binding, _)| *binding);
+    found
+}

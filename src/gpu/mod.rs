@@ -1,0 +1,294 @@
+//! The GPU: adapters, the device, buffers, pipelines, submits and readbacks. The only module that names wgpu's objects.
+//!
+//! Everything wgpu reports late (validation, out of memory, a lost device) is kept and returned by [`Gpu::check`];
+//! nothing here panics on what a driver does.
+
+mod adapter;
+pub(crate) mod composer;
+mod kernel;
+mod readback;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+
+pub use adapter::AdapterSummary;
+pub(crate) use composer::Variant;
+pub(crate) use kernel::Kernel;
+pub(crate) use readback::{Pending, Staging};
+
+use crate::{Error, ErrorKind, Result};
+
+/// How to open a [`Gpu`].
+#[derive(Clone, Debug, Default)]
+pub struct GpuOptions {
+    /// The adapter to use: its index in [`Gpu::adapters`], or a part of its name, backend or driver, in any case.
+    /// `None` picks the likeliest fastest one.
+    pub adapter: Option<String>,
+    /// Ask for no more than the limits every WebGPU implementation has, even where the adapter offers more.
+    pub webgpu_limits: bool,
+    /// Keep the bounds checks of shaders. They cost about half the speed on software adapters.
+    pub checked_shaders: bool,
+}
+
+/// An open device. Clones share it.
+#[derive(Clone)]
+pub struct Gpu {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    summary: AdapterSummary,
+    checked_shaders: bool,
+    fault: Arc<Mutex<Option<Error>>>,
+    kernels: Mutex<BTreeMap<Variant, Arc<Kernel>>>,
+    counters: Counters,
+}
+
+/// What has been created and done on a device since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// Pipelines compiled.
+    pub pipelines: u64,
+    /// Bind groups created.
+    pub bind_groups: u64,
+    /// Buffers created.
+    pub buffers: u64,
+    /// Command buffers submitted.
+    pub submits: u64,
+    /// Compute passes recorded.
+    pub passes: u64,
+    /// Dispatches recorded.
+    pub dispatches: u64,
+    /// Readbacks waited for.
+    pub readbacks: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    pipelines: AtomicU64,
+    bind_groups: AtomicU64,
+    buffers: AtomicU64,
+    submits: AtomicU64,
+    passes: AtomicU64,
+    dispatches: AtomicU64,
+    readbacks: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere cannot leave these maps half-written.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gpu {
+    /// The adapters of this machine, in a stable order; in a browser the one it offers.
+    pub async fn adapters() -> Vec<AdapterSummary> {
+        adapter::enumerate().await.into_iter().map(|(_, summary)| summary).collect()
+    }
+
+    /// The index of the adapter that [`Gpu::open`] would take, and why.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Adapter`] if there is none, or none fits `wanted`.
+    pub fn pick(adapters: &[AdapterSummary], wanted: Option<&str>) -> Result<(usize, String)> {
+        adapter::pick(adapters, wanted)
+    }
+
+    /// Opens the device of the adapter that `options` name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Adapter`] if there is no such adapter or its driver refuses a device.
+    pub async fn open(options: &GpuOptions) -> Result<Self> {
+        let mut adapters = adapter::enumerate().await;
+        let summaries: Vec<_> = adapters.iter().map(|(_, summary)| summary.clone()).collect();
+        let (index, _) = adapter::pick(&summaries, options.adapter.as_deref())?;
+        let (adapter, summary) = adapters.swap_remove(index);
+        let (device, queue) = adapter::request_device(&adapter, &summary, options.webgpu_limits).await?;
+        Ok(Self::new(device, queue, summary, options.checked_shaders))
+    }
+
+    /// Uses a device that the caller has opened on `adapter`.
+    ///
+    /// The device needs the default limits of WebGPU; `SUBGROUP` is used if the device has it. The handlers for
+    /// uncaptured errors and device loss of the device are replaced.
+    pub fn from_device(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        let mut summary = AdapterSummary::of(0, adapter);
+        if !device.features().contains(wgpu::Features::SUBGROUP) {
+            summary.subgroup = None;
+        }
+        summary.set_limits(&device.limits());
+        Self::new(device, queue, summary, false)
+    }
+
+    fn new(device: wgpu::Device, queue: wgpu::Queue, summary: AdapterSummary, checked_shaders: bool) -> Self {
+        let fault = Arc::new(Mutex::new(None));
+        let uncaptured = Arc::clone(&fault);
+        device.on_uncaptured_error(Arc::new(move |error| {
+            lock(&uncaptured).get_or_insert_with(|| adapter::translate(error));
+        }));
+        let lost = Arc::clone(&fault);
+        device.set_device_lost_callback(move |reason, message| {
+            lock(&lost).get_or_insert_with(|| {
+                Error::new(
+                    ErrorKind::Device,
+                    format!("the GPU device was lost ({reason:?}): {message}; load the model again to go on"),
+                )
+            });
+        });
+        let kernels = Mutex::default();
+        let counters = Counters::default();
+        Self { inner: Arc::new(Inner { device, queue, summary, checked_shaders, fault, kernels, counters }) }
+    }
+
+    /// The adapter this device was opened on.
+    pub fn summary(&self) -> &AdapterSummary {
+        &self.inner.summary
+    }
+
+    /// The wgpu device, for callers that share it.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.inner.device
+    }
+
+    /// The wgpu queue, for callers that share it.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.inner.queue
+    }
+
+    /// What has been created and done so far.
+    pub fn counts(&self) -> Counts {
+        let c = &self.inner.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            pipelines: read(&c.pipelines),
+            bind_groups: read(&c.bind_groups),
+            buffers: read(&c.buffers),
+            submits: read(&c.submits),
+            passes: read(&c.passes),
+            dispatches: read(&c.dispatches),
+            readbacks: read(&c.readbacks),
+        }
+    }
+
+    /// The first error that wgpu has reported since the device was opened.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] or [`ErrorKind::Device`].
+    pub fn check(&self) -> Result<()> {
+        match &*lock(&self.inner.fault) {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// A zeroed storage buffer of at least `bytes`.
+    pub(crate) fn storage(&self, label: &str, bytes: u64) -> wgpu::Buffer {
+        use wgpu::BufferUsages as Usage;
+        self.buffer(label, bytes.max(16).next_multiple_of(16), Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC)
+    }
+
+    /// A storage buffer with this content.
+    pub(crate) fn storage_with<T: bytemuck::NoUninit>(&self, label: &str, content: &[T]) -> wgpu::Buffer {
+        let buffer = self.storage(label, size_of_val(content) as u64);
+        self.write(&buffer, 0, content);
+        buffer
+    }
+
+    /// A uniform buffer with this content.
+    pub(crate) fn uniform<T: bytemuck::NoUninit>(&self, label: &str, content: &T) -> wgpu::Buffer {
+        use wgpu::BufferUsages as Usage;
+        let bytes = (size_of::<T>() as u64).next_multiple_of(16);
+        let buffer = self.buffer(label, bytes, Usage::UNIFORM | Usage::COPY_DST);
+        self.write(&buffer, 0, std::slice::from_ref(content));
+        buffer
+    }
+
+    fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+        count(&self.inner.counters.buffers);
+        self.inner.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage,
+            mapped_at_creation: false,
+        })
+    }
+
+    /// Writes `content` at byte `offset`, before any later submit.
+    pub(crate) fn write<T: bytemuck::NoUninit>(&self, buffer: &wgpu::Buffer, offset: u64, content: &[T]) {
+        self.inner.queue.write_buffer(buffer, offset, bytemuck::cast_slice(content));
+    }
+
+    /// Sends written data on its way and waits for it, so that staging memory does not pile up.
+    pub(crate) fn flush_writes(&self) {
+        let submission = self.inner.queue.submit([]);
+        self.wait(submission);
+    }
+
+    /// Blocks until a submission is done, where blocking is possible; elsewhere callbacks come from the event loop.
+    pub(crate) fn wait(&self, submission: wgpu::SubmissionIndex) {
+        // An error here is a lost device, which the callback has recorded.
+        let _ = self.inner.device.poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None });
+    }
+
+    /// A bind group of `kernel` over whole buffers, in the order of its bindings.
+    pub(crate) fn bind(&self, kernel: &Kernel, buffers: &[&wgpu::Buffer]) -> wgpu::BindGroup {
+        assert_eq!(kernel.bindings.len(), buffers.len(), "{}: number of buffers", kernel.label);
+        count(&self.inner.counters.bind_groups);
+        let entries: Vec<_> = kernel
+            .bindings
+            .iter()
+            .zip(buffers)
+            .map(|(&binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+            .collect();
+        self.inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&kernel.label),
+            layout: &kernel.layout,
+            entries: &entries,
+        })
+    }
+
+    /// Records one compute pass with `record` and the copies of `copies` (source, staging), and submits them.
+    pub(crate) fn submit(
+        &self,
+        clear: Option<(&wgpu::Buffer, u64, u64)>,
+        record: impl FnOnce(&mut Recorder<'_>),
+        copy: Option<(&wgpu::Buffer, &Staging)>,
+    ) -> wgpu::SubmissionIndex {
+        let mut encoder = self.inner.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        if let Some((buffer, offset, size)) = clear {
+            encoder.clear_buffer(buffer, offset, Some(size));
+        }
+        {
+            count(&self.inner.counters.passes);
+            let pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            record(&mut Recorder { pass, dispatches: &self.inner.counters.dispatches });
+        }
+        if let Some((source, staging)) = copy {
+            encoder.copy_buffer_to_buffer(source, 0, staging.buffer(), 0, Some(staging.buffer().size()));
+        }
+        count(&self.inner.counters.submits);
+        self.inner.queue.submit([encoder.finish()])
+    }
+}
+
+/// Records dispatches into the one pass of a submit.
+pub(crate) struct Recorder<'a> {
+    pass: wgpu::ComputePass<'a>,
+    dispatches: &'a AtomicU64,
+}
+
+impl Recorder<'_> {
+    /// Dispatches `kernel` over `bind_group`.
+    pub fn dispatch(&mut self, kernel: &Kernel, bind_group: &wgpu::BindGroup, grid: [u32; 3]) {
+        count(self.dispatches);
+        self.pass.set_pipeline(&kernel.pipeline);
+        self.pass.set_bind_group(0, bind_group, &[]);
+        self.pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
+    }
+}

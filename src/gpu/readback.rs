@@ -1,0 +1,70 @@
+//! Bringing results to the host: a copy to a mappable buffer, `map_async`, and a future.
+//!
+//! The same code waits natively (the device is polled) and in a browser (the event loop calls back).
+
+use futures_channel::oneshot;
+
+use super::{Gpu, count};
+use crate::{Error, ErrorKind, Result};
+
+/// A mappable buffer that receives copies; made once and used again.
+pub(crate) struct Staging {
+    buffer: wgpu::Buffer,
+}
+
+impl Staging {
+    /// A staging buffer of `bytes`.
+    pub fn new(gpu: &Gpu, bytes: u64) -> Self {
+        use wgpu::BufferUsages as Usage;
+        Self { buffer: gpu.buffer("staging", bytes.next_multiple_of(4), Usage::MAP_READ | Usage::COPY_DST) }
+    }
+
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+
+    /// Asks for the content once `submission`, which copies into this buffer, is done.
+    pub fn read_after(&self, submission: wgpu::SubmissionIndex) -> Pending {
+        let (sender, mapped) = oneshot::channel();
+        self.buffer.map_async(wgpu::MapMode::Read, .., move |result| {
+            // The receiver is gone when a generation was dropped in flight; then nobody wants the result.
+            let _ = sender.send(result);
+        });
+        Pending { submission, mapped }
+    }
+
+    /// Waits for `pending` and copies the content out.
+    pub async fn take<T: bytemuck::AnyBitPattern>(&self, gpu: &Gpu, pending: Pending) -> Result<Vec<T>> {
+        gpu.wait(pending.submission);
+        count(&gpu.inner.counters.readbacks);
+        let mapped = pending.mapped.await;
+        gpu.check()?;
+        let failed = |what: String| Error::new(ErrorKind::Device, format!("reading back from the GPU failed: {what}"));
+        match mapped {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(failed(error.to_string())),
+            Err(_) => return Err(failed("the device dropped the request".to_owned())),
+        }
+        let view = self.buffer.get_mapped_range(..).map_err(|error| failed(error.to_string()))?;
+        let content = bytemuck::pod_collect_to_vec::<u8, u8>(&view);
+        drop(view);
+        self.buffer.unmap();
+        Ok(content.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect())
+    }
+}
+
+/// A readback on its way.
+pub(crate) struct Pending {
+    submission: wgpu::SubmissionIndex,
+    mapped: oneshot::Receiver<std::result::Result<(), wgpu::BufferAsyncError>>,
+}
+
+impl Gpu {
+    /// The whole content of a storage buffer. Creates a staging buffer: for tests and self-tests, not for the loop.
+    pub(crate) async fn read<T: bytemuck::AnyBitPattern>(&self, buffer: &wgpu::Buffer) -> Result<Vec<T>> {
+        let staging = Staging::new(self, buffer.size());
+        let submission = self.submit(None, |_| {}, Some((buffer, &staging)));
+        let pending = staging.read_after(submission);
+        staging.take(self, pending).await
+    }
+}

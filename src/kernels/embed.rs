@@ -1,0 +1,38 @@
+//! Embedding rows by token.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::matmul::weight_piece;
+use super::{Grid, Op};
+use crate::format::safetensors::Dtype;
+use crate::gpu::{Gpu, Variant};
+
+/// The uniform of `embed.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct EmbedParams {
+    pub width: u32,
+    pub stride: u32,
+    pub first: u32,
+    pub count: u32,
+}
+
+/// The variant for a table of `dtype`.
+pub(crate) fn embed_variant(dtype: Dtype) -> Variant {
+    Variant::of("embed").piece("weight", weight_piece(dtype))
+}
+
+/// Writes `x[row]` for the rows whose token lies in this shard of the table.
+pub(crate) fn embed(
+    gpu: &Gpu,
+    dtype: Dtype,
+    params: EmbedParams,
+    rows: &wgpu::Buffer,
+    table: &wgpu::Buffer,
+    x: &wgpu::Buffer,
+) -> Op {
+    let kernel = gpu.kernel(&embed_variant(dtype));
+    let uniform = gpu.uniform("embed", &params);
+    let bind_group = gpu.bind(&kernel, &[&uniform, rows, table, x]);
+    Op::single(kernel, bind_group, Grid::Rows { x: params.width.div_ceil(64) })
+}

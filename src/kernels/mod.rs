@@ -1,0 +1,137 @@
+//! Typed kernels: each call checks shapes, picks the form for the kernel set and returns an [`Op`] that a step replays.
+//!
+//! A shader, its wrapper here and its CPU specification in `reference` share one name. Nothing here knows models.
+
+mod attention;
+mod batch;
+mod bench;
+mod commit;
+mod embed;
+mod log_probs;
+mod matmul;
+mod measure;
+mod norm;
+mod rope_cache;
+mod sample;
+mod set;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use attention::{
+    AttentionShape, attention_scores, attention_softmax, attention_values, scores_variant, softmax_variant,
+    values_variant,
+};
+pub(crate) use batch::{DONE_END_TOKEN, Row, State};
+pub(crate) use bench::{BENCH_READ_BYTES, bench_copy, bench_read};
+pub(crate) use commit::{CommitParams, MAX_END_TOKENS, commit, commit_variant};
+pub(crate) use embed::{EmbedParams, embed, embed_variant};
+pub(crate) use log_probs::{LogProbsParams, log_probs, log_probs_variant};
+pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, matmul};
+pub use measure::measure_kernels;
+pub(crate) use norm::{NormIo, norm, norm_variant};
+pub(crate) use rope_cache::{RopeIo, rope_cache, rope_cache_variant};
+pub(crate) use sample::{SampleIo, SampleParams, sample, sample_variant};
+pub use set::KernelSet;
+pub(crate) use set::Widths;
+
+use std::sync::Arc;
+
+use crate::gpu::{Kernel, Recorder};
+
+/// The rows a verification batch may have, the anchor included.
+pub const MAX_BATCH_ROWS: usize = 32;
+
+/// The rows a prefill chunk may have; activations hold this many.
+pub(crate) const MAX_CHUNK_ROWS: usize = 64;
+
+/// What varies between two replays of the same ops.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    /// Rows of the step.
+    pub rows: u32,
+    /// Rows whose logits are wanted.
+    pub logit_rows: u32,
+    /// An upper bound of the keys any row sees.
+    pub keys: u32,
+}
+
+/// How many workgroups a dispatch takes, from its [`Extent`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Grid {
+    One,
+    /// `[x, rows, 1]`
+    Rows { x: u32 },
+    /// `[x, logit rows, 1]`
+    LogitRows { x: u32 },
+    /// `[x, y, rows]`
+    Heads { x: u32, y: u32 },
+    /// `[ceil(keys / 64), heads, rows]`
+    Keys { heads: u32 },
+    /// `[ceil(columns4 / the form's), ceil(rows / the form's), 1]`
+    Matmul { columns4: u32, logits: bool },
+}
+
+/// One form of a kernel: how many rows and column blocks a workgroup covers.
+pub(crate) struct Form {
+    pub kernel: Arc<Kernel>,
+    pub rows: u32,
+    pub columns4: u32,
+    /// The form is meant for at least this many rows.
+    pub from_rows: u32,
+}
+
+/// A kernel bound to its buffers, ready to be recorded again and again.
+pub(crate) struct Op {
+    forms: Vec<Form>,
+    bind_group: wgpu::BindGroup,
+    grid: Grid,
+}
+
+impl Op {
+    fn single(kernel: Arc<Kernel>, bind_group: wgpu::BindGroup, grid: Grid) -> Self {
+        Self { forms: vec![Form { kernel, rows: 1, columns4: 1, from_rows: 0 }], bind_group, grid }
+    }
+
+    /// Records the op for this extent.
+    pub fn record(&self, recorder: &mut Recorder<'_>, extent: Extent) {
+        let (form, grid) = self.form_and_grid(extent);
+        recorder.dispatch(&form.kernel, &self.bind_group, grid);
+    }
+
+    fn form_and_grid(&self, extent: Extent) -> (&Form, [u32; 3]) {
+        match self.grid {
+            Grid::One => (&self.forms[0], [1, 1, 1]),
+            Grid::Rows { x } => (&self.forms[0], [x, extent.rows, 1]),
+            Grid::LogitRows { x } => (&self.forms[0], [x, extent.logit_rows, 1]),
+            Grid::Heads { x, y } => (&self.forms[0], [x, y, extent.rows]),
+            Grid::Keys { heads } => (&self.forms[0], [extent.keys.div_ceil(64), heads, extent.rows]),
+            Grid::Matmul { columns4, logits } => {
+                let rows = if logits { extent.logit_rows } else { extent.rows };
+                let form = self.form_for(rows);
+                (form, [columns4.div_ceil(form.columns4), rows.div_ceil(form.rows), 1])
+            }
+        }
+    }
+
+    /// The shader and the workgroups it takes for this extent: `matmul 250 x 1 x 1`.
+    pub fn name(&self, extent: Extent) -> String {
+        let (form, [x, y, z]) = self.form_and_grid(extent);
+        let shader = form.kernel.label.split(' ').next().unwrap_or_default();
+        format!("{shader} {x} x {y} x {z}")
+    }
+
+    /// The form for `rows`: the widest meant for so many, else the narrowest that holds them all.
+    fn form_for(&self, rows: u32) -> &Form {
+        let fits = self.forms.iter().find(|form| form.from_rows == 0 && form.rows >= rows);
+        let many = self.forms.iter().rev().find(|form| form.from_rows > 0 && form.from_rows <= rows);
+        many.or(fits).unwrap_or_else(|| {
+            self.forms.iter().rev().find(|form| form.from_rows == 0).expect("every op has a form for few rows")
+        })
+    }
+}
+
+impl std::fmt::Debug for Op {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Op({}, {:?})", self.forms[0].kernel.label, self.grid)
+    }
+}

@@ -1,0 +1,45 @@
+//! RMSNorm and LayerNorm.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Grid, KernelSet, Op};
+use crate::gpu::{Gpu, Variant};
+
+/// The uniform of `norm.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct NormParams {
+    pub width: u32,
+    pub stride: u32,
+    pub eps: f32,
+    pub logit_rows: u32,
+}
+
+/// The buffers of a norm. With `shift` it is a LayerNorm, without an RMSNorm.
+#[derive(Clone, Copy)]
+pub(crate) struct NormIo<'a> {
+    pub state: &'a wgpu::Buffer,
+    pub x: &'a wgpu::Buffer,
+    pub y: &'a wgpu::Buffer,
+    pub scale: &'a wgpu::Buffer,
+    pub shift: Option<&'a wgpu::Buffer>,
+    /// Only the rows whose logits are wanted, to the first rows of `y`.
+    pub logits: bool,
+}
+
+/// The variant of a set.
+pub(crate) fn norm_variant(set: KernelSet, subgroup: u32, layer: bool) -> Variant {
+    let piece = if layer { "norm_layer" } else { "norm_rms" };
+    set.with_reduce(Variant::of("norm").piece("norm", piece), subgroup)
+}
+
+/// `y = norm(x)` over the first `width` of `stride` values a row.
+pub(crate) fn norm(gpu: &Gpu, set: KernelSet, width: u32, stride: u32, eps: f32, io: NormIo<'_>) -> Op {
+    let subgroup = gpu.summary().fixed_subgroup().unwrap_or(0);
+    let kernel = gpu.kernel(&norm_variant(set, subgroup, io.shift.is_some()));
+    let params = gpu.uniform("norm", &NormParams { width, stride, eps, logit_rows: io.logits.into() });
+    let mut buffers = vec![&params, io.state, io.x, io.y, io.scale];
+    buffers.extend(io.shift);
+    let bind_group = gpu.bind(&kernel, &buffers);
+    Op::single(kernel, bind_group, if io.logits { Grid::LogitRows { x: 1 } } else { Grid::Rows { x: 1 } })
+}

@@ -1,0 +1,55 @@
+//! Rotary positions and the key-value cache.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{AttentionShape, Grid, Op};
+use crate::gpu::{Gpu, Variant};
+
+/// The uniform of `rope_cache.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct RopeParams {
+    pub heads: u32,
+    pub kv_heads: u32,
+    pub head_dim: u32,
+    pub rotary_dim: u32,
+    pub stride: u32,
+    pub context: u32,
+}
+
+/// The buffers of `rope_cache`.
+#[derive(Clone, Copy)]
+pub(crate) struct RopeIo<'a> {
+    pub state: &'a wgpu::Buffer,
+    pub rows: &'a wgpu::Buffer,
+    pub qkv: &'a wgpu::Buffer,
+    /// `[context, rotary_dim / 2]` of (cos, sin).
+    pub rotation: &'a wgpu::Buffer,
+    pub keys: &'a wgpu::Buffer,
+    pub values: &'a wgpu::Buffer,
+}
+
+/// The one variant.
+pub(crate) fn rope_cache_variant() -> Variant {
+    Variant::of("rope_cache")
+}
+
+/// Rotates queries in place, and writes rotated keys and values to the rows' cache slots.
+pub(crate) fn rope_cache(gpu: &Gpu, shape: AttentionShape, rotary_dim: u32, io: RopeIo<'_>) -> Op {
+    assert!(shape.head_dim % 4 == 0 && rotary_dim % 2 == 0 && rotary_dim <= shape.head_dim, "rope_cache: {shape:?}");
+    let params = gpu.uniform(
+        "rope_cache",
+        &RopeParams {
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
+            rotary_dim,
+            stride: shape.qkv_stride(),
+            context: shape.context,
+        },
+    );
+    let kernel = gpu.kernel(&rope_cache_variant());
+    let bind_group = gpu.bind(&kernel, &[&params, io.state, io.rows, io.qkv, io.rotation, io.keys, io.values]);
+    let grid = Grid::Heads { x: (shape.head_dim / 2).div_ceil(64), y: shape.heads + 2 * shape.kv_heads };
+    Op::single(kernel, bind_group, grid)
+}

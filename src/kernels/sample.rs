@@ -1,0 +1,51 @@
+//! Filters and sampling.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Grid, Op};
+use crate::gpu::{Gpu, Variant};
+
+/// The uniform of `sample.wgsl`.
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct SampleParams {
+    pub vocab: u32,
+    pub stride: u32,
+    pub temperature: f32,
+    pub repetition_penalty: f32,
+    pub top_k: u32,
+    pub top_p: f32,
+    pub min_p: f32,
+    pub pad0: u32,
+    pub seed: [u32; 2],
+    pub pad1: [u32; 2],
+}
+
+/// The buffers of `sample`. `params` is written anew for each generation.
+#[derive(Clone, Copy)]
+pub(crate) struct SampleIo<'a> {
+    pub params: &'a wgpu::Buffer,
+    pub state: &'a wgpu::Buffer,
+    pub rows: &'a wgpu::Buffer,
+    pub logits: &'a wgpu::Buffer,
+    pub weights: &'a wgpu::Buffer,
+    pub counts: &'a wgpu::Buffer,
+    pub sampled: &'a wgpu::Buffer,
+}
+
+/// Lanes that share a row. The same for every kernel set: a step samples few rows, and the filters need one
+/// scan after the other.
+const LANES: u32 = 256;
+
+/// The one variant.
+pub(crate) fn sample_variant() -> Variant {
+    Variant::of("sample").constant("LANES", LANES)
+}
+
+/// `sampled[row]` for each row whose logits are wanted.
+pub(crate) fn sample(gpu: &Gpu, io: SampleIo<'_>) -> Op {
+    let kernel = gpu.kernel(&sample_variant());
+    let bind_group =
+        gpu.bind(&kernel, &[io.params, io.state, io.rows, io.logits, io.weights, io.counts, io.sampled]);
+    Op::single(kernel, bind_group, Grid::LogitRows { x: 1 })
+}

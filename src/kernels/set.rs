@@ -1,0 +1,127 @@
+//! Kernel sets: every kernel at every width in forms that suit one kind of adapter.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::gpu::{AdapterSummary, Variant};
+use crate::{Error, ErrorKind, Result};
+
+/// A complete choice of kernel forms. It is made once for an engine, never for a single kernel, so that results
+/// depend on nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelSet {
+    /// One thread an output, no barriers: for adapters that run on the processor.
+    Software,
+    /// Threads share an output through workgroup memory: for every GPU.
+    Workgroup,
+    /// As `Workgroup`, reductions by subgroups: for GPUs with one subgroup size.
+    Subgroup,
+}
+
+impl KernelSet {
+    /// Every set, in the order of their names in messages.
+    pub const ALL: [Self; 3] = [Self::Software, Self::Workgroup, Self::Subgroup];
+
+    /// The sets that can run on an adapter.
+    pub fn available(summary: &AdapterSummary) -> Vec<Self> {
+        Self::ALL.into_iter().filter(|set| *set != Self::Subgroup || summary.fixed_subgroup().is_some()).collect()
+    }
+
+    /// The set taken without measuring: `Software` on software adapters, else the widest available.
+    pub fn default_for(summary: &AdapterSummary) -> Self {
+        match (summary.software, summary.fixed_subgroup()) {
+            (true, _) => Self::Software,
+            (false, Some(_)) => Self::Subgroup,
+            (false, None) => Self::Workgroup,
+        }
+    }
+
+    /// Checks that this set can run on an adapter.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for `Subgroup` where the adapter has no single subgroup size.
+    pub fn check(self, summary: &AdapterSummary) -> Result<()> {
+        if Self::available(summary).contains(&self) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("kernel set '{self}' needs subgroups of one size; {summary} has {:?}; use 'workgroup'", summary.subgroup),
+        ))
+    }
+
+    /// Lanes that share a reduction over a row.
+    pub(crate) fn reduce_lanes(self) -> u32 {
+        match self {
+            Self::Software => 1,
+            Self::Workgroup | Self::Subgroup => 256,
+        }
+    }
+
+    /// Column blocks and input splits of a workgroup of the narrow product.
+    pub(crate) fn product_shape(self) -> (u32, u32) {
+        match self {
+            Self::Software => (32, 1),
+            Self::Workgroup | Self::Subgroup => (16, 16),
+        }
+    }
+
+    /// Binds the reduction this set uses.
+    pub(crate) fn with_reduce(self, variant: Variant, subgroup: u32) -> Variant {
+        let lanes = self.reduce_lanes();
+        match self {
+            Self::Software => variant.piece("reduce", "reduce_serial").constant("LANES", lanes),
+            Self::Subgroup if subgroup > 1 && subgroup <= lanes => {
+                variant.piece("reduce", "reduce_subgroup").constant("LANES", lanes).constant("SUBGROUP", subgroup)
+            }
+            _ => variant.piece("reduce", "reduce_workgroup").constant("LANES", lanes),
+        }
+    }
+
+    /// Binds the sum over input splits this set uses.
+    pub(crate) fn with_split(self, variant: Variant) -> Variant {
+        let (lanes, splits) = self.product_shape();
+        let piece = if splits == 1 { "split_none" } else { "split_workgroup" };
+        variant.piece("split", piece).constant("LANES", lanes).constant("SPLITS", splits)
+    }
+}
+
+impl fmt::Display for KernelSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Software => "software",
+            Self::Workgroup => "workgroup",
+            Self::Subgroup => "subgroup",
+        })
+    }
+}
+
+impl FromStr for KernelSet {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|set| set.to_string() == name).ok_or_else(|| {
+            Error::input(format!("no kernel set '{name}'; there are: software, workgroup, subgroup"))
+        })
+    }
+}
+
+/// The row counts that products are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Widths {
+    /// One pipeline each for 1, 2, 3, 4, 6 and 8 rows.
+    Each,
+    /// One pipeline of 8 rows for every width, where a driver computes different bits in different pipelines.
+    Fixed,
+}
+
+impl Widths {
+    /// Rows per pipeline, ascending. More rows than the last are passes of the last.
+    pub fn rows(self) -> &'static [u32] {
+        match self {
+            Self::Each => &[1, 2, 3, 4, 6, 8],
+            Self::Fixed => &[8],
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! scores, softmax and values: right for chains, trees, stars and prefill, and rows that do not feel each other.
+
+use super::adapters::{on_every_set, pass};
+use crate::gpu::Gpu;
+use crate::kernels::{AttentionShape, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS};
+use crate::reference::random::pcg4d;
+use crate::self_test::attending::{Attending, Token, chain, tree};
+use crate::self_test::attention_is_invariant;
+use crate::self_test::bench::bits;
+
+const fn shape(heads: u32, kv_heads: u32, head_dim: u32, context: u32) -> AttentionShape {
+    AttentionShape { heads, kv_heads, head_dim, context }
+}
+
+/// Parents of a random tree of the widest batch.
+fn random_parents(seed: u32) -> Vec<Option<usize>> {
+    let parent = |i: usize| {
+        let r = pcg4d([seed, i as u32, 9, 9]);
+        // One in five starts anew; the others follow one of the last six rows.
+        (i > 0 && r[0] % 5 != 0).then(|| i - 1 - r[1] as usize % i.min(6))
+    };
+    (0..MAX_BATCH_ROWS).map(parent).collect()
+}
+
+fn contents() -> Vec<u32> {
+    (0..MAX_BATCH_ROWS as u32).collect()
+}
+
+/// A chunk of a prompt, which needs no masks.
+fn prefill(committed: u32, rows: usize) -> Vec<Token> {
+    (0..rows as u32).map(|i| Token { content: i, position: committed + i, mask: 0 }).collect()
+}
+
+#[test]
+fn attention_is_right() {
+    on_every_set(|gpu, set| {
+        for (shape, rotary_dim, committed) in [
+            (shape(1, 1, 4, 64), 4, 0),
+            (shape(4, 2, 8, 100), 6, 17),
+            (shape(6, 6, 64, 350), 64, 256),
+            (shape(8, 1, 20, 70), 10, 6),
+            (shape(3, 3, 132, 65), 32, 1),
+        ] {
+            let mut attending = Attending::new(gpu, set, shape, rotary_dim);
+            pass(gpu, attending.check(committed, &chain(committed, &[1])));
+            pass(gpu, attending.check(committed, &chain(committed, &contents())));
+            pass(gpu, attending.check(committed, &tree(committed, &contents(), &random_parents(committed))));
+            pass(gpu, attending.check(committed, &tree(committed, &contents(), &[None; MAX_BATCH_ROWS])));
+            pass(gpu, attending.check(committed, &prefill(committed, MAX_CHUNK_ROWS)));
+        }
+    });
+}
+
+/// Committed lengths around multiples of everything that keys are split by.
+const BORDERS: [u32; 9] = [0, 1, 15, 16, 63, 64, 255, 256, 257];
+
+#[test]
+fn a_path_has_the_same_bits_alone_as_a_chain_and_in_a_tree() {
+    on_every_set(|gpu, set| {
+        let mut attending = Attending::new(gpu, set, shape(4, 2, 12, 300), 12);
+        for committed in BORDERS {
+            let invariant = pollster::block_on(attention_is_invariant(&mut attending, committed));
+            assert_eq!(invariant, Ok(true), "{}, {set}, {committed} committed", gpu.summary());
+        }
+    });
+}
+
+/// The rows of a tree, but in an order in which its branches lie apart: leaves of one depth after the other.
+fn by_depth(parents: &[Option<usize>]) -> Vec<usize> {
+    let depth = |mut row: usize| std::iter::from_fn(|| parents[row].inspect(|&parent| row = parent)).count();
+    let mut order: Vec<usize> = (0..parents.len()).collect();
+    order.sort_by_key(|&row| (depth(row), std::cmp::Reverse(row)));
+    order
+}
+
+#[test]
+fn rows_of_random_trees_do_not_feel_each_other() {
+    on_every_set(|gpu, set| {
+        for (seed, committed) in [(1, 0), (2, 30), (3, 241), (4, 256)] {
+            check_tree(gpu, set, committed, &random_parents(seed));
+        }
+    });
+}
+
+/// A tree as drawn, the same in another order of rows, and some of its paths by themselves.
+fn check_tree(gpu: &Gpu, set: KernelSet, committed: u32, parents: &[Option<usize>]) {
+    let mut attending = Attending::new(gpu, set, shape(4, 2, 12, 300), 12);
+    let mut step = |tokens: &[Token]| pollster::block_on(attending.step(committed, tokens)).expect("the device works");
+    let drawn = step(&tree(committed, &contents(), parents));
+
+    let order = by_depth(parents);
+    let place = |row: usize| order.iter().position(|&other| other == row).expect("a permutation");
+    let moved: Vec<_> = order.iter().map(|&row| parents[row].map(place)).collect();
+    let contents: Vec<u32> = order.iter().map(|&row| row as u32).collect();
+    for (&row, y) in order.iter().zip(step(&tree(committed, &contents, &moved))) {
+        assert_eq!(bits(&y), bits(&drawn[row]), "{}, {set}: row {row} in another order", gpu.summary());
+    }
+    for leaf in [5, 18, 31] {
+        let mut path: Vec<usize> = std::iter::successors(Some(leaf), |&row| parents[row]).collect();
+        path.reverse();
+        let alone = step(&chain(committed, &path.iter().map(|&row| row as u32).collect::<Vec<_>>()));
+        for (&row, y) in path.iter().zip(alone) {
+            assert_eq!(bits(&y), bits(&drawn[row]), "{}, {set}: row {row} of the path to {leaf}", gpu.summary());
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! One truth for every struct: the fields of the Rust structs lie where naga says the shaders read them.
+
+use std::collections::BTreeMap;
+
+use super::shaders::validated;
+use super::variants::all_variants;
+use crate::kernels::attention::{ScoresParams, SoftmaxParams, ValuesParams};
+use crate::kernels::matmul::MatmulParams;
+use crate::kernels::norm::NormParams;
+use crate::kernels::rope_cache::RopeParams;
+use crate::kernels::{CommitParams, EmbedParams, LogProbsParams, Row, SampleParams, State};
+
+/// Field names and offsets, padding left out, and the size.
+#[derive(Clone, Debug, PartialEq)]
+struct Layout {
+    fields: BTreeMap<String, u32>,
+    size: u32,
+}
+
+macro_rules! layout {
+    ($ty:ident: $($field:ident),*) => {
+        Layout {
+            fields: [$((stringify!($field).to_owned(), std::mem::offset_of!($ty, $field) as u32)),*].into(),
+            size: size_of::<$ty>() as u32,
+        }
+    };
+}
+
+/// The `Params` of each shader.
+fn params(shader: &str) -> Option<Layout> {
+    Some(match shader {
+        "attention_scores" => layout!(ScoresParams: heads, kv_heads, head_dim4, stride4, context, scale),
+        "attention_softmax" => layout!(SoftmaxParams: heads, context),
+        "attention_values" => layout!(ValuesParams: heads, kv_heads, head_dim4, context, stride4),
+        "commit" => layout!(CommitParams: num_end_tokens, vocab, end_tokens),
+        "embed" => layout!(EmbedParams: width, stride, first, count),
+        "log_probs" => layout!(LogProbsParams: vocab, stride),
+        "matmul" | "matmul_tiled" => layout!(MatmulParams: columns4, inputs4, x_stride4, y_stride4, y_first4),
+        "norm" => layout!(NormParams: width, stride, eps, logit_rows),
+        "rope_cache" => layout!(RopeParams: heads, kv_heads, head_dim, rotary_dim, stride, context),
+        "sample" => {
+            layout!(SampleParams: vocab, stride, temperature, repetition_penalty, top_k, top_p, min_p, seed)
+        }
+        _ => return None,
+    })
+}
+
+fn reflected(module: &naga::Module, name: &str) -> Option<Layout> {
+    module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name)).and_then(|(_, ty)| {
+        let naga::TypeInner::Struct { members, span } = &ty.inner else { return None };
+        let named = members.iter().map(|member| (member.name.clone().unwrap_or_default(), member.offset));
+        Some(Layout { fields: named.filter(|(name, _)| !name.starts_with("pad")).collect(), size: *span })
+    })
+}
+
+#[test]
+fn structs_lie_as_the_shaders_read_them() {
+    let row = layout!(Row: token, position, mask, target_token);
+    let state = layout!(State: committed, length, limit, done, num_rows, logit_row, emitted);
+    for variant in all_variants() {
+        let (module, _) = validated(&variant).expect("every variant is valid");
+        // Elements of arrays: their size counts too.
+        for (name, ours) in [("Row", &row), ("State", &state)] {
+            assert_eq!(reflected(&module, name).as_ref().unwrap_or(ours), ours, "{name} of {}", variant.label());
+        }
+        let Some(theirs) = reflected(&module, "Params") else { continue };
+        let ours = params(variant.shader).unwrap_or_else(|| panic!("{}: add its params here", variant.shader));
+        assert_eq!(theirs.fields, ours.fields, "Params of {}", variant.label());
+        assert!(ours.size.next_multiple_of(16) >= theirs.size, "Params of {}", variant.label());
+    }
+}

@@ -1,0 +1,11 @@
+//! Every kernel in every form against its reference, on every adapter; and every shader text that can be linked.
+
+mod adapters;
+mod attention;
+mod layouts;
+mod products;
+mod sampling;
+mod self_test;
+mod shaders;
+mod small;
+mod variants;

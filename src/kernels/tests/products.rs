@@ -1,0 +1,137 @@
+//! matmul and matmul_tiled: every dtype, width and set, what can follow, and that rows do not feel each other.
+
+use super::adapters::{on_every_adapter, on_every_set, pass};
+use super::variants::ACTIVATIONS;
+use crate::format::safetensors::Dtype;
+use crate::gpu::Gpu;
+use crate::kernels::{Activation, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MatmulForm, Widths};
+use crate::reference::random::pcg4d;
+use crate::self_test::bench::bits;
+use crate::self_test::product::{Plain, Product};
+use crate::self_test::product_is_invariant;
+
+fn product(gpu: &Gpu, form: MatmulForm, inputs: usize, columns: usize) -> Product<'_> {
+    Product::new(gpu, form, Plain::random(inputs, columns, (inputs * columns) as u32))
+}
+
+/// Right at every width, and with the same bits whichever rows are beside a row.
+fn check_widths(dtype: Dtype) {
+    let widths: Vec<usize> = (1..=MAX_BATCH_ROWS).collect();
+    on_every_set(|gpu, set| {
+        for pipelines in [Widths::Each, Widths::Fixed] {
+            let product = product(gpu, MatmulForm::plain(set, pipelines, dtype), 99, 70);
+            widths.iter().for_each(|&rows| pass(gpu, product.check(rows)));
+            pass(gpu, product.check(MAX_CHUNK_ROWS));
+            let invariant = pollster::block_on(product_is_invariant(&product, MAX_BATCH_ROWS, &widths, false));
+            assert_eq!(invariant, Ok(true), "{}, {set}, {dtype}, {pipelines:?}", gpu.summary());
+        }
+    });
+}
+
+#[test]
+fn f32_rows_are_right_and_independent_at_every_width() {
+    check_widths(Dtype::F32);
+}
+
+#[test]
+fn f16_rows_are_right_and_independent_at_every_width() {
+    check_widths(Dtype::F16);
+}
+
+#[test]
+fn bf16_rows_are_right_and_independent_at_every_width() {
+    check_widths(Dtype::BF16);
+}
+
+#[test]
+fn products_of_any_shape_are_right() {
+    let listed = [(1, 1), (4, 4), (3, 5), (16, 64), (17, 65), (1000, 33), (64, 700)];
+    let random = (0..8).map(|i| pcg4d([i, 2, 3, 4])).map(|r| (1 + r[0] as usize % 300, 1 + r[1] as usize % 300));
+    let shapes: Vec<_> = listed.into_iter().chain(random).collect();
+    on_every_set(|gpu, set| {
+        for &(inputs, columns) in &shapes {
+            let product = product(gpu, MatmulForm::plain(set, Widths::Each, Dtype::F32), inputs, columns);
+            [1, 2, 37].into_iter().for_each(|rows| pass(gpu, product.check(rows)));
+        }
+    });
+}
+
+/// Forms in which every two switches meet in every combination.
+fn pairwise_forms(set: KernelSet) -> impl Iterator<Item = MatmulForm> {
+    (0..8).map(move |i| MatmulForm {
+        set,
+        widths: Widths::Each,
+        dtype: [Dtype::F16, Dtype::BF16, Dtype::F32][i % 3],
+        activation: ACTIVATIONS[i / 2],
+        gated: i % 2 == 0,
+        bias: [0, 3, 4, 7].contains(&i),
+        accumulate: [0, 3, 5, 6].contains(&i),
+    })
+}
+
+#[test]
+fn what_follows_a_product_is_right() {
+    on_every_set(|gpu, set| {
+        for (i, form) in pairwise_forms(set).enumerate() {
+            let product = product(gpu, form, 30 + i, 61 + 5 * i);
+            [1, 2, 33].into_iter().for_each(|rows| pass(gpu, product.check(rows)));
+        }
+    });
+}
+
+/// Weights of zero leave the bias: what comes out is the activation of these numbers.
+fn activated(gpu: &Gpu, activation: Activation, values: &[f32]) -> Vec<f32> {
+    let form = MatmulForm::plain(KernelSet::Software, Widths::Fixed, Dtype::F32);
+    let zeros = vec![0.0; values.len() * 4];
+    let plain = Plain { inputs: 4, gate: zeros.clone(), up: zeros, bias: values.repeat(2) };
+    let product = Product::new(gpu, MatmulForm { activation, bias: true, ..form }, plain);
+    let rows = pollster::block_on(product.compute(&[0])).expect("the device works");
+    rows[0][4..4 + values.len()].to_vec()
+}
+
+#[test]
+fn activations_are_right_from_end_to_end() {
+    use crate::reference::matmul::{gelu, gelu_tanh, silu};
+    let values: Vec<f32> = (-400..=400).map(|i| i as f32 * 0.03).chain([-3e38, -1e4, -100.0, 100.0, 1e4, 3e38]).collect();
+    on_every_adapter(|gpu| {
+        for (activation, reference) in
+            [(Activation::Silu, silu as fn(f64) -> f64), (Activation::Gelu, gelu), (Activation::GeluTanh, gelu_tanh)]
+        {
+            for (&x, y) in values.iter().zip(activated(gpu, activation, &values)) {
+                let (got, want) = (f64::from(y), reference(x.into()));
+                // WGSL allows tanh an absolute error of 1e-5, which is multiplied with x / 2.
+                let tolerance = 1e-5 * f64::from(x.abs()).max(0.1);
+                assert!((got - want).abs() <= tolerance, "{}: {activation:?}({x}) = {got}, not {want}", gpu.summary());
+            }
+        }
+    });
+}
+
+#[test]
+fn prefill_does_not_depend_on_chunks() {
+    on_every_set(|gpu, set| {
+        let product = product(gpu, MatmulForm::plain(set, Widths::Each, Dtype::F16), 99, 70);
+        let compute = |order: &[usize]| pollster::block_on(product.compute(order)).expect("the device works");
+        let together = compute(&(0..64).collect::<Vec<_>>());
+        for order in [(0..33).collect::<Vec<_>>(), (30..64).collect(), (0..64).rev().collect()] {
+            for (&row, y) in order.iter().zip(compute(&order)) {
+                assert_eq!(bits(&y), bits(&together[row]), "{}, {set}: row {row} of {}", gpu.summary(), order.len());
+            }
+        }
+    });
+}
+
+#[test]
+fn halves_below_the_normal_range_count() {
+    // 2^-24 .. 2^-15: a fifth of the weights of some checkpoints are this small.
+    let weights = |n: usize| (0..n).map(|i| (1 + i % 511) as f32 * 2f32.powi(-24)).collect::<Vec<_>>();
+    on_every_adapter(|gpu| {
+        let plain = Plain { inputs: 20, gate: weights(20 * 12), up: weights(20 * 12), bias: vec![0.0; 24] };
+        let form = MatmulForm::plain(KernelSet::Software, Widths::Fixed, Dtype::F16);
+        let product = Product::new(gpu, form, plain);
+        let (got, want) = (pollster::block_on(product.compute(&[0])).expect("works"), product.expected(0));
+        let worst = got[0][4..16].iter().zip(&want[4..16]).map(|(g, w)| (f64::from(*g) - w).abs()).fold(0.0, f64::max);
+        println!("{}: {worst:e} of {:e}", gpu.summary(), want[4]);
+        assert!(worst < 1e-3 * want[4].abs(), "{}", gpu.summary());
+    });
+}

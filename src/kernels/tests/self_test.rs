@@ -1,0 +1,47 @@
+//! The self-test that ships.
+
+use std::time::Instant;
+
+use super::adapters::{checked_gpus, on_every_set};
+use crate::format::safetensors::Dtype;
+use crate::kernels::{KernelSet, Widths};
+use crate::self_test::{InjectedFault, self_test, width_invariance};
+
+#[test]
+fn the_self_test_passes() {
+    on_every_set(|gpu, set| {
+        for full in [true, false] {
+            let begin = Instant::now();
+            let checks = pollster::block_on(self_test(gpu, set, full)).expect("the device works");
+            let worst = checks.iter().map(|c| c.error / c.tolerance.max(1e-12)).fold(0.0, f64::max);
+            println!("full {full}: {} checks in {:?}, worst {worst:.2} of its tolerance", checks.len(), begin.elapsed());
+            let failed: Vec<_> = checks.iter().filter(|check| !check.passed).collect();
+            assert!(failed.is_empty(), "{} {set}: {failed:#?}", gpu.summary());
+        }
+    });
+}
+
+#[test]
+fn the_self_test_passes_with_bounds_checks() {
+    for gpu in checked_gpus() {
+        for set in KernelSet::available(gpu.summary()) {
+            let checks = pollster::block_on(self_test(gpu, set, true)).expect("the device works");
+            let failed: Vec<_> = checks.iter().filter(|check| !check.passed).collect();
+            assert!(failed.is_empty(), "{} {set}: {failed:#?}", gpu.summary());
+        }
+    }
+}
+
+#[test]
+fn injected_faults_of_width_are_seen() {
+    on_every_set(|gpu, set| {
+        let holds = |widths, fault| {
+            pollster::block_on(width_invariance(gpu, set, widths, Dtype::F16, fault)).expect("the device works")
+        };
+        assert!(holds(Widths::Each, None) && holds(Widths::Fixed, None), "{} {set}", gpu.summary());
+        assert!(!holds(Widths::Each, Some(InjectedFault::Each)));
+        assert!(holds(Widths::Fixed, Some(InjectedFault::Each)));
+        assert!(!holds(Widths::Each, Some(InjectedFault::Both)));
+        assert!(!holds(Widths::Fixed, Some(InjectedFault::Both)));
+    });
+}

@@ -1,0 +1,78 @@
+//! embed, norm, log_probs, commit, rope_cache against their references.
+
+use super::adapters::{on_every_adapter, on_every_set, pass};
+use crate::kernels::AttentionShape;
+use crate::self_test::attending::{Attending, chain, tree};
+use crate::self_test::product::DTYPES;
+use crate::self_test::small::{Ending, check_commit, check_embed, check_log_probs, check_norm};
+
+#[test]
+fn embed_copies_rows_of_every_dtype() {
+    on_every_adapter(|gpu| {
+        for dtype in DTYPES {
+            for (width, vocab) in [(1, 1), (3, 5), (64, 64), (65, 103), (200, 9)] {
+                let tokens: Vec<u32> = (0..19).map(|i| i * 7 % vocab as u32).chain([vocab as u32 - 1]).collect();
+                pass(gpu, check_embed(gpu, dtype, width, vocab, &tokens));
+            }
+        }
+    });
+}
+
+#[test]
+fn norms_scale_rows() {
+    on_every_set(|gpu, set| {
+        for (width, rows) in [(1, 1), (2, 3), (63, 2), (256, 5), (257, 1), (2048, 32)] {
+            for layer in [false, true] {
+                for logits in [false, true] {
+                    pass(gpu, check_norm(gpu, set, width, rows, (layer, logits)));
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn log_probs_are_those_of_the_targets() {
+    on_every_set(|gpu, set| {
+        for (vocab, rows) in [(1, 1), (2, 2), (255, 3), (256, 1), (1003, 64), (32_000, 2)] {
+            pass(gpu, check_log_probs(gpu, set, vocab, rows));
+        }
+    });
+}
+
+#[test]
+fn rope_rotates_queries_and_fills_the_cache() {
+    let shape = |heads, kv_heads, head_dim| AttentionShape { heads, kv_heads, head_dim, context: 77 };
+    on_every_adapter(|gpu| {
+        for (shape, rotary_dim, committed) in [
+            (shape(1, 1, 4), 4, 0),
+            (shape(4, 2, 8), 2, 5),
+            (shape(6, 6, 20), 10, 30),
+            (shape(8, 1, 128), 128, 13),
+            (shape(3, 3, 132), 32, 60),
+        ] {
+            let set = crate::KernelSet::Software;
+            let mut attending = Attending::new(gpu, set, shape, rotary_dim);
+            pass(gpu, attending.check_rope(committed, &chain(committed, &[5])));
+            pass(gpu, attending.check_rope(committed, &chain(committed, &[1, 2, 3, 4, 5])));
+            // Siblings share a position and differ in their slot.
+            pass(gpu, attending.check_rope(committed, &tree(committed, &[7, 8, 9], &[None, Some(0), Some(0)])));
+        }
+    });
+}
+
+#[test]
+fn commit_counts_and_ends() {
+    on_every_adapter(|gpu| {
+        let every_end: Vec<u32> = (40..72).collect();
+        for (num_rows, ids, end_tokens, limit) in [
+            (1, &[3, 3, 5][..], &[][..], 100),
+            (4, &[1, 2, 9, 7], &[8, 9], 100),
+            (1, &[71, 1], &every_end, 100),
+            (30, &[1, 2, 3, 4], &[4], 8),
+            (2, &[1, 4, 4], &[4], 8),
+        ] {
+            pass(gpu, check_commit(gpu, 72, &Ending { num_rows, ids, end_tokens, limit }));
+        }
+    });
+}

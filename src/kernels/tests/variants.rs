@@ -1,0 +1,70 @@
+//! Every variant that the kernels' constructors can produce.
+
+use std::collections::BTreeSet;
+
+use crate::format::safetensors::Dtype;
+use crate::gpu::Variant;
+use crate::gpu::composer;
+use crate::kernels::attention::{scores_variant, softmax_variant, values_variant};
+use crate::kernels::bench::{bench_copy_variant, bench_read_variant};
+use crate::kernels::commit::commit_variant;
+use crate::kernels::embed::embed_variant;
+use crate::kernels::log_probs::log_probs_variant;
+use crate::kernels::matmul::{Activation, MatmulForm};
+use crate::kernels::norm::norm_variant;
+use crate::kernels::rope_cache::rope_cache_variant;
+use crate::kernels::sample::sample_variant;
+use crate::kernels::{KernelSet, Widths};
+
+pub(super) const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
+
+pub(super) const ACTIVATIONS: [Activation; 4] =
+    [Activation::None, Activation::Silu, Activation::Gelu, Activation::GeluTanh];
+
+/// Subgroup sizes of known adapters.
+const SUBGROUPS: [u32; 6] = [4, 8, 16, 32, 64, 128];
+
+pub(super) fn all_variants() -> BTreeSet<Variant> {
+    let mut all = BTreeSet::from([commit_variant(), rope_cache_variant(), sample_variant(), scores_variant()]);
+    all.extend([bench_copy_variant(), bench_read_variant()]);
+    all.extend(DTYPES.map(embed_variant));
+    for set in KernelSet::ALL {
+        all.insert(values_variant(set));
+        all.extend(SUBGROUPS.iter().flat_map(|&subgroup| reductions(set, subgroup)));
+    }
+    for form in matmul_forms() {
+        all.extend(form.widths.rows().iter().map(|&rows| form.narrow(rows)));
+        all.extend(form.tiled());
+    }
+    all
+}
+
+fn reductions(set: KernelSet, subgroup: u32) -> [Variant; 4] {
+    [
+        softmax_variant(set, subgroup),
+        log_probs_variant(set, subgroup),
+        norm_variant(set, subgroup, false),
+        norm_variant(set, subgroup, true),
+    ]
+}
+
+/// Every product there is.
+pub(super) fn matmul_forms() -> Vec<MatmulForm> {
+    let mut forms = Vec::new();
+    for (set, widths) in KernelSet::ALL.into_iter().flat_map(|set| [(set, Widths::Each), (set, Widths::Fixed)]) {
+        for (dtype, activation) in DTYPES.into_iter().flat_map(|dtype| ACTIVATIONS.map(|a| (dtype, a))) {
+            for switches in 0..8 {
+                let [gated, bias, accumulate] = [1, 2, 4].map(|bit| switches & bit != 0);
+                forms.push(MatmulForm { set, widths, dtype, activation, gated, bias, accumulate });
+            }
+        }
+    }
+    forms
+}
+
+#[test]
+fn no_shader_file_is_left_out() {
+    let linked: BTreeSet<&str> = all_variants().iter().flat_map(composer::files).collect();
+    let missing: Vec<_> = composer::names().filter(|name| !linked.contains(name)).collect();
+    assert!(missing.is_empty(), "no variant in all_variants() links {missing:?}");
+}

@@ -1,0 +1,170 @@
+//! Known input through every kernel, against the CPU reference, on the user's adapter.
+//!
+//! The kernel tests use the same checks over many more shapes.
+
+pub(crate) mod attending;
+pub(crate) mod bench;
+pub(crate) mod product;
+pub(crate) mod sampling;
+pub(crate) mod small;
+
+use attending::{Attending, chain, tree};
+use product::{DTYPES, Plain, Product};
+use sampling::{Draw, NOISE_MARGIN, PLAIN, some_logits};
+use small::{Ending, check_commit, check_embed, check_log_probs, check_norm};
+
+use crate::format::safetensors::Dtype;
+use crate::kernels::{Activation, AttentionShape, MatmulForm, Widths};
+use crate::reference::sample::Settings;
+use crate::{Gpu, KernelSet, Result};
+
+/// What the self-test saw of one kernel.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct KernelCheck {
+    /// The kernel and its form.
+    pub kernel: String,
+    /// The largest error, relative to the largest value of the answer.
+    pub error: f64,
+    /// The largest error that passes.
+    pub tolerance: f64,
+    /// Whether it passed.
+    pub passed: bool,
+}
+
+/// Runs the kernels of `kernels` on known input.
+///
+/// # Errors
+/// If the device fails; a wrong kernel is a check that did not pass, not an error.
+pub async fn self_test(gpu: &Gpu, kernels: KernelSet, full: bool) -> Result<Vec<KernelCheck>> {
+    if !full {
+        return quick_test(gpu, kernels, Dtype::F32).await;
+    }
+    let mut checks = vec![
+        check_norm(gpu, kernels, 77, 3, (true, false)).await?,
+        check_norm(gpu, kernels, 300, 2, (false, true)).await?,
+        Attending::new(gpu, kernels, SHAPE, 4).check_rope(20, &chain(20, &[0, 1, 2])).await?,
+        sampled(gpu, Settings { top_k: 40, ..PLAIN }).await?,
+        sampled(gpu, Settings { top_p: 0.9, ..PLAIN }).await?,
+        sampled(gpu, Settings { min_p: 0.1, ..PLAIN }).await?,
+    ];
+    for dtype in DTYPES {
+        checks.extend(quick_test(gpu, kernels, dtype).await?);
+        checks.push(product(gpu, MatmulForm::plain(kernels, Widths::Each, dtype)).check(50).await?);
+    }
+    checks.extend(products(gpu, kernels).await?);
+    Ok(checks)
+}
+
+/// The short form for loading: every kernel once, weights of one dtype.
+pub(crate) async fn quick_test(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> Result<Vec<KernelCheck>> {
+    let product = product(gpu, MatmulForm::plain(kernels, Widths::Each, dtype));
+    let ending = Ending { num_rows: 3, ids: &[4, 2, 9, 1], end_tokens: &[8, 9], limit: 50 };
+    Ok(vec![
+        check_embed(gpu, dtype, 70, 75, &[0, 74, 13, 38]).await?,
+        check_norm(gpu, kernels, 77, 3, (false, false)).await?,
+        product.check(1).await?,
+        product.check(5).await?,
+        Attending::new(gpu, kernels, SHAPE, 6).check(20, &chain(20, &[0, 1, 2])).await?,
+        check_log_probs(gpu, kernels, 301, 2).await?,
+        sampled(gpu, PLAIN).await?,
+        sampled(gpu, Settings { temperature: 0.0, ..PLAIN }).await?,
+        sampled(gpu, Settings { repetition_penalty: 1.2, temperature: 0.8, top_k: 50, top_p: 0.9, min_p: 0.02 }).await?,
+        check_commit(gpu, 12, &ending).await?,
+    ])
+}
+
+/// Products of every width, and with everything that can follow them.
+async fn products(gpu: &Gpu, set: KernelSet) -> Result<Vec<KernelCheck>> {
+    let plain = MatmulForm::plain(set, Widths::Each, Dtype::F32);
+    let mut checks = Vec::new();
+    for rows in [2, 3, 4, 8, 13] {
+        checks.push(product(gpu, plain).check(rows).await?);
+    }
+    for form in [
+        MatmulForm { activation: Activation::Silu, gated: true, bias: true, ..plain },
+        MatmulForm { activation: Activation::Gelu, bias: true, ..plain },
+        MatmulForm { activation: Activation::GeluTanh, bias: true, ..plain },
+        MatmulForm { accumulate: true, ..plain },
+    ] {
+        checks.push(product(gpu, form).check(1).await?);
+    }
+    Ok(checks)
+}
+
+fn product(gpu: &Gpu, form: MatmulForm) -> Product<'_> {
+    Product::new(gpu, form, Plain::random(75, 70, 1))
+}
+
+async fn sampled(gpu: &Gpu, settings: Settings) -> Result<KernelCheck> {
+    let mut draw = Draw::new(settings, some_logits(1, 301));
+    draw.counts[..9].fill(2);
+    draw.check(gpu, &[1, 2, 3, 1000], NOISE_MARGIN).await
+}
+
+const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, context: 40 };
+
+/// A fault for tests to provoke: results that differ by their last bit from width to width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InjectedFault {
+    /// With a pipeline for each width.
+    Each,
+    /// Also with the one pipeline for all widths.
+    Both,
+}
+
+impl InjectedFault {
+    fn hits(self, widths: Widths) -> bool {
+        self == Self::Both || widths == Widths::Each
+    }
+}
+
+/// Whether a row's bits are the same whichever rows are beside it, with these pipelines on this device.
+pub(crate) async fn width_invariance(
+    gpu: &Gpu,
+    set: KernelSet,
+    widths: Widths,
+    dtype: Dtype,
+    fault: Option<InjectedFault>,
+) -> Result<bool> {
+    let product = product(gpu, MatmulForm::plain(set, widths, dtype));
+    let fault = fault.is_some_and(|fault| fault.hits(widths));
+    Ok(product_is_invariant(&product, 3, &[2, 3, 4, 5, 6, 7, 8, 11], fault).await?
+        && attention_is_invariant(&mut Attending::new(gpu, set, SHAPE, 6), 20).await?)
+}
+
+/// Whether each of the first `rows` rows has the same bits alone and in batches of `widths` rows, in other places and
+/// beside others every time. `fault` spoils the last bit of the batches.
+pub(crate) async fn product_is_invariant(product: &Product<'_>, rows: usize, widths: &[usize], fault: bool) -> Result<bool> {
+    let mut alone = Vec::new();
+    for row in 0..rows {
+        alone.push(product.compute(&[row]).await?.concat());
+    }
+    for &width in widths {
+        let order: Vec<usize> = (0..width).map(|i| (i * 7 + width) % rows).collect();
+        let mut together = product.compute(&order).await?;
+        if fault {
+            let value = &mut together[0][0];
+            *value = f32::from_bits(value.to_bits() ^ 1);
+        }
+        if order.iter().zip(together).any(|(&row, y)| bench::bits(&y) != bench::bits(&alone[row])) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a path of rows has the same bits one by one, as a chain, and scattered over a tree.
+pub(crate) async fn attention_is_invariant(attending: &mut Attending<'_>, committed: u32) -> Result<bool> {
+    let mut alone = Vec::new();
+    for content in 0..4 {
+        alone.extend(attending.step(committed + content, &chain(committed + content, &[content])).await?);
+    }
+    let same = |rows: &[Vec<f32>], places: &[usize]| {
+        places.iter().zip(&alone).all(|(&place, alone)| bench::bits(&rows[place]) == bench::bits(alone))
+    };
+    let together = attending.step(committed, &chain(committed, &[0, 1, 2, 3])).await?;
+    let parents = [None, None, Some(0), Some(1), Some(2), Some(4)];
+    let scattered = attending.step(committed, &tree(committed, &[0, 9, 1, 8, 2, 3], &parents)).await?;
+    let star = attending.step(committed, &tree(committed, &[9, 8, 0, 7], &[None; 4])).await?;
+    Ok(same(&together, &[0, 1, 2, 3]) && same(&scattered, &[0, 2, 4, 5]) && same(&star, &[2]))
+}

@@ -1,0 +1,98 @@
+//! Common ground of the checks: numbers, buffers, runs, tolerances.
+
+use super::KernelCheck;
+use crate::format::safetensors::Dtype;
+use crate::gpu::Gpu;
+use crate::kernels::{Extent, Op};
+use crate::reference::random::{pcg4d, uniform};
+use crate::{Error, ErrorKind, Result};
+
+/// How far each kernel may be from its reference, relative to the largest value of the answer, and why. Weights and
+/// inputs are rounded before both compute, so that the dtype does not matter.
+const TOLERANCES: &[(&str, f64, &str)] = &[
+    ("embed", 0.0, "a copy; halves convert exactly"),
+    ("norm", 3e-6, "inverseSqrt may be off by 2 units in the last place, the sum of squares by some more"),
+    ("matmul", 4e-6, "rounding of a sum grows like the square root of its length: 32 * 2^-24 for 1,000 inputs, doubled"),
+    ("matmul activated", 3e-5, "WGSL allows tanh an error of 1e-5, and exp one that grows with its argument"),
+    ("rope_cache", 5e-7, "two products and a sum: some units in the last place"),
+    ("attention", 2e-5, "WGSL allows exp an error of 3 + 2 |x| units in the last place; scores lie within |x| < 50"),
+    ("log_probs", 1e-5, "as attention, and one thread may sum the whole vocabulary in f32"),
+    ("sample", 0.0, "token ids"),
+    ("commit", 0.0, "integers"),
+];
+
+/// The tolerance of a kernel.
+pub(crate) fn tolerance(kernel: &str) -> f64 {
+    let found = TOLERANCES.iter().find(|(name, ..)| *name == kernel);
+    found.unwrap_or_else(|| panic!("'{kernel}' has no tolerance")).1
+}
+
+/// Compares an answer with the reference's. `kernel` is a name of [`TOLERANCES`], `form` says which shape and form.
+pub(crate) fn compare(kernel: &str, form: impl std::fmt::Display, got: &[f32], want: &[f64]) -> KernelCheck {
+    assert_eq!(got.len(), want.len(), "{kernel} {form}: number of values");
+    let largest = want.iter().fold(f64::MIN_POSITIVE, |largest, want| largest.max(want.abs()));
+    let error = got.iter().zip(want).fold(0.0, |worst: f64, (&got, want)| {
+        // A value that is not finite must not get lost in `max`.
+        let error = (f64::from(got) - want).abs() / largest;
+        if error.is_finite() { worst.max(error) } else { f64::MAX }
+    });
+    let tolerance = tolerance(kernel);
+    KernelCheck { kernel: format!("{kernel} {form}"), error, tolerance, passed: error <= tolerance }
+}
+
+/// The same for integers: the error is the share of wrong ones.
+pub(crate) fn compare_exactly<T: PartialEq>(kernel: &str, form: impl std::fmt::Display, got: &[T], want: &[T]) -> KernelCheck {
+    assert_eq!(got.len(), want.len(), "{kernel} {form}: number of values");
+    let wrong = got.iter().zip(want).filter(|(got, want)| got != want).count();
+    let error = wrong as f64 / want.len().max(1) as f64;
+    KernelCheck { kernel: format!("{kernel} {form}"), error, tolerance: 0.0, passed: wrong == 0 }
+}
+
+/// `n` numbers in (-1, 1), always the same for a seed.
+pub(crate) fn noise(seed: u32, n: usize) -> Vec<f32> {
+    (0..n as u32).map(|i| 2.0 * uniform(pcg4d([seed, i, 0x5e1f, 0x7e57])[3]) - 1.0).collect()
+}
+
+/// What a weight of `dtype` can hold of each value.
+pub(crate) fn rounded(values: &[f32], dtype: Dtype) -> Vec<f32> {
+    let round = |&value: &f32| match dtype {
+        Dtype::F32 => value,
+        Dtype::F16 => half::f16::from_f32(value).to_f32(),
+        Dtype::BF16 => half::bf16::from_f32(value).to_f32(),
+    };
+    values.iter().map(round).collect()
+}
+
+/// A buffer of weights of `dtype`.
+pub(crate) fn weights(gpu: &Gpu, values: &[f32], dtype: Dtype) -> wgpu::Buffer {
+    match dtype {
+        Dtype::F32 => gpu.storage_with("weights", values),
+        Dtype::F16 => gpu.storage_with("weights", &values.iter().map(|&v| half::f16::from_f32(v)).collect::<Vec<_>>()),
+        Dtype::BF16 => gpu.storage_with("weights", &values.iter().map(|&v| half::bf16::from_f32(v)).collect::<Vec<_>>()),
+    }
+}
+
+/// Runs ops in one pass.
+pub(crate) fn run(gpu: &Gpu, ops: &[&Op], extent: Extent) {
+    gpu.submit(None, |recorder| ops.iter().for_each(|op| op.record(recorder, extent)), None);
+}
+
+/// The first `n` values of a buffer.
+pub(crate) async fn read<T: bytemuck::AnyBitPattern>(gpu: &Gpu, buffer: &wgpu::Buffer, n: usize) -> Result<Vec<T>> {
+    let mut content = gpu.read::<T>(buffer).await?;
+    if content.len() < n {
+        return Err(Error::new(ErrorKind::Device, format!("a buffer of {n} values came back with {}", content.len())));
+    }
+    content.truncate(n);
+    Ok(content)
+}
+
+/// Numbers as the reference computes with them.
+pub(crate) fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| value.into()).collect()
+}
+
+/// The bits of numbers, to compare them without tolerance.
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}

@@ -1,0 +1,160 @@
+//! A product with weights, on the GPU and by the reference, for any choice of its rows.
+
+use super::KernelCheck;
+use super::bench::{compare, noise, read, rounded, run, weights, wide};
+use crate::Result;
+use crate::format::safetensors::Dtype;
+use crate::gpu::Gpu;
+use crate::kernels::{Activation, Extent, MAX_CHUNK_ROWS, MatmulForm, MatmulIo, Op, State, matmul};
+use crate::reference::matmul as reference;
+
+/// Plain numbers: `gate` and `up` are `[columns, inputs]`, `bias` has a value for each of their columns, gate first.
+pub(crate) struct Plain {
+    pub inputs: usize,
+    pub gate: Vec<f32>,
+    pub up: Vec<f32>,
+    pub bias: Vec<f32>,
+}
+
+impl Plain {
+    /// Random weights that give outputs of some units.
+    pub fn random(inputs: usize, columns: usize, seed: u32) -> Self {
+        let scale = 6.0 / (inputs as f32).sqrt();
+        let matrix = |seed| noise(seed, inputs * columns).iter().map(|w| w * scale).collect();
+        Self { inputs, gate: matrix(seed), up: matrix(seed + 1), bias: noise(seed + 2, 2 * columns) }
+    }
+
+    fn columns(&self) -> usize {
+        self.gate.len() / self.inputs
+    }
+}
+
+/// A product and the rows it can be asked for.
+pub(crate) struct Product<'a> {
+    gpu: &'a Gpu,
+    form: MatmulForm,
+    plain: Plain,
+    /// `[MAX_CHUNK_ROWS, x_stride]`; what lies beyond the inputs must not matter.
+    rows: Vec<f32>,
+    /// What `y` holds before: `[MAX_CHUNK_ROWS, y_stride]`.
+    before: Vec<f32>,
+    x: wgpu::Buffer,
+    y: wgpu::Buffer,
+    op: Op,
+}
+
+impl<'a> Product<'a> {
+    pub fn new(gpu: &'a Gpu, form: MatmulForm, mut plain: Plain) -> Self {
+        plain.gate = rounded(&plain.gate, form.dtype);
+        plain.up = rounded(&plain.up, form.dtype);
+        let (inputs4, columns4) = (plain.inputs.div_ceil(4), plain.columns().div_ceil(4));
+        // More than the product needs, so that a wrong stride shows.
+        let (x_stride4, y_stride4) = (inputs4 + 1, columns4 + 2);
+        let rows = noise(7, MAX_CHUNK_ROWS * x_stride4 * 4);
+        let before = noise(8, MAX_CHUNK_ROWS * y_stride4 * 4);
+        let (x, y) = (gpu.storage_with("x", &rows), gpu.storage_with("y", &before));
+        let bias = form.bias.then(|| gpu.storage_with("bias", &packed_bias(&plain, form.gated)));
+        let io = MatmulIo {
+            state: &gpu.storage_with("state", &[State::default()]),
+            x: &x,
+            weight: &weights(gpu, &packed(&plain, form.gated), form.dtype),
+            y: &y,
+            bias: bias.as_ref(),
+            columns4: columns4 as u32,
+            inputs4: inputs4 as u32,
+            x_stride4: x_stride4 as u32,
+            y_stride4: y_stride4 as u32,
+            y_first4: 1,
+            logits: false,
+        };
+        let op = matmul(gpu, form, io);
+        Self { gpu, form, plain, rows, before, x, y, op }
+    }
+
+    /// `y` of these rows, computed together in this order.
+    pub async fn compute(&self, order: &[usize]) -> Result<Vec<Vec<f32>>> {
+        let rows = order.len() as u32;
+        self.gpu.write(&self.x, 0, &self.in_order(&self.rows, order));
+        self.gpu.write(&self.y, 0, &self.in_order(&self.before, order));
+        run(self.gpu, &[&self.op], Extent { rows, logit_rows: rows, keys: 0 });
+        let y = read::<f32>(self.gpu, &self.y, self.before.len()).await?;
+        Ok(y.chunks_exact(y.len() / MAX_CHUNK_ROWS).take(order.len()).map(<[f32]>::to_vec).collect())
+    }
+
+    fn in_order(&self, rows: &[f32], order: &[usize]) -> Vec<f32> {
+        let stride = rows.len() / MAX_CHUNK_ROWS;
+        order.iter().flat_map(|&row| rows[row * stride..][..stride].iter().copied()).collect()
+    }
+
+    /// `y` of one row by the reference.
+    pub fn expected(&self, row: usize) -> Vec<f64> {
+        let x = &self.in_order(&self.rows, &[row])[..self.plain.inputs];
+        let columns = self.plain.columns();
+        let (gate_bias, up_bias) = self.plain.bias.split_at(columns);
+        let linear = |w: &[f32], bias| reference::matmul(x, w, self.form.bias.then_some(bias));
+        let mut y: Vec<f64> =
+            linear(&self.plain.gate, gate_bias).into_iter().map(|v| activate(self.form.activation, v)).collect();
+        if self.form.gated {
+            y.iter_mut().zip(linear(&self.plain.up, up_bias)).for_each(|(y, up)| *y *= up);
+        }
+        // Padded columns are zero: every activation takes zero to zero.
+        y.resize(columns.next_multiple_of(4), 0.0);
+        let mut out = wide(&self.in_order(&self.before, &[row]));
+        for (out, y) in out[4..].iter_mut().zip(y) {
+            *out = if self.form.accumulate { *out + y } else { y };
+        }
+        out
+    }
+
+    /// Compares the first `rows` rows with the reference.
+    pub async fn check(&self, rows: usize) -> Result<KernelCheck> {
+        let order: Vec<usize> = (0..rows).collect();
+        let got = self.compute(&order).await?.concat();
+        let want: Vec<f64> = order.iter().flat_map(|&row| self.expected(row)).collect();
+        let kernel = if self.form.activation == Activation::None { "matmul" } else { "matmul activated" };
+        Ok(compare(kernel, self.label(rows), &got, &want))
+    }
+
+    fn label(&self, rows: usize) -> String {
+        let form = self.form;
+        let switch = |on: bool, name: &'static str| if on { name } else { "" };
+        format!(
+            "{} {} {:?}{}{}{} [{rows}, {}] -> {}",
+            form.set,
+            form.dtype,
+            form.activation,
+            switch(form.gated, " gated"),
+            switch(form.bias, " bias"),
+            switch(form.accumulate, " accumulate"),
+            self.plain.inputs,
+            self.plain.columns(),
+        )
+    }
+}
+
+fn packed(plain: &Plain, gated: bool) -> Vec<f32> {
+    if !gated {
+        return reference::pack(&plain.gate, plain.inputs);
+    }
+    reference::pack(&reference::alternate(&plain.gate, &plain.up, plain.inputs), plain.inputs)
+}
+
+fn packed_bias(plain: &Plain, gated: bool) -> Vec<f32> {
+    let (gate, up) = plain.bias.split_at(plain.columns());
+    if !gated {
+        return reference::pack(gate, 1)[..gate.len().next_multiple_of(4)].to_vec();
+    }
+    reference::alternate(gate, up, 1)
+}
+
+fn activate(activation: Activation, value: f64) -> f64 {
+    match activation {
+        Activation::None => value,
+        Activation::Silu => reference::silu(value),
+        Activation::Gelu => reference::gelu(value),
+        Activation::GeluTanh => reference::gelu_tanh(value),
+    }
+}
+
+/// The element types, for checks that go through all.
+pub(crate) const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];

@@ -1,0 +1,158 @@
+//! Checks of the kernels that need little: embed, norm, log_probs, commit.
+
+use super::KernelCheck;
+use super::bench::{compare, compare_exactly, noise, read, rounded, run, weights};
+use crate::Result;
+use crate::format::safetensors::Dtype;
+use crate::gpu::Gpu;
+use crate::kernels::{
+    CommitParams, EmbedParams, Extent, KernelSet, LogProbsParams, MAX_END_TOKENS, NormIo, Op, Row, State, commit, embed,
+    log_probs, norm,
+};
+use crate::reference;
+use crate::reference::commit::Text;
+
+/// Every `[rows, stride]` value beyond the width must stay as it was: this.
+const UNTOUCHED: f32 = 0.25;
+
+fn extent(rows: usize) -> Extent {
+    Extent { rows: rows as u32, logit_rows: rows as u32, keys: 0 }
+}
+
+/// `[rows, width]` in rows of `stride`.
+fn strided(rows: impl Iterator<Item = Vec<f64>>, stride: usize) -> Vec<f64> {
+    let pad = |mut row: Vec<f64>| {
+        row.resize(stride, UNTOUCHED.into());
+        row
+    };
+    rows.flat_map(pad).collect()
+}
+
+/// Embeds `tokens` with a table of `vocab` tokens that is split in two.
+pub(crate) async fn check_embed(gpu: &Gpu, dtype: Dtype, width: usize, vocab: usize, tokens: &[u32]) -> Result<KernelCheck> {
+    let stride = width + 3;
+    let table = rounded(&noise(21, vocab * width), dtype);
+    let rows: Vec<Row> = tokens.iter().map(|&token| Row { token, ..Row::default() }).collect();
+    let rows = gpu.storage_with("rows", &rows);
+    let x = gpu.storage_with("x", &vec![UNTOUCHED; tokens.len() * stride]);
+    let first = (vocab / 2).next_multiple_of(4).min(vocab);
+    let shards = [0..first, first..vocab].into_iter().filter(|shard| !shard.is_empty());
+    let ops: Vec<Op> = shards
+        .map(|shard| {
+            let packed = reference::matmul::pack(&table[shard.start * width..shard.end * width], width);
+            let [first, count] = [shard.start, shard.len()].map(|n| n as u32);
+            let params = EmbedParams { width: width as u32, stride: stride as u32, first, count };
+            embed(gpu, dtype, params, &rows, &weights(gpu, &packed, dtype), &x)
+        })
+        .collect();
+    run(gpu, &ops.iter().collect::<Vec<_>>(), extent(tokens.len()));
+    let got = read::<f32>(gpu, &x, tokens.len() * stride).await?;
+    let embedded = reference::embed::embed(&table, width, tokens);
+    let want = strided(embedded.chunks_exact(width).map(<[f64]>::to_vec), stride);
+    Ok(compare("embed", format!("{dtype} [{vocab}, {width}]"), &got, &want))
+}
+
+/// Normalises `rows` rows: of all, or of those from the third whose logits are wanted.
+pub(crate) async fn check_norm(
+    gpu: &Gpu,
+    set: KernelSet,
+    width: usize,
+    rows: usize,
+    (layer, logits): (bool, bool),
+) -> Result<KernelCheck> {
+    let (stride, eps, logit_row) = (width + 5, 1e-5, 2);
+    // Not centred, so that a mean that is not taken off shows.
+    let x: Vec<f32> = noise(22, (rows + logit_row) * stride).iter().map(|x| 3.0 * x + 1.0).collect();
+    let (scale, shift) = (noise(23, width), noise(24, width));
+    let y = gpu.storage_with("y", &vec![UNTOUCHED; rows * stride]);
+    let shift_buffer = layer.then(|| gpu.storage_with("shift", &shift));
+    let io = NormIo {
+        state: &gpu.storage_with("state", &[State { logit_row: logit_row as u32, ..State::default() }]),
+        x: &gpu.storage_with("x", &x),
+        y: &y,
+        scale: &gpu.storage_with("scale", &scale),
+        shift: shift_buffer.as_ref(),
+        logits,
+    };
+    run(gpu, &[&norm(gpu, set, width as u32, stride as u32, eps, io)], extent(rows));
+    let got = read::<f32>(gpu, &y, rows * stride).await?;
+    let first = if logits { logit_row } else { 0 };
+    let expected = |row: usize| {
+        let x = &x[(first + row) * stride..][..width];
+        if layer { reference::norm::layer(x, &scale, &shift, eps) } else { reference::norm::rms(x, &scale, eps) }
+    };
+    let want = strided((0..rows).map(expected), stride);
+    let kind = if layer { "layer" } else { "rms" };
+    Ok(compare("norm", format!("{kind} {set} [{rows}, {width}]"), &got, &want))
+}
+
+/// Log-probabilities of some tokens of `vocab`.
+pub(crate) async fn check_log_probs(gpu: &Gpu, set: KernelSet, vocab: usize, rows: usize) -> Result<KernelCheck> {
+    let stride = vocab + 3;
+    let logits: Vec<f32> = noise(25, rows * stride).iter().map(|x| 12.0 * x).collect();
+    let target = |row: usize| (row * 31 + vocab - 1) % vocab;
+    let batch: Vec<Row> =
+        (0..rows).map(|row| Row { target_token: target(row) as u32, ..Row::default() }).collect();
+    let out = gpu.storage("log_probs", 4 * rows as u64);
+    let params = LogProbsParams { vocab: vocab as u32, stride: stride as u32 };
+    let buffers = [&gpu.storage_with("rows", &batch), &gpu.storage_with("logits", &logits), &out];
+    run(gpu, &[&log_probs(gpu, set, params, buffers)], extent(rows));
+    let got = read::<f32>(gpu, &out, rows).await?;
+    let expected = |row: usize| reference::log_probs::log_prob(&logits[row * stride..][..vocab], target(row));
+    let want: Vec<f64> = (0..rows).map(expected).collect();
+    Ok(compare("log_probs", format!("{set} [{rows}, {vocab}]"), &got, &want))
+}
+
+/// The end of a step as the reference knows it.
+pub(crate) struct Ending<'a> {
+    pub num_rows: u32,
+    pub ids: &'a [u32],
+    pub end_tokens: &'a [u32],
+    pub limit: u32,
+}
+
+/// Commits one id after the other and compares state, next row, counts and ring each time.
+pub(crate) async fn check_commit(gpu: &Gpu, vocab: u32, ending: &Ending<'_>) -> Result<KernelCheck> {
+    let mut text = Text { committed: 5, length: 6, limit: ending.limit, ..Text::default() };
+    let mut num_rows = ending.num_rows;
+    let state = gpu.storage_with("state", &[to_state(&text, num_rows, 2)]);
+    let rows = gpu.storage_with("rows", &[Row { token: 3, position: 4, mask: 1, target_token: 0 }]);
+    let sampled = gpu.storage("sampled", 4);
+    let counts = gpu.storage("counts", 4 * u64::from(vocab));
+    let ring = gpu.storage("ring", 4 * (2 + ending.ids.len()) as u64);
+    let mut params = CommitParams { num_end_tokens: 0, vocab, pad: [0; 2], end_tokens: [0; MAX_END_TOKENS] };
+    params.num_end_tokens = ending.end_tokens.len() as u32;
+    params.end_tokens[..ending.end_tokens.len()].copy_from_slice(ending.end_tokens);
+    let op = commit(gpu, &params, [&state, &rows, &sampled, &counts, &ring]);
+
+    let (mut got, mut want) = (Vec::new(), Vec::new());
+    let mut next = Row { token: 3, position: 4, mask: 1, target_token: 0 };
+    let mut logit_row = 2;
+    let (mut tally, mut emitted) = (vec![0; vocab as usize], Vec::new());
+    for &id in ending.ids {
+        gpu.write(&sampled, 0, &[id]);
+        run(gpu, &[&op], extent(1));
+        if text.done == 0 {
+            reference::commit::commit(&mut text, num_rows, id, ending.end_tokens);
+            next = Row { token: id, position: text.committed, mask: 1, target_token: 0 };
+            (num_rows, logit_row) = (1, 0);
+            tally[id as usize] += 1;
+            emitted.push(id);
+        }
+        got.extend(read::<u32>(gpu, &state, 8).await?);
+        got.extend(read::<u32>(gpu, &rows, 4).await?);
+        got.extend(read::<u32>(gpu, &counts, vocab as usize).await?);
+        got.extend(read::<u32>(gpu, &ring, 2 + emitted.len()).await?);
+        want.extend(bytemuck::cast::<State, [u32; 8]>(to_state(&text, num_rows, logit_row)));
+        want.extend(bytemuck::cast::<Row, [u32; 4]>(next));
+        want.extend(&tally);
+        want.extend([text.emitted, text.done]);
+        want.extend(&emitted);
+    }
+    Ok(compare_exactly("commit", format!("{} ids", ending.ids.len()), &got, &want))
+}
+
+fn to_state(text: &Text, num_rows: u32, logit_row: u32) -> State {
+    let Text { committed, length, limit, done, emitted } = *text;
+    State { committed, length, limit, done, num_rows, logit_row, emitted, pad: 0 }
+}

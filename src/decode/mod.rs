@@ -1,0 +1,11 @@
+//! Texts: sessions, sampling, and the loop that keeps the GPU busy without asking it after every token.
+
+mod generation;
+mod pacing;
+mod sampling;
+mod session;
+mod stop;
+
+pub use generation::{GenerateOptions, Generation, Stats, Stop, Token};
+pub use sampling::Sampling;
+pub use session::Session;

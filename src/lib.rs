@@ -1,0 +1,45 @@
+//! foretoken: a WebGPU runtime for language models that predict several tokens at a time.
+//!
+//! An [`Engine`] is a loaded model, immutable and shared; a [`Session`] is one text with its cache; a [`Generation`] is
+//! a stream of tokens. Everything that waits for the GPU is `async` and runs on any executor.
+//!
+//! ```no_run
+//! # async fn story() -> foretoken::Result<()> {
+//! use foretoken::{Engine, EngineOptions, GenerateOptions, Gpu, GpuOptions};
+//!
+//! let gpu = Gpu::open(&GpuOptions::default()).await?;
+//! let model = foretoken::default_model();
+//! let engine = Engine::load(&gpu, &model, &EngineOptions::default(), &mut |_| {}).await?;
+//!
+//! let prompt = engine.tokenizer()?.encode("Once upon a time", true)?;
+//! let options = GenerateOptions { max_tokens: 100, ..GenerateOptions::default() };
+//! let mut session = engine.session()?;
+//! let mut generation = session.generate(&prompt, &options, &mut |_| {}).await?;
+//! while let Some(token) = generation.next().await? {
+//!     print!("{}", token.text);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A program that has a wgpu device of its own shares it through [`Gpu::from_device`].
+
+pub mod bench;
+pub mod decode;
+mod default_model;
+pub mod error;
+pub mod format;
+pub mod gpu;
+pub mod kernels;
+pub mod model;
+mod reference;
+mod self_test;
+
+pub use decode::{GenerateOptions, Generation, Sampling, Session, Stats, Stop, Token};
+pub use default_model::default_model;
+pub use error::{Error, ErrorKind, Result};
+pub use gpu::{AdapterSummary, Gpu, GpuOptions};
+pub use kernels::{KernelSet, measure_kernels};
+pub use model::{Engine, EngineOptions, Inspection, Progress, inspect};
+pub use self_test::{KernelCheck, self_test};
+pub use wgpu;

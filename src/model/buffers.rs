@@ -1,0 +1,64 @@
+//! The buffers of a session, made once.
+
+use super::sizes::Sizes;
+use crate::gpu::Gpu;
+use crate::kernels::{MAX_BATCH_ROWS, MAX_CHUNK_ROWS, Row, SampleParams, State};
+
+/// The ids one submit can bring back.
+pub(crate) const MAX_STEPS: usize = 62;
+
+/// Everything a session keeps on the GPU.
+pub(crate) struct Buffers {
+    pub state: wgpu::Buffer,
+    pub rows: wgpu::Buffer,
+    /// The residual stream, `[rows, hidden]`.
+    pub x: wgpu::Buffer,
+    /// Normalised activations before attention and, apart, before the MLP: a parallel residual needs both.
+    pub attention_in: wgpu::Buffer,
+    pub mlp_in: wgpu::Buffer,
+    pub qkv: wgpu::Buffer,
+    pub attention_out: wgpu::Buffer,
+    pub intermediate: wgpu::Buffer,
+    pub scores: wgpu::Buffer,
+    pub inverse_sums: wgpu::Buffer,
+    /// Keys and values of each layer.
+    pub cache: Vec<(wgpu::Buffer, wgpu::Buffer)>,
+    pub logits: wgpu::Buffer,
+    pub weights: wgpu::Buffer,
+    pub counts: wgpu::Buffer,
+    pub sampled: wgpu::Buffer,
+    pub log_probs: wgpu::Buffer,
+    pub sample_params: wgpu::Buffer,
+    /// What a submit brings back: number of ids, reason of the end, ids.
+    pub ring: wgpu::Buffer,
+}
+
+impl Buffers {
+    pub fn new(gpu: &Gpu, sizes: &Sizes) -> Self {
+        let rows = |label: &str, width: u32| gpu.storage(label, sizes.rows_bytes(width));
+        let shape = sizes.attention;
+        let cache = (0..sizes.layers)
+            .map(|_| (gpu.storage("keys", shape.cache_bytes()), gpu.storage("values", shape.cache_bytes())))
+            .collect();
+        Self {
+            state: gpu.storage("state", size_of::<State>() as u64),
+            rows: gpu.storage("rows", (MAX_CHUNK_ROWS * size_of::<Row>()) as u64),
+            x: rows("x", sizes.hidden),
+            attention_in: rows("attention_in", sizes.hidden),
+            mlp_in: rows("mlp_in", sizes.hidden),
+            qkv: rows("qkv", shape.qkv_stride()),
+            attention_out: rows("attention_out", shape.out_stride()),
+            intermediate: rows("intermediate", sizes.intermediate),
+            scores: gpu.storage("scores", sizes.scores_bytes()),
+            inverse_sums: rows("inverse_sums", shape.heads),
+            cache,
+            logits: gpu.storage("logits", sizes.logits_bytes()),
+            weights: gpu.storage("weights", sizes.logits_bytes()),
+            counts: gpu.storage("counts", 4 * u64::from(sizes.vocab)),
+            sampled: gpu.storage("sampled", 4 * MAX_BATCH_ROWS as u64),
+            log_probs: gpu.storage("log_probs", 4 * MAX_BATCH_ROWS as u64),
+            sample_params: gpu.uniform("sample", &<SampleParams as bytemuck::Zeroable>::zeroed()),
+            ring: gpu.storage("ring", 4 * (2 + MAX_STEPS as u64)),
+        }
+    }
+}

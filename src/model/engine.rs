@@ -1,0 +1,326 @@
+//! A loaded model: immutable, shared by its sessions.
+
+use std::sync::Arc;
+
+use super::forward::{Plan, pipelines};
+use super::sizes::{self, Sizes};
+use super::upload::Matrix;
+use super::weights::{self, Weights};
+use super::Buffers;
+use crate::decode::Session;
+use crate::format::checkpoint::Checkpoint;
+use crate::format::config::ModelConfig;
+use crate::format::files::Files;
+use crate::format::safetensors::Dtype;
+use crate::format::tokenizer::Tokenizer;
+use crate::gpu::Gpu;
+use crate::kernels::{KernelSet, MAX_END_TOKENS, Widths};
+use crate::self_test::{InjectedFault, quick_test, width_invariance};
+use crate::{Error, ErrorKind, Result};
+
+/// How to load a model.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Tokens the cache holds. Default: the model's maximum, at most 4096.
+    pub context: Option<usize>,
+    /// The kernel set. Default: [`KernelSet::default_for`] the adapter.
+    pub kernels: Option<KernelSet>,
+    /// Run the fast self-test, and refuse to load where a kernel computes wrong results.
+    pub self_test: bool,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { context: None, kernels: None, self_test: true }
+    }
+}
+
+/// How far loading or reading a prompt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Weights on their way to the GPU.
+    Weights {
+        /// Bytes sent.
+        bytes: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// Pipelines compiled.
+    Pipelines {
+        /// Pipelines done.
+        done: usize,
+        /// Pipelines in all.
+        total: usize,
+    },
+    /// The prompt on its way through the model.
+    Prefill {
+        /// Tokens done.
+        tokens: usize,
+        /// Tokens in all.
+        total: usize,
+    },
+}
+
+/// What sessions share.
+pub(crate) struct Model {
+    pub gpu: Gpu,
+    pub config: ModelConfig,
+    pub tokenizer: Option<Arc<Tokenizer>>,
+    pub kernels: KernelSet,
+    pub widths: Widths,
+    /// Rows do not feel each other on this device, so that drafts cannot change the text.
+    pub width_invariant: bool,
+    pub sizes: Sizes,
+    pub weights: Weights,
+    /// `[context, rotary_dim / 2]` of (cos, sin).
+    pub rotation: wgpu::Buffer,
+}
+
+/// A model on a GPU. Clones share it; [`Engine::session`] starts a text.
+#[derive(Clone)]
+pub struct Engine {
+    model: Arc<Model>,
+    notes: Arc<[String]>,
+}
+
+impl Engine {
+    /// Loads the checkpoint in `files`, tensor by tensor.
+    ///
+    /// # Errors
+    /// Everything that can be wrong with a checkpoint, by file, tensor and value; an adapter too small for the model;
+    /// [`ErrorKind::SelfTest`] where a kernel computes wrong results on this adapter.
+    pub async fn load<F: Files>(
+        gpu: &Gpu,
+        files: &F,
+        options: &EngineOptions,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self> {
+        Self::load_with_fault(gpu, files, options, progress, None).await
+    }
+
+    /// [`Engine::load`], with a fault for tests to provoke.
+    pub(crate) async fn load_with_fault<F: Files>(
+        gpu: &Gpu,
+        files: &F,
+        options: &EngineOptions,
+        progress: &mut dyn FnMut(Progress),
+        fault: Option<InjectedFault>,
+    ) -> Result<Self> {
+        let checkpoint = Checkpoint::open(files).await?;
+        checkpoint.check()?;
+        let config = checkpoint.config().clone();
+        let context = sizes::context(&config, options.context)?;
+        let sizes = Sizes::new(&config, context, gpu.summary().max_binding_bytes)?;
+        check_end_tokens(&config)?;
+        let kernels = options.kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
+        kernels.check(gpu.summary())?;
+        let tokenizer = if checkpoint.has_tokenizer() { Some(load_tokenizer(&checkpoint).await?) } else { None };
+        let mut notes = Vec::new();
+        note_tensors(&checkpoint, &mut notes);
+        let dtype = checkpoint.tensor(config.lm_head_name()).map_or(Dtype::F32, |info| info.dtype);
+        let widths = if options.self_test {
+            check_kernels(gpu, kernels, dtype).await?;
+            working_widths(gpu, kernels, dtype, fault, &mut notes).await?
+        } else {
+            Some(Widths::Each)
+        };
+        let total = expected_bytes(&checkpoint);
+        let mut bytes = 0;
+        let mut on_bytes = |more: u64| {
+            bytes += more;
+            progress(Progress::Weights { bytes, total });
+        };
+        let weights =
+            weights::load(gpu, &checkpoint, &mut on_bytes).await.map_err(|error| with_need(error, total, &sizes))?;
+        let rotation = gpu.storage_with("rotation", &rotation_table(&config, context));
+        let model = Model {
+            gpu: gpu.clone(),
+            config,
+            tokenizer,
+            kernels,
+            widths: widths.unwrap_or(Widths::Fixed),
+            width_invariant: widths.is_some(),
+            sizes,
+            weights,
+            rotation,
+        };
+        compile(&model, progress)?;
+        Ok(Self { model: Arc::new(model), notes: notes.into() })
+    }
+
+    /// The configuration of the model.
+    pub fn config(&self) -> &ModelConfig {
+        &self.model.config
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if the checkpoint has none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.model.tokenizer.as_deref().ok_or_else(|| {
+            Error::io("the checkpoint has no tokenizer.json, which text needs; give the prompt as token ids (--ids)")
+        })
+    }
+
+    /// The device this model is on.
+    pub fn gpu(&self) -> &Gpu {
+        &self.model.gpu
+    }
+
+    /// The kernel set in use.
+    pub fn kernels(&self) -> KernelSet {
+        self.model.kernels
+    }
+
+    /// Tokens a session holds.
+    pub fn context(&self) -> usize {
+        self.model.sizes.attention.context as usize
+    }
+
+    /// Whether a row's result is the same, bit for bit, whichever rows are computed beside it on this device. Where it is
+    /// not, drafts would change the text and stay off.
+    pub fn width_invariant(&self) -> bool {
+        self.model.width_invariant
+    }
+
+    /// Weights that each row of a prompt is multiplied with.
+    pub(crate) fn block_weights(&self) -> u64 {
+        self.model.weights.block_matrices().map(Matrix::weights).sum()
+    }
+
+    /// Bytes of weights and cache that a step of one row reads when it sees `keys` keys.
+    pub(crate) fn step_bytes(&self, keys: usize) -> u64 {
+        let Model { weights, sizes, .. } = &*self.model;
+        let head = weights.lm_head.as_ref().unwrap_or(&weights.embedding);
+        let matrices: u64 = weights.block_matrices().chain([head]).map(Matrix::bytes).sum();
+        matrices + sizes.cache_bytes() / u64::from(sizes.attention.context) * keys as u64
+    }
+
+    /// What the user should know: tensors that were ignored, fallbacks that were taken.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Starts an empty text with a cache of its own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] if the cache does not fit the GPU.
+    pub fn session(&self) -> Result<Session> {
+        let buffers = Buffers::new(&self.model.gpu, &self.model.sizes);
+        let plan = Plan::new(&self.model, &buffers);
+        self.model.gpu.check()?;
+        Ok(Session::new(Arc::clone(&self.model), buffers, plan))
+    }
+}
+
+fn check_end_tokens(config: &ModelConfig) -> Result<()> {
+    let count = config.eos_token_ids.len();
+    if count > MAX_END_TOKENS {
+        return Err(Error::unsupported(format!("{count} eos_token_ids: at most {MAX_END_TOKENS} are supported")));
+    }
+    Ok(())
+}
+
+async fn load_tokenizer<F: Files>(checkpoint: &Checkpoint<'_, F>) -> Result<Arc<Tokenizer>> {
+    checkpoint.tokenizer().await.map(Arc::new)
+}
+
+async fn check_kernels(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> Result<()> {
+    let checks = quick_test(gpu, kernels, dtype).await?;
+    match checks.iter().find(|check| !check.passed) {
+        None => Ok(()),
+        Some(check) => Err(Error::new(
+            ErrorKind::SelfTest,
+            format!(
+                "kernel '{}' of set '{kernels}' computes wrong results on {}: error {:.3e}, allowed {:.0e}; update the \
+                 driver, or try --kernels workgroup or another --adapter",
+                check.kernel,
+                gpu.summary(),
+                check.error,
+                check.tolerance
+            ),
+        )),
+    }
+}
+
+/// The widths whose rows do not feel each other on this device: a pipeline each, else one for all, else none.
+async fn working_widths(
+    gpu: &Gpu,
+    kernels: KernelSet,
+    dtype: Dtype,
+    fault: Option<InjectedFault>,
+    notes: &mut Vec<String>,
+) -> Result<Option<Widths>> {
+    if width_invariance(gpu, kernels, Widths::Each, dtype, fault).await? {
+        return Ok(Some(Widths::Each));
+    }
+    let driver = format!("{} computes a row differently beside other rows", gpu.summary());
+    if width_invariance(gpu, kernels, Widths::Fixed, dtype, fault).await? {
+        notes.push(format!("{driver}: one pipeline of 8 rows serves every width, which is slower"));
+        return Ok(Some(Widths::Fixed));
+    }
+    notes.push(format!("{driver}, with one pipeline too: drafts would change the text and stay off"));
+    Ok(None)
+}
+
+/// Compiles every pipeline a session uses, so that none is compiled while text is generated.
+fn compile(model: &Model, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    let variants = pipelines(model);
+    for (done, variant) in variants.iter().enumerate() {
+        progress(Progress::Pipelines { done, total: variants.len() });
+        model.gpu.kernel(variant);
+    }
+    progress(Progress::Pipelines { done: variants.len(), total: variants.len() });
+    model.gpu.check()
+}
+
+fn note_tensors<F: Files>(checkpoint: &Checkpoint<'_, F>, notes: &mut Vec<String>) {
+    let unknown = checkpoint.account().unknown;
+    if !unknown.is_empty() {
+        notes.push(format!(
+            "{} tensors are not part of this model and were ignored: {}",
+            unknown.len(),
+            some(&unknown)
+        ));
+    }
+    for heads in checkpoint.multi_token_heads() {
+        notes.push(format!("multi-token heads ({}) were found and are not used: {}", heads.kind, heads.note));
+    }
+}
+
+/// The first few names.
+fn some(names: &[String]) -> String {
+    let mut text = names.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > 4 {
+        text.push_str(", ...");
+    }
+    text
+}
+
+fn expected_bytes<F: Files>(checkpoint: &Checkpoint<'_, F>) -> u64 {
+    let expected = checkpoint.config().expected_tensors();
+    expected.iter().filter_map(|(name, _)| checkpoint.tensor(name)).map(|info| info.byte_len()).sum()
+}
+
+/// Adds what would have been needed to an out-of-memory error.
+fn with_need(error: Error, weights_bytes: u64, sizes: &Sizes) -> Error {
+    if error.kind() != ErrorKind::OutOfMemory {
+        return error;
+    }
+    error.within(format!(
+        "the model needs {weights_bytes} bytes for weights, {} for the cache and {} to work",
+        sizes.cache_bytes(),
+        sizes.work_bytes()
+    ))
+}
+
+/// Rotations of every position, in f64: shaders' sine and cosine are too coarse for large angles.
+fn rotation_table(config: &ModelConfig, context: usize) -> Vec<[f32; 2]> {
+    let frequencies = config.rope.inv_freq();
+    let at = |position: usize, frequency: &f64| {
+        let (sin, cos) = (position as f64 * frequency).sin_cos();
+        [cos as f32, sin as f32]
+    };
+    (0..context).flat_map(|position| frequencies.iter().map(move |frequency| at(position, frequency))).collect()
+}

@@ -1,0 +1,134 @@
+//! What a checkpoint holds and needs, without a GPU.
+
+use std::collections::BTreeMap;
+
+use super::sizes::{self, Sizes};
+use crate::Result;
+use crate::format::checkpoint::Checkpoint;
+use crate::format::config::{Activation, Norm};
+use crate::format::files::Files;
+
+/// The answer of [`inspect`]. Sizes under the names of `config.json`.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Inspection {
+    /// The folder or URL.
+    pub model: String,
+    /// `config.json`'s `model_type`.
+    pub model_type: String,
+    /// Tokens of the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width inside the MLP.
+    pub intermediate_size: usize,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads.
+    pub num_key_value_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// The longest text the model was made for.
+    pub max_position_embeddings: usize,
+    /// `RMSNorm` or `LayerNorm`.
+    pub norm: &'static str,
+    /// `silu`, `gelu` or `gelu_tanh`.
+    pub activation: &'static str,
+    /// Whether the LM head is the embedding.
+    pub tie_word_embeddings: bool,
+    /// Tokens that end a text.
+    pub eos_token_ids: Vec<u32>,
+    /// Weights of the model.
+    pub parameters: u64,
+    /// Tensors by element type.
+    pub dtypes: BTreeMap<String, usize>,
+    /// Tensors the model reads.
+    pub tensors_used: Vec<String>,
+    /// Known tensors that no forward pass needs.
+    pub ignored: Vec<String>,
+    /// Tensors this version knows nothing of.
+    pub unknown: Vec<String>,
+    /// Tensors the model needs and the checkpoint lacks.
+    pub missing: Vec<String>,
+    /// What is wrong with the tensors, if something is.
+    pub problem: Option<String>,
+    /// Multi-token heads: kind and what was found.
+    pub heads: Vec<Heads>,
+    /// Tokens of the context the sizes below are for.
+    pub context: usize,
+    /// Bytes of the weights on the GPU.
+    pub weights_bytes: u64,
+    /// Bytes of the key-value cache.
+    pub cache_bytes: u64,
+    /// Bytes of everything else on the GPU.
+    pub work_bytes: u64,
+}
+
+/// Multi-token heads of a checkpoint.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Heads {
+    /// The layout.
+    pub kind: String,
+    /// Its tensors.
+    pub tensors: Vec<String>,
+    /// What was found, and whether it is used.
+    pub note: String,
+}
+
+/// Reads configuration and headers of the checkpoint in `files`.
+///
+/// # Errors
+/// If a file is missing or broken, or the configuration asks for something that is not implemented. Wrong or missing
+/// tensors are part of the answer.
+pub async fn inspect<F: Files>(files: &F, context: Option<usize>) -> Result<Inspection> {
+    let checkpoint = Checkpoint::open(files).await?;
+    let config = checkpoint.config();
+    let context = sizes::context(config, context)?;
+    let sizes = Sizes::new(config, context, u64::MAX)?;
+    let account = checkpoint.account();
+    let used: Vec<_> = account.used.iter().filter_map(|name| checkpoint.tensor(name)).collect();
+    let mut dtypes = BTreeMap::new();
+    for info in &used {
+        *dtypes.entry(info.dtype.name().to_owned()).or_insert(0) += 1;
+    }
+    Ok(Inspection {
+        model: checkpoint.describe(),
+        model_type: config.model_type.clone(),
+        vocab_size: config.vocab_size,
+        hidden_size: config.hidden_size,
+        intermediate_size: config.intermediate_size,
+        num_hidden_layers: config.num_hidden_layers,
+        num_attention_heads: config.num_attention_heads,
+        num_key_value_heads: config.num_key_value_heads,
+        head_dim: config.head_dim,
+        max_position_embeddings: config.max_position_embeddings,
+        norm: match config.norm {
+            Norm::Rms { .. } => "RMSNorm",
+            Norm::Layer { .. } => "LayerNorm",
+        },
+        activation: match config.activation {
+            Activation::Silu => "silu",
+            Activation::Gelu => "gelu",
+            Activation::GeluTanh => "gelu_tanh",
+        },
+        tie_word_embeddings: config.tie_word_embeddings,
+        eos_token_ids: config.eos_token_ids.clone(),
+        parameters: used.iter().map(|info| info.num_elements()).sum(),
+        weights_bytes: used.iter().map(|info| info.byte_len()).sum(),
+        dtypes,
+        problem: checkpoint.check().err().map(|error| error.to_string()),
+        heads: checkpoint
+            .multi_token_heads()
+            .into_iter()
+            .map(|found| Heads { kind: format!("{:?}", found.kind), tensors: found.tensors, note: found.note })
+            .collect(),
+        tensors_used: account.used,
+        ignored: account.ignored,
+        unknown: account.unknown,
+        missing: account.missing,
+        context,
+        cache_bytes: sizes.cache_bytes(),
+        work_bytes: sizes.work_bytes(),
+    })
+}

@@ -1,0 +1,15 @@
+//! A model on the GPU: configuration, weights and the ops of a forward pass over rows. Knows nothing of speculation.
+
+mod buffers;
+mod engine;
+mod forward;
+mod inspect;
+mod sizes;
+mod upload;
+mod weights;
+
+pub(crate) use buffers::{Buffers, MAX_STEPS};
+pub use engine::{Engine, EngineOptions, Progress};
+pub(crate) use engine::Model;
+pub(crate) use forward::Plan;
+pub use inspect::{Inspection, inspect};

@@ -1,0 +1,204 @@
+//! Packing weight matrices for the kernels, and sending them to the GPU a few megabytes at a time.
+//!
+//! On the GPU a matrix is `[inputs, columns]` with columns in blocks of four: neighbouring threads then read
+//! neighbouring memory and no thread needs another's sum. Checkpoints keep `[columns, inputs]`, so packing transposes;
+//! it also joins matrices that share an input, reorders their columns, and pads with zeros.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use half::{bf16, f16};
+
+use crate::format::safetensors::{Dtype, TensorInfo};
+use crate::gpu::Gpu;
+use crate::{Error, ErrorKind, Result};
+
+/// Bytes packed at a time.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// Bytes written before the queue is flushed, which bounds the driver's staging memory.
+const FLUSH_BYTES: u64 = 32 << 20;
+
+/// A tensor of a checkpoint with its bytes, row-major `[rows, row_len]`.
+pub(super) struct Tensor<'a> {
+    pub dtype: Dtype,
+    pub row_len: usize,
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Tensor<'a> {
+    /// Checks that every element is finite.
+    pub fn new(info: &TensorInfo, bytes: Cow<'a, [u8]>) -> Result<Self> {
+        info.check_finite(&bytes)?;
+        Ok(Self { dtype: info.dtype, row_len: info.shape.last().copied().unwrap_or(1), bytes })
+    }
+
+    /// The elements as f32.
+    pub fn to_f32(&self) -> Vec<f32> {
+        match self.dtype {
+            Dtype::F32 => self.bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            Dtype::F16 => self.bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+            Dtype::BF16 => self.bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+        }
+    }
+
+    fn widened(self) -> Self {
+        if self.dtype == Dtype::F32 {
+            return self;
+        }
+        let bytes = self.to_f32().iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self { dtype: Dtype::F32, bytes: Cow::Owned(bytes), ..self }
+    }
+}
+
+/// Where each column and input of a packed matrix comes from; `None` is padding.
+pub(super) struct Arrangement {
+    /// Tensor and row of each column; a multiple of four long.
+    pub columns: Vec<Option<(usize, usize)>>,
+    /// Element of the row for each input; a multiple of four long.
+    pub inputs: Vec<Option<usize>>,
+}
+
+impl Arrangement {
+    /// All rows of the only tensor, with `inputs` inputs.
+    pub fn plain(columns: usize, inputs: usize) -> Self {
+        Self { columns: padded((0..columns).map(|row| Some((0, row)))), inputs: padded((0..inputs).map(Some)) }
+    }
+}
+
+/// Fills up to a multiple of four.
+pub(super) fn padded<T>(items: impl Iterator<Item = Option<T>>) -> Vec<Option<T>> {
+    let mut items: Vec<_> = items.collect();
+    let length = items.len().next_multiple_of(4);
+    items.resize_with(length, || None);
+    items
+}
+
+/// A part of a matrix that fits one binding.
+pub(crate) struct Shard {
+    pub buffer: wgpu::Buffer,
+    /// The first block of four columns, and how many.
+    pub first4: u32,
+    pub columns4: u32,
+}
+
+/// A matrix on the GPU, split by columns where it exceeds a binding.
+pub(crate) struct Matrix {
+    pub dtype: Dtype,
+    pub inputs4: u32,
+    pub shards: Vec<Shard>,
+}
+
+impl Matrix {
+    /// Weights, padding included.
+    pub fn weights(&self) -> u64 {
+        let columns4: u64 = self.shards.iter().map(|shard| u64::from(shard.columns4)).sum();
+        16 * columns4 * u64::from(self.inputs4)
+    }
+
+    /// Bytes on the GPU.
+    pub fn bytes(&self) -> u64 {
+        self.weights() * self.dtype.size_bytes() as u64
+    }
+}
+
+/// Sends matrices and vectors to the GPU and keeps count.
+pub(super) struct Uploader<'a> {
+    gpu: &'a Gpu,
+    unflushed: u64,
+}
+
+impl<'a> Uploader<'a> {
+    pub fn new(gpu: &'a Gpu) -> Self {
+        Self { gpu, unflushed: 0 }
+    }
+
+    /// Packs and sends a matrix. `block` columns (4, or 8 when gated) stay in one shard.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] if even one block of columns exceeds a binding, or the GPU runs out of memory.
+    pub fn matrix(&mut self, name: &str, tensors: Vec<Tensor<'_>>, arrangement: &Arrangement, block: usize) -> Result<Matrix> {
+        let mixed = tensors.windows(2).any(|pair| pair[0].dtype != pair[1].dtype);
+        let tensors: Vec<_> = if mixed { tensors.into_iter().map(Tensor::widened).collect() } else { tensors };
+        let dtype = tensors[0].dtype;
+        let column_bytes = arrangement.inputs.len() * dtype.size_bytes();
+        let limit = usize::try_from(self.gpu.summary().max_binding_bytes).unwrap_or(usize::MAX);
+        let fit = limit / column_bytes / block * block;
+        if fit == 0 {
+            return Err(Error::new(
+                ErrorKind::OutOfMemory,
+                format!("{name}: {block} columns take {} bytes, the adapter binds at most {limit}", block * column_bytes),
+            ));
+        }
+        let mut shards = Vec::new();
+        for first in (0..arrangement.columns.len()).step_by(fit) {
+            let columns = &arrangement.columns[first..arrangement.columns.len().min(first + fit)];
+            let buffer = self.gpu.storage(name, (columns.len() * column_bytes) as u64);
+            self.shard(&buffer, dtype, &tensors, columns, &arrangement.inputs);
+            shards.push(Shard { buffer, first4: (first / 4) as u32, columns4: (columns.len() / 4) as u32 });
+        }
+        self.gpu.check()?;
+        Ok(Matrix { dtype, inputs4: (arrangement.inputs.len() / 4) as u32, shards })
+    }
+
+    fn shard(
+        &mut self,
+        buffer: &wgpu::Buffer,
+        dtype: Dtype,
+        tensors: &[Tensor<'_>],
+        columns: &[Option<(usize, usize)>],
+        inputs: &[Option<usize>],
+    ) {
+        let input_bytes = columns.len() * dtype.size_bytes();
+        let step = (CHUNK_BYTES / input_bytes).clamp(1, inputs.len());
+        let mut packed = vec![0; step * input_bytes];
+        for first in (0..inputs.len()).step_by(step) {
+            let range = first..inputs.len().min(first + step);
+            let packed = &mut packed[..range.len() * input_bytes];
+            packed.fill(0);
+            match dtype.size_bytes() {
+                2 => pack::<2>(packed, tensors, columns, inputs, range),
+                _ => pack::<4>(packed, tensors, columns, inputs, range),
+            }
+            self.gpu.write(buffer, (first * input_bytes) as u64, packed);
+            self.written(packed.len() as u64);
+        }
+    }
+
+    /// Sends a vector as f32, padded with zeros to a multiple of four.
+    pub fn vector(&mut self, name: &str, values: &[f32]) -> wgpu::Buffer {
+        let mut values = values.to_vec();
+        values.resize(values.len().next_multiple_of(4), 0.0);
+        self.written(values.len() as u64 * 4);
+        self.gpu.storage_with(name, &values)
+    }
+
+    fn written(&mut self, bytes: u64) {
+        self.unflushed += bytes;
+        if self.unflushed >= FLUSH_BYTES {
+            self.gpu.flush_writes();
+            self.unflushed = 0;
+        }
+    }
+}
+
+/// Transposes the inputs of `range` into `packed`, `[range, columns]` elements of `SIZE` bytes.
+fn pack<const SIZE: usize>(
+    packed: &mut [u8],
+    tensors: &[Tensor<'_>],
+    columns: &[Option<(usize, usize)>],
+    inputs: &[Option<usize>],
+    range: Range<usize>,
+) {
+    let packed = packed.as_chunks_mut::<SIZE>().0;
+    for (n, column) in columns.iter().enumerate() {
+        let Some((tensor, row)) = *column else { continue };
+        let tensor = &tensors[tensor];
+        let row = &tensor.bytes.as_chunks::<SIZE>().0[row * tensor.row_len..][..tensor.row_len];
+        for (k, input) in inputs[range.clone()].iter().enumerate() {
+            if let Some(input) = *input {
+                packed[k * columns.len() + n] = row[input];
+            }
+        }
+    }
+}

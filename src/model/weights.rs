@@ -1,0 +1,223 @@
+//! The weights of a model in the kernels' layout, whatever names and shapes the checkpoint gives them.
+
+use super::upload::{Arrangement, Matrix, Tensor, Uploader, padded};
+use crate::Result;
+use crate::format::checkpoint::Checkpoint;
+use crate::format::config::{Family, ModelConfig};
+use crate::format::files::Files;
+use crate::gpu::Gpu;
+
+/// A matrix with its optional bias. The bias is kept per shard.
+pub(crate) struct Linear {
+    pub matrix: Matrix,
+    pub bias: Option<Vec<wgpu::Buffer>>,
+}
+
+/// Scale, and for LayerNorm shift, of a norm.
+pub(crate) struct NormWeights {
+    pub scale: wgpu::Buffer,
+    pub shift: Option<wgpu::Buffer>,
+}
+
+/// One block of the backbone.
+pub(crate) struct Layer {
+    pub attention_norm: NormWeights,
+    /// Queries, keys and values; heads padded to a multiple of four.
+    pub qkv: Linear,
+    pub out: Linear,
+    pub mlp_norm: NormWeights,
+    /// Gate and up in alternating blocks of four when gated.
+    pub mlp_in: Linear,
+    pub mlp_out: Linear,
+}
+
+/// All weights.
+pub(crate) struct Weights {
+    pub embedding: Matrix,
+    pub layers: Vec<Layer>,
+    pub final_norm: NormWeights,
+    /// `None` when tied to the embedding.
+    pub lm_head: Option<Matrix>,
+}
+
+impl Weights {
+    /// The matrices of all blocks.
+    pub fn block_matrices(&self) -> impl Iterator<Item = &Matrix> {
+        let linears = self.layers.iter().flat_map(|layer| [&layer.qkv, &layer.out, &layer.mlp_in, &layer.mlp_out]);
+        linears.map(|linear| &linear.matrix)
+    }
+}
+
+/// Reads the weights of `checkpoint`; `on_bytes` hears the size of each tensor as it arrives.
+pub(super) async fn load<F: Files>(
+    gpu: &Gpu,
+    checkpoint: &Checkpoint<'_, F>,
+    on_bytes: &mut dyn FnMut(u64),
+) -> Result<Weights> {
+    let config = checkpoint.config();
+    let mut loader = Loader { checkpoint, config, uploader: Uploader::new(gpu), on_bytes };
+    let (embedding, head) = (config.embedding_name(), config.lm_head_name());
+    let vocab = Arrangement::plain(config.vocab_size, config.hidden_size);
+    let embedding = loader.matrix(&[embedding], &vocab, 4).await?;
+    let mut layers = Vec::with_capacity(config.num_hidden_layers);
+    for index in 0..config.num_hidden_layers {
+        layers.push(loader.layer(index).await?);
+    }
+    let final_norm = match config.family {
+        Family::Llama => loader.norm("model.norm").await?,
+        Family::GptNeox => loader.norm("gpt_neox.final_layer_norm").await?,
+    };
+    let lm_head = if config.tie_word_embeddings { None } else { Some(loader.matrix(&[head], &vocab, 4).await?) };
+    gpu.flush_writes();
+    gpu.check()?;
+    Ok(Weights { embedding, layers, final_norm, lm_head })
+}
+
+struct Loader<'a, 'f, F: Files> {
+    checkpoint: &'a Checkpoint<'f, F>,
+    config: &'a ModelConfig,
+    uploader: Uploader<'a>,
+    on_bytes: &'a mut dyn FnMut(u64),
+}
+
+impl<'f, F: Files> Loader<'_, 'f, F> {
+    async fn layer(&mut self, index: usize) -> Result<Layer> {
+        match self.config.family {
+            Family::Llama => self.llama_layer(&format!("model.layers.{index}")).await,
+            Family::GptNeox => self.gpt_neox_layer(&format!("gpt_neox.layers.{index}")).await,
+        }
+    }
+
+    async fn llama_layer(&mut self, at: &str) -> Result<Layer> {
+        let config = self.config;
+        let heads = |tensor: usize, count: usize| (0..count).map(move |head| (tensor, head * config.head_dim));
+        let qkv_heads: Vec<_> = heads(0, config.num_attention_heads)
+            .chain(heads(1, config.num_key_value_heads))
+            .chain(heads(2, config.num_key_value_heads))
+            .collect();
+        let attention = |part: &str| format!("{at}.self_attn.{part}");
+        let mlp = |part: &str| format!("{at}.mlp.{part}");
+        Ok(Layer {
+            attention_norm: self.norm(&format!("{at}.input_layernorm")).await?,
+            qkv: self
+                .linear(
+                    &[attention("q_proj"), attention("k_proj"), attention("v_proj")],
+                    &self.qkv_arrangement(&qkv_heads),
+                    4,
+                    config.attention_bias,
+                )
+                .await?,
+            out: self.linear(&[attention("o_proj")], &self.out_arrangement(), 4, config.attention_bias).await?,
+            mlp_norm: self.norm(&format!("{at}.post_attention_layernorm")).await?,
+            mlp_in: self
+                .linear(&[mlp("gate_proj"), mlp("up_proj")], &self.gated_arrangement(), 8, config.mlp_bias)
+                .await?,
+            mlp_out: self
+                .linear(
+                    &[mlp("down_proj")],
+                    &Arrangement::plain(config.hidden_size, config.intermediate_size),
+                    4,
+                    config.mlp_bias,
+                )
+                .await?,
+        })
+    }
+
+    async fn gpt_neox_layer(&mut self, at: &str) -> Result<Layer> {
+        let config = self.config;
+        // The fused rows run head by head: its queries, its keys, its values.
+        let (heads, size) = (config.num_attention_heads, config.head_dim);
+        let qkv_heads: Vec<_> =
+            (0..3).flat_map(|part| (0..heads).map(move |head| (0, (head * 3 + part) * size))).collect();
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let fused = format!("{at}.attention.query_key_value");
+        Ok(Layer {
+            attention_norm: self.norm(&format!("{at}.input_layernorm")).await?,
+            qkv: self.linear(&[fused], &self.qkv_arrangement(&qkv_heads), 4, config.attention_bias).await?,
+            out: self
+                .linear(&[format!("{at}.attention.dense")], &self.out_arrangement(), 4, config.attention_bias)
+                .await?,
+            mlp_norm: self.norm(&format!("{at}.post_attention_layernorm")).await?,
+            mlp_in: self
+                .linear(&[format!("{at}.mlp.dense_h_to_4h")], &Arrangement::plain(inner, hidden), 4, config.mlp_bias)
+                .await?,
+            mlp_out: self
+                .linear(&[format!("{at}.mlp.dense_4h_to_h")], &Arrangement::plain(hidden, inner), 4, config.mlp_bias)
+                .await?,
+        })
+    }
+
+    /// Columns of the heads that start at `(tensor, row)`, each padded to a multiple of four.
+    fn qkv_arrangement(&self, heads: &[(usize, usize)]) -> Arrangement {
+        let size = self.config.head_dim;
+        let columns =
+            heads.iter().flat_map(|&(tensor, row)| padded((0..size).map(move |d| Some((tensor, row + d))))).collect();
+        Arrangement { columns, inputs: padded((0..self.config.hidden_size).map(Some)) }
+    }
+
+    /// All rows; inputs are the heads' values, each head padded.
+    fn out_arrangement(&self) -> Arrangement {
+        let (heads, size) = (self.config.num_attention_heads, self.config.head_dim);
+        let inputs = (0..heads).flat_map(|head| padded((0..size).map(move |d| Some(head * size + d)))).collect();
+        Arrangement { columns: padded((0..self.config.hidden_size).map(|row| Some((0, row)))), inputs }
+    }
+
+    /// Four rows of the gate, the same four of the up projection, and so on.
+    fn gated_arrangement(&self) -> Arrangement {
+        let inner = self.config.intermediate_size;
+        let row = |tensor, row| (row < inner).then_some((tensor, row));
+        let columns = (0..inner)
+            .step_by(4)
+            .flat_map(|first| (0..8).map(move |i| row(i / 4, first + i % 4)))
+            .collect();
+        Arrangement { columns, inputs: padded((0..self.config.hidden_size).map(Some)) }
+    }
+
+    async fn tensor(&mut self, name: &str) -> Result<Tensor<'f>> {
+        let info = self.checkpoint.tensor(name).expect("Checkpoint::check has seen every expected tensor");
+        let bytes = self.checkpoint.read(info).await?;
+        (self.on_bytes)(info.byte_len());
+        Tensor::new(info, bytes)
+    }
+
+    async fn matrix(&mut self, names: &[&str], arrangement: &Arrangement, block: usize) -> Result<Matrix> {
+        let mut tensors = Vec::with_capacity(names.len());
+        for name in names {
+            tensors.push(self.tensor(name).await?);
+        }
+        self.uploader.matrix(names[0], tensors, arrangement, block)
+    }
+
+    async fn linear(&mut self, names: &[String], arrangement: &Arrangement, block: usize, bias: bool) -> Result<Linear> {
+        let weights: Vec<String> = names.iter().map(|name| format!("{name}.weight")).collect();
+        let weights: Vec<&str> = weights.iter().map(String::as_str).collect();
+        let matrix = self.matrix(&weights, arrangement, block).await?;
+        let bias = if bias { Some(self.bias(names, arrangement, &matrix).await?) } else { None };
+        Ok(Linear { matrix, bias })
+    }
+
+    async fn bias(&mut self, names: &[String], arrangement: &Arrangement, matrix: &Matrix) -> Result<Vec<wgpu::Buffer>> {
+        let mut tensors = Vec::with_capacity(names.len());
+        for name in names {
+            tensors.push(self.tensor(&format!("{name}.bias")).await?.to_f32());
+        }
+        let value = |column: &Option<(usize, usize)>| column.map_or(0.0, |(tensor, row)| tensors[tensor][row]);
+        let values: Vec<f32> = arrangement.columns.iter().map(value).collect();
+        let part = |first4: u32, columns4: u32| &values[first4 as usize * 4..][..columns4 as usize * 4];
+        let shards = &matrix.shards;
+        Ok(shards.iter().map(|s| self.uploader.vector("bias", part(s.first4, s.columns4))).collect())
+    }
+
+    async fn norm(&mut self, name: &str) -> Result<NormWeights> {
+        let scale = self.tensor(&format!("{name}.weight")).await?.to_f32();
+        let scale = self.uploader.vector(name, &scale);
+        let shift = match self.config.family {
+            Family::Llama => None,
+            Family::GptNeox => {
+                let shift = self.tensor(&format!("{name}.bias")).await?.to_f32();
+                Some(self.uploader.vector(name, &shift))
+            }
+        };
+        Ok(NormWeights { scale, shift })
+    }
+}

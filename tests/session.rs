@@ -1,0 +1,283 @@
+//! Sessions: what stays the same however the work is cut, what a step may create, stopping, and limits.
+
+mod common;
+
+use std::borrow::Cow;
+
+use common::{DiskFiles, each_adapter, golden, shared};
+use foretoken::{Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet, Sampling, Session, Stop};
+use foretoken::format::files::MemoryFiles;
+
+async fn load(gpu: &Gpu, name: &str) -> Engine {
+    let files = DiskFiles(golden(name));
+    Engine::load(gpu, &files, &EngineOptions::default(), &mut |_| {}).await.expect("the model loads")
+}
+
+async fn default_engine(gpu: &Gpu) -> Engine {
+    let options = EngineOptions { context: Some(256), ..EngineOptions::default() };
+    Engine::load(gpu, &foretoken::default_model(), &options, &mut |_| {}).await.expect("the default model loads")
+}
+
+fn options(max_tokens: usize, sampling: Sampling) -> GenerateOptions {
+    GenerateOptions { max_tokens, sampling, stop: Vec::new() }
+}
+
+fn warm(seed: u64) -> Sampling {
+    Sampling { temperature: 0.9, top_k: 60, top_p: 0.95, min_p: 0.01, repetition_penalty: 1.1, seed }
+}
+
+async fn run(session: &mut Session, prompt: &[u32], options: &GenerateOptions) -> (Vec<u32>, String, Stop) {
+    let mut generation = session.generate(prompt, options, &mut |_| {}).await.expect("the prompt is read");
+    while generation.next().await.expect("a step").is_some() {}
+    (generation.ids().to_vec(), generation.text().to_owned(), generation.stop().expect("it ended"))
+}
+
+const PROMPT: [u32; 7] = [1, 5, 9, 13, 17, 21, 25];
+
+#[test]
+fn a_seed_gives_one_text_however_the_work_is_cut() {
+    each_adapter(|gpu| async move {
+        for name in ["llama-gqa", "neox-parallel"] {
+            let engine = load(&gpu, name).await;
+            for sampling in [Sampling::default(), warm(7), warm(8)] {
+                let (whole, _, _) = run(&mut engine.session().expect("a session"), &PROMPT, &options(40, sampling)).await;
+                let mut session = engine.session().expect("a session");
+                let mut text = PROMPT.to_vec();
+                for _ in 0..40 {
+                    let (ids, _, _) = run(&mut session, &text, &options(1, sampling)).await;
+                    text.extend(ids);
+                }
+                assert_eq!(text[PROMPT.len()..], whole, "{name}, {}, {sampling:?}", gpu.summary());
+            }
+            let texts: Vec<_> = [warm(7), warm(8)].map(|sampling| (sampling, ())).into_iter().collect();
+            let mut session = engine.session().expect("a session");
+            let (a, _, _) = run(&mut session, &PROMPT, &options(40, texts[0].0)).await;
+            let (b, _, _) = run(&mut session, &PROMPT, &options(40, texts[1].0)).await;
+            assert_ne!(a, b, "{name}: two seeds, one text");
+        }
+    });
+}
+
+#[test]
+fn an_abandoned_generation_leaves_a_usable_session() {
+    each_adapter(|gpu| async move {
+        let engine = load(&gpu, "llama-mha").await;
+        let (expected, _, _) = run(&mut engine.session().expect("a session"), &PROMPT, &options(30, warm(3))).await;
+        let mut session = engine.session().expect("a session");
+        {
+            let mut generation = session.generate(&PROMPT, &options(90, warm(4)), &mut |_| {}).await.expect("a prompt");
+            for _ in 0..9 {
+                generation.next().await.expect("a step");
+            }
+        }
+        assert_eq!(session.tokens().len(), PROMPT.len() + 9);
+        assert_eq!(run(&mut session, &PROMPT, &options(30, warm(3))).await.0, expected);
+    });
+}
+
+#[test]
+fn nothing_is_created_in_a_step() {
+    each_adapter(|gpu| async move {
+        // A device of its own: the counters must not hear the other tests.
+        let options_of = GpuOptions { adapter: Some(gpu.summary().index.to_string()), ..GpuOptions::default() };
+        let gpu = Gpu::open(&options_of).await.expect("the adapter opens");
+        let engine = load(&gpu, "llama-gqa").await;
+        let loaded = gpu.counts();
+        let mut session = engine.session().expect("a session");
+        assert_eq!(gpu.counts().pipelines, loaded.pipelines, "a session compiled a pipeline");
+        let before = gpu.counts();
+        let mut generation = session.generate(&PROMPT, &options(64, warm(1)), &mut |_| {}).await.expect("a prompt");
+        while generation.next().await.expect("a step").is_some() {}
+        let stats = generation.stats();
+        let after = gpu.counts();
+        assert_eq!(after.pipelines, before.pipelines);
+        assert_eq!(after.bind_groups, before.bind_groups);
+        assert_eq!(after.buffers, before.buffers);
+        let tokens = stats.new_tokens as u64;
+        assert_eq!(tokens, 64);
+        assert_eq!(stats.passes, stats.submits, "one pass a submit");
+        assert!(stats.readbacks <= stats.submits && stats.submits <= tokens + 2, "{stats:?}");
+        println!(
+            "{}: {:.1} dispatches, {:.2} passes, {:.2} submits, {:.2} readbacks a token",
+            gpu.summary(),
+            stats.dispatches as f64 / tokens as f64,
+            stats.passes as f64 / tokens as f64,
+            stats.submits as f64 / tokens as f64,
+            stats.readbacks as f64 / tokens as f64,
+        );
+    });
+}
+
+#[test]
+fn the_end_of_the_context_ends_the_text() {
+    each_adapter(|gpu| async move {
+        let files = DiskFiles(golden("llama-mha"));
+        let small = EngineOptions { context: Some(24), ..EngineOptions::default() };
+        let engine = Engine::load(&gpu, &files, &small, &mut |_| {}).await.expect("the model loads");
+        let mut session = engine.session().expect("a session");
+        let (ids, _, stop) = run(&mut session, &PROMPT, &options(1000, Sampling::default())).await;
+        assert_eq!((ids.len(), stop), (24 - PROMPT.len(), Stop::Length));
+        let full: Vec<u32> = (0..24).collect();
+        assert_eq!(run(&mut session, &full, &options(5, Sampling::default())).await.2, Stop::Length);
+        let error = session.generate(&[1; 25], &options(5, Sampling::default()), &mut |_| {}).await.err().expect("too long");
+        assert_eq!(error.kind(), ErrorKind::Input);
+        assert!(error.to_string().contains("25 tokens, the context holds 24"), "{error}");
+    });
+}
+
+#[test]
+fn bad_prompts_are_refused_and_lose_nothing() {
+    each_adapter(|gpu| async move {
+        let engine = load(&gpu, "llama-mha").await;
+        let mut session = engine.session().expect("a session");
+        let (expected, _, _) = run(&mut session, &PROMPT, &options(8, Sampling::default())).await;
+        let kept = session.tokens().to_vec();
+        let vocab = engine.config().vocab_size as u32;
+        for (prompt, word) in [(vec![], "empty"), (vec![1, vocab], "vocabulary"), (vec![u32::MAX], "vocabulary")] {
+            let error = session.generate(&prompt, &options(8, Sampling::default()), &mut |_| {}).await.err().expect("bad");
+            assert!(error.to_string().contains(word), "{error}");
+            assert_eq!(session.tokens(), kept);
+        }
+        let hot = Sampling { temperature: f32::NAN, ..Sampling::default() };
+        assert!(session.generate(&PROMPT, &options(8, hot), &mut |_| {}).await.is_err());
+        assert_eq!(run(&mut session, &PROMPT, &options(8, Sampling::default())).await.0, expected);
+        let few = EngineOptions { context: Some(0), ..EngineOptions::default() };
+        assert!(Engine::load(&gpu, &DiskFiles(golden("llama-mha")), &few, &mut |_| {}).await.is_err());
+    });
+}
+
+#[test]
+fn the_default_model_tells_a_story_and_stops_where_asked() {
+    each_adapter(|gpu| async move {
+        let engine = default_engine(&gpu).await;
+        let tokenizer = engine.tokenizer().expect("a tokenizer");
+        let prompt = tokenizer.encode("Once upon a time, there was a little girl", true).expect("it encodes");
+        let mut session = engine.session().expect("a session");
+        let (ids, text, _) = run(&mut session, &prompt, &options(40, Sampling::default())).await;
+        assert_eq!(text, tokenizer.decode(&[prompt.clone(), ids.clone()].concat(), true).expect("it decodes")
+            [tokenizer.decode(&prompt, true).expect("it decodes").len()..]);
+        assert!(text.starts_with(' ') && text.split_whitespace().count() > 10, "{text:?}");
+        // A stop string in the middle of the text, begun within one token and ended within another.
+        let stop: String = text.chars().skip(20).take(9).collect();
+        let stopping = GenerateOptions { stop: vec![stop.clone()], ..options(40, Sampling::default()) };
+        let (stopped_ids, stopped, why) = run(&mut session, &prompt, &stopping).await;
+        assert_eq!(why, Stop::StopText);
+        assert_eq!(stopped, text[..text.find(&stop).expect("it is there")]);
+        assert_eq!(stopped_ids, ids[..stopped_ids.len()]);
+        let upto = tokenizer.decode(&[prompt.clone(), stopped_ids.clone()].concat(), true).expect("it decodes");
+        assert!(upto.contains(&stop));
+    });
+}
+
+#[test]
+fn scores_are_those_of_the_reference() {
+    let Some(folder) = shared("models/stories260K") else { return };
+    let Some(texts) = shared("text/tinystories/valid.txt.gz") else { return };
+    let reference = std::fs::read_to_string(folder.join("reference/nll_tinystories_valid100.json")).expect("the reference");
+    let reference: serde_json::Value = serde_json::from_str(&reference).expect("json");
+    let unpacked = std::process::Command::new("gzip").arg("-dc").arg(texts).output().expect("gzip runs");
+    let text = String::from_utf8(unpacked.stdout).expect("UTF-8");
+    let stories: Vec<&str> = text.split("<|endoftext|>").map(str::trim).filter(|story| !story.is_empty()).collect();
+    each_adapter(|gpu| {
+        let (folder, stories, reference) = (folder.clone(), stories.clone(), &reference);
+        async move {
+            let engine =
+                Engine::load(&gpu, &DiskFiles(folder), &EngineOptions::default(), &mut |_| {}).await.expect("it loads");
+            let mut session = engine.session().expect("a session");
+            // Ten stories are about 4,800 tokens, enough to see a wrong position or mask at any of them.
+            for (story, expected) in stories.iter().zip(reference["per_story"].as_array().expect("stories")).take(10) {
+                let mut ids = engine.tokenizer().expect("a tokenizer").encode(story, true).expect("it encodes");
+                ids.truncate(512);
+                let sum: f64 = -session.score(&ids, &mut |_| {}).await.expect("scores").iter().map(|p| f64::from(*p)).sum::<f64>();
+                let (tokens, expected) = (ids.len(), expected["sum_nll"].as_f64().expect("a number"));
+                assert!(((sum - expected) / tokens as f64).abs() < 1e-3, "{}: {sum} against {expected}", gpu.summary());
+            }
+        }
+    });
+}
+
+/// A model of one layer whose embedding, 262,144 x 136 of f32, exceeds the 128 MiB that WebGPU binds by default.
+fn large_embedding() -> MemoryFiles {
+    let config = r#"{"model_type":"llama","hidden_size":136,"intermediate_size":64,"num_hidden_layers":1,
+        "num_attention_heads":2,"num_key_value_heads":1,"head_dim":16,"vocab_size":262144,"max_position_embeddings":64,
+        "rms_norm_eps":1e-5,"rope_theta":10000.0,"hidden_act":"silu","tie_word_embeddings":true,"eos_token_id":0}"#;
+    let tensors = [
+        ("model.embed_tokens.weight", vec![262_144, 136]),
+        ("model.layers.0.input_layernorm.weight", vec![136]),
+        ("model.layers.0.mlp.down_proj.weight", vec![136, 64]),
+        ("model.layers.0.mlp.gate_proj.weight", vec![64, 136]),
+        ("model.layers.0.mlp.up_proj.weight", vec![64, 136]),
+        ("model.layers.0.post_attention_layernorm.weight", vec![136]),
+        ("model.layers.0.self_attn.k_proj.weight", vec![16, 136]),
+        ("model.layers.0.self_attn.o_proj.weight", vec![136, 32]),
+        ("model.layers.0.self_attn.q_proj.weight", vec![32, 136]),
+        ("model.layers.0.self_attn.v_proj.weight", vec![16, 136]),
+        ("model.norm.weight", vec![136]),
+    ];
+    let mut header = serde_json::Map::new();
+    let mut data: Vec<u8> = Vec::new();
+    let mut noise = 1u32;
+    for (name, shape) in tensors {
+        let start = data.len();
+        for _ in 0..shape.iter().product::<usize>() {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            data.extend(((noise >> 8) as f32 / 8_388_608.0 - 1.0).to_le_bytes());
+        }
+        header.insert(name.into(), serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]}));
+    }
+    let header = serde_json::to_vec(&header).expect("json");
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header);
+    file.extend(data);
+    let files = [
+        ("config.json".to_owned(), Cow::Borrowed(config.as_bytes())),
+        ("model.safetensors".to_owned(), Cow::Owned(file)),
+    ];
+    MemoryFiles { name: "a large embedding".into(), files: files.into() }
+}
+
+#[test]
+fn an_embedding_beyond_the_binding_limit_is_split() {
+    let files = large_embedding();
+    each_adapter(|gpu| {
+        let files = &files;
+        async move {
+            let adapter = Some(gpu.summary().index.to_string());
+            let default_limits = GpuOptions { adapter, webgpu_limits: true, ..GpuOptions::default() };
+            let limited = Gpu::open(&default_limits).await.expect("the default limits are enough");
+            assert_eq!(limited.summary().max_binding_bytes, 128 << 20);
+            let engine = Engine::load(&limited, files, &EngineOptions::default(), &mut |_| {}).await.expect("it loads");
+            // Tokens of both shards, at both ends of each.
+            let ids = [0, 1, 246_722, 246_723, 246_724, 246_725, 262_142, 262_143, 5];
+            let split = engine.session().expect("a session").logits(&ids).await.expect("logits");
+            assert!(split.iter().flatten().all(|logit| logit.is_finite()));
+            if gpu.summary().max_binding_bytes > 262_144 * 136 * 4 {
+                let options = EngineOptions { kernels: Some(engine.kernels()), ..EngineOptions::default() };
+                let whole = Engine::load(&gpu, files, &options, &mut |_| {}).await.expect("it loads");
+                let whole = whole.session().expect("a session").logits(&ids).await.expect("logits");
+                assert!(split == whole, "{}: a split embedding computes other logits", gpu.summary());
+            }
+        }
+    });
+}
+
+#[test]
+fn every_kernel_set_reads_a_long_prompt_as_it_reads_a_short_one() {
+    each_adapter(|gpu| async move {
+        for kernels in KernelSet::available(gpu.summary()) {
+            let options = EngineOptions { kernels: Some(kernels), context: Some(128), ..EngineOptions::default() };
+            let engine =
+                Engine::load(&gpu, &DiskFiles(golden("llama-rope3")), &options, &mut |_| {}).await.expect("it loads");
+            let prompt: Vec<u32> = (0..100).map(|i| (i * 7 + 3) % 90).collect();
+            let (whole, _, _) = run(&mut engine.session().expect("a session"), &prompt, &self::options(6, warm(5))).await;
+            // The cache of a prefix, grown by a few tokens at a time: other chunks, the same text.
+            let mut session = engine.session().expect("a session");
+            for end in [3, 40, 41, 90, 100] {
+                let (ids, _, _) = run(&mut session, &prompt[..end], &self::options(6, warm(5))).await;
+                if end == 100 && kernels == KernelSet::Software {
+                    assert_eq!(ids, whole, "{kernels}, {}", gpu.summary());
+                }
+            }
+        }
+    });
+}

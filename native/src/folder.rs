@@ -1,0 +1,134 @@
+//! A checkpoint folder, its files memory-mapped: only what is read comes into memory.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use foretoken::format::files::Files;
+use foretoken::{Error, ErrorKind, Result};
+use memmap2::Mmap;
+
+/// The files directly in one folder. Names that lead elsewhere (`../x`) are not found.
+pub struct Folder {
+    path: PathBuf,
+    /// Every name the folder had when it was opened; a file is mapped when it is first asked for.
+    maps: BTreeMap<String, OnceCell<Mmap>>,
+}
+
+impl Folder {
+    /// Lists the folder.
+    pub fn open(path: &Path) -> Result<Self> {
+        let fail =
+            |error: io::Error| Error::new(ErrorKind::Io, format!("{}: {}", path.display(), not_a_folder(&error)));
+        let mut maps = BTreeMap::new();
+        for entry in fs::read_dir(path).map_err(fail)? {
+            // A name that is not Unicode is none that a checkpoint's files ask for.
+            if let Ok(name) = entry.map_err(fail)?.file_name().into_string() {
+                maps.insert(name, OnceCell::new());
+            }
+        }
+        Ok(Self { path: path.to_owned(), maps })
+    }
+
+    fn bytes(&self, name: &str) -> Result<Option<&[u8]>> {
+        let Some(cell) = self.maps.get(name) else { return Ok(None) };
+        if cell.get().is_none() {
+            let path = self.path.join(name);
+            let map = map(&path).map_err(|error| Error::new(ErrorKind::Io, format!("{}: {error}", path.display())))?;
+            // Nobody else can have filled it: a `Folder` stays on its thread.
+            let _ = cell.set(map);
+        }
+        Ok(cell.get().map(|map| &map[..]))
+    }
+}
+
+fn not_a_folder(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "no such folder: expected one with config.json, tokenizer.json and model.safetensors".to_owned()
+        }
+        io::ErrorKind::NotADirectory => {
+            "not a folder: expected one with config.json, tokenizer.json and model.safetensors".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn map(path: &Path) -> io::Result<Mmap> {
+    // Before opening it: to open a named pipe would wait for a writer.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("expected a file, found a folder or device"));
+    }
+    let file = File::open(path)?;
+    #[allow(
+        unsafe_code,
+        reason = "the bytes of a map change if another program writes the file meanwhile. Nothing here relies on their \
+                  staying the same: each length is checked against the map's, and text is checked as UTF-8 in a copy. A \
+                  file that is cut short meanwhile ends the program with a bus error, which is the price of not holding \
+                  whole checkpoints in memory"
+    )]
+    // SAFETY: the map is only read, through `Folder::read`, for which the reason above holds.
+    unsafe {
+        Mmap::map(&file)
+    }
+}
+
+impl Files for Folder {
+    async fn len(&self, name: &str) -> Result<Option<u64>> {
+        Ok(self.bytes(name)?.map(|bytes| bytes.len() as u64))
+    }
+
+    async fn read(&self, name: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        let folder = self.path.display();
+        let bytes =
+            self.bytes(name)?.ok_or_else(|| Error::new(ErrorKind::Io, format!("{name}: not found in {folder}")))?;
+        let part = || bytes.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?);
+        part().map(Cow::Borrowed).ok_or_else(|| {
+            let (len, Range { start, end }) = (bytes.len(), &range);
+            let message = format!("{name} in {folder}: bytes {start}..{end} were asked for, but it holds {len}");
+            Error::new(ErrorKind::Io, message)
+        })
+    }
+
+    fn describe(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pollster::block_on;
+
+    #[test]
+    fn reads_what_is_there() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join("a"), b"hello").unwrap();
+        fs::write(temp.path().join("empty"), b"").unwrap();
+        fs::create_dir(temp.path().join("sub")).unwrap();
+        let folder = Folder::open(temp.path()).unwrap();
+        assert_eq!(block_on(folder.len("a")).unwrap(), Some(5));
+        assert_eq!(block_on(folder.len("empty")).unwrap(), Some(0));
+        assert_eq!(block_on(folder.len("b")).unwrap(), None);
+        assert_eq!(block_on(folder.len("../a")).unwrap(), None);
+        assert_eq!(*block_on(folder.read("a", 1..3)).unwrap(), *b"el");
+        assert_eq!(*block_on(folder.read("empty", 0..0)).unwrap(), *b"");
+        assert!(block_on(folder.read("a", 1..6)).is_err());
+        assert!(block_on(folder.read("a", 0..u64::MAX)).is_err());
+        assert!(block_on(folder.len("sub")).unwrap_err().to_string().contains("expected a file"));
+    }
+
+    #[test]
+    fn says_what_is_no_folder() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let message = |path: &Path| Folder::open(path).err().unwrap().to_string();
+        assert!(message(&file).contains("not a folder"), "{}", message(&file));
+        assert!(message(&temp.path().join("none")).contains("no such folder"));
+    }
+}

@@ -1,0 +1,233 @@
+//! `foretoken generate`: continues a prompt, as text while it comes or as one JSON object at the end.
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::builder::NonEmptyStringValueParser;
+use foretoken::{Error, ErrorKind, GenerateOptions, Sampling, Session, Stats, Stop};
+use serde::Serialize;
+
+use crate::interactive;
+use crate::interrupt::{self, Watch};
+use crate::prompt::{Prompt, PromptFlags};
+use crate::source::{EngineFlags, Loaded, advice};
+use crate::terminal::{Meter, Outcome, print, print_json, say};
+
+#[derive(clap::Args)]
+#[command(allow_negative_numbers = true, args_override_self = true)]
+pub struct Args {
+    #[command(flatten)]
+    engine: EngineFlags,
+    #[command(flatten)]
+    prompt: PromptFlags,
+    /// The most tokens to generate
+    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
+    max_tokens: usize,
+    #[command(flatten)]
+    sampling: SamplingFlags,
+    /// End the text before this one; may be given several times
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    stop: Vec<String>,
+    /// Print one JSON object at the end instead of the text while it comes
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+struct SamplingFlags {
+    /// 0 always takes the likeliest token; 1 draws tokens as the model weighs them
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.0)]
+    temperature: f32,
+    /// Draw from the K likeliest tokens only; 0 for all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: u32,
+    /// Draw from the likeliest tokens that together have this probability
+    #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
+    top_p: f32,
+    /// Draw from tokens with at least this share of the likeliest token's probability
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.0)]
+    min_p: f32,
+    /// Make tokens of the prompt and the text less likely (above 1) or likelier (below 1)
+    #[arg(long, value_name = "NUMBER", default_value_t = 1.0)]
+    repetition_penalty: f32,
+    /// The same seed draws the same text [default: another one each time]
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+}
+
+impl SamplingFlags {
+    fn sampling(&self) -> foretoken::Result<Sampling> {
+        let &Self { temperature, top_k, top_p, min_p, repetition_penalty, seed } = self;
+        let seed = seed.unwrap_or_else(some_seed);
+        let sampling = Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed };
+        sampling.validate()?;
+        Ok(sampling)
+    }
+}
+
+/// Short enough to be typed again.
+fn some_seed() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::from(time.subsec_nanos()) % 1_000_000)
+}
+
+pub async fn run(args: &Args) -> Outcome<ExitCode> {
+    interrupt::install()?;
+    // Whatever is wrong with the flags is said before the model loads.
+    let sampling = args.sampling.sampling()?;
+    let prompt = args.prompt.read()?;
+    if prompt.is_none() && args.json {
+        return Err(Error::new(
+            ErrorKind::Input,
+            "--json needs a prompt: --prompt, --prompt-file, --ids or standard input",
+        )
+        .into());
+    }
+    let options = GenerateOptions { max_tokens: args.max_tokens, sampling, stop: args.stop.clone() };
+    let loaded = args.engine.load(&mut Meter::default()).await?;
+    match prompt {
+        None => interactive::run(&loaded, &options).await,
+        Some(prompt) => once(&loaded, &prompt, &options, args.json).await,
+    }
+}
+
+async fn once(loaded: &Loaded, prompt: &Prompt, options: &GenerateOptions, json: bool) -> Outcome<ExitCode> {
+    let prompt_ids = match prompt {
+        Prompt::Text(text) => loaded.engine.tokenizer()?.encode(text, true)?,
+        Prompt::Ids(ids) => ids.clone(),
+    };
+    let mut session = loaded.engine.session()?;
+    let output = if json { Output::Kept } else { Output::Printed };
+    let finished = generate(&mut session, &prompt_ids, options, output).await?;
+    if json {
+        print_json(&finished.report(loaded, &prompt_ids, options))?;
+    } else {
+        finished.end_line()?;
+        finished.say_statistics(loaded, options);
+    }
+    Ok(finished.exit_code())
+}
+
+/// What becomes of the text while it comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    Printed,
+    Kept,
+}
+
+/// A generation that came to its end.
+pub struct Finished {
+    pub ids: Vec<u32>,
+    text: String,
+    stop: Stop,
+    stats: Stats,
+}
+
+/// Generates until the text ends, or Ctrl-C ends it.
+pub async fn generate(
+    session: &mut Session,
+    prompt_ids: &[u32],
+    options: &GenerateOptions,
+    output: Output,
+) -> Outcome<Finished> {
+    let mut meter = Meter::default();
+    let mut generation = session.generate(prompt_ids, options, &mut |progress| meter.update(progress)).await?;
+    meter.clear();
+    // Not before: until the prompt is read there is nothing to keep, and Ctrl-C ends the program.
+    let watch = Watch::start();
+    loop {
+        if watch.interrupted() {
+            generation.interrupt();
+        }
+        let token = match generation.next().await {
+            Ok(token) => token,
+            Err(error) => {
+                if output == Output::Kept {
+                    say(format_args!("the text before the error: {}", generation.text()));
+                }
+                return Err(error.into());
+            }
+        };
+        let Some(token) = token else { break };
+        if output == Output::Printed {
+            print(&token.text)?;
+        }
+    }
+    let stop = generation.stop().unwrap_or(Stop::Interrupt);
+    Ok(Finished { ids: generation.ids().to_vec(), text: generation.text().to_owned(), stop, stats: generation.stats() })
+}
+
+/// The contract of `generate --json`.
+#[derive(Serialize)]
+struct Report<'a> {
+    model: &'a str,
+    adapter: &'a str,
+    prompt_ids: &'a [u32],
+    ids: &'a [u32],
+    text: &'a str,
+    stop: Stop,
+    stats: ReportStats<'a>,
+}
+
+#[derive(Serialize)]
+struct ReportStats<'a> {
+    load_s: f64,
+    kernels: String,
+    seed: u64,
+    #[serde(flatten)]
+    stats: &'a Stats,
+}
+
+impl Finished {
+    fn report<'a>(&'a self, loaded: &'a Loaded, prompt_ids: &'a [u32], options: &GenerateOptions) -> Report<'a> {
+        let Loaded { engine, adapter, model, load_s } = loaded;
+        let kernels = engine.kernels().to_string();
+        let stats = ReportStats { load_s: *load_s, kernels, seed: options.sampling.seed, stats: &self.stats };
+        Report { model, adapter: &adapter.name, prompt_ids, ids: &self.ids, text: &self.text, stop: self.stop, stats }
+    }
+
+    /// On a terminal what follows starts on a line of its own; a pipe gets the text alone.
+    pub fn end_line(&self) -> Outcome<()> {
+        if io::stdout().is_terminal() {
+            print("\n")?;
+        } else if io::stderr().is_terminal() {
+            say(format_args!(""));
+        }
+        Ok(())
+    }
+
+    /// A line of statistics on standard error, and a hint where the adapter is a slow one.
+    fn say_statistics(&self, loaded: &Loaded, options: &GenerateOptions) {
+        let Stats { prompt_tokens, new_tokens, prefill_s, tokens_per_s, .. } = self.stats;
+        let (adapter, kernels, stop) = (&loaded.adapter, loaded.engine.kernels(), self.stop);
+        let seed = match options.sampling.temperature {
+            0.0 => String::new(),
+            _ => format!(" · seed {}", options.sampling.seed),
+        };
+        let (prompt, new, load_s) = (tokens(prompt_tokens), tokens(new_tokens), loaded.load_s);
+        say(format_args!(
+            "[{adapter} · {kernels} kernels · loaded in {load_s:.1} s · prompt: {prompt} in {prefill_s:.2} s · text: {new}, \
+             {tokens_per_s:.1} tokens/s · stop: {stop}{seed}]"
+        ));
+        if let Some(advice) = advice(adapter) {
+            say(format_args!("note: {advice}"));
+        }
+    }
+
+    /// The same in fewer words, for every turn of a session.
+    pub fn say_speed(&self) {
+        let Stats { new_tokens, tokens_per_s, .. } = self.stats;
+        say(format_args!("[{}, {tokens_per_s:.1} tokens/s · stop: {}]", tokens(new_tokens), self.stop));
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        match self.stop {
+            Stop::Interrupt => ExitCode::from(interrupt::EXIT_CODE),
+            _ => ExitCode::SUCCESS,
+        }
+    }
+}
+
+fn tokens(count: usize) -> String {
+    if count == 1 { "1 token".to_owned() } else { format!("{count} tokens") }
+}

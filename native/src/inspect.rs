@@ -1,0 +1,130 @@
+//! `foretoken inspect`: what is in a checkpoint, and what running it needs. No GPU is used.
+
+use std::fmt::Write;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+
+use foretoken::{Error, ErrorKind, Inspection};
+
+use crate::source::ModelFlag;
+use crate::terminal::{Outcome, bytes, print, print_json};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelFlag,
+    /// The context to count memory for [default: the model's own, at most 4096]
+    #[arg(long, value_name = "TOKENS")]
+    context: Option<NonZeroUsize>,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(args: &Args) -> Outcome<ExitCode> {
+    let files = args.model.files()?;
+    let inspection = foretoken::inspect(&files, args.context.map(NonZeroUsize::get)).await?;
+    if args.json {
+        print_json(&inspection)?
+    } else {
+        print(&description(&inspection))?
+    }
+    // The report is complete, but `generate` would refuse this checkpoint, and scripts should notice.
+    match inspection.problem {
+        None => Ok(ExitCode::SUCCESS),
+        Some(problem) => Err(Error::new(ErrorKind::Format, problem).into()),
+    }
+}
+
+fn description(inspection: &Inspection) -> String {
+    let lines = [
+        ("model", inspection.model.clone()),
+        ("family", inspection.model_type.clone()),
+        ("parameters", thousands(inspection.parameters)),
+        ("dtypes", dtypes(inspection)),
+        ("vocabulary", thousands(inspection.vocab_size as u64)),
+        ("layers", layers(inspection)),
+        ("attention", attention(inspection)),
+        ("longest text", format!("{} tokens", inspection.max_position_embeddings)),
+        ("end tokens", join(&inspection.eos_token_ids, "none")),
+        ("GPU memory", memory(inspection)),
+        ("tensors", tensors(inspection)),
+        ("multi-token heads", heads(inspection)),
+    ];
+    let mut text = String::new();
+    for (name, value) in lines {
+        let _ = writeln!(text, "{name:18} {value}");
+    }
+    for (title, names) in
+        [("ignored", &inspection.ignored), ("unknown", &inspection.unknown), ("missing", &inspection.missing)]
+    {
+        for name in names {
+            let _ = writeln!(text, "{title:18} {name}");
+        }
+    }
+    text
+}
+
+fn dtypes(inspection: &Inspection) -> String {
+    let dtypes: Vec<_> = inspection.dtypes.iter().map(|(dtype, count)| format!("{count} tensors {dtype}")).collect();
+    join(&dtypes, "none")
+}
+
+fn layers(inspection: &Inspection) -> String {
+    let Inspection { num_hidden_layers, hidden_size, intermediate_size, norm, activation, .. } = inspection;
+    let head = if inspection.tie_word_embeddings { "LM head tied to the embedding" } else { "LM head of its own" };
+    format!("{num_hidden_layers}, hidden {hidden_size}, inner {intermediate_size}, {norm}, {activation}, {head}")
+}
+
+fn attention(inspection: &Inspection) -> String {
+    let Inspection { num_attention_heads, num_key_value_heads, head_dim, .. } = inspection;
+    format!("{num_attention_heads} query heads, {num_key_value_heads} key and value heads, {head_dim} wide")
+}
+
+fn memory(inspection: &Inspection) -> String {
+    let &Inspection { weights_bytes, cache_bytes, work_bytes, context, .. } = inspection;
+    format!(
+        "{}: weights {}, cache for {context} tokens {}, work {}",
+        bytes(weights_bytes.saturating_add(cache_bytes).saturating_add(work_bytes)),
+        bytes(weights_bytes),
+        bytes(cache_bytes),
+        bytes(work_bytes)
+    )
+}
+
+fn tensors(inspection: &Inspection) -> String {
+    let Inspection { tensors_used, ignored, unknown, missing, .. } = inspection;
+    let [used, ignored, unknown, missing] = [tensors_used, ignored, unknown, missing].map(Vec::len);
+    format!("{used} used, {ignored} known and not needed, {unknown} unknown, {missing} missing")
+}
+
+fn heads(inspection: &Inspection) -> String {
+    let heads: Vec<_> = inspection.heads.iter().map(|heads| format!("{}: {}", heads.kind, heads.note)).collect();
+    join(&heads, "none found")
+}
+
+fn join<T: ToString>(items: &[T], none: &str) -> String {
+    match items {
+        [] => none.to_owned(),
+        items => items.iter().map(T::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// `1234567` as `1,234,567`.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::thousands;
+
+    #[test]
+    fn long_numbers_are_grouped() {
+        for (number, expected) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(thousands(number), expected);
+        }
+    }
+}

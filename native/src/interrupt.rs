@@ -1,0 +1,45 @@
+//! Ctrl-C: the first one ends a generation cleanly, a second one, or one at any other time, ends the program.
+
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use foretoken::{Error, ErrorKind, Result};
+
+/// What a shell reports of a program that Ctrl-C ended.
+pub const EXIT_CODE: u8 = 130;
+
+static WATCHING: AtomicBool = AtomicBool::new(false);
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Takes over Ctrl-C; to be called once.
+pub fn install() -> Result<()> {
+    let handler = || {
+        if !WATCHING.load(SeqCst) || ASKED.swap(true, SeqCst) {
+            process::exit(EXIT_CODE.into());
+        }
+    };
+    ctrlc::set_handler(handler).map_err(|error| Error::new(ErrorKind::Io, format!("Ctrl-C cannot be caught: {error}")))
+}
+
+/// While this lives, one Ctrl-C is not the end of the program.
+pub struct Watch(());
+
+impl Watch {
+    /// Forgets earlier interrupts and begins to watch.
+    pub fn start() -> Self {
+        ASKED.store(false, SeqCst);
+        WATCHING.store(true, SeqCst);
+        Self(())
+    }
+
+    /// Whether Ctrl-C was pressed since.
+    pub fn interrupted(&self) -> bool {
+        ASKED.load(SeqCst)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        WATCHING.store(false, SeqCst);
+    }
+}

@@ -1,0 +1,87 @@
+//! The `foretoken` command: files, terminal and blocking calls over the `foretoken` library.
+//!
+//! Standard output carries results only; everything else goes to standard error. The exit code is 0 only on success, 1
+//! on an error, 2 on wrong usage, 130 after Ctrl-C, and 141 where the reader of standard output is gone.
+
+mod bench;
+mod devices;
+mod folder;
+mod generate;
+mod inspect;
+mod interactive;
+mod interrupt;
+mod picks;
+mod prompt;
+mod score;
+mod source;
+mod terminal;
+
+use std::env;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use terminal::{Failure, Outcome, say};
+
+/// What a shell reports of a program that SIGPIPE ended.
+const READER_GONE: u8 = 141;
+
+#[derive(Parser)]
+#[command(version, about = "Run language models on the GPU, through WebGPU", propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Continue a prompt with generated text
+    ///
+    /// Without a prompt: from a terminal an interactive session, else the prompt is standard input. One line break at
+    /// the end of standard input or of a prompt file does not count as part of the prompt.
+    Generate(generate::Args),
+    /// Tell how probable a text is: log-probabilities, nats a token, bits per byte
+    Score(score::Args),
+    /// Describe a checkpoint: family, sizes, memory, tensors, heads
+    Inspect(inspect::Args),
+    /// List the adapters, say which one is picked and why, and test every kernel on it
+    Devices(devices::Args),
+    /// Measure the adapter, the kernels and a model on it: a table, and one JSON line last
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    silence_device_select();
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(Failure::ReaderGone) => ExitCode::from(READER_GONE),
+        Err(Failure::Error(error)) => {
+            say(format_args!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Mesa's device-select layer looks for a Wayland server, and where there cannot be one (containers, remote shells)
+/// libwayland writes "error: XDG_RUNTIME_DIR is invalid or not set" for every look, as if something had gone wrong. The layer
+/// only puts adapters in another order, which matters to nobody who picks them by type.
+fn silence_device_select() {
+    if cfg!(target_os = "linux") && env::var_os("XDG_RUNTIME_DIR").is_none() {
+        #[allow(unsafe_code, reason = "the layer has no other switch than this variable of its process")]
+        // SAFETY: nothing has started a thread yet that could read the environment meanwhile.
+        unsafe {
+            env::set_var("NODEVICE_SELECT", "1");
+        }
+    }
+}
+
+/// The only place that blocks on the library's futures.
+fn run(command: Command) -> Outcome<ExitCode> {
+    match command {
+        Command::Generate(args) => pollster::block_on(generate::run(&args)),
+        Command::Score(args) => pollster::block_on(score::run(&args)),
+        Command::Inspect(args) => pollster::block_on(inspect::run(&args)),
+        Command::Devices(args) => pollster::block_on(devices::run(&args)),
+        Command::Bench(args) => pollster::block_on(bench::run(&args)),
+    }
+}

@@ -1,0 +1,106 @@
+//! Where the prompt comes from: a flag, a file, token ids, or standard input.
+
+use std::fs;
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use foretoken::{Error, ErrorKind, Result};
+
+/// The flags that give a prompt; at most one of them may be used.
+#[derive(clap::Args)]
+#[group(multiple = false)]
+pub struct PromptFlags {
+    /// The text to continue
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// A file with the text to continue
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+    /// The prompt as token ids, separated by commas
+    #[arg(long, value_name = "ID,ID,...", value_delimiter = ',', value_parser = token_id)]
+    ids: Option<Vec<u32>>,
+}
+
+fn token_id(text: &str) -> std::result::Result<u32, String> {
+    text.trim().parse().map_err(|_| "expected token ids, such as 1 or 1,403,407".to_owned())
+}
+
+/// Where the text begins.
+pub enum Prompt {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
+impl PromptFlags {
+    /// The prompt of the flags, else of standard input; none where that is a terminal.
+    pub fn read(&self) -> Result<Option<Prompt>> {
+        let text = if let Some(ids) = &self.ids {
+            return Ok(Some(Prompt::Ids(ids.clone())));
+        } else if let Some(text) = &self.prompt {
+            text.clone()
+        } else if let Some(path) = &self.prompt_file {
+            without_line_break(read_text(path)?)
+        } else if io::stdin().is_terminal() {
+            return Ok(None);
+        } else {
+            without_line_break(read_stdin()?)
+        };
+        if text.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Input,
+                "the prompt is empty; to start from a token alone, give its id: --ids 1",
+            ));
+        }
+        Ok(Some(Prompt::Text(text)))
+    }
+}
+
+/// The text of a file; fails where it is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).map_err(|error| Error::new(ErrorKind::Io, format!("{}: {error}", path.display())))?;
+    utf8(bytes).map_err(|error| error.within(path.display()))
+}
+
+fn read_stdin() -> Result<String> {
+    let mut bytes = Vec::new();
+    let read = io::stdin().lock().read_to_end(&mut bytes);
+    read.map_err(|error| Error::new(ErrorKind::Io, format!("standard input: {error}")))?;
+    utf8(bytes).map_err(|error| error.within("standard input"))
+}
+
+fn utf8(bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Error::new(ErrorKind::Input, format!("expected UTF-8 text, but byte {at} is not"))
+    })
+}
+
+/// Editors and `echo` end a text with a line break that is no part of what was written.
+fn without_line_break(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_break_is_no_part_of_a_prompt() {
+        for (given, expected) in [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a\r", "a\r"), ("\n", ""), ("", "")]
+        {
+            assert_eq!(without_line_break(given.to_owned()), expected);
+        }
+    }
+
+    #[test]
+    fn text_must_be_utf8() {
+        assert_eq!(utf8("é".into()).unwrap(), "é");
+        assert!(utf8(vec![b'a', 0xE9]).unwrap_err().to_string().contains("byte 1"));
+    }
+}

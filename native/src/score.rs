@@ -1,0 +1,117 @@
+//! `foretoken score`: how probable a text is under a model.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use foretoken::format::tokenizer::Tokenizer;
+use foretoken::{Error, ErrorKind, Result};
+use serde::Serialize;
+
+use crate::prompt::read_text;
+use crate::source::EngineFlags;
+use crate::terminal::{Meter, Outcome, print, print_json, say};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    engine: EngineFlags,
+    /// The text to score
+    #[arg(long, value_name = "FILE")]
+    text_file: PathBuf,
+    /// Score the start of a text that is longer than the context
+    #[arg(long)]
+    truncate: bool,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// The contract of `score --json`: `logprobs[i]` is the natural logarithm of the probability of `ids[i + 1]`.
+#[derive(Serialize)]
+struct Report {
+    ids: Vec<u32>,
+    logprobs: Vec<f32>,
+    nll: f64,
+    bits_per_byte: f64,
+    tokens: usize,
+}
+
+pub async fn run(args: &Args) -> Outcome<ExitCode> {
+    let text = read_text(&args.text_file)?;
+    if text.is_empty() {
+        return Err(Error::new(ErrorKind::Input, format!("{}: the text is empty", args.text_file.display())).into());
+    }
+    let mut meter = Meter::default();
+    let loaded = args.engine.load(&mut meter).await?;
+    let tokenizer = loaded.engine.tokenizer()?;
+    let (ids, bytes) = scored_part(tokenizer, &text, loaded.engine.context(), args.truncate)?;
+    let logprobs = loaded.engine.session()?.score(&ids, &mut |progress| meter.update(progress)).await?;
+    meter.clear();
+    let report = report(ids, logprobs, bytes);
+    if args.json {
+        print_json(&report)?
+    } else {
+        print(&table(&report, tokenizer))?
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The ids to score, and the bytes of the text that they stand for.
+fn scored_part(tokenizer: &Tokenizer, text: &str, context: usize, truncate: bool) -> Result<(Vec<u32>, usize)> {
+    let fail = |message| Err(Error::new(ErrorKind::Input, message));
+    let mut ids = tokenizer.encode(text, true)?;
+    let mut bytes = text.len();
+    let tokens = ids.len();
+    if tokens < 2 {
+        return fail(format!("the text is too short: expected at least 2 tokens, got {tokens}"));
+    }
+    if tokens > context {
+        if !truncate {
+            return fail(format!(
+                "the text has {tokens} tokens, but the context only {context}; raise --context, or score the start of \
+                 the text with --truncate"
+            ));
+        }
+        ids.truncate(context);
+        bytes = tokenizer.decode(&ids, true)?.len().min(bytes);
+        say(format_args!("note: only the first {context} of {tokens} tokens are scored"));
+    }
+    Ok((ids, bytes))
+}
+
+fn report(ids: Vec<u32>, logprobs: Vec<f32>, bytes: usize) -> Report {
+    let total: f64 = logprobs.iter().map(|&logprob| -f64::from(logprob)).sum();
+    Report {
+        tokens: ids.len(),
+        nll: total / logprobs.len() as f64,
+        bits_per_byte: total / std::f64::consts::LN_2 / bytes as f64,
+        ids,
+        logprobs,
+    }
+}
+
+fn table(report: &Report, tokenizer: &Tokenizer) -> String {
+    let mut lines = String::from("  logprob      id  token\n");
+    for (id, logprob) in report.ids.iter().skip(1).zip(&report.logprobs) {
+        let token = tokenizer.token_text(*id).unwrap_or_default();
+        let _ = writeln!(lines, "{logprob:9.4}  {id:6}  {token}");
+    }
+    let Report { nll, bits_per_byte, tokens, .. } = report;
+    let _ = writeln!(lines, "{tokens} tokens, {nll:.4} nats a token, {bits_per_byte:.4} bits per byte");
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_are_over_what_was_scored() {
+        let half = 0.5f32.ln();
+        let report = report(vec![1, 5, 6], vec![half, half], 4);
+        assert_eq!(report.tokens, 3);
+        assert!((report.nll - std::f64::consts::LN_2).abs() < 1e-7, "{}", report.nll);
+        assert!((report.bits_per_byte - 0.5).abs() < 1e-7, "{}", report.bits_per_byte);
+    }
+}

@@ -1,0 +1,143 @@
+//! Which model, which adapter, which kernels: the flags that the commands share, and what they lead to.
+
+use std::borrow::Cow;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use foretoken::format::files::{Files, MemoryFiles};
+use foretoken::{AdapterSummary, Engine, EngineOptions, Gpu, GpuOptions, KernelSet, Result};
+
+use crate::folder::Folder;
+use crate::picks;
+use crate::terminal::{Meter, say};
+
+/// The model's flag.
+#[derive(clap::Args)]
+pub struct ModelFlag {
+    /// A checkpoint folder in Hugging Face layout [default: the embedded model]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+}
+
+impl ModelFlag {
+    /// The checkpoint's files.
+    pub fn files(&self) -> Result<Source> {
+        Ok(match &self.model {
+            Some(path) => Source::Folder(Folder::open(path)?),
+            None => Source::Embedded(foretoken::default_model()),
+        })
+    }
+}
+
+/// The adapter's flags.
+#[derive(clap::Args)]
+pub struct AdapterFlags {
+    /// The adapter to use: its number in `foretoken devices`, or a part of its name, backend or driver
+    #[arg(long, value_name = "ADAPTER", env = "FORETOKEN_ADAPTER")]
+    pub adapter: Option<String>,
+    /// The kernels to use: software, workgroup or subgroup [default: the fastest, measured once]
+    #[arg(long, value_name = "NAME")]
+    pub kernels: Option<KernelSet>,
+}
+
+impl AdapterFlags {
+    /// Opens the adapter.
+    pub async fn open(&self) -> Result<Gpu> {
+        Gpu::open(&GpuOptions { adapter: self.adapter.clone(), ..Default::default() }).await
+    }
+
+    /// The kernel set asked for, else the one known to be the fastest; none leaves it to the library.
+    pub async fn kernel_set(&self, gpu: &Gpu) -> Result<Option<KernelSet>> {
+        match self.kernels {
+            Some(forced) => Ok(Some(forced)),
+            None => picks::kernels(gpu).await,
+        }
+    }
+}
+
+/// What to do about a software adapter.
+pub fn advice(adapter: &AdapterSummary) -> Option<String> {
+    let driver = if cfg!(target_os = "linux") {
+        "install its Vulkan driver (on Debian and Ubuntu mesa-vulkan-drivers for AMD and Intel, nvidia-driver for NVIDIA)"
+    } else {
+        "install its maker's driver"
+    };
+    let slow =
+        format!("{} is a software adapter: it computes on the processor. If there is a GPU, {driver}", adapter.name);
+    adapter.software.then_some(slow)
+}
+
+/// The flags of commands that compute with a model.
+#[derive(clap::Args)]
+pub struct EngineFlags {
+    #[command(flatten)]
+    model: ModelFlag,
+    #[command(flatten)]
+    adapter: AdapterFlags,
+    /// The longest text in tokens, prompt included [default: the model's own, at most 4096]
+    #[arg(long, value_name = "TOKENS")]
+    context: Option<NonZeroUsize>,
+}
+
+/// A loaded model, and what to say about it.
+pub struct Loaded {
+    /// The model on the GPU.
+    pub engine: Engine,
+    /// The adapter it is on.
+    pub adapter: AdapterSummary,
+    /// What messages and JSON call the model.
+    pub model: String,
+    /// How long loading took, from opening the adapter on.
+    pub load_s: f64,
+}
+
+impl EngineFlags {
+    /// Loads the model, with a bar where that takes long and its warnings on standard error.
+    pub async fn load(&self, meter: &mut Meter) -> Result<Loaded> {
+        let started = Instant::now();
+        let files = self.model.files()?;
+        let gpu = self.adapter.open().await?;
+        let kernels = self.adapter.kernel_set(&gpu).await?;
+        let options = EngineOptions { context: self.context.map(NonZeroUsize::get), kernels, ..Default::default() };
+        let engine = Engine::load(&gpu, &files, &options, &mut |progress| meter.update(progress)).await?;
+        meter.clear();
+        for note in engine.notes() {
+            say(format_args!("note: {note}"));
+        }
+        let load_s = started.elapsed().as_secs_f64();
+        Ok(Loaded { engine, adapter: gpu.summary().clone(), model: files.describe(), load_s })
+    }
+}
+
+/// A checkpoint's files, wherever they are.
+pub enum Source {
+    /// In a folder of the user's.
+    Folder(Folder),
+    /// In this program.
+    Embedded(MemoryFiles),
+}
+
+impl Files for Source {
+    async fn len(&self, name: &str) -> Result<Option<u64>> {
+        match self {
+            Self::Folder(files) => files.len(name).await,
+            Self::Embedded(files) => files.len(name).await,
+        }
+    }
+
+    async fn read(&self, name: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        match self {
+            Self::Folder(files) => files.read(name, range).await,
+            Self::Embedded(files) => files.read(name, range).await,
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Folder(files) => files.describe(),
+            Self::Embedded(files) => files.describe(),
+        }
+    }
+}

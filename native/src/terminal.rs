@@ -1,0 +1,128 @@
+//! What the user sees: results on standard output, everything else on standard error.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use foretoken::{Error, ErrorKind, Progress};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Why a command ends early.
+pub enum Failure {
+    /// Something went wrong; the message is for the user.
+    Error(Error),
+    /// Whoever reads standard output has stopped reading (`foretoken ... | head`): nobody is left to tell.
+    ReaderGone,
+}
+
+/// What a command, or a part of one, comes to.
+pub type Outcome<T> = Result<T, Failure>;
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Writes a part of the result to standard output, at once.
+pub fn print(text: &str) -> Outcome<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::ReaderGone,
+        _ => Error::new(ErrorKind::Io, format!("standard output: {error}")).into(),
+    })
+}
+
+/// Writes `value` as one line of JSON to standard output.
+pub fn print_json(value: &impl serde::Serialize) -> Outcome<()> {
+    let json = serde_json::to_string(value)
+        .map_err(|error| Error::new(ErrorKind::Io, format!("the result cannot be written as JSON: {error}")))?;
+    print(&format!("{json}\n"))
+}
+
+/// Writes a line to standard error. Unlike `eprintln!` it does not panic where that is closed: it is for people only.
+pub fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// `1536` as `1.5 KiB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let power = (count.max(1).ilog2() / 10).min(UNITS.len() as u32 - 1);
+    match power {
+        0 => format!("{count} {}", UNITS[0]),
+        _ => format!("{:.1} {}", count as f64 / 1024f64.powi(power as i32), UNITS[power as usize]),
+    }
+}
+
+/// Waits shorter than this show nothing: a bar that only flashes up tells nothing.
+const MOMENT: Duration = Duration::from_millis(500);
+
+/// A bar on standard error for waits that last longer than a moment; invisible where that is no terminal.
+#[derive(Default)]
+pub struct Meter {
+    since: Option<Instant>,
+    bar: Option<(&'static str, ProgressBar)>,
+}
+
+impl Meter {
+    /// Shows how far the wait has come.
+    pub fn update(&mut self, progress: Progress) {
+        let (template, at, total) = match progress {
+            Progress::Weights { bytes, total } => ("weights {bar:30} {bytes} of {total_bytes}", bytes, total),
+            Progress::Pipelines { done, total } => ("kernels {bar:30} {pos} of {len}", done as u64, total as u64),
+            Progress::Prefill { tokens, total } => {
+                ("prompt {bar:30} {pos} of {len} tokens", tokens as u64, total as u64)
+            }
+        };
+        if self.since.get_or_insert_with(Instant::now).elapsed() < MOMENT {
+            return;
+        }
+        if self.bar.as_ref().is_none_or(|(shown, _)| *shown != template) {
+            self.show(template);
+        }
+        if let Some((_, bar)) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(at);
+        }
+    }
+
+    fn show(&mut self, template: &'static str) {
+        self.hide();
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        self.bar = Some((template, ProgressBar::new(0).with_style(style)));
+    }
+
+    fn hide(&mut self) {
+        if let Some((_, bar)) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// The wait is over: takes the bar away.
+    pub fn clear(&mut self) {
+        self.hide();
+        self.since = None;
+    }
+}
+
+impl Drop for Meter {
+    /// An error message that follows starts on a clean line.
+    fn drop(&mut self) {
+        self.hide();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn bytes_are_short() {
+        let cases = [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (134_217_728, "128.0 MiB")];
+        for (count, expected) in cases {
+            assert_eq!(bytes(count), expected);
+        }
+        assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
+    }
+}

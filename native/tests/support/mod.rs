@@ -1,0 +1,134 @@
+//! Running the binary, and checkpoints for it.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The golden checkpoint that most tests use.
+pub const CASE: &str = "llama-gqa";
+
+/// Where the command keeps its kernel picks in tests, so that none of the user's is used or changed.
+const HOME: &str = env!("CARGO_TARGET_TMPDIR");
+
+/// What a run of the command came to.
+pub struct Run {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+impl Run {
+    #[track_caller]
+    pub fn success(self) -> Self {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        self
+    }
+
+    /// The one JSON object on standard output.
+    #[track_caller]
+    pub fn json(self) -> Value {
+        serde_json::from_str(&self.success().stdout).expect("standard output is JSON")
+    }
+
+    /// It failed with an error that says `part`, without a panic and without a half result.
+    #[track_caller]
+    pub fn fails_with(&self, part: &str) {
+        self.fails_with_in(part, "");
+    }
+
+    #[track_caller]
+    pub fn fails_with_in(&self, part: &str, case: &str) {
+        let Self { code, stdout, stderr } = self;
+        assert!(matches!(code, Some(1 | 2)), "{case}: exit code {code:?}: {stdout}{stderr}");
+        assert!(stderr.contains("error: "), "{case}: {stderr}");
+        assert!(stderr.contains(part), "{case}: expected \"{part}\" in: {stderr}");
+        assert_eq!(stdout, "", "{case}");
+    }
+}
+
+/// The command, not yet run.
+pub struct Start(pub Command);
+
+impl Start {
+    /// Runs it with `input` as standard input.
+    pub fn input(mut self, input: &[u8]) -> Run {
+        let mut child = self.0.stdin(Stdio::piped()).spawn().unwrap();
+        // A run that fails early does not read its input.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        child.wait_with_output().unwrap().into()
+    }
+}
+
+pub fn start<S: AsRef<str>>(flags: &[S]) -> Start {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_foretoken"));
+    command.args(flags.iter().map(AsRef::as_ref)).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for home in ["HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"] {
+        command.env(home, HOME);
+    }
+    Start(command)
+}
+
+/// Runs the command with nothing on standard input.
+pub fn foretoken(flags: &[&str]) -> Run {
+    start(flags).0.stdin(Stdio::null()).output().unwrap().into()
+}
+
+fn golden_path(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(case)
+}
+
+/// The folder of a golden checkpoint.
+pub fn golden(case: &str) -> String {
+    golden_path(case).to_str().unwrap().to_owned()
+}
+
+/// What transformers computed of a golden checkpoint.
+pub fn expected(case: &str) -> Value {
+    serde_json::from_slice(&fs::read(golden_path(case).join("expected.json")).unwrap()).unwrap()
+}
+
+/// A copy to break; gone with the first of the pair.
+pub fn golden_copy(case: &str) -> (TempDir, String) {
+    let temp = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(golden_path(case)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), temp.path().join(entry.file_name())).unwrap();
+    }
+    let folder = temp.path().to_str().unwrap().to_owned();
+    (temp, folder)
+}
+
+/// Token ids as `--ids` takes them.
+pub fn ids_flag(ids: &Value) -> String {
+    let ids = ids.as_array().unwrap().iter().map(Value::to_string);
+    ids.collect::<Vec<_>>().join(",")
+}
+
+pub fn edit_json(path: &Path, change: impl FnOnce(&mut Value)) {
+    let mut json = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    change(&mut json);
+    fs::write(path, json.to_string()).unwrap();
+}
+
+/// Changes the header and the data of a safetensors file.
+pub fn edit_weights(path: &Path, change: impl FnOnce(&mut Value, &mut Vec<u8>)) {
+    let bytes = fs::read(path).unwrap();
+    let (len, rest) = bytes.split_first_chunk::<8>().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*len) as usize);
+    let (mut header, mut data) = (serde_json::from_slice(header).unwrap(), data.to_owned());
+    change(&mut header, &mut data);
+    let header = header.to_string();
+    let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+    fs::write(path, file).unwrap();
+}

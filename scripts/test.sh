@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Installs what is missing and runs every check: format, lints, all tests, the documentation.
+#
+# On Linux the tests run on two software adapters that every machine can have, so that a failure here can be repeated
+# anywhere. `cargo test` alone takes the machine's own GPU.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+swiftshader=/usr/lib/chromium/vk_swiftshader_icd.json
+
+say() { printf '\n== %s\n' "$*"; }
+
+run_tests() {
+    cargo test --workspace
+    # The tests have built it. To ask cargo for this package alone would build everything again with other features.
+    "${CARGO_TARGET_DIR:-target}/debug/foretoken" devices
+}
+
+run_tests_on() { # driver file
+    # Mesa's layer of this name complains about a missing Wayland server at every start.
+    export VK_DRIVER_FILES=$1 VK_ICD_FILENAMES=$1 NODEVICE_SELECT=1
+    run_tests
+}
+
+scripts/setup.sh --tests
+say format
+cargo fmt --all --check
+say lints
+cargo clippy --workspace --all-targets -- --deny warnings
+
+if [[ $(uname -s) != Linux ]]; then
+    say "all tests"
+    run_tests
+else
+    say "all tests, on lavapipe"
+    # Its file's name varies, and there may be one for each architecture.
+    lavapipe=$(find /usr/share/vulkan/icd.d -name 'lvp_icd*.json' | paste -sd: -)
+    run_tests_on "$lavapipe"
+    if [[ -e $swiftshader ]]; then
+        say "all tests, on SwiftShader"
+        run_tests_on "$swiftshader"
+    else
+        say "SKIPPED: the tests on SwiftShader, which no package of this system has"
+    fi
+fi
+
+say documentation
+RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps

@@ -5,7 +5,7 @@
 //! are one cut in that order: a key and, among the tokens that share it, an id.
 //! dispatch: [1, logit rows, 1]
 //! use batch
-//! use reduce_workgroup
+//! use reduce
 //! use random
 
 struct Params {
@@ -46,25 +46,44 @@ fn kept(key: u32, id: u32) -> bool {
     return key > cut_key || (key == cut_key && id <= cut_id);
 }
 
+// What token i adds to `measure`.
+fn measured(i: u32, lowest: u32, by_weight: bool, first: u32) -> f32 {
+    if (i >= params.vocab) {
+        return 0.0;
+    }
+    let key = sort_key(logits[first + i]);
+    if (key < lowest || !kept(key, i)) {
+        return 0.0;
+    }
+    return select(1.0, weights[first + i], by_weight);
+}
+
 // Number, or summed weight, of the kept tokens with a key of at least `lowest`.
 fn measure(lowest: u32, by_weight: bool, first: u32, lane: u32) -> f32 {
     var sum = 0.0;
-    for (var i = lane; i < params.vocab; i += LANES) {
-        let key = sort_key(logits[first + i]);
-        if (key >= lowest && kept(key, i)) {
-            sum += select(1.0, weights[first + i], by_weight);
-        }
+    for (var i = lane; i < params.vocab; i += 8u * LANES) {
+        //: repeat j 8
+        sum += measured(i + $ju * LANES, lowest, by_weight, first);
+        //: end
     }
     return reduce_sum(sum, lane);
+}
+
+// What token i adds to `ties_below`.
+fn tied(i: u32, key: u32, bound: u32, first: u32) -> f32 {
+    if (i >= min(params.vocab, bound)) {
+        return 0.0;
+    }
+    return select(0.0, 1.0, sort_key(logits[first + i]) == key && kept(key, i));
 }
 
 // Number of kept tokens with this very key and an id below `bound`.
 fn ties_below(key: u32, bound: u32, first: u32, lane: u32) -> f32 {
     var sum = 0.0;
-    for (var i = lane; i < min(params.vocab, bound); i += LANES) {
-        if (sort_key(logits[first + i]) == key && kept(key, i)) {
-            sum += 1.0;
-        }
+    for (var i = lane; i < min(params.vocab, bound); i += 8u * LANES) {
+        //: repeat j 8
+        sum += tied(i + $ju * LANES, key, bound, first);
+        //: end
     }
     return reduce_sum(sum, lane);
 }

@@ -23,7 +23,9 @@ fn gumbel(seed: vec2<u32>, position: u32, token: u32) -> f32 {
 // -log(-log(1 - u)) for u uniform on 2^32 steps of (0, 1).
 // Small u decide who wins, and log is inexact near 1, so there -log(1 - u) is summed as a series.
 fn gumbel_of(bits: u32) -> f32 {
-    let u = min((f32(bits) + 0.5) * 2.3283064365386963e-10, 0.99999994);
+    // In two halves: some adapters round the conversion of large integers their own way.
+    let number = fma(f32(bits >> 16u), 65536.0, f32(bits & 0xffffu));
+    let u = min((number + 0.5) * 2.3283064365386963e-10, 0.99999994);
     var series = 1.0 / 9.0;
     series = fma(series, u, 1.0 / 8.0);
     series = fma(series, u, 1.0 / 7.0);

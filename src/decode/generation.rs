@@ -13,7 +13,7 @@ use crate::Result;
 use crate::format::stream::StreamDecoder;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Counts;
-use crate::kernels::DONE_END_TOKEN;
+use crate::kernels::{DONE_END_TOKEN, DONE_LIMIT};
 use crate::model::{MAX_STEPS, Progress};
 
 /// What to generate.
@@ -213,9 +213,11 @@ impl<'s> Generation<'s> {
             self.session.step_pacing.ended(emitted.ids.len());
         }
         self.arrived.extend(&emitted.ids);
-        if emitted.done != 0 {
-            self.done = Some(if emitted.done == DONE_END_TOKEN { Stop::Eos } else { Stop::Length });
-        }
+        self.done = match emitted.done {
+            DONE_END_TOKEN => Some(Stop::Eos),
+            DONE_LIMIT => Some(Stop::Length),
+            _ => None,
+        };
         Ok(())
     }
 

@@ -5,6 +5,8 @@ mod pacing;
 mod sampling;
 mod session;
 mod stop;
+#[cfg(test)]
+mod tests;
 
 pub use generation::{GenerateOptions, Generation, Stats, Stop, Token};
 pub use sampling::Sampling;

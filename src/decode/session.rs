@@ -19,8 +19,8 @@ pub(super) const IN_FLIGHT: usize = 2;
 /// Going back is setting a length: a text that shares a beginning with the one before reuses its cache.
 pub struct Session {
     pub(super) model: Arc<Model>,
-    buffers: Buffers,
-    plan: Plan,
+    pub(super) buffers: Buffers,
+    pub(super) plan: Plan,
     /// The text.
     pub(super) tokens: Vec<u32>,
     /// How many of the tokens have valid keys and values.
@@ -162,7 +162,7 @@ impl Session {
         self.write_state(State { committed: committed as u32, num_rows: rows as u32, ..State::default() });
         let params = Sampling::default().params(self.model.sizes.vocab, self.model.sizes.vocab_stride());
         self.model.gpu.write(&self.buffers.sample_params, 0, &[params]);
-        Extent { rows: rows as u32, logit_rows: rows as u32, keys: (committed + rows) as u32 }
+        Extent { rows: rows as u32, logit_rows: rows as u32, keys: (committed + rows) as u32, many: false }
     }
 
     /// The ops of a step up to its sampled tokens; without `commit` they can be run again and again.
@@ -181,7 +181,7 @@ impl Session {
     ) -> wgpu::SubmissionIndex {
         self.write_rows(ids, first, rows);
         self.write_state(State { committed: first as u32, num_rows: rows as u32, ..State::default() });
-        let extent = Extent { rows: rows as u32, logit_rows: rows as u32, keys: (first + rows) as u32 };
+        let extent = Extent { rows: rows as u32, logit_rows: rows as u32, keys: (first + rows) as u32, many: false };
         let ops = || self.plan.body.iter().chain(&self.plan.head).chain(tail);
         self.model.gpu.submit(None, |recorder| ops().for_each(|op| op.record(recorder, extent)), copy)
     }
@@ -203,6 +203,8 @@ impl Session {
         self.tokens.extend_from_slice(prompt);
         self.cached = at;
         let total = prompt.len() - at;
+        // By what there is to read, not by the size of chunks, which depends on how fast the device happens to be.
+        let many = total > MAX_BATCH_ROWS;
         let most = self.model.sizes.chunk_rows as usize;
         self.row_pacing.restart();
         while at < prompt.len() {
@@ -218,7 +220,7 @@ impl Session {
                 ..State::default()
             });
             at += rows;
-            let extent = Extent { rows: rows as u32, logit_rows: 1, keys: at as u32 };
+            let extent = Extent { rows: rows as u32, logit_rows: 1, keys: at as u32, many };
             self.submit(rows, 1, last, extent);
             if self.in_flight.len() >= IN_FLIGHT && !last {
                 let units = self.in_flight.front().map_or(1, |oldest| oldest.units);
@@ -236,7 +238,7 @@ impl Session {
 
     /// Sends `steps` steps of one token on their way. `length` bounds the text's length before them.
     pub(super) fn submit_steps(&mut self, steps: usize, length: usize) {
-        let extent = Extent { rows: 1, logit_rows: 1, keys: (length + steps).min(self.context()) as u32 };
+        let extent = Extent { rows: 1, logit_rows: 1, keys: (length + steps).min(self.context()) as u32, many: false };
         self.submit(steps, steps, true, extent);
     }
 
@@ -307,7 +309,7 @@ impl Session {
         Ok(())
     }
 
-    fn write_state(&self, state: State) {
+    pub(super) fn write_state(&self, state: State) {
         self.model.gpu.write(&self.buffers.state, 0, &[state]);
     }
 

@@ -124,10 +124,10 @@ pub(super) fn pick(adapters: &[AdapterSummary], wanted: Option<&str>) -> Result<
         let reason = if adapters.len() == 1 { "the only adapter" } else { "the likeliest fastest by its type" };
         return Ok((best, reason.to_owned()));
     };
-    if let Ok(index) = wanted.parse::<usize>() {
-        if index < adapters.len() {
-            return Ok((index, format!("asked for by index {index}")));
-        }
+    if let Ok(index) = wanted.parse::<usize>()
+        && index < adapters.len()
+    {
+        return Ok((index, format!("asked for by index {index}")));
     }
     let lower = wanted.to_lowercase();
     let fits = |a: &&AdapterSummary| {

@@ -107,6 +107,7 @@ pub struct Linked {
 
 impl Linked {
     /// File and line (from 1) of a line (from 1) of the linked text, for messages.
+    #[allow(dead_code, reason = "the tests that validate every shader are who has messages to map")]
     pub fn origin(&self, line: usize) -> String {
         match self.origins.get(line.wrapping_sub(1)) {
             Some((file, line)) => format!("shaders/{file}.wgsl:{line}"),

@@ -108,8 +108,9 @@ impl Gpu {
         let mut adapters = adapter::enumerate().await;
         let summaries: Vec<_> = adapters.iter().map(|(_, summary)| summary.clone()).collect();
         let (index, _) = adapter::pick(&summaries, options.adapter.as_deref())?;
-        let (adapter, summary) = adapters.swap_remove(index);
+        let (adapter, mut summary) = adapters.swap_remove(index);
         let (device, queue) = adapter::request_device(&adapter, &summary, options.webgpu_limits).await?;
+        summary.set_limits(&device.limits());
         Ok(Self::new(device, queue, summary, options.checked_shaders))
     }
 
@@ -117,6 +118,17 @@ impl Gpu {
     ///
     /// The device needs the default limits of WebGPU; `SUBGROUP` is used if the device has it. The handlers for
     /// uncaptured errors and device loss of the device are replaced.
+    ///
+    /// ```no_run
+    /// # async fn share(adapter: foretoken::wgpu::Adapter) -> Result<(), Box<dyn std::error::Error>> {
+    /// use foretoken::{Engine, EngineOptions, Gpu, wgpu};
+    ///
+    /// let (device, queue) = adapter.request_device(&wgpu::DeviceDescriptor::default()).await?;
+    /// let gpu = Gpu::from_device(&adapter, device.clone(), queue.clone());
+    /// let engine = Engine::load(&gpu, &foretoken::default_model(), &EngineOptions::default(), &mut |_| {}).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_device(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let mut summary = AdapterSummary::of(0, adapter);
         if !device.features().contains(wgpu::Features::SUBGROUP) {

@@ -15,7 +15,10 @@ pub(crate) struct LogProbsParams {
 
 /// The variant of a set.
 pub(crate) fn log_probs_variant(set: KernelSet, subgroup: u32) -> Variant {
-    set.with_reduce(Variant::of("log_probs"), subgroup)
+    match set {
+        KernelSet::Software => set.with_vocabulary_reduce(Variant::of("log_probs")),
+        _ => set.with_reduce(Variant::of("log_probs"), subgroup),
+    }
 }
 
 /// `log_probs[row]` of each row's target token.

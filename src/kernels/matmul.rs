@@ -105,9 +105,6 @@ pub(crate) struct MatmulIo<'a> {
     pub logits: bool,
 }
 
-/// Rows from which the tiled form is used.
-const TILED_FROM: u32 = 33;
-
 /// The product of `x` with a weight shard.
 pub(crate) fn matmul(gpu: &Gpu, form: MatmulForm, io: MatmulIo<'_>) -> Op {
     assert_eq!(form.bias, io.bias.is_some(), "matmul: bias");
@@ -124,10 +121,10 @@ pub(crate) fn matmul(gpu: &Gpu, form: MatmulForm, io: MatmulIo<'_>) -> Op {
         .widths
         .rows()
         .iter()
-        .map(|&rows| Form { kernel: gpu.kernel(&form.narrow(rows)), rows, columns4: lanes, from_rows: 0 })
+        .map(|&rows| Form { kernel: gpu.kernel(&form.narrow(rows)), rows, columns4: lanes, many: false })
         .collect();
     if let Some(tiled) = form.tiled() {
-        forms.push(Form { kernel: gpu.kernel(&tiled), rows: 64, columns4: 16, from_rows: TILED_FROM });
+        forms.push(Form { kernel: gpu.kernel(&tiled), rows: 64, columns4: 16, many: true });
     }
     let mut buffers = vec![&params, io.state, io.x, io.weight, io.y];
     buffers.extend(io.bias);

@@ -78,7 +78,7 @@ fn record(gpu: &Gpu, ops: &[Op]) {
         None,
         |recorder| {
             for rows in [1, 8].repeat(8) {
-                ops.iter().for_each(|op| op.record(recorder, Extent { rows, logit_rows: rows, keys: 1 }));
+                ops.iter().for_each(|op| op.record(recorder, Extent { rows, logit_rows: rows, keys: 1, many: false }));
             }
         },
         None,

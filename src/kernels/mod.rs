@@ -15,13 +15,13 @@ mod rope_cache;
 mod sample;
 mod set;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use attention::{
     AttentionShape, attention_scores, attention_softmax, attention_values, scores_variant, softmax_variant,
     values_variant,
 };
-pub(crate) use batch::{DONE_END_TOKEN, Row, State};
+pub(crate) use batch::{DONE_END_TOKEN, DONE_LIMIT, Row, State};
 pub(crate) use bench::{BENCH_READ_BYTES, bench_copy, bench_read};
 pub(crate) use commit::{CommitParams, MAX_END_TOKENS, commit, commit_variant};
 pub(crate) use embed::{EmbedParams, embed, embed_variant};
@@ -53,6 +53,9 @@ pub(crate) struct Extent {
     pub logit_rows: u32,
     /// An upper bound of the keys any row sees.
     pub keys: u32,
+    /// Products take the form for many rows, if the kernel set has one. It sums in another order, so this may depend on
+    /// the text alone, never on how it was cut into chunks.
+    pub many: bool,
 }
 
 /// How many workgroups a dispatch takes, from its [`Extent`].
@@ -76,8 +79,8 @@ pub(crate) struct Form {
     pub kernel: Arc<Kernel>,
     pub rows: u32,
     pub columns4: u32,
-    /// The form is meant for at least this many rows.
-    pub from_rows: u32,
+    /// The form for many rows.
+    pub many: bool,
 }
 
 /// A kernel bound to its buffers, ready to be recorded again and again.
@@ -89,7 +92,7 @@ pub(crate) struct Op {
 
 impl Op {
     fn single(kernel: Arc<Kernel>, bind_group: wgpu::BindGroup, grid: Grid) -> Self {
-        Self { forms: vec![Form { kernel, rows: 1, columns4: 1, from_rows: 0 }], bind_group, grid }
+        Self { forms: vec![Form { kernel, rows: 1, columns4: 1, many: false }], bind_group, grid }
     }
 
     /// Records the op for this extent.
@@ -106,8 +109,8 @@ impl Op {
             Grid::Heads { x, y } => (&self.forms[0], [x, y, extent.rows]),
             Grid::Keys { heads } => (&self.forms[0], [extent.keys.div_ceil(64), heads, extent.rows]),
             Grid::Matmul { columns4, logits } => {
-                let rows = if logits { extent.logit_rows } else { extent.rows };
-                let form = self.form_for(rows);
+                let (rows, many) = if logits { (extent.logit_rows, false) } else { (extent.rows, extent.many) };
+                let form = self.form_for(rows, many);
                 (form, [columns4.div_ceil(form.columns4), rows.div_ceil(form.rows), 1])
             }
         }
@@ -120,13 +123,12 @@ impl Op {
         format!("{shader} {x} x {y} x {z}")
     }
 
-    /// The form for `rows`: the widest meant for so many, else the narrowest that holds them all.
-    fn form_for(&self, rows: u32) -> &Form {
-        let fits = self.forms.iter().find(|form| form.from_rows == 0 && form.rows >= rows);
-        let many = self.forms.iter().rev().find(|form| form.from_rows > 0 && form.from_rows <= rows);
-        many.or(fits).unwrap_or_else(|| {
-            self.forms.iter().rev().find(|form| form.from_rows == 0).expect("every op has a form for few rows")
-        })
+    /// The narrowest form that holds `rows`, else the widest; or the form for many rows.
+    fn form_for(&self, rows: u32, many: bool) -> &Form {
+        let tiled = self.forms.iter().find(|form| many && form.many);
+        let narrow = || self.forms.iter().filter(|form| !form.many);
+        let fits = || narrow().find(|form| form.rows >= rows).or_else(|| narrow().next_back());
+        tiled.or_else(fits).expect("every op has a form for few rows")
     }
 }
 

@@ -36,7 +36,8 @@ pub(crate) fn rope_cache_variant() -> Variant {
 
 /// Rotates queries in place, and writes rotated keys and values to the rows' cache slots.
 pub(crate) fn rope_cache(gpu: &Gpu, shape: AttentionShape, rotary_dim: u32, io: RopeIo<'_>) -> Op {
-    assert!(shape.head_dim % 4 == 0 && rotary_dim % 2 == 0 && rotary_dim <= shape.head_dim, "rope_cache: {shape:?}");
+    let fits = shape.head_dim.is_multiple_of(4) && rotary_dim.is_multiple_of(2) && rotary_dim <= shape.head_dim;
+    assert!(fits, "rope_cache: {rotary_dim} of {shape:?}");
     let params = gpu.uniform(
         "rope_cache",
         &RopeParams {

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Grid, Op};
+use super::{Grid, KernelSet, Op};
 use crate::gpu::{Gpu, Variant};
 
 /// The uniform of `sample.wgsl`.
@@ -33,18 +33,14 @@ pub(crate) struct SampleIo<'a> {
     pub sampled: &'a wgpu::Buffer,
 }
 
-/// Lanes that share a row. The same for every kernel set: a step samples few rows, and the filters need one
-/// scan after the other.
-const LANES: u32 = 256;
-
-/// The one variant.
-pub(crate) fn sample_variant() -> Variant {
-    Variant::of("sample").constant("LANES", LANES)
+/// The variant of a set.
+pub(crate) fn sample_variant(set: KernelSet) -> Variant {
+    set.with_vocabulary_reduce(Variant::of("sample"))
 }
 
 /// `sampled[row]` for each row whose logits are wanted.
-pub(crate) fn sample(gpu: &Gpu, io: SampleIo<'_>) -> Op {
-    let kernel = gpu.kernel(&sample_variant());
+pub(crate) fn sample(gpu: &Gpu, set: KernelSet, io: SampleIo<'_>) -> Op {
+    let kernel = gpu.kernel(&sample_variant(set));
     let bind_group =
         gpu.bind(&kernel, &[io.params, io.state, io.rows, io.logits, io.weights, io.counts, io.sampled]);
     Op::single(kernel, bind_group, Grid::LogitRows { x: 1 })

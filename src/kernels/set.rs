@@ -79,6 +79,14 @@ impl KernelSet {
         }
     }
 
+    /// Binds a reduction over a vocabulary. It has lanes in every set: lavapipe ends the loops of a shader after 65,535
+    /// rounds in all, without a word. It has no subgroups: `sample` branches around barriers, for which its result
+    /// must be known to be uniform. On the processor a lane at a barrier costs more than a lane saves.
+    pub(crate) fn with_vocabulary_reduce(self, variant: Variant) -> Variant {
+        let lanes = if self == Self::Software { 64 } else { self.reduce_lanes() };
+        variant.piece("reduce", "reduce_workgroup").constant("LANES", lanes)
+    }
+
     /// Binds the sum over input splits this set uses.
     pub(crate) fn with_split(self, variant: Variant) -> Variant {
         let (lanes, splits) = self.product_shape();

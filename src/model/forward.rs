@@ -50,7 +50,7 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
         softmax_variant(set, subgroup),
         values_variant(set),
         log_probs_variant(set, subgroup),
-        sample_variant(),
+        sample_variant(set),
         commit_variant(),
     ]);
     let head = model.weights.lm_head.as_ref().unwrap_or(&model.weights.embedding);
@@ -184,7 +184,7 @@ impl Planner<'_> {
         end_tokens[..eos.len()].copy_from_slice(eos);
         let params =
             CommitParams { num_end_tokens: eos.len() as u32, vocab: self.model.sizes.vocab, pad: [0; 2], end_tokens };
-        vec![sample(gpu, io), commit(gpu, &params, [&b.state, &b.rows, &b.sampled, &b.counts, &b.ring])]
+        vec![sample(gpu, self.model.kernels, io), commit(gpu, &params, [&b.state, &b.rows, &b.sampled, &b.counts, &b.ring])]
     }
 
     fn score(&self) -> Vec<Op> {

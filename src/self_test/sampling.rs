@@ -4,7 +4,7 @@ use super::KernelCheck;
 use super::bench::{compare_exactly, noise, read, run};
 use crate::Result;
 use crate::gpu::Gpu;
-use crate::kernels::{Extent, Row, SampleIo, SampleParams, State, sample};
+use crate::kernels::{Extent, KernelSet, Row, SampleIo, SampleParams, State, sample};
 use crate::reference::sample::{self as reference, Settings};
 
 /// What the rows of one dispatch share.
@@ -40,7 +40,7 @@ impl Draw {
     }
 
     /// The tokens sampled for these positions, each from the same logits in a row of its own.
-    pub async fn sampled(&self, gpu: &Gpu, positions: &[u32]) -> Result<Vec<u32>> {
+    pub async fn sampled(&self, gpu: &Gpu, set: KernelSet, positions: &[u32]) -> Result<Vec<u32>> {
         let (rows, stride) = (positions.len(), self.logits.len() + 3);
         // A row stands at the position before the token it predicts; one row more, whose logits nobody wants.
         let mut batch = vec![Row::default()];
@@ -49,6 +49,7 @@ impl Draw {
         let sampled = gpu.storage("sampled", 4 * rows as u64);
         let op = sample(
             gpu,
+            set,
             SampleIo {
                 params: &gpu.uniform("sample", &self.params(stride as u32)),
                 state: &gpu.storage_with("state", &[State { logit_row: 1, ..State::default() }]),
@@ -59,7 +60,7 @@ impl Draw {
                 sampled: &sampled,
             },
         );
-        run(gpu, &[&op], Extent { rows: rows as u32 + 1, logit_rows: rows as u32, keys: 0 });
+        run(gpu, &[&op], Extent { rows: rows as u32 + 1, logit_rows: rows as u32, keys: 0, many: false });
         read(gpu, &sampled, rows).await
     }
 
@@ -68,20 +69,20 @@ impl Draw {
         reference::scores(&self.logits, &self.counts, self.settings)
     }
 
-    /// Compares the tokens of these positions with the reference's. Where two tokens score within `margin` of each
-    /// other either is right.
-    pub async fn check(&self, gpu: &Gpu, positions: &[u32], margin: f64) -> Result<KernelCheck> {
+    /// Compares the tokens of these positions with the reference's. Where two tokens score within
+    /// [`NOISE_MARGIN`] of each other either is right.
+    pub async fn check(&self, gpu: &Gpu, set: KernelSet, positions: &[u32]) -> Result<KernelCheck> {
         let scores = self.scores();
-        let got = self.sampled(gpu, positions).await?;
+        let got = self.sampled(gpu, set, positions).await?;
         let want: Vec<u32> = got
             .iter()
             .zip(positions)
             .map(|(&got, &position)| match reference::sample(&scores, self.settings, self.seed, position) {
-                (_, lead) if lead < margin => got,
+                (_, lead) if lead < NOISE_MARGIN => got,
                 (id, _) => id as u32,
             })
             .collect();
-        Ok(compare_exactly("sample", format!("{:?} of {}", self.settings, self.logits.len()), &got, &want))
+        Ok(compare_exactly("sample", format!("{set} {:?} of {}", self.settings, self.logits.len()), &got, &want))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::reference::commit::Text;
 const UNTOUCHED: f32 = 0.25;
 
 fn extent(rows: usize) -> Extent {
-    Extent { rows: rows as u32, logit_rows: rows as u32, keys: 0 }
+    Extent { rows: rows as u32, logit_rows: rows as u32, keys: 0, many: false }
 }
 
 /// `[rows, width]` in rows of `stride`.

@@ -11,13 +11,13 @@ use crate::Result;
 ///
 /// # Panics
 /// Without any: tests that cannot run must not look as if they had passed.
-pub(super) fn gpus() -> &'static [Gpu] {
+pub(crate) fn gpus() -> &'static [Gpu] {
     static GPUS: OnceLock<Vec<Gpu>> = OnceLock::new();
     GPUS.get_or_init(|| open(false))
 }
 
 /// The same with bounds checks in the shaders.
-pub(super) fn checked_gpus() -> &'static [Gpu] {
+pub(crate) fn checked_gpus() -> &'static [Gpu] {
     static GPUS: OnceLock<Vec<Gpu>> = OnceLock::new();
     GPUS.get_or_init(|| open(true))
 }
@@ -40,7 +40,7 @@ fn open(checked_shaders: bool) -> Vec<Gpu> {
 }
 
 /// Runs `test` for every adapter and every kernel set that it can run.
-pub(super) fn on_every_set(test: impl Fn(&'static Gpu, KernelSet)) {
+pub(crate) fn on_every_set(test: impl Fn(&'static Gpu, KernelSet)) {
     for gpu in gpus() {
         for set in KernelSet::available(gpu.summary()) {
             println!("{}, kernels {set}", gpu.summary());
@@ -50,7 +50,7 @@ pub(super) fn on_every_set(test: impl Fn(&'static Gpu, KernelSet)) {
 }
 
 /// Runs `test` for every adapter.
-pub(super) fn on_every_adapter(test: impl Fn(&'static Gpu)) {
+pub(crate) fn on_every_adapter(test: impl Fn(&'static Gpu)) {
     for gpu in gpus() {
         println!("{}", gpu.summary());
         test(gpu);
@@ -58,7 +58,7 @@ pub(super) fn on_every_adapter(test: impl Fn(&'static Gpu)) {
 }
 
 /// Waits for a check and asserts that it passed.
-pub(super) fn pass(gpu: &Gpu, check: impl Future<Output = Result<KernelCheck>>) {
+pub(crate) fn pass(gpu: &Gpu, check: impl Future<Output = Result<KernelCheck>>) {
     let check = pollster::block_on(check).unwrap_or_else(|error| panic!("{}: {error}", gpu.summary()));
     println!("{:.1e} of {:.0e}  {}", check.error, check.tolerance, check.kernel);
     assert!(check.passed, "{}: {check:?}", gpu.summary());

@@ -17,7 +17,7 @@ fn random_parents(seed: u32) -> Vec<Option<usize>> {
     let parent = |i: usize| {
         let r = pcg4d([seed, i as u32, 9, 9]);
         // One in five starts anew; the others follow one of the last six rows.
-        (i > 0 && r[0] % 5 != 0).then(|| i - 1 - r[1] as usize % i.min(6))
+        (i > 0 && !r[0].is_multiple_of(5)).then(|| i - 1 - r[1] as usize % i.min(6))
     };
     (0..MAX_BATCH_ROWS).map(parent).collect()
 }

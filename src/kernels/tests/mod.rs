@@ -1,6 +1,6 @@
 //! Every kernel in every form against its reference, on every adapter; and every shader text that can be linked.
 
-mod adapters;
+pub(crate) mod adapters;
 mod attention;
 mod layouts;
 mod products;

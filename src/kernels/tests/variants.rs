@@ -25,11 +25,11 @@ pub(super) const ACTIVATIONS: [Activation; 4] =
 const SUBGROUPS: [u32; 6] = [4, 8, 16, 32, 64, 128];
 
 pub(super) fn all_variants() -> BTreeSet<Variant> {
-    let mut all = BTreeSet::from([commit_variant(), rope_cache_variant(), sample_variant(), scores_variant()]);
+    let mut all = BTreeSet::from([commit_variant(), rope_cache_variant(), scores_variant()]);
     all.extend([bench_copy_variant(), bench_read_variant()]);
     all.extend(DTYPES.map(embed_variant));
     for set in KernelSet::ALL {
-        all.insert(values_variant(set));
+        all.extend([values_variant(set), sample_variant(set)]);
         all.extend(SUBGROUPS.iter().flat_map(|&subgroup| reductions(set, subgroup)));
     }
     for form in matmul_forms() {

@@ -1,0 +1,147 @@
+//! A checkpoint out of nothing: random weights of a given shape.
+
+use std::borrow::Cow;
+
+use half::{bf16, f16};
+use safetensors::tensor::TensorView;
+use serde_json::json;
+
+use crate::format::files::MemoryFiles;
+use crate::format::safetensors::Dtype;
+use crate::reference::random::{pcg4d, uniform};
+
+/// The shape of a Llama with tied embeddings and as many key-value heads as heads, and without a tokenizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RandomLlama {
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Blocks.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width of the MLP.
+    pub intermediate: usize,
+    /// Token ids.
+    pub vocab: usize,
+    /// Positions.
+    pub context: usize,
+    /// Type of the weights.
+    pub dtype: Dtype,
+}
+
+impl RandomLlama {
+    /// 15 million weights: the shape of the benches.
+    pub fn s15m(dtype: Dtype) -> Self {
+        Self { hidden: 288, layers: 6, heads: 6, intermediate: 768, vocab: 32_000, context: 2048, dtype }
+    }
+
+    /// The smallest that has everything, for quick runs.
+    pub fn tiny(dtype: Dtype) -> Self {
+        Self { hidden: 64, layers: 2, heads: 4, intermediate: 128, vocab: 512, context: 128, dtype }
+    }
+
+    /// The checkpoint, always the same for a shape. Every matrix keeps the variance of what it is multiplied with, so that
+    /// nothing overflows however many layers there are.
+    pub fn files(&self) -> MemoryFiles {
+        let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = self
+            .shapes()
+            .into_iter()
+            .zip(0..)
+            .map(|((name, shape), seed)| {
+                let values = self.weights(&shape, seed);
+                (name, shape, values)
+            })
+            .collect();
+        let stored = match self.dtype {
+            Dtype::F32 => safetensors::Dtype::F32,
+            Dtype::F16 => safetensors::Dtype::F16,
+            Dtype::BF16 => safetensors::Dtype::BF16,
+        };
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            (name, TensorView::new(stored, shape.clone(), bytes).expect("as many bytes as the shape takes"))
+        });
+        let weights = safetensors::serialize(views, None).expect("names and shapes are valid");
+        let files = [("config.json", self.config().into_bytes()), ("model.safetensors", weights)];
+        MemoryFiles {
+            name: format!(
+                "random Llama {} x {}, {} heads, MLP {}, vocabulary {}, {}",
+                self.layers, self.hidden, self.heads, self.intermediate, self.vocab, self.dtype
+            ),
+            files: files.map(|(name, bytes)| (name.to_owned(), Cow::Owned(bytes))).into(),
+        }
+    }
+
+    fn config(&self) -> String {
+        json!({
+            "model_type": "llama",
+            "hidden_size": self.hidden,
+            "intermediate_size": self.intermediate,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.heads,
+            "vocab_size": self.vocab,
+            "max_position_embeddings": self.context,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 10_000.0,
+            "hidden_act": "silu",
+            "tie_word_embeddings": true,
+        })
+        .to_string()
+    }
+
+    fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        let (hidden, inner) = (self.hidden, self.intermediate);
+        let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![self.vocab, hidden])];
+        for layer in 0..self.layers {
+            let of_layer: [(&str, Vec<usize>); 9] = [
+                ("input_layernorm", vec![hidden]),
+                ("self_attn.q_proj", vec![hidden, hidden]),
+                ("self_attn.k_proj", vec![hidden, hidden]),
+                ("self_attn.v_proj", vec![hidden, hidden]),
+                ("self_attn.o_proj", vec![hidden, hidden]),
+                ("post_attention_layernorm", vec![hidden]),
+                ("mlp.gate_proj", vec![inner, hidden]),
+                ("mlp.up_proj", vec![inner, hidden]),
+                ("mlp.down_proj", vec![hidden, inner]),
+            ];
+            shapes.extend(of_layer.map(|(name, shape)| (format!("model.layers.{layer}.{name}.weight"), shape)));
+        }
+        shapes.push(("model.norm.weight".to_owned(), vec![hidden]));
+        shapes
+    }
+
+    /// Ones for a norm; for a matrix uniform numbers of variance 1 / inputs.
+    fn weights(&self, shape: &[usize], seed: u32) -> Vec<u8> {
+        let count = shape.iter().product();
+        if shape.len() == 1 {
+            return self.stored(vec![1.0; count]);
+        }
+        let scale = (3.0 / shape[1] as f32).sqrt();
+        let four = |i| pcg4d([seed, i, 0xbe7c, 0x1a5e]).map(|bits| scale * (2.0 * uniform(bits) - 1.0));
+        self.stored((0..count.div_ceil(4) as u32).flat_map(four).take(count).collect())
+    }
+
+    fn stored(&self, values: Vec<f32>) -> Vec<u8> {
+        match self.dtype {
+            Dtype::F32 => bytemuck::cast_slice(&values).to_vec(),
+            Dtype::F16 => values.into_iter().flat_map(|value| f16::from_f32(value).to_le_bytes()).collect(),
+            Dtype::BF16 => values.into_iter().flat_map(|value| bf16::from_f32(value).to_le_bytes()).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::checkpoint::Checkpoint;
+
+    #[test]
+    fn the_checkpoint_is_complete_in_every_dtype() {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+            let files = RandomLlama::tiny(dtype).files();
+            let checkpoint = pollster::block_on(Checkpoint::open(&files)).expect("it opens");
+            checkpoint.check().expect("every tensor is there, and none is wrong");
+            assert_eq!(files.files, RandomLlama::tiny(dtype).files().files);
+        }
+    }
+}

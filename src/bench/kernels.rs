@@ -1,0 +1,238 @@
+//! Each kernel by itself: the bytes that it must move over the time that it takes, beside what reading alone reaches.
+
+use serde::Serialize;
+
+use super::stopwatch::{Spread, Stopwatch};
+use crate::Result;
+use crate::decode::Sampling;
+use crate::format::safetensors::Dtype;
+use crate::gpu::Gpu;
+use crate::kernels::{
+    AttentionShape, BENCH_READ_BYTES, Extent, KernelSet, LogProbsParams, MatmulForm, MatmulIo, NormIo, Op, Row,
+    SampleIo, State, Widths, attention_scores, attention_softmax, attention_values, bench_copy, bench_read, log_probs,
+    matmul, norm, sample,
+};
+use crate::self_test::bench::{noise, weights};
+
+/// How fast a kernel is.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelRate {
+    /// The kernel, its dtype and its size.
+    pub kernel: String,
+    /// Rows at a time.
+    pub rows: u32,
+    /// Seconds of a dispatch.
+    pub seconds: Spread,
+    /// Bytes a second: what the kernel must read and write, each once.
+    pub bytes: Spread,
+    /// `bytes` over what reading alone reaches.
+    pub share_of_read: f64,
+    /// Multiplications and additions a second, of products.
+    pub flops: Option<f64>,
+}
+
+/// Bytes a second of reading and of copying.
+pub(super) async fn memory(gpu: &Gpu, watch: &Stopwatch<'_>) -> Result<(Spread, Spread)> {
+    let scale = Scale::of(gpu, false);
+    let buffers: Vec<_> = (0..scale.buffers).map(|_| scattered(gpu, scale.buffer_bytes)).collect();
+    let sums = gpu.storage("sums", BENCH_READ_BYTES);
+    let copied = gpu.storage("copied", scale.buffer_bytes);
+    let reads: Vec<Op> = buffers.iter().map(|buffer| bench_read(gpu, buffer, &sums)).collect();
+    let copies: Vec<Op> = buffers.iter().map(|buffer| bench_copy(gpu, buffer, &copied)).collect();
+    let bytes = (scale.buffers as u64 * scale.buffer_bytes) as f64;
+    let read = time(watch, &reads, extent(1, 0)).await?.rate(bytes);
+    let copy = time(watch, &copies, extent(1, 0)).await?.rate(2.0 * bytes);
+    Ok((read, copy))
+}
+
+/// The rates of the kernels that take time.
+pub(super) async fn rates(
+    gpu: &Gpu,
+    set: KernelSet,
+    watch: &Stopwatch<'_>,
+    read: f64,
+    quick: bool,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vec<KernelRate>> {
+    let scale = Scale::of(gpu, quick);
+    let mut bench = KernelBench { gpu, set, watch, read, scale, rates: Vec::new() };
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+        progress(&format!("products with {dtype} weights"));
+        bench.products(dtype, if quick { &[1] } else { &[1, 2, 4, 8, 32, 64] }).await?;
+    }
+    progress("attention, norm, probabilities and sampling");
+    bench.attention().await?;
+    bench.norm().await?;
+    bench.vocabulary().await?;
+    Ok(bench.rates)
+}
+
+/// How much data a measurement moves. On a GPU it must exceed the caches.
+struct Scale {
+    /// Bytes of a buffer of f32 weights.
+    buffer_bytes: u64,
+    /// Buffers to go through in turn.
+    buffers: usize,
+    attention: AttentionShape,
+    vocab: u32,
+}
+
+impl Scale {
+    fn of(gpu: &Gpu, quick: bool) -> Self {
+        let shape = |heads, head_dim, context| AttentionShape { heads, kv_heads: heads, head_dim, context };
+        match (gpu.summary().software, quick) {
+            (false, false) => {
+                Self { buffer_bytes: 128 << 20, buffers: 2, attention: shape(32, 128, 4096), vocab: 128_000 }
+            }
+            (true, false) => {
+                Self { buffer_bytes: 32 << 20, buffers: 1, attention: shape(8, 64, 1024), vocab: 32_000 }
+            }
+            (_, true) => Self { buffer_bytes: 8 << 20, buffers: 1, attention: shape(2, 64, 256), vocab: 2000 },
+        }
+    }
+}
+
+struct KernelBench<'a> {
+    gpu: &'a Gpu,
+    set: KernelSet,
+    watch: &'a Stopwatch<'a>,
+    read: f64,
+    scale: Scale,
+    rates: Vec<KernelRate>,
+}
+
+impl KernelBench<'_> {
+    /// Times `ops`, which move `bytes` together, and keeps the rate.
+    async fn rate(&mut self, kernel: String, ops: &[Op], extent: Extent, bytes: f64, flops: Option<f64>) -> Result<()> {
+        let seconds = time(self.watch, ops, extent).await?;
+        self.rates.push(KernelRate {
+            kernel,
+            rows: extent.rows,
+            seconds: seconds.times(1.0 / ops.len() as f64),
+            bytes: seconds.rate(bytes),
+            share_of_read: bytes / seconds.median / self.read,
+            flops: flops.map(|flops| flops / seconds.median),
+        });
+        Ok(())
+    }
+
+    /// Products of `widths` rows with weights of `dtype`, 8192 columns wide.
+    async fn products(&mut self, dtype: Dtype, widths: &[u32]) -> Result<()> {
+        const COLUMNS4: u32 = 2048;
+        let elements = self.scale.buffer_bytes / 4;
+        let inputs4 = (elements / u64::from(COLUMNS4) / 16) as u32;
+        // As many bytes in every dtype.
+        let copies = self.scale.buffers * 4 / dtype.size_bytes();
+        let state = self.gpu.storage_with("state", &[State::default()]);
+        let x = self.gpu.storage_with("x", &noise(1, 64 * 4 * inputs4 as usize));
+        let y = self.gpu.storage("y", 64 * 16 * u64::from(COLUMNS4));
+        let tile = noise(2, 1 << 16);
+        let values: Vec<f32> = tile.iter().copied().cycle().take(elements as usize).collect();
+        let form = MatmulForm::plain(self.set, Widths::Each, dtype);
+        let op = |_| {
+            let io = MatmulIo {
+                state: &state,
+                x: &x,
+                weight: &weights(self.gpu, &values, dtype),
+                y: &y,
+                bias: None,
+                columns4: COLUMNS4,
+                inputs4,
+                x_stride4: inputs4,
+                y_stride4: COLUMNS4,
+                y_first4: 0,
+                logits: false,
+            };
+            matmul(self.gpu, form, io)
+        };
+        let ops: Vec<Op> = (0..copies).map(op).collect();
+        let weights = elements as f64 * copies as f64;
+        for &rows in widths {
+            let name = format!("product {dtype} {} -> {}", 4 * inputs4, 4 * COLUMNS4);
+            let flops = 2.0 * f64::from(rows) * weights;
+            self.rate(name, &ops, extent(rows, 0), weights * dtype.size_bytes() as f64, Some(flops)).await?;
+        }
+        Ok(())
+    }
+
+    /// The three kernels of attention for one row that sees the whole context.
+    async fn attention(&mut self) -> Result<()> {
+        let (gpu, set, shape) = (self.gpu, self.set, self.scale.attention);
+        let keys = shape.context;
+        let last = Row { position: keys - 1, ..Row::default() };
+        let state = gpu.storage_with("state", &[State { committed: keys - 1, ..State::default() }]);
+        let rows = gpu.storage_with("rows", &[last]);
+        let qkv = gpu.storage_with("qkv", &noise(3, shape.qkv_stride() as usize));
+        let [k, v] = [(), ()].map(|()| scattered(gpu, shape.cache_bytes()));
+        let scores = gpu.storage("scores", 4 * u64::from(shape.heads * keys));
+        let sums = gpu.storage("inverse_sums", 4 * u64::from(shape.heads));
+        let out = gpu.storage("out", 4 * u64::from(shape.out_stride()));
+        let parts = [
+            ("scores", attention_scores(gpu, shape, 0.1, [&state, &rows, &qkv, &k, &scores]), 0.0, 1.0),
+            ("softmax", attention_softmax(gpu, set, shape, [&state, &rows, &scores, &sums]), 2.0, 0.0),
+            ("values", attention_values(gpu, set, shape, [&state, &rows, &scores, &sums, &v, &out]), 0.0, 1.0),
+        ];
+        let score_bytes = f64::from(shape.heads * keys) * 4.0;
+        for (part, op, scores, cache) in parts {
+            let name = format!("attention {part}, {keys} keys, {} heads of {}", shape.heads, shape.head_dim);
+            let bytes = scores * score_bytes + cache * (score_bytes + shape.cache_bytes() as f64);
+            self.rate(name, &[op], extent(1, keys), bytes, None).await?;
+        }
+        Ok(())
+    }
+
+    async fn norm(&mut self) -> Result<()> {
+        const WIDTH: u32 = 4096;
+        let values = WIDTH as usize * 64;
+        let state = self.gpu.storage_with("state", &[State::default()]);
+        let x = self.gpu.storage_with("x", &noise(4, values));
+        let y = self.gpu.storage("y", 4 * values as u64);
+        let scale = self.gpu.storage_with("scale", &noise(5, WIDTH as usize));
+        let io = NormIo { state: &state, x: &x, y: &y, scale: &scale, shift: None, logits: false };
+        let op = [norm(self.gpu, self.set, WIDTH, WIDTH, 1e-5, io)];
+        for rows in [1, 64] {
+            let bytes = 8.0 * f64::from(WIDTH) * f64::from(rows);
+            self.rate(format!("RMSNorm of {WIDTH}"), &op, extent(rows, 0), bytes, None).await?;
+        }
+        Ok(())
+    }
+
+    /// What goes over the logits: counted as one read of them.
+    async fn vocabulary(&mut self) -> Result<()> {
+        let (gpu, vocab) = (self.gpu, self.scale.vocab);
+        let rows = gpu.storage_with("rows", &[Row::default(); 32]);
+        let logits = gpu.storage_with("logits", &noise(6, 32 * vocab as usize));
+        let found = gpu.storage("log_probs", 4 * 32);
+        let row_bytes = 4.0 * f64::from(vocab);
+        let op = log_probs(gpu, self.set, LogProbsParams { vocab, stride: vocab }, [&rows, &logits, &found]);
+        self.rate(format!("log_probs of {vocab}"), &[op], extent(32, 0), 32.0 * row_bytes, None).await?;
+        let filtered = Sampling { temperature: 1.0, top_k: 40, top_p: 0.9, ..Sampling::default() };
+        for (name, sampling) in [("greedy", Sampling::default()), ("top-k and top-p", filtered)] {
+            let io = SampleIo {
+                params: &gpu.uniform("sample", &sampling.params(vocab, vocab)),
+                state: &gpu.storage_with("state", &[State::default()]),
+                rows: &rows,
+                logits: &logits,
+                weights: &gpu.storage("weights", 4 * 32 * u64::from(vocab)),
+                counts: &gpu.storage("counts", 4 * u64::from(vocab)),
+                sampled: &gpu.storage("sampled", 4 * 32),
+            };
+            self.rate(format!("sample {name} of {vocab}"), &[sample(gpu, self.set, io)], extent(1, 0), row_bytes, None).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn time(watch: &Stopwatch<'_>, ops: &[Op], extent: Extent) -> Result<Spread> {
+    watch.time(|recorder| ops.iter().for_each(|op| op.record(recorder, extent))).await
+}
+
+fn extent(rows: u32, keys: u32) -> Extent {
+    Extent { rows, logit_rows: rows, keys, many: rows > 32 }
+}
+
+/// A buffer of small numbers.
+fn scattered(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
+    let tile = noise(9, 1 << 16);
+    gpu.storage_with("scattered", &tile.iter().copied().cycle().take(bytes as usize / 4).collect::<Vec<_>>())
+}

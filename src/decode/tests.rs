@@ -1,0 +1,121 @@
+//! Whole models over rows: a row's logits do not feel the rows beside it, and what happens where a driver breaks that.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use super::{GenerateOptions, Session};
+use crate::format::files::MemoryFiles;
+use crate::kernels::tests::adapters::{on_every_adapter, on_every_set};
+use crate::kernels::{Extent, Row, State, Widths};
+use crate::model::Engine;
+use crate::reference::random::pcg4d;
+use crate::self_test::InjectedFault;
+use crate::{EngineOptions, Gpu, KernelSet};
+
+/// Committed tokens before each batch: attention deals keys to 16 threads in turn, so 21 leaves some with one more.
+const COMMITTED: usize = 21;
+
+/// Numbers below a bound, the same in every run.
+struct Dice(u32);
+
+impl Dice {
+    fn below(&mut self, bound: u32) -> u32 {
+        self.0 += 1;
+        pcg4d([self.0, 2, 3, 4])[0] % bound
+    }
+}
+
+fn golden(name: &str) -> MemoryFiles {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let read = |file: &str| (file.to_owned(), Cow::Owned(std::fs::read(folder.join(file)).expect("a golden file")));
+    let files = ["config.json", "model.safetensors", "tokenizer.json"].map(read);
+    MemoryFiles { name: name.to_owned(), files: files.into() }
+}
+
+fn load(gpu: &Gpu, name: &str, kernels: Option<KernelSet>, fault: Option<InjectedFault>) -> Engine {
+    let options = EngineOptions { kernels, ..EngineOptions::default() };
+    pollster::block_on(Engine::load_with_fault(gpu, &golden(name), &options, &mut |_| {}, fault)).expect("it loads")
+}
+
+/// Bits of the logits of `rows` after the committed tokens.
+fn bits(session: &Session, rows: &[Row]) -> Vec<Vec<u32>> {
+    let (model, buffers) = (&session.model, &session.buffers);
+    let count = rows.len() as u32;
+    model.gpu.write(&buffers.rows, 0, rows);
+    session.write_state(State { committed: COMMITTED as u32, num_rows: count, ..State::default() });
+    let extent = Extent { rows: count, logit_rows: count, keys: COMMITTED as u32 + count, many: false };
+    let ops = || session.plan.body.iter().chain(&session.plan.head);
+    model.gpu.submit(None, |recorder| ops().for_each(|op| op.record(recorder, extent)), None);
+    let logits: Vec<u32> = pollster::block_on(model.gpu.read(&buffers.logits)).expect("logits");
+    let stride = model.sizes.vocab_stride() as usize;
+    logits.chunks_exact(stride).take(rows.len()).map(|row| row[..model.sizes.vocab as usize].to_vec()).collect()
+}
+
+/// A random forest: each row hangs from the committed text or from an earlier row.
+fn forest(dice: &mut Dice, count: usize, vocab: u32) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for index in 0..count {
+        let parent = (dice.below(index as u32 + 1) as usize).checked_sub(1).map(|parent| rows[parent]);
+        let ancestors = parent.map_or(0, |parent| parent.mask);
+        rows.push(Row {
+            token: dice.below(vocab),
+            position: COMMITTED as u32 + ancestors.count_ones(),
+            mask: ancestors | 1 << index,
+            target_token: 0,
+        });
+    }
+    rows
+}
+
+/// The path of a row as a chain on its own.
+fn path(rows: &[Row], index: usize) -> Vec<Row> {
+    let ancestors = (0..=index).filter(|ancestor| rows[index].mask >> ancestor & 1 == 1);
+    ancestors.enumerate().map(|(depth, at)| Row { mask: u32::MAX >> (31 - depth), ..rows[at] }).collect()
+}
+
+#[test]
+fn a_row_does_not_feel_the_rows_beside_it() {
+    on_every_set(|gpu, set| {
+        for name in ["llama-gqa", "llama-bf16", "llama-odd-f16", "neox-parallel", "neox-sequential"] {
+            let mut dice = Dice(0);
+            let mut session = load(gpu, name, Some(set), None).session().expect("a session");
+            let vocab = session.model.sizes.vocab;
+            let text: Vec<u32> = (0..COMMITTED).map(|_| dice.below(vocab)).collect();
+            pollster::block_on(session.logits(&text)).expect("the committed tokens");
+            for width in [2, 3, 5, 8, 9, 17, 32] {
+                let rows = forest(&mut dice, width, vocab);
+                let together = bits(&session, &rows);
+                for index in [width - 1, dice.below(width as u32) as usize] {
+                    let alone = bits(&session, &path(&rows, index)).pop().expect("a row");
+                    assert!(alone == together[index], "{name}, {set}, {}: row {index} of {width}", gpu.summary());
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_driver_that_breaks_invariance_is_worked_around_or_reported() {
+    on_every_adapter(|gpu| {
+        let check = |fault, widths, invariant, note: &str| {
+            let engine = load(gpu, "llama-mha", None, fault);
+            let notes = engine.notes().join("; ");
+            assert_eq!(engine.width_invariant(), invariant, "{fault:?}");
+            assert!(notes.contains(note), "{fault:?}: {notes:?}");
+            let mut session = engine.session().expect("a session");
+            assert_eq!(session.model.widths, widths, "{fault:?}");
+            let options = GenerateOptions { max_tokens: 12, ..GenerateOptions::default() };
+            pollster::block_on(async {
+                let mut generation = session.generate(&[1, 2, 3], &options, &mut |_| {}).await.expect("a prompt");
+                while generation.next().await.expect("a step").is_some() {}
+                generation.ids().to_vec()
+            })
+        };
+        let each = check(None, Widths::Each, true, "");
+        let fixed = check(Some(InjectedFault::Each), Widths::Fixed, true, "one pipeline of 8 rows");
+        let none = check(Some(InjectedFault::Both), Widths::Fixed, false, "stay off");
+        // The sums run in the same order whatever the pipeline, so on a sound driver the text is the same too.
+        assert_eq!(each, fixed);
+        assert_eq!(each, none);
+    });
+}

@@ -68,7 +68,12 @@ pub(crate) async fn quick_test(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> R
         check_log_probs(gpu, kernels, 301, 2).await?,
         sampled(gpu, kernels, PLAIN).await?,
         sampled(gpu, kernels, Settings { temperature: 0.0, ..PLAIN }).await?,
-        sampled(gpu, kernels, Settings { repetition_penalty: 1.2, temperature: 0.8, top_k: 50, top_p: 0.9, min_p: 0.02 }).await?,
+        sampled(
+            gpu,
+            kernels,
+            Settings { repetition_penalty: 1.2, temperature: 0.8, top_k: 50, top_p: 0.9, min_p: 0.02 },
+        )
+        .await?,
         check_commit(gpu, 12, &ending).await?,
     ])
 }
@@ -135,7 +140,12 @@ pub(crate) async fn width_invariance(
 
 /// Whether each of the first `rows` rows has the same bits alone and in batches of `widths` rows, in other places and
 /// beside others every time. `fault` spoils the last bit of the batches.
-pub(crate) async fn product_is_invariant(product: &Product<'_>, rows: usize, widths: &[usize], fault: bool) -> Result<bool> {
+pub(crate) async fn product_is_invariant(
+    product: &Product<'_>,
+    rows: usize,
+    widths: &[usize],
+    fault: bool,
+) -> Result<bool> {
     let mut alone = Vec::new();
     for row in 0..rows {
         alone.push(product.compute(&[row], false).await?.concat());

@@ -20,7 +20,9 @@ fn a_quick_run_reports_everything() {
         for name in ["kernel_rates", "step_widths", "step_parts", "decode"] {
             assert!(json[name].as_array().is_some_and(|rows| !rows.is_empty()), "{name}: {line}");
         }
-        for name in ["adapter", "kernels", "commit", "model", "read", "copy", "prefill", "per_token", "cpu_per_dispatch"] {
+        for name in
+            ["adapter", "kernels", "commit", "model", "read", "copy", "prefill", "per_token", "cpu_per_dispatch"]
+        {
             assert!(!json[name].is_null(), "{name}: {line}");
         }
         assert_eq!(json["adapter"]["name"], gpu.summary().name.as_str());

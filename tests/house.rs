@@ -95,7 +95,13 @@ fn the_core_knows_no_target() {
 
 #[test]
 fn only_the_gpu_floor_creates_wgpu_objects() {
-    let calls = [".create_buffer(", ".create_bind_group(", ".create_compute_pipeline(", ".create_shader_module", "begin_compute_pass("];
+    let calls = [
+        ".create_buffer(",
+        ".create_bind_group(",
+        ".create_compute_pipeline(",
+        ".create_shader_module",
+        "begin_compute_pass(",
+    ];
     for (file, text) in core() {
         let found = calls.iter().find(|call| text.contains(*call) && !file.starts_with("gpu/"));
         assert!(found.is_none(), "src/{file} calls {}", found.unwrap_or(&""));

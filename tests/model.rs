@@ -42,7 +42,8 @@ async fn greedy(engine: &Engine, prompt: &[u32], count: usize, repetition_penalt
 async fn check_case(gpu: &Gpu, name: &str, kernels: KernelSet) {
     let folder = golden(name);
     let expected: Value =
-        serde_json::from_str(&std::fs::read_to_string(folder.join("expected.json")).expect("expected.json")).expect("json");
+        serde_json::from_str(&std::fs::read_to_string(folder.join("expected.json")).expect("expected.json"))
+            .expect("json");
     let engine = load(gpu, folder, kernels).await;
     let what = format!("{name}, {kernels}, {}", gpu.summary());
     let tolerance = LOGITS_TOLERANCE * expected["logits_range"].as_f64().expect("a range");

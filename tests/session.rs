@@ -5,8 +5,10 @@ mod common;
 use std::borrow::Cow;
 
 use common::{DiskFiles, each_adapter, golden, shared};
-use foretoken::{Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet, Sampling, Session, Stop};
 use foretoken::format::files::MemoryFiles;
+use foretoken::{
+    Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet, Sampling, Session, Stop,
+};
 
 async fn load(gpu: &Gpu, name: &str) -> Engine {
     let files = DiskFiles(golden(name));
@@ -40,7 +42,8 @@ fn a_seed_gives_one_text_however_the_work_is_cut() {
         for name in ["llama-gqa", "neox-parallel"] {
             let engine = load(&gpu, name).await;
             for sampling in [Sampling::default(), warm(7), warm(8)] {
-                let (whole, _, _) = run(&mut engine.session().expect("a session"), &PROMPT, &options(40, sampling)).await;
+                let (whole, _, _) =
+                    run(&mut engine.session().expect("a session"), &PROMPT, &options(40, sampling)).await;
                 let mut session = engine.session().expect("a session");
                 let mut text = PROMPT.to_vec();
                 let mut stop = Stop::Length;
@@ -125,7 +128,8 @@ fn the_end_of_the_context_ends_the_text() {
         assert_eq!((ids.len(), stop), (24 - PROMPT.len(), Stop::Length));
         let full: Vec<u32> = (0..24).collect();
         assert_eq!(run(&mut session, &full, &options(5, Sampling::default())).await.2, Stop::Length);
-        let error = session.generate(&[1; 25], &options(5, Sampling::default()), &mut |_| {}).await.err().expect("too long");
+        let error =
+            session.generate(&[1; 25], &options(5, Sampling::default()), &mut |_| {}).await.err().expect("too long");
         assert_eq!(error.kind(), ErrorKind::Input);
         assert!(error.to_string().contains("25 tokens, the context holds 24"), "{error}");
     });
@@ -140,7 +144,8 @@ fn bad_prompts_are_refused_and_lose_nothing() {
         let kept = session.tokens().to_vec();
         let vocab = engine.config().vocab_size as u32;
         for (prompt, word) in [(vec![], "empty"), (vec![1, vocab], "vocabulary"), (vec![u32::MAX], "vocabulary")] {
-            let error = session.generate(&prompt, &options(8, Sampling::default()), &mut |_| {}).await.err().expect("bad");
+            let error =
+                session.generate(&prompt, &options(8, Sampling::default()), &mut |_| {}).await.err().expect("bad");
             assert!(error.to_string().contains(word), "{error}");
             assert_eq!(session.tokens(), kept);
         }
@@ -160,8 +165,11 @@ fn the_default_model_tells_a_story_and_stops_where_asked() {
         let prompt = tokenizer.encode("Once upon a time, there was a little girl", true).expect("it encodes");
         let mut session = engine.session().expect("a session");
         let (ids, text, _) = run(&mut session, &prompt, &options(40, Sampling::default())).await;
-        assert_eq!(text, tokenizer.decode(&[prompt.clone(), ids.clone()].concat(), true).expect("it decodes")
-            [tokenizer.decode(&prompt, true).expect("it decodes").len()..]);
+        assert_eq!(
+            text,
+            tokenizer.decode(&[prompt.clone(), ids.clone()].concat(), true).expect("it decodes")
+                [tokenizer.decode(&prompt, true).expect("it decodes").len()..]
+        );
         assert!(text.starts_with(' ') && text.split_whitespace().count() > 10, "{text:?}");
         // A stop string in the middle of the text, begun within one token and ended within another.
         let stop: String = text.chars().skip(20).take(9).collect();
@@ -179,7 +187,8 @@ fn the_default_model_tells_a_story_and_stops_where_asked() {
 fn scores_are_those_of_the_reference() {
     let Some(folder) = shared("models/stories260K") else { return };
     let Some(texts) = shared("text/tinystories/valid.txt.gz") else { return };
-    let reference = std::fs::read_to_string(folder.join("reference/nll_tinystories_valid100.json")).expect("the reference");
+    let reference =
+        std::fs::read_to_string(folder.join("reference/nll_tinystories_valid100.json")).expect("the reference");
     let reference: serde_json::Value = serde_json::from_str(&reference).expect("json");
     let unpacked = std::process::Command::new("gzip").arg("-dc").arg(texts).output().expect("gzip runs");
     let text = String::from_utf8(unpacked.stdout).expect("UTF-8");
@@ -194,7 +203,8 @@ fn scores_are_those_of_the_reference() {
             for (story, expected) in stories.iter().zip(reference["per_story"].as_array().expect("stories")).take(10) {
                 let mut ids = engine.tokenizer().expect("a tokenizer").encode(story, true).expect("it encodes");
                 ids.truncate(512);
-                let sum: f64 = -session.score(&ids, &mut |_| {}).await.expect("scores").iter().map(|p| f64::from(*p)).sum::<f64>();
+                let sum: f64 =
+                    -session.score(&ids, &mut |_| {}).await.expect("scores").iter().map(|p| f64::from(*p)).sum::<f64>();
                 let (tokens, expected) = (ids.len(), expected["sum_nll"].as_f64().expect("a number"));
                 assert!(((sum - expected) / tokens as f64).abs() < 1e-3, "{}: {sum} against {expected}", gpu.summary());
             }
@@ -229,7 +239,10 @@ fn large_embedding() -> MemoryFiles {
             noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             data.extend(((noise >> 8) as f32 / 8_388_608.0 - 1.0).to_le_bytes());
         }
-        header.insert(name.into(), serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]}));
+        header.insert(
+            name.into(),
+            serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]}),
+        );
     }
     let header = serde_json::to_vec(&header).expect("json");
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
@@ -275,7 +288,8 @@ fn every_kernel_set_reads_a_long_prompt_as_it_reads_a_short_one() {
             let engine =
                 Engine::load(&gpu, &DiskFiles(golden("llama-rope3")), &options, &mut |_| {}).await.expect("it loads");
             let prompt: Vec<u32> = (0..100).map(|i| (i * 7 + 3) % 90).collect();
-            let (whole, _, _) = run(&mut engine.session().expect("a session"), &prompt, &self::options(6, warm(5))).await;
+            let (whole, _, _) =
+                run(&mut engine.session().expect("a session"), &prompt, &self::options(6, warm(5))).await;
             // The cache of a prefix, grown by a few tokens at a time: other chunks, the same text.
             let mut session = engine.session().expect("a session");
             for end in [3, 40, 41, 90, 100] {

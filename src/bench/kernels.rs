@@ -84,9 +84,7 @@ impl Scale {
             (false, false) => {
                 Self { buffer_bytes: 128 << 20, buffers: 2, attention: shape(32, 128, 4096), vocab: 128_000 }
             }
-            (true, false) => {
-                Self { buffer_bytes: 32 << 20, buffers: 1, attention: shape(8, 64, 1024), vocab: 32_000 }
-            }
+            (true, false) => Self { buffer_bytes: 32 << 20, buffers: 1, attention: shape(8, 64, 1024), vocab: 32_000 },
             (_, true) => Self { buffer_bytes: 8 << 20, buffers: 1, attention: shape(2, 64, 256), vocab: 2000 },
         }
     }
@@ -217,7 +215,8 @@ impl KernelBench<'_> {
                 counts: &gpu.storage("counts", 4 * u64::from(vocab)),
                 sampled: &gpu.storage("sampled", 4 * 32),
             };
-            self.rate(format!("sample {name} of {vocab}"), &[sample(gpu, self.set, io)], extent(1, 0), row_bytes, None).await?;
+            self.rate(format!("sample {name} of {vocab}"), &[sample(gpu, self.set, io)], extent(1, 0), row_bytes, None)
+                .await?;
         }
         Ok(())
     }

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use web_time::Instant;
 
-use crate::gpu::{Gpu, Recorder, Staging};
 use crate::Result;
+use crate::gpu::{Gpu, Recorder, Staging};
 
 /// A quantity measured several times.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

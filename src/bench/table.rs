@@ -69,7 +69,8 @@ fn spread(spread: Spread, unit: f64) -> String {
 
 /// Three significant digits.
 fn number(value: f64) -> String {
-    let decimals = if value >= 100.0 || value == 0.0 { 0 } else { (2 - value.abs().log10().floor() as i32).clamp(0, 6) };
+    let decimals =
+        if value >= 100.0 || value == 0.0 { 0 } else { (2 - value.abs().log10().floor() as i32).clamp(0, 6) };
     format!("{value:.*}", decimals as usize)
 }
 
@@ -83,7 +84,10 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits() {
-        assert_eq!([0.0, 0.012_34, 1.234, 12.34, 123.4, 1234.5].map(number), ["0", "0.0123", "1.23", "12.3", "123", "1234"]);
+        assert_eq!(
+            [0.0, 0.012_34, 1.234, 12.34, 123.4, 1234.5].map(number),
+            ["0", "0.0123", "1.23", "12.3", "123", "1234"]
+        );
         let times = Spread { median: 0.001_5, p10: 0.001, p90: 0.002, samples: 3 };
         assert_eq!(spread(times, 1e3), "1.50 (1.00 - 2.00)");
     }

@@ -195,7 +195,12 @@ impl Session {
     }
 
     /// Reads `prompt`, samples its next token, and leaves one submit with that token in flight.
-    pub(super) async fn prefill(&mut self, prompt: &[u32], limit: usize, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    pub(super) async fn prefill(
+        &mut self,
+        prompt: &[u32],
+        limit: usize,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<()> {
         let shared = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         // The last token goes through the model in any case: its logits are wanted.
         let mut at = shared.min(self.cached).min(prompt.len() - 1);
@@ -297,7 +302,10 @@ impl Session {
         }
         let vocab = self.model.sizes.vocab;
         if let Some((at, id)) = ids.iter().enumerate().find(|(_, id)| **id >= vocab) {
-            return Err(Error::input(format!("token {at} of the prompt is {id}: the vocabulary has ids 0 to {}", vocab - 1)));
+            return Err(Error::input(format!(
+                "token {at} of the prompt is {id}: the vocabulary has ids 0 to {}",
+                vocab - 1
+            )));
         }
         if ids.len() > self.context() {
             return Err(Error::input(format!(

@@ -74,7 +74,8 @@ impl FromStr for Dtype {
 
     /// A name as in safetensors files, in any case.
     fn from_str(name: &str) -> Result<Self> {
-        let found = [Dtype::F32, Dtype::F16, Dtype::BF16].into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(name));
+        let found =
+            [Dtype::F32, Dtype::F16, Dtype::BF16].into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(name));
         found.ok_or_else(|| Error::input(format!("no dtype '{name}'; there are: f32, f16, bf16")))
     }
 }

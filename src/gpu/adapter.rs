@@ -104,10 +104,14 @@ pub(super) async fn enumerate() -> Vec<(wgpu::Adapter, AdapterSummary)> {
     }
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
-    adapters.into_iter().enumerate().map(|(index, adapter)| {
-        let summary = AdapterSummary::of(index, &adapter);
-        (adapter, summary)
-    }).collect()
+    adapters
+        .into_iter()
+        .enumerate()
+        .map(|(index, adapter)| {
+            let summary = AdapterSummary::of(index, &adapter);
+            (adapter, summary)
+        })
+        .collect()
 }
 
 pub(super) fn pick(adapters: &[AdapterSummary], wanted: Option<&str>) -> Result<(usize, String)> {
@@ -133,9 +137,12 @@ pub(super) fn pick(adapters: &[AdapterSummary], wanted: Option<&str>) -> Result<
     let fits = |a: &&AdapterSummary| {
         [&a.name, &a.backend, &a.driver, &a.driver_info].iter().any(|text| text.to_lowercase().contains(&lower))
     };
-    adapters.iter().filter(fits).min_by_key(|a| (a.rank(), a.index)).map(|a| (a.index, format!("asked for by '{wanted}'"))).ok_or_else(
-        || Error::new(ErrorKind::Adapter, format!("no adapter fits '{wanted}'; there are: {}", list())),
-    )
+    adapters
+        .iter()
+        .filter(fits)
+        .min_by_key(|a| (a.rank(), a.index))
+        .map(|a| (a.index, format!("asked for by '{wanted}'")))
+        .ok_or_else(|| Error::new(ErrorKind::Adapter, format!("no adapter fits '{wanted}'; there are: {}", list())))
 }
 
 pub(super) async fn request_device(
@@ -174,9 +181,10 @@ pub(super) fn translate(error: wgpu::Error) -> Error {
             ErrorKind::OutOfMemory,
             "the GPU ran out of memory; use a smaller model, a smaller --context, or close other programs that use the GPU",
         ),
-        wgpu::Error::Validation { description, .. } => {
-            Error::new(ErrorKind::Device, format!("the GPU driver refused a command (please report this): {description}"))
-        }
+        wgpu::Error::Validation { description, .. } => Error::new(
+            ErrorKind::Device,
+            format!("the GPU driver refused a command (please report this): {description}"),
+        ),
         wgpu::Error::Internal { description, .. } => {
             Error::new(ErrorKind::Device, format!("the GPU driver failed: {description}"))
         }

@@ -212,9 +212,7 @@ mod tests {
 
     #[test]
     fn pieces_are_linked_once_and_lines_keep_their_origin() {
-        let linked = link(
-            &Variant::of("embed").piece("weight", "weight_f16").constant("LANES", 64),
-        );
+        let linked = link(&Variant::of("embed").piece("weight", "weight_f16").constant("LANES", 64));
         assert_eq!(linked.wgsl.matches("struct Row {").count(), 1);
         assert!(linked.wgsl.contains("unpack2x16float"));
         let line = linked.wgsl.lines().position(|line| line.starts_with("struct Row {")).expect("linked") + 1;

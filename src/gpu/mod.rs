@@ -8,9 +8,9 @@ pub(crate) mod composer;
 mod kernel;
 mod readback;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::collections::BTreeMap;
 
 pub use adapter::AdapterSummary;
 pub(crate) use composer::Variant;

@@ -6,8 +6,11 @@ use crate::gpu::{Gpu, Variant};
 /// Workgroups of 64 threads: enough to fill any GPU, few enough that each thread reads many blocks.
 const GROUPS: u32 = 2048;
 
-/// Bytes that `bench_read` writes, and divides the buffers it reads into.
+/// Bytes that `bench_read` writes.
 pub(crate) const BENCH_READ_BYTES: u64 = GROUPS as u64 * 64 * 16;
+
+/// What the length of a buffer must be a multiple of: all workgroups take four blocks a thread at a time.
+const UNIT_BYTES: u64 = 4 * BENCH_READ_BYTES;
 
 /// The variant that reads.
 pub(crate) fn bench_read_variant() -> Variant {
@@ -19,20 +22,42 @@ pub(crate) fn bench_copy_variant() -> Variant {
     Variant::of("bench_copy").constant("GROUPS", GROUPS)
 }
 
-/// Reads all of `source`, a multiple of four times [`BENCH_READ_BYTES`] long, and leaves sums in `sums`.
+/// Reads all of `source`, a multiple of 8 MiB, and leaves sums in `sums`.
 pub(crate) fn bench_read(gpu: &Gpu, source: &wgpu::Buffer, sums: &wgpu::Buffer) -> Op {
-    assert!(source.size().is_multiple_of(4 * BENCH_READ_BYTES), "bench_read: {} bytes", source.size());
     moving(gpu, &bench_read_variant(), [source, sums])
 }
 
-/// Copies all of `source` to `copied`.
+/// Copies all of `source`, a multiple of 8 MiB, to `copied`.
 pub(crate) fn bench_copy(gpu: &Gpu, source: &wgpu::Buffer, copied: &wgpu::Buffer) -> Op {
     assert_eq!(source.size(), copied.size(), "bench_copy");
     moving(gpu, &bench_copy_variant(), [source, copied])
 }
 
 fn moving(gpu: &Gpu, variant: &Variant, buffers: [&wgpu::Buffer; 2]) -> Op {
+    assert!(buffers[0].size().is_multiple_of(UNIT_BYTES), "{}: {} bytes", variant.label(), buffers[0].size());
     let kernel = gpu.kernel(variant);
     let bind_group = gpu.bind(&kernel, &buffers);
     Op::single(kernel, bind_group, Grid::Rows { x: GROUPS })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::GpuOptions;
+    use crate::kernels::Extent;
+
+    #[test]
+    fn every_block_is_read_and_copied_once() {
+        let gpu = pollster::block_on(Gpu::open(&GpuOptions::default())).expect("an adapter");
+        let content: Vec<u32> = (0..UNIT_BYTES as u32 / 2).map(|i| (i % 1024) as f32).map(f32::to_bits).collect();
+        let (source, copied) = (gpu.storage_with("source", &content), gpu.storage("copied", 2 * UNIT_BYTES));
+        let sums = gpu.storage("sums", BENCH_READ_BYTES);
+        let ops = [bench_read(&gpu, &source, &sums), bench_copy(&gpu, &source, &copied)];
+        let extent = Extent { rows: 1, logit_rows: 1, keys: 0, many: false };
+        gpu.submit(None, |recorder| ops.iter().for_each(|op| op.record(recorder, extent)), None);
+        assert!(pollster::block_on(gpu.read::<u32>(&copied)).expect("copied") == content);
+        let sums = pollster::block_on(gpu.read::<f32>(&sums)).expect("sums");
+        let total: f64 = sums.into_iter().map(f64::from).sum();
+        assert_eq!(total, 511.5 * content.len() as f64);
+    }
 }

@@ -24,11 +24,7 @@ pub(crate) fn commit_variant() -> Variant {
 }
 
 /// Commits the rows, appends the sampled token and prepares the next step's row.
-pub(crate) fn commit(
-    gpu: &Gpu,
-    params: &CommitParams,
-    [state, rows, sampled, counts, ring]: [&wgpu::Buffer; 5],
-) -> Op {
+pub(crate) fn commit(gpu: &Gpu, params: &CommitParams, [state, rows, sampled, counts, ring]: [&wgpu::Buffer; 5]) -> Op {
     let kernel = gpu.kernel(&commit_variant());
     let params = gpu.uniform("commit", params);
     let bind_group = gpu.bind(&kernel, &[&params, state, rows, sampled, counts, ring]);

@@ -63,15 +63,27 @@ pub(crate) struct Extent {
 pub(crate) enum Grid {
     One,
     /// `[x, rows, 1]`
-    Rows { x: u32 },
+    Rows {
+        x: u32,
+    },
     /// `[x, logit rows, 1]`
-    LogitRows { x: u32 },
+    LogitRows {
+        x: u32,
+    },
     /// `[x, y, rows]`
-    Heads { x: u32, y: u32 },
+    Heads {
+        x: u32,
+        y: u32,
+    },
     /// `[ceil(keys / 64), heads, rows]`
-    Keys { heads: u32 },
+    Keys {
+        heads: u32,
+    },
     /// `[ceil(columns4 / the form's), ceil(rows / the form's), 1]`
-    Matmul { columns4: u32, logits: bool },
+    Matmul {
+        columns4: u32,
+        logits: bool,
+    },
 }
 
 /// One form of a kernel: how many rows and column blocks a workgroup covers.

@@ -41,7 +41,6 @@ pub(crate) fn sample_variant(set: KernelSet) -> Variant {
 /// `sampled[row]` for each row whose logits are wanted.
 pub(crate) fn sample(gpu: &Gpu, set: KernelSet, io: SampleIo<'_>) -> Op {
     let kernel = gpu.kernel(&sample_variant(set));
-    let bind_group =
-        gpu.bind(&kernel, &[io.params, io.state, io.rows, io.logits, io.weights, io.counts, io.sampled]);
+    let bind_group = gpu.bind(&kernel, &[io.params, io.state, io.rows, io.logits, io.weights, io.counts, io.sampled]);
     Op::single(kernel, bind_group, Grid::LogitRows { x: 1 })
 }

@@ -47,7 +47,10 @@ impl KernelSet {
         }
         Err(Error::new(
             ErrorKind::Unsupported,
-            format!("kernel set '{self}' needs subgroups of one size; {summary} has {:?}; use 'workgroup'", summary.subgroup),
+            format!(
+                "kernel set '{self}' needs subgroups of one size; {summary} has {:?}; use 'workgroup'",
+                summary.subgroup
+            ),
         ))
     }
 
@@ -109,9 +112,10 @@ impl FromStr for KernelSet {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|set| set.to_string() == name).ok_or_else(|| {
-            Error::input(format!("no kernel set '{name}'; there are: software, workgroup, subgroup"))
-        })
+        Self::ALL
+            .into_iter()
+            .find(|set| set.to_string() == name)
+            .ok_or_else(|| Error::input(format!("no kernel set '{name}'; there are: software, workgroup, subgroup")))
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::Buffers;
 use super::forward::{Plan, pipelines};
 use super::sizes::{self, Sizes};
 use super::upload::Matrix;
 use super::weights::{self, Weights};
-use super::Buffers;
 use crate::decode::Session;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::config::ModelConfig;

@@ -104,7 +104,8 @@ impl Planner<'_> {
         let table = &self.model.weights.embedding;
         let hidden = self.model.sizes.hidden;
         let shard = |shard: &Shard| {
-            let params = EmbedParams { width: hidden, stride: hidden, first: shard.first4 * 4, count: shard.columns4 * 4 };
+            let params =
+                EmbedParams { width: hidden, stride: hidden, first: shard.first4 * 4, count: shard.columns4 * 4 };
             embed(&self.model.gpu, table.dtype, params, &self.buffers.rows, &shard.buffer, &self.buffers.x)
         };
         table.shards.iter().map(shard).collect()
@@ -140,14 +141,7 @@ impl Planner<'_> {
     fn attention(&self, index: usize, ops: &mut Vec<Op>) {
         let (gpu, b, shape) = (&self.model.gpu, self.buffers, self.model.sizes.attention);
         let (keys, values) = &b.cache[index];
-        let rope = RopeIo {
-            state: &b.state,
-            rows: &b.rows,
-            qkv: &b.qkv,
-            rotation: &self.model.rotation,
-            keys,
-            values,
-        };
+        let rope = RopeIo { state: &b.state, rows: &b.rows, qkv: &b.qkv, rotation: &self.model.rotation, keys, values };
         ops.push(rope_cache(gpu, shape, self.model.config.rope.rotary_dim as u32, rope));
         let scale = 1.0 / (self.model.config.head_dim as f32).sqrt();
         ops.push(attention_scores(gpu, shape, scale, [&b.state, &b.rows, &b.qkv, keys, &b.scores]));
@@ -184,7 +178,10 @@ impl Planner<'_> {
         end_tokens[..eos.len()].copy_from_slice(eos);
         let params =
             CommitParams { num_end_tokens: eos.len() as u32, vocab: self.model.sizes.vocab, pad: [0; 2], end_tokens };
-        vec![sample(gpu, self.model.kernels, io), commit(gpu, &params, [&b.state, &b.rows, &b.sampled, &b.counts, &b.ring])]
+        vec![
+            sample(gpu, self.model.kernels, io),
+            commit(gpu, &params, [&b.state, &b.rows, &b.sampled, &b.counts, &b.ring]),
+        ]
     }
 
     fn score(&self) -> Vec<Op> {

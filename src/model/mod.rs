@@ -9,7 +9,7 @@ mod upload;
 mod weights;
 
 pub(crate) use buffers::{Buffers, MAX_STEPS};
-pub use engine::{Engine, EngineOptions, Progress};
 pub(crate) use engine::Model;
+pub use engine::{Engine, EngineOptions, Progress};
 pub(crate) use forward::Plan;
 pub use inspect::{Inspection, inspect};

@@ -16,7 +16,9 @@ pub(super) fn context(config: &ModelConfig, wanted: Option<usize>) -> Result<usi
     let maximum = config.max_position_embeddings;
     let context = wanted.unwrap_or(maximum.min(DEFAULT_CONTEXT));
     if context == 0 || context > maximum {
-        return Err(Error::input(format!("context {context}: expected 1 to {maximum}, the model's max_position_embeddings")));
+        return Err(Error::input(format!(
+            "context {context}: expected 1 to {maximum}, the model's max_position_embeddings"
+        )));
     }
     match config.sliding_window {
         Some(window) if window < context => Err(Error::unsupported(format!(

@@ -117,7 +117,13 @@ impl<'a> Uploader<'a> {
     ///
     /// # Errors
     /// [`ErrorKind::OutOfMemory`] if even one block of columns exceeds a binding, or the GPU runs out of memory.
-    pub fn matrix(&mut self, name: &str, tensors: Vec<Tensor<'_>>, arrangement: &Arrangement, block: usize) -> Result<Matrix> {
+    pub fn matrix(
+        &mut self,
+        name: &str,
+        tensors: Vec<Tensor<'_>>,
+        arrangement: &Arrangement,
+        block: usize,
+    ) -> Result<Matrix> {
         let mixed = tensors.windows(2).any(|pair| pair[0].dtype != pair[1].dtype);
         let tensors: Vec<_> = if mixed { tensors.into_iter().map(Tensor::widened).collect() } else { tensors };
         let dtype = tensors[0].dtype;
@@ -127,7 +133,10 @@ impl<'a> Uploader<'a> {
         if fit == 0 {
             return Err(Error::new(
                 ErrorKind::OutOfMemory,
-                format!("{name}: {block} columns take {} bytes, the adapter binds at most {limit}", block * column_bytes),
+                format!(
+                    "{name}: {block} columns take {} bytes, the adapter binds at most {limit}",
+                    block * column_bytes
+                ),
             ));
         }
         let mut shards = Vec::new();

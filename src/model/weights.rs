@@ -166,10 +166,7 @@ impl<'f, F: Files> Loader<'_, 'f, F> {
     fn gated_arrangement(&self) -> Arrangement {
         let inner = self.config.intermediate_size;
         let row = |tensor, row| (row < inner).then_some((tensor, row));
-        let columns = (0..inner)
-            .step_by(4)
-            .flat_map(|first| (0..8).map(move |i| row(i / 4, first + i % 4)))
-            .collect();
+        let columns = (0..inner).step_by(4).flat_map(|first| (0..8).map(move |i| row(i / 4, first + i % 4))).collect();
         Arrangement { columns, inputs: padded((0..self.config.hidden_size).map(Some)) }
     }
 
@@ -188,7 +185,13 @@ impl<'f, F: Files> Loader<'_, 'f, F> {
         self.uploader.matrix(names[0], tensors, arrangement, block)
     }
 
-    async fn linear(&mut self, names: &[String], arrangement: &Arrangement, block: usize, bias: bool) -> Result<Linear> {
+    async fn linear(
+        &mut self,
+        names: &[String],
+        arrangement: &Arrangement,
+        block: usize,
+        bias: bool,
+    ) -> Result<Linear> {
         let weights: Vec<String> = names.iter().map(|name| format!("{name}.weight")).collect();
         let weights: Vec<&str> = weights.iter().map(String::as_str).collect();
         let matrix = self.matrix(&weights, arrangement, block).await?;
@@ -196,7 +199,12 @@ impl<'f, F: Files> Loader<'_, 'f, F> {
         Ok(Linear { matrix, bias })
     }
 
-    async fn bias(&mut self, names: &[String], arrangement: &Arrangement, matrix: &Matrix) -> Result<Vec<wgpu::Buffer>> {
+    async fn bias(
+        &mut self,
+        names: &[String],
+        arrangement: &Arrangement,
+        matrix: &Matrix,
+    ) -> Result<Vec<wgpu::Buffer>> {
         let mut tensors = Vec::with_capacity(names.len());
         for name in names {
             tensors.push(self.tensor(&format!("{name}.bias")).await?.to_f32());

@@ -67,10 +67,10 @@ impl<'a> Attending<'a> {
         let (context, rows) = (shape.context as usize, MAX_CHUNK_ROWS as u64);
         let cache = shape.cache_bytes() as usize / 4;
         let (keys, values) = (noise(11, cache), noise(12, cache));
-        let angle = |i: usize| (i / (rotary_dim as usize / 2)) as f64 * 0.7f64.powi((i % (rotary_dim as usize / 2)) as i32);
-        let rotation: Vec<[f32; 2]> = (0..context * rotary_dim as usize / 2)
-            .map(|i| [angle(i).cos() as f32, angle(i).sin() as f32])
-            .collect();
+        let angle =
+            |i: usize| (i / (rotary_dim as usize / 2)) as f64 * 0.7f64.powi((i % (rotary_dim as usize / 2)) as i32);
+        let rotation: Vec<[f32; 2]> =
+            (0..context * rotary_dim as usize / 2).map(|i| [angle(i).cos() as f32, angle(i).sin() as f32]).collect();
         let buffers = Buffers {
             state: gpu.storage_with("state", &[State::default()]),
             rows: gpu.storage("rows", rows * 16),
@@ -85,7 +85,8 @@ impl<'a> Attending<'a> {
         let sums = gpu.storage("sums", rows * 4 * u64::from(shape.heads));
         let Buffers { state, rows, qkv, keys: k, values: v, out } = &buffers;
         let table = gpu.storage_with("rotation", &rotation);
-        let rope = rope_cache(gpu, shape, rotary_dim, RopeIo { state, rows, qkv, rotation: &table, keys: k, values: v });
+        let rope =
+            rope_cache(gpu, shape, rotary_dim, RopeIo { state, rows, qkv, rotation: &table, keys: k, values: v });
         let attend = [
             attention_scores(gpu, shape, scale, [state, rows, qkv, k, &scores]),
             attention_softmax(gpu, set, shape, [state, rows, &scores, &sums]),

@@ -12,7 +12,11 @@ use crate::{Error, ErrorKind, Result};
 const TOLERANCES: &[(&str, f64, &str)] = &[
     ("embed", 0.0, "a copy; halves convert exactly"),
     ("norm", 3e-6, "inverseSqrt may be off by 2 units in the last place, the sum of squares by some more"),
-    ("matmul", 4e-6, "rounding of a sum grows like the square root of its length: 32 * 2^-24 for 1,000 inputs, doubled"),
+    (
+        "matmul",
+        4e-6,
+        "rounding of a sum grows like the square root of its length: 32 * 2^-24 for 1,000 inputs, doubled",
+    ),
     ("matmul activated", 3e-5, "WGSL allows tanh an error of 1e-5, and exp one that grows with its argument"),
     ("rope_cache", 5e-7, "two products and a sum: some units in the last place"),
     ("attention", 2e-5, "WGSL allows exp an error of 3 + 2 |x| units in the last place; scores lie within |x| < 50"),
@@ -41,7 +45,12 @@ pub(crate) fn compare(kernel: &str, form: impl std::fmt::Display, got: &[f32], w
 }
 
 /// The same for integers: the error is the share of wrong ones.
-pub(crate) fn compare_exactly<T: PartialEq>(kernel: &str, form: impl std::fmt::Display, got: &[T], want: &[T]) -> KernelCheck {
+pub(crate) fn compare_exactly<T: PartialEq>(
+    kernel: &str,
+    form: impl std::fmt::Display,
+    got: &[T],
+    want: &[T],
+) -> KernelCheck {
     assert_eq!(got.len(), want.len(), "{kernel} {form}: number of values");
     let wrong = got.iter().zip(want).filter(|(got, want)| got != want).count();
     let error = wrong as f64 / want.len().max(1) as f64;
@@ -68,7 +77,9 @@ pub(crate) fn weights(gpu: &Gpu, values: &[f32], dtype: Dtype) -> wgpu::Buffer {
     match dtype {
         Dtype::F32 => gpu.storage_with("weights", values),
         Dtype::F16 => gpu.storage_with("weights", &values.iter().map(|&v| half::f16::from_f32(v)).collect::<Vec<_>>()),
-        Dtype::BF16 => gpu.storage_with("weights", &values.iter().map(|&v| half::bf16::from_f32(v)).collect::<Vec<_>>()),
+        Dtype::BF16 => {
+            gpu.storage_with("weights", &values.iter().map(|&v| half::bf16::from_f32(v)).collect::<Vec<_>>())
+        }
     }
 }
 

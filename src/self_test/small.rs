@@ -6,8 +6,8 @@ use crate::Result;
 use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    CommitParams, EmbedParams, Extent, KernelSet, LogProbsParams, MAX_END_TOKENS, NormIo, Op, Row, State, commit, embed,
-    log_probs, norm,
+    CommitParams, EmbedParams, Extent, KernelSet, LogProbsParams, MAX_END_TOKENS, NormIo, Op, Row, State, commit,
+    embed, log_probs, norm,
 };
 use crate::reference;
 use crate::reference::commit::Text;
@@ -29,7 +29,13 @@ fn strided(rows: impl Iterator<Item = Vec<f64>>, stride: usize) -> Vec<f64> {
 }
 
 /// Embeds `tokens` with a table of `vocab` tokens that is split in two.
-pub(crate) async fn check_embed(gpu: &Gpu, dtype: Dtype, width: usize, vocab: usize, tokens: &[u32]) -> Result<KernelCheck> {
+pub(crate) async fn check_embed(
+    gpu: &Gpu,
+    dtype: Dtype,
+    width: usize,
+    vocab: usize,
+    tokens: &[u32],
+) -> Result<KernelCheck> {
     let stride = width + 3;
     let table = rounded(&noise(21, vocab * width), dtype);
     let rows: Vec<Row> = tokens.iter().map(|&token| Row { token, ..Row::default() }).collect();
@@ -91,8 +97,7 @@ pub(crate) async fn check_log_probs(gpu: &Gpu, set: KernelSet, vocab: usize, row
     let stride = vocab + 3;
     let logits: Vec<f32> = noise(25, rows * stride).iter().map(|x| 12.0 * x).collect();
     let target = |row: usize| (row * 31 + vocab - 1) % vocab;
-    let batch: Vec<Row> =
-        (0..rows).map(|row| Row { target_token: target(row) as u32, ..Row::default() }).collect();
+    let batch: Vec<Row> = (0..rows).map(|row| Row { target_token: target(row) as u32, ..Row::default() }).collect();
     let out = gpu.storage("log_probs", 4 * rows as u64);
     let params = LogProbsParams { vocab: vocab as u32, stride: stride as u32 };
     let buffers = [&gpu.storage_with("rows", &batch), &gpu.storage_with("logits", &logits), &out];

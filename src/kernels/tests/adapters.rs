@@ -2,10 +2,10 @@
 
 use std::sync::OnceLock;
 
+use crate::Result;
 use crate::gpu::{Gpu, GpuOptions};
 use crate::kernels::KernelSet;
 use crate::self_test::KernelCheck;
-use crate::Result;
 
 /// Every adapter that gives a device.
 ///

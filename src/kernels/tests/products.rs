@@ -52,7 +52,9 @@ fn products_of_any_shape_are_right() {
     on_every_set(|gpu, set| {
         for &(inputs, columns) in &shapes {
             let product = product(gpu, MatmulForm::plain(set, Widths::Each, Dtype::F32), inputs, columns);
-            [(1, false), (2, false), (37, true)].into_iter().for_each(|(rows, many)| pass(gpu, product.check(rows, many)));
+            [(1, false), (2, false), (37, true)]
+                .into_iter()
+                .for_each(|(rows, many)| pass(gpu, product.check(rows, many)));
         }
     });
 }
@@ -75,7 +77,9 @@ fn what_follows_a_product_is_right() {
     on_every_set(|gpu, set| {
         for (i, form) in pairwise_forms(set).enumerate() {
             let product = product(gpu, form, 30 + i, 61 + 5 * i);
-            [(1, false), (2, false), (33, true)].into_iter().for_each(|(rows, many)| pass(gpu, product.check(rows, many)));
+            [(1, false), (2, false), (33, true)]
+                .into_iter()
+                .for_each(|(rows, many)| pass(gpu, product.check(rows, many)));
         }
     });
 }
@@ -93,7 +97,8 @@ fn activated(gpu: &Gpu, activation: Activation, values: &[f32]) -> Vec<f32> {
 #[test]
 fn activations_are_right_from_end_to_end() {
     use crate::reference::matmul::{gelu, gelu_tanh, silu};
-    let values: Vec<f32> = (-400..=400).map(|i| i as f32 * 0.03).chain([-3e38, -1e4, -100.0, 100.0, 1e4, 3e38]).collect();
+    let values: Vec<f32> =
+        (-400..=400).map(|i| i as f32 * 0.03).chain([-3e38, -1e4, -100.0, 100.0, 1e4, 3e38]).collect();
     on_every_adapter(|gpu| {
         for (activation, reference) in
             [(Activation::Silu, silu as fn(f64) -> f64), (Activation::Gelu, gelu), (Activation::GeluTanh, gelu_tanh)]

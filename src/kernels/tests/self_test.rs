@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::adapters::{checked_gpus, on_every_set};
+use super::variants::all_variants;
 use crate::format::safetensors::Dtype;
 use crate::kernels::{KernelSet, Widths};
 use crate::self_test::{InjectedFault, self_test, width_invariance};
@@ -14,7 +15,11 @@ fn the_self_test_passes() {
             let begin = Instant::now();
             let checks = pollster::block_on(self_test(gpu, set, full)).expect("the device works");
             let worst = checks.iter().map(|c| c.error / c.tolerance.max(1e-12)).fold(0.0, f64::max);
-            println!("full {full}: {} checks in {:?}, worst {worst:.2} of its tolerance", checks.len(), begin.elapsed());
+            println!(
+                "full {full}: {} checks in {:?}, worst {worst:.2} of its tolerance",
+                checks.len(),
+                begin.elapsed()
+            );
             let failed: Vec<_> = checks.iter().filter(|check| !check.passed).collect();
             assert!(failed.is_empty(), "{} {set}: {failed:#?}", gpu.summary());
         }
@@ -29,6 +34,10 @@ fn the_self_test_passes_with_bounds_checks() {
             let failed: Vec<_> = checks.iter().filter(|check| !check.passed).collect();
             assert!(failed.is_empty(), "{} {set}: {failed:#?}", gpu.summary());
         }
+        // What is compiled on a device is what the test of all variants validates.
+        let all = all_variants();
+        let unknown: Vec<_> = gpu.compiled_variants().into_iter().filter(|variant| !all.contains(variant)).collect();
+        assert!(unknown.is_empty(), "all_variants() lacks {unknown:?}");
     }
 }
 

@@ -83,7 +83,13 @@ fn every_variant_is_valid_and_translates_to_every_back_end() {
         let parts: Vec<_> = (0..threads).map(|part| scope.spawn(move || -> Vec<String> { work(part) })).collect();
         parts.into_iter().flat_map(|part| part.join().expect("no panic")).collect()
     });
-    assert!(errors.is_empty(), "{} of {} variants:\n{}", errors.len(), variants.len(), errors[..errors.len().min(5)].join("\n"));
+    assert!(
+        errors.is_empty(),
+        "{} of {} variants:\n{}",
+        errors.len(),
+        variants.len(),
+        errors[..errors.len().min(5)].join("\n")
+    );
     println!("{} variants", variants.len());
 }
 

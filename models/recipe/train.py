@@ -118,15 +118,25 @@ def main():
         for optimizer, saved in zip(optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)
         step, tokens, elapsed = state["step"], state["tokens"], state["elapsed"]
-    mixture = data.Mixture(args.run, seed=SEED + step)  # a resumed run draws anew
+    mixture = data.Mixture(args.run, seed=SEED + step)  # a resumed run shuffles anew
+    if checkpoint.exists():
+        for name, drawn in state["drawn"].items():
+            mixture.streams[name].drawn = drawn
 
     log = open(args.run / "log.jsonl", "a", buffering=1)
     started = time.monotonic() - elapsed
     total, recent, saved_at = 60 * args.minutes, [], elapsed
 
     def save():
-        state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
-        save_atomically(state | {"config": asdict(model.config), "step": step, "tokens": tokens, "elapsed": elapsed}, checkpoint)
+        save_atomically({
+            "model": model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+            "config": asdict(model.config),
+            "drawn": {name: stream.drawn for name, stream in mixture.streams.items()},
+            "step": step,
+            "tokens": tokens,
+            "elapsed": elapsed,
+        }, checkpoint)  # fmt: skip
 
     while (elapsed := time.monotonic() - started) < total:
         progress = elapsed / total

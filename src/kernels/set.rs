@@ -54,6 +54,22 @@ impl KernelSet {
         ))
     }
 
+    /// Checks that a context is not too long for this set.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for a long one with `Software`: one of its threads scans all keys twice, and lavapipe
+    /// silently ends the loops of a shader after 65,535 rounds in all.
+    pub fn check_context(self, context: usize) -> Result<()> {
+        const SOFTWARE: usize = 32_000;
+        if self != Self::Software || context <= SOFTWARE {
+            return Ok(());
+        }
+        Err(Error::unsupported(format!(
+            "a context of {context}: kernel set '{self}' holds at most {SOFTWARE}; use --context {SOFTWARE} or --kernels \
+             workgroup"
+        )))
+    }
+
     /// Lanes that share a reduction over a row.
     pub(crate) fn reduce_lanes(self) -> u32 {
         match self {

@@ -114,6 +114,7 @@ impl Engine {
         check_end_tokens(&config)?;
         let kernels = options.kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
         kernels.check(gpu.summary())?;
+        kernels.check_context(context)?;
         let tokenizer = if checkpoint.has_tokenizer() { Some(load_tokenizer(&checkpoint).await?) } else { None };
         let mut notes = Vec::new();
         note_tensors(&checkpoint, &mut notes);

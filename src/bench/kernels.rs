@@ -8,9 +8,9 @@ use crate::decode::Sampling;
 use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    AttentionShape, BENCH_READ_BYTES, Extent, KernelSet, LogProbsParams, MatmulForm, MatmulIo, NormIo, Op, Row,
-    SampleIo, State, Widths, attention_scores, attention_softmax, attention_values, bench_copy, bench_read, log_probs,
-    matmul, norm, sample,
+    AttentionShape, BENCH_READ_BYTES, Extent, KernelSet, LogProbsParams, MAX_BATCH_ROWS, MatmulForm, MatmulIo, NormIo,
+    Op, Row, SampleIo, State, Widths, attention_scores, attention_softmax, attention_values, bench_copy, bench_read,
+    log_probs, matmul, norm, sample,
 };
 use crate::self_test::bench::{noise, weights};
 
@@ -227,7 +227,7 @@ async fn time(watch: &Stopwatch<'_>, ops: &[Op], extent: Extent) -> Result<Sprea
 }
 
 fn extent(rows: u32, keys: u32) -> Extent {
-    Extent { rows, logit_rows: rows, keys, many: rows > 32 }
+    Extent { rows, logit_rows: rows, keys, many: rows > MAX_BATCH_ROWS as u32 }
 }
 
 /// A buffer of small numbers.

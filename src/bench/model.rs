@@ -18,7 +18,7 @@ pub struct StepWidth {
     /// Seconds of the step.
     pub seconds: Spread,
     /// T(M)/T(1): its time over that of a step of one row.
-    pub ratio: f64,
+    pub ratio: Spread,
 }
 
 /// Reading a prompt.
@@ -86,13 +86,16 @@ impl<'a> ModelBench<'a> {
 
     /// T(M), after a text of 256 tokens or what the context allows.
     pub async fn step_widths(&mut self) -> Result<Vec<StepWidth>> {
-        let mut found: Vec<StepWidth> = Vec::new();
         let widths: &[usize] = if self.quick { &[1, 2, 8] } else { &[1, 2, 3, 4, 6, 8, 16, 32] };
+        let mut found = Vec::new();
         for &rows in widths {
-            let extent = self.session.stage_chain(self.committed(), rows);
-            let seconds = self.watch.time(|recorder| record(self.session.step_ops(), recorder, extent)).await?;
-            let one = found.first().map_or(seconds.median, |first| first.seconds.median);
-            found.push(StepWidth { rows, seconds, ratio: seconds.median / one });
+            let committed = self.committed();
+            let extent = self.session.stage_chain(committed, rows);
+            let one = Extent { rows: 1, logit_rows: 1, ..extent };
+            let session = &self.session;
+            let step = |extent| move |recorder: &mut Recorder<'_>| record(session.step_ops(), recorder, extent);
+            let (seconds, ratio) = self.watch.compare(step(extent), step(one)).await?;
+            found.push(StepWidth { rows, seconds, ratio });
         }
         Ok(found)
     }

@@ -73,10 +73,33 @@ impl<'a> Stopwatch<'a> {
 
     /// Seconds that the GPU takes for what `record` records, warmed up.
     pub async fn time(&self, record: impl Fn(&mut Recorder<'_>)) -> Result<Spread> {
-        self.sample(&record, 1).await?;
-        let (once, _) = self.sample(&record, 1).await?;
-        let repeats = (self.effort.sample_s / once).clamp(1.0, MAX_REPEATS) as usize;
+        let repeats = self.repeats(&record).await?;
         self.repeat(async || Ok(self.sample(&record, repeats).await?.0 / repeats as f64)).await
+    }
+
+    /// Seconds of `record`, and how many times those of `base` they are. The two take turns, so that a load that comes
+    /// and goes does not spoil the ratio.
+    pub async fn compare(
+        &self,
+        record: impl Fn(&mut Recorder<'_>),
+        base: impl Fn(&mut Recorder<'_>),
+    ) -> Result<(Spread, Spread)> {
+        let (repeats, base_repeats) = (self.repeats(&record).await?, self.repeats(&base).await?);
+        let mut ratios = Vec::new();
+        let measure = async || {
+            let seconds = self.sample(&record, repeats).await?.0 / repeats as f64;
+            ratios.push(seconds / (self.sample(&base, base_repeats).await?.0 / base_repeats as f64));
+            Ok(seconds)
+        };
+        let seconds = self.repeat(measure).await?;
+        Ok((seconds, Spread::of(ratios)))
+    }
+
+    /// How often to record in one submit; warms up.
+    async fn repeats(&self, record: &impl Fn(&mut Recorder<'_>)) -> Result<usize> {
+        self.sample(record, 1).await?;
+        let (once, _) = self.sample(record, 1).await?;
+        Ok((self.effort.sample_s / once).clamp(1.0, MAX_REPEATS) as usize)
     }
 
     /// Seconds that the host takes to record and submit what `record` records.

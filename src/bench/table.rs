@@ -32,9 +32,9 @@ impl Report {
     }
 
     fn steps(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n{:54} {:>32} {:>9}", "step of M rows", "ms", "T(M)/T(1)")?;
+        writeln!(f, "\n{:<20} {:>32} {:>33}", "step of M rows", "ms", "T(M)/T(1)")?;
         for step in &self.step_widths {
-            writeln!(f, "{:<54} {:>32} {:>9}", step.rows, spread(step.seconds, 1e3), number(step.ratio))?;
+            writeln!(f, "{:<20} {:>32} {:>33}", step.rows, spread(step.seconds, 1e3), spread(step.ratio, 1.0))?;
         }
         writeln!(f, "\n{:48} {:>5} {:>32} {:>7}", "part of a step of 1 row", "times", "ms in all", "share")?;
         for part in &self.step_parts {

@@ -34,6 +34,13 @@ impl AttentionShape {
     }
 }
 
+impl std::fmt::Display for AttentionShape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { heads, kv_heads, head_dim, context } = self;
+        write!(f, "{heads} heads, {kv_heads} of keys, of {head_dim}, context {context}")
+    }
+}
+
 /// The uniform of `attention_scores.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]

@@ -13,6 +13,16 @@ pub(crate) struct Settings {
     pub min_p: f32,
 }
 
+impl std::fmt::Display for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { repetition_penalty, temperature, top_k, top_p, min_p } = self;
+        write!(
+            f,
+            "penalty {repetition_penalty}, temperature {temperature}, top-k {top_k}, top-p {top_p}, min-p {min_p}"
+        )
+    }
+}
+
 /// The logits after repetition penalty and temperature. `counts` says how often each token stands in the text.
 pub(crate) fn scores(logits: &[f32], counts: &[u32], settings: Settings) -> Vec<f64> {
     let penalty = f64::from(settings.repetition_penalty);

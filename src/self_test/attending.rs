@@ -167,7 +167,7 @@ impl<'a> Attending<'a> {
     /// Compares a step with the reference.
     pub async fn check(&mut self, committed: u32, tokens: &[Token]) -> Result<KernelCheck> {
         let got = self.step(committed, tokens).await?.concat();
-        let label = format!("{} {:?}, {} rows at {committed}", self.set, self.shape, tokens.len());
+        let label = format!("{} {}, {} rows at {committed}", self.set, self.shape, tokens.len());
         Ok(compare("attention", label, &got, &self.expected(committed, tokens)))
     }
 
@@ -190,7 +190,7 @@ impl<'a> Attending<'a> {
             self.shape.head_dim as usize,
         ));
         want.extend(&self.values);
-        let label = format!("{:?} rotating {}, {} rows at {committed}", self.shape, self.rotary_dim, tokens.len());
+        let label = format!("{} rotating {}, {} rows at {committed}", self.shape, self.rotary_dim, tokens.len());
         Ok(compare("rope_cache", label, &got, &wide(&want)))
     }
 }

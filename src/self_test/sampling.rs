@@ -82,7 +82,7 @@ impl Draw {
                 (id, _) => id as u32,
             })
             .collect();
-        Ok(compare_exactly("sample", format!("{set} {:?} of {}", self.settings, self.logits.len()), &got, &want))
+        Ok(compare_exactly("sample", format!("{set} {}, vocabulary {}", self.settings, self.logits.len()), &got, &want))
     }
 }
 

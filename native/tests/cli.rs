@@ -143,7 +143,7 @@ fn endless() -> (tempfile::TempDir, Vec<String>) {
     let config = Path::new(&folder).join("config.json");
     support::edit_json(&config, |config| config["max_position_embeddings"] = json!(100_000));
     fs::write(Path::new(&folder).join("generation_config.json"), r#"{"eos_token_id": []}"#).unwrap();
-    let flags = ["generate", "--model", &folder, "--ids", "1,5,6", "--context", "50000", "--max-tokens", "49000"];
+    let flags = ["generate", "--model", &folder, "--ids", "1,5,6", "--context", "32000", "--max-tokens", "31000"];
     (temp, flags.map(str::to_owned).to_vec())
 }
 

@@ -84,7 +84,7 @@ pub(crate) fn softmax_variant(set: KernelSet, subgroup: u32) -> Variant {
 
 /// The variant of `attention_values` of a set.
 pub(crate) fn values_variant(set: KernelSet) -> Variant {
-    set.with_split(Variant::of("attention_values"))
+    KernelSet::with_split(Variant::of("attention_values"), set.values_shape())
 }
 
 /// `scores[rows, heads, context]` of the queries in `qkv`, scaled by `scale`.
@@ -138,6 +138,6 @@ pub(crate) fn attention_values(
     let params = gpu.uniform("attention_values", &params);
     let kernel = gpu.kernel(&values_variant(set));
     let bind_group = gpu.bind(&kernel, &[&params, state, rows, scores, inverse_sums, values, out]);
-    let (lanes, _) = set.product_shape();
+    let (lanes, _) = set.values_shape();
     Op::single(kernel, bind_group, Grid::Heads { x: (shape.head_dim / 4).div_ceil(lanes), y: shape.heads })
 }

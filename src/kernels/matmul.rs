@@ -58,7 +58,7 @@ impl MatmulForm {
 
     /// The variant for `rows` rows at a time.
     pub fn narrow(self, rows: u32) -> Variant {
-        self.set.with_split(self.bound("matmul")).constant("ROWS", rows)
+        KernelSet::with_split(self.bound("matmul"), self.set.product_shape()).constant("ROWS", rows)
     }
 
     /// The variant for prefill, where this set has one of its own.

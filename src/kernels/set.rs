@@ -86,6 +86,15 @@ impl KernelSet {
         }
     }
 
+    /// The same for attention's values. A head has few column blocks: 8 lanes are what software adapters compute at once,
+    /// and more would stay idle at full price.
+    pub(crate) fn values_shape(self) -> (u32, u32) {
+        match self {
+            Self::Software => (8, 1),
+            Self::Workgroup | Self::Subgroup => self.product_shape(),
+        }
+    }
+
     /// Binds the reduction this set uses.
     pub(crate) fn with_reduce(self, variant: Variant, subgroup: u32) -> Variant {
         let lanes = self.reduce_lanes();
@@ -106,9 +115,8 @@ impl KernelSet {
         variant.piece("reduce", "reduce_workgroup").constant("LANES", lanes)
     }
 
-    /// Binds the sum over input splits this set uses.
-    pub(crate) fn with_split(self, variant: Variant) -> Variant {
-        let (lanes, splits) = self.product_shape();
+    /// Binds the sum over splits that a shape of this set needs.
+    pub(crate) fn with_split(variant: Variant, (lanes, splits): (u32, u32)) -> Variant {
         let piece = if splits == 1 { "split_none" } else { "split_workgroup" };
         variant.piece("split", piece).constant("LANES", lanes).constant("SPLITS", splits)
     }

@@ -3,6 +3,8 @@
 mod common;
 
 use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{DiskFiles, each_adapter, golden, shared};
 use foretoken::format::files::MemoryFiles;
@@ -21,7 +23,7 @@ async fn default_engine(gpu: &Gpu) -> Engine {
 }
 
 fn options(max_tokens: usize, sampling: Sampling) -> GenerateOptions {
-    GenerateOptions { max_tokens, sampling, stop: Vec::new() }
+    GenerateOptions { max_tokens, sampling, ..GenerateOptions::default() }
 }
 
 fn warm(seed: u64) -> Sampling {
@@ -132,6 +134,26 @@ fn the_end_of_the_context_ends_the_text() {
             session.generate(&[1; 25], &options(5, Sampling::default()), &mut |_| {}).await.err().expect("too long");
         assert_eq!(error.kind(), ErrorKind::Input);
         assert!(error.to_string().contains("25 tokens, the context holds 24"), "{error}");
+    });
+}
+
+#[test]
+fn a_prompt_can_be_interrupted() {
+    each_adapter(|gpu| async move {
+        let engine = load(&gpu, "llama-mha").await;
+        let mut session = engine.session().expect("a session");
+        let (expected, _, _) = run(&mut session, &PROMPT, &options(8, Sampling::default())).await;
+        let flag = Arc::new(AtomicBool::new(false));
+        let interrupted = GenerateOptions { interrupt: Some(Arc::clone(&flag)), ..options(8, Sampling::default()) };
+        let long: Vec<u32> = (0..100).map(|i| i % 90).collect();
+        // The first chunk has begun when its progress is heard.
+        let mut generation = session
+            .generate(&long, &interrupted, &mut |_| flag.store(true, Ordering::Relaxed))
+            .await
+            .expect("a prompt");
+        assert_eq!(generation.next().await.expect("no step"), None);
+        assert_eq!((generation.stop(), generation.ids().len()), (Some(Stop::Interrupt), 0));
+        assert_eq!(run(&mut session, &PROMPT, &options(8, Sampling::default())).await.0, expected);
     });
 }
 

@@ -83,7 +83,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         )
         .into());
     }
-    let options = GenerateOptions { max_tokens: args.max_tokens, sampling, stop: args.stop.clone() };
+    let options = GenerateOptions { max_tokens: args.max_tokens, sampling, stop: args.stop.clone(), interrupt: None };
     let loaded = args.engine.load(&mut Meter::default()).await?;
     match prompt {
         None => interactive::run(&loaded, &options).await,
@@ -130,15 +130,12 @@ pub async fn generate(
     options: &GenerateOptions,
     output: Output,
 ) -> Outcome<Finished> {
+    let watch = Watch::start();
+    let options = &GenerateOptions { interrupt: Some(watch.flag()), ..options.clone() };
     let mut meter = Meter::default();
     let mut generation = session.generate(prompt_ids, options, &mut |progress| meter.update(progress)).await?;
     meter.clear();
-    // Not before: until the prompt is read there is nothing to keep, and Ctrl-C ends the program.
-    let watch = Watch::start();
     loop {
-        if watch.interrupted() {
-            generation.interrupt();
-        }
         let token = match generation.next().await {
             Ok(token) => token,
             Err(error) => {

@@ -2,6 +2,7 @@
 
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, LazyLock};
 
 use foretoken::{Error, ErrorKind, Result};
 
@@ -9,7 +10,7 @@ use foretoken::{Error, ErrorKind, Result};
 pub const EXIT_CODE: u8 = 130;
 
 static WATCHING: AtomicBool = AtomicBool::new(false);
-static ASKED: AtomicBool = AtomicBool::new(false);
+static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// Takes over Ctrl-C; to be called once.
 pub fn install() -> Result<()> {
@@ -32,9 +33,9 @@ impl Watch {
         Self(())
     }
 
-    /// Whether Ctrl-C was pressed since.
-    pub fn interrupted(&self) -> bool {
-        ASKED.load(SeqCst)
+    /// True once Ctrl-C was pressed.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&ASKED)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use web_time::Instant;
 
@@ -25,6 +26,8 @@ pub struct GenerateOptions {
     pub sampling: Sampling,
     /// The text ends before the first of these.
     pub stop: Vec<String>,
+    /// Once true, the text ends: after the prompt's next chunk while it is read, or after the tokens taken so far.
+    pub interrupt: Option<Arc<AtomicBool>>,
 }
 
 /// One token of a generation.
@@ -46,7 +49,7 @@ pub enum Stop {
     Length,
     /// A stop string.
     StopText,
-    /// [`Generation::interrupt`].
+    /// [`Generation::interrupt`] or [`GenerateOptions::interrupt`].
     Interrupt,
 }
 
@@ -89,6 +92,7 @@ pub struct Generation<'s> {
     session: &'s mut Session,
     decoder: Option<StreamDecoder<Arc<Tokenizer>>>,
     stops: StopStrings,
+    interrupt: Option<Arc<AtomicBool>>,
     prompt_tokens: usize,
     limit: usize,
     /// Bounds the text's length once everything in flight is done.
@@ -102,6 +106,11 @@ pub struct Generation<'s> {
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     before: Counts,
+}
+
+/// Whether somebody wants the text to end.
+pub(super) fn is_set(interrupt: Option<&AtomicBool>) -> bool {
+    interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed))
 }
 
 impl<'s> Generation<'s> {
@@ -120,6 +129,7 @@ impl<'s> Generation<'s> {
             session,
             decoder,
             stops: StopStrings::new(&options.stop),
+            interrupt: options.interrupt.clone(),
             prompt_tokens: prompt.len(),
             limit,
             planned: prompt.len(),
@@ -135,7 +145,10 @@ impl<'s> Generation<'s> {
         if limit <= prompt.len() {
             generation.stop = Some(Stop::Length);
         } else {
-            generation.session.prefill(prompt, limit, progress).await?;
+            let interrupt = options.interrupt.as_deref();
+            if !generation.session.prefill(prompt, limit, interrupt, progress).await? {
+                generation.stop = Some(Stop::Interrupt);
+            }
             generation.planned += 1;
         }
         Ok(generation)
@@ -146,6 +159,9 @@ impl<'s> Generation<'s> {
     /// # Errors
     /// If the device fails. The text so far stays available.
     pub async fn next(&mut self) -> Result<Option<Token>> {
+        if is_set(self.interrupt.as_deref()) {
+            self.interrupt();
+        }
         while self.stop.is_none() {
             if let Some(id) = self.arrived.pop_front() {
                 return self.take(id).map(Some);

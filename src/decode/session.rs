@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use super::generation::{GenerateOptions, Generation};
+use super::generation::{GenerateOptions, Generation, is_set};
 use super::pacing::Pacing;
 use super::sampling::Sampling;
 use crate::gpu::{Pending, Staging};
@@ -194,13 +195,14 @@ impl Session {
         Ok(())
     }
 
-    /// Reads `prompt`, samples its next token, and leaves one submit with that token in flight.
+    /// Reads `prompt`, samples its next token, and leaves one submit with that token in flight. False if interrupted.
     pub(super) async fn prefill(
         &mut self,
         prompt: &[u32],
         limit: usize,
+        interrupt: Option<&AtomicBool>,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let shared = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         // The last token goes through the model in any case: its logits are wanted.
         let mut at = shared.min(self.cached).min(prompt.len() - 1);
@@ -213,6 +215,9 @@ impl Session {
         let most = self.model.sizes.chunk_rows as usize;
         self.row_pacing.restart();
         while at < prompt.len() {
+            if is_set(interrupt) {
+                return Ok(false);
+            }
             let rows = self.row_pacing.units(8, most).min(prompt.len() - at);
             self.write_rows(prompt, at, rows);
             let last = at + rows == prompt.len();
@@ -238,7 +243,7 @@ impl Session {
         while self.in_flight.len() > 1 {
             self.receive().await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Sends `steps` steps of one token on their way. `length` bounds the text's length before them.

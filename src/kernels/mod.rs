@@ -1,4 +1,4 @@
-//! Typed kernels: each call checks shapes, picks the form for the kernel set and returns an [`Op`] that a step replays.
+//! Typed kernels: each call checks shapes, picks the form for the kernel set and returns an op that a step replays.
 //!
 //! A shader, its wrapper here and its CPU specification in `reference` share one name. Nothing here knows models.
 

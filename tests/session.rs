@@ -129,7 +129,13 @@ fn the_end_of_the_context_ends_the_text() {
         let (ids, _, stop) = run(&mut session, &PROMPT, &options(1000, Sampling::default())).await;
         assert_eq!((ids.len(), stop), (24 - PROMPT.len(), Stop::Length));
         let full: Vec<u32> = (0..24).collect();
-        assert_eq!(run(&mut session, &full, &options(5, Sampling::default())).await.2, Stop::Length);
+        let nothing = (Vec::new(), String::new(), Stop::Length);
+        assert_eq!(run(&mut session, &full, &options(5, Sampling::default())).await, nothing);
+        assert_eq!(session.tokens(), full);
+        let mut fresh = engine.session().expect("a session");
+        assert_eq!(run(&mut fresh, &full, &options(5, Sampling::default())).await, nothing);
+        assert_eq!(run(&mut fresh, &PROMPT, &options(0, Sampling::default())).await, nothing);
+        assert_eq!(run(&mut fresh, &PROMPT, &options(17, Sampling::default())).await.0, ids);
         let error =
             session.generate(&[1; 25], &options(5, Sampling::default()), &mut |_| {}).await.err().expect("too long");
         assert_eq!(error.kind(), ErrorKind::Input);

@@ -63,8 +63,8 @@ fn scored_part(tokenizer: &Tokenizer, text: &str, context: usize, truncate: bool
     let mut ids = tokenizer.encode(text, true)?;
     let mut bytes = text.len();
     let tokens = ids.len();
-    if tokens < 2 {
-        return fail(format!("the text is too short: expected at least 2 tokens, got {tokens}"));
+    if tokens.min(context) < 2 {
+        return fail(format!("nothing to score: expected at least 2 tokens, got {tokens} in a context of {context}"));
     }
     if tokens > context {
         if !truncate {

@@ -143,6 +143,7 @@ impl<'s> Generation<'s> {
             before,
         };
         if limit <= prompt.len() {
+            generation.session.set_text(prompt);
             generation.stop = Some(Stop::Length);
         } else {
             let interrupt = options.interrupt.as_deref();

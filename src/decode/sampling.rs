@@ -40,8 +40,8 @@ impl Sampling {
             (
                 "repetition-penalty",
                 self.repetition_penalty,
-                self.repetition_penalty > 0.0 && self.repetition_penalty <= 100.0,
-                "above 0, at most 100; 1 is off",
+                (0.01..=100.0).contains(&self.repetition_penalty),
+                "0.01 to 100; 1 is off",
             ),
         ];
         match checks.iter().find(|(_, _, good, _)| !good) {

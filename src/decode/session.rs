@@ -195,6 +195,14 @@ impl Session {
         Ok(())
     }
 
+    /// Makes `prompt` the text; what it shares with the text before stays cached.
+    pub(super) fn set_text(&mut self, prompt: &[u32]) {
+        let shared = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        self.cached = self.cached.min(shared);
+        self.tokens.clear();
+        self.tokens.extend_from_slice(prompt);
+    }
+
     /// Reads `prompt`, samples its next token, and leaves one submit with that token in flight. False if interrupted.
     pub(super) async fn prefill(
         &mut self,
@@ -203,12 +211,9 @@ impl Session {
         interrupt: Option<&AtomicBool>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<bool> {
-        let shared = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        self.set_text(prompt);
         // The last token goes through the model in any case: its logits are wanted.
-        let mut at = shared.min(self.cached).min(prompt.len() - 1);
-        self.tokens.clear();
-        self.tokens.extend_from_slice(prompt);
-        self.cached = at;
+        let mut at = self.cached.min(prompt.len() - 1);
         let total = prompt.len() - at;
         // By what there is to read, not by the size of chunks, which depends on how fast the device happens to be.
         let many = total > MAX_BATCH_ROWS;

@@ -210,7 +210,7 @@ fn llama(fields: &Fields<'_>) -> Result<Structure> {
     Ok(Structure {
         num_key_value_heads: fields.size("num_key_value_heads")?.unwrap_or(heads),
         head_dim,
-        norm: Norm::Rms { eps: fields.positive("rms_norm_eps")?.unwrap_or(1e-6) },
+        norm: Norm::Rms { eps: norm_eps(fields, "rms_norm_eps", 1e-6)? },
         rope: Rope::parse(fields, &keys, head_dim)?,
         activation: activation(fields, "silu", SILU_FORMS)?,
         gated_mlp: true,
@@ -238,7 +238,7 @@ fn gpt_neox(fields: &Fields<'_>) -> Result<Structure> {
     Ok(Structure {
         num_key_value_heads: heads,
         head_dim,
-        norm: Norm::Layer { eps: fields.positive("layer_norm_eps")?.unwrap_or(1e-5) },
+        norm: Norm::Layer { eps: norm_eps(fields, "layer_norm_eps", 1e-5)? },
         rope: Rope::parse(fields, &keys, head_dim)?,
         activation: activation(fields, "gelu", GELU_FORMS)?,
         gated_mlp: false,
@@ -277,6 +277,15 @@ fn assemble(fields: &Fields<'_>, family: Family, structure: Structure) -> Result
         torch_dtype: fields.text("dtype")?.or(fields.text("torch_dtype")?).map(str::to_owned),
         num_nextn_predict_layers: fields.count("num_nextn_predict_layers")?,
     })
+}
+
+/// The eps of a norm, which the kernels add in f32.
+fn norm_eps(fields: &Fields<'_>, key: &str, default: f64) -> Result<f64> {
+    let eps = fields.positive(key)?.unwrap_or(default);
+    if eps < 1.0 && eps as f32 > 0.0 {
+        return Ok(eps);
+    }
+    Err(fields.error(format!("`{key}`: expected a positive number below 1 that f32 can hold, got {eps}")))
 }
 
 fn head_dim_of(fields: &Fields<'_>, heads: usize) -> Result<usize> {

@@ -220,7 +220,8 @@ fn scores_are_those_of_the_reference() {
     let reference: serde_json::Value = serde_json::from_str(&reference).expect("json");
     let unpacked = std::process::Command::new("gzip").arg("-dc").arg(texts).output().expect("gzip runs");
     let text = String::from_utf8(unpacked.stdout).expect("UTF-8");
-    let stories: Vec<&str> = text.split("<|endoftext|>").map(str::trim).filter(|story| !story.is_empty()).collect();
+    let stories: Vec<&str> =
+        text.split("<|endoftext|>").map(|story| story.trim_matches('\n')).filter(|story| !story.is_empty()).collect();
     each_adapter(|gpu| {
         let (folder, stories, reference) = (folder.clone(), stories.clone(), &reference);
         async move {

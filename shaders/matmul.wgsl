@@ -2,29 +2,13 @@
 //! A row's sums run over the inputs in one order, whatever ROWS is: rows do not feel each other.
 //! dispatch: [ceil(columns4 / LANES), ceil(rows / ROWS), 1]
 //! use batch
+//! use product
 //! use weight
 //! use split
 //! use activation
 //! use bias
 //! use finish
 //! use store
-
-struct Params {
-    // Output columns and inputs, in blocks of four; both padded with zero weights.
-    columns4: u32,
-    inputs4: u32,
-    x_stride4: u32,
-    y_stride4: u32,
-    // Where this shard's columns begin in y.
-    y_first4: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> state: State;
-@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
-// [inputs, columns4 * BLOCKS]: neighbouring threads read neighbouring blocks.
-@group(0) @binding(3) var<storage, read> weight: array<Packed>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
 
 @compute @workgroup_size(LANES, SPLITS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {

@@ -2,25 +2,12 @@
 //! Inputs are summed in ascending order by one thread, so rows do not feel each other here either.
 //! dispatch: [ceil(columns4 / 16), ceil(rows / 64), 1]
 //! use batch
+//! use product
 //! use weight
 //! use activation
 //! use bias
 //! use finish
 //! use store
-
-struct Params {
-    columns4: u32,
-    inputs4: u32,
-    x_stride4: u32,
-    y_stride4: u32,
-    y_first4: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> state: State;
-@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> weight: array<Packed>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
 
 // Sixteen inputs of 64 rows, and of 16 blocks of four columns (twice that when gated).
 var<workgroup> tile_x: array<vec4<f32>, 64 * 4>;

@@ -42,6 +42,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "lib/finish_plain",
     "lib/norm_layer",
     "lib/norm_rms",
+    "lib/product",
     "lib/random",
     "lib/reduce_serial",
     "lib/reduce_subgroup",

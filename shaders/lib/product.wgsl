@@ -1,0 +1,18 @@
+// What both products share: their sizes and buffers.
+
+struct Params {
+    // Output columns and inputs, in blocks of four; both padded with zero weights.
+    columns4: u32,
+    inputs4: u32,
+    x_stride4: u32,
+    y_stride4: u32,
+    // Where this shard's columns begin in y.
+    y_first4: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> state: State;
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
+// [inputs, columns4 * BLOCKS]: neighbouring threads read neighbouring blocks.
+@group(0) @binding(3) var<storage, read> weight: array<Packed>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;

@@ -22,7 +22,9 @@ struct Params {
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let row = rows[id.z];
-    if (id.x > row.position || id.x >= params.context || state.done != 0u) {
+    // Drafts past the end of the context have no keys.
+    let has_slot = state.committed + id.z < params.context;
+    if (id.x > row.position || id.x >= params.context || !has_slot || state.done != 0u) {
         return;
     }
     let slot = cache_slot(id.x, row.mask, state.committed);

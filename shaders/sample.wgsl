@@ -33,6 +33,20 @@ struct Params {
 @group(0) @binding(5) var<storage, read> counts: array<u32>;
 @group(0) @binding(6) var<storage, read_write> sampled: array<u32>;
 
+// Whether the token stands in the text, or in the drafts above this row, which are text if the row is reached.
+fn repeated(token: u32, mask: u32) -> bool {
+    if (counts[token] > 0u) {
+        return true;
+    }
+    // Row 0 ends the text and is counted.
+    for (var rest = mask & ~1u; rest > 0u; rest &= rest - 1u) {
+        if (rows[firstTrailingBit(rest)].token == token) {
+            return true;
+        }
+    }
+    return false;
+}
+
 var<private> cut_key: u32 = 0u;
 var<private> cut_id: u32 = 0xffffffffu;
 
@@ -120,12 +134,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let first = group.y * params.stride;
-    let position = rows[state.logit_row + group.y].position + 1u;
+    let row = rows[state.logit_row + group.y];
+    let position = row.position + 1u;
+    let penalises = params.repetition_penalty != 1.0;
     let stochastic = params.temperature > 0.0;
     var highest = -3.0e38;
     for (var i = lane; i < params.vocab; i += LANES) {
         var logit = logits[first + i];
-        if (counts[i] > 0u) {
+        if (penalises && repeated(i, row.mask)) {
             logit = select(logit / params.repetition_penalty, logit * params.repetition_penalty, logit < 0.0);
         }
         if (stochastic) {

@@ -35,7 +35,10 @@ pub mod model;
 mod reference;
 mod self_test;
 
-pub use decode::{GenerateOptions, Generation, Sampling, Session, Stats, Stop, Token};
+pub use decode::{
+    DraftOptions, DraftStats, DraftTree, Drafter, GenerateOptions, Generation, Round, Sampling, Script, Session, Stats,
+    Stop, Token,
+};
 pub use default_model::default_model;
 pub use error::{Error, ErrorKind, Result};
 pub use gpu::{AdapterSummary, Gpu, GpuOptions};

@@ -5,13 +5,15 @@
 pub(crate) mod attending;
 pub(crate) mod bench;
 pub(crate) mod product;
+pub(crate) mod rounds;
 pub(crate) mod sampling;
 pub(crate) mod small;
 
 use attending::{Attending, chain, tree};
 use product::{DTYPES, Plain, Product};
+use rounds::{Drafts, Rounds, check_compact, check_prompt_end, check_trace};
 use sampling::{Draw, PLAIN, some_logits};
-use small::{Ending, check_commit, check_embed, check_log_probs, check_norm};
+use small::{check_embed, check_log_probs, check_norm};
 
 use crate::format::safetensors::Dtype;
 use crate::kernels::{Activation, AttentionShape, MatmulForm, Widths};
@@ -46,6 +48,10 @@ pub async fn self_test(gpu: &Gpu, kernels: KernelSet, full: bool) -> Result<Vec<
         sampled(gpu, kernels, Settings { top_k: 40, ..PLAIN }).await?,
         sampled(gpu, kernels, Settings { top_p: 0.9, ..PLAIN }).await?,
         sampled(gpu, kernels, Settings { min_p: 0.1, ..PLAIN }).await?,
+        Rounds::new(gpu, kernels, &[5, 2, 5, 3, 5, 2], &[2, 1]).check(Drafts::Lookup, &[&[3, 5], &[1, 7]]).await?,
+        check_prompt_end(gpu, 5, 3, 60).await?,
+        check_compact(gpu, AttentionShape { heads: 3, kv_heads: 3, ..SHAPE }, 2, &[0, 2, 5]).await?,
+        check_trace(gpu, kernels, 300).await?,
     ];
     for dtype in DTYPES {
         checks.extend(quick_test(gpu, kernels, dtype).await?);
@@ -58,7 +64,6 @@ pub async fn self_test(gpu: &Gpu, kernels: KernelSet, full: bool) -> Result<Vec<
 /// The short form for loading: every kernel once, weights of one dtype.
 pub(crate) async fn quick_test(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> Result<Vec<KernelCheck>> {
     let product = product(gpu, MatmulForm::plain(kernels, Widths::Each, dtype));
-    let ending = Ending { num_rows: 3, ids: &[4, 2, 9, 1], end_tokens: &[8, 9], limit: 50 };
     Ok(vec![
         check_embed(gpu, dtype, 70, 75, &[0, 74, 13, 38]).await?,
         check_norm(gpu, kernels, 77, 3, (false, false)).await?,
@@ -74,7 +79,7 @@ pub(crate) async fn quick_test(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> R
             Settings { repetition_penalty: 1.2, temperature: 0.8, top_k: 50, top_p: 0.9, min_p: 0.02 },
         )
         .await?,
-        check_commit(gpu, 12, &ending).await?,
+        Rounds::new(gpu, kernels, &[5, 2, 5, 3, 5, 2], &[2, 1]).check(Drafts::Script, &[&[4, 5, 6], &[1, 7]]).await?,
     ])
 }
 

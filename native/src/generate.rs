@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::builder::NonEmptyStringValueParser;
-use foretoken::{Error, ErrorKind, GenerateOptions, Sampling, Session, Stats, Stop};
+use foretoken::{DraftStats, Error, ErrorKind, GenerateOptions, Round, Sampling, Session, Stats, Stop};
 use serde::Serialize;
 
+use crate::drafting::DraftFlags;
 use crate::interactive;
 use crate::interrupt::{self, Watch};
 use crate::prompt::{Prompt, PromptFlags};
@@ -26,12 +27,17 @@ pub struct Args {
     max_tokens: usize,
     #[command(flatten)]
     sampling: SamplingFlags,
+    #[command(flatten)]
+    draft: DraftFlags,
     /// End the text before this one; may be given several times
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     stop: Vec<String>,
     /// Print one JSON object at the end instead of the text while it comes
     #[arg(long)]
     json: bool,
+    /// With --json: what the target thought of every draft, round by round
+    #[arg(long, requires = "json")]
+    trace: bool,
 }
 
 #[derive(clap::Args)]
@@ -83,7 +89,9 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         )
         .into());
     }
-    let options = GenerateOptions { max_tokens: args.max_tokens, sampling, stop: args.stop.clone(), interrupt: None };
+    let draft = args.draft.options(args.trace)?;
+    let stop = args.stop.clone();
+    let options = GenerateOptions { max_tokens: args.max_tokens, sampling, draft, stop, interrupt: None };
     let loaded = args.engine.load(&mut Meter::default()).await?;
     match prompt {
         None => interactive::run(&loaded, &options).await,
@@ -121,6 +129,7 @@ pub struct Finished {
     text: String,
     stop: Stop,
     stats: Stats,
+    rounds: Vec<Round>,
 }
 
 /// Generates until the text ends, or Ctrl-C ends it.
@@ -151,7 +160,13 @@ pub async fn generate(
         }
     }
     let stop = generation.stop().unwrap_or(Stop::Interrupt);
-    Ok(Finished { ids: generation.ids().to_vec(), text: generation.text().to_owned(), stop, stats: generation.stats() })
+    Ok(Finished {
+        ids: generation.ids().to_vec(),
+        text: generation.text().to_owned(),
+        stop,
+        stats: generation.stats(),
+        rounds: generation.rounds().to_vec(),
+    })
 }
 
 /// The contract of `generate --json`.
@@ -163,6 +178,8 @@ struct Report<'a> {
     ids: &'a [u32],
     text: &'a str,
     stop: Stop,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rounds: Option<&'a [Round]>,
     stats: ReportStats<'a>,
 }
 
@@ -180,7 +197,9 @@ impl Finished {
         let Loaded { engine, adapter, model, load_s } = loaded;
         let kernels = engine.kernels().to_string();
         let stats = ReportStats { load_s: *load_s, kernels, seed: options.sampling.seed, stats: &self.stats };
-        Report { model, adapter: &adapter.name, prompt_ids, ids: &self.ids, text: &self.text, stop: self.stop, stats }
+        let rounds = options.draft.trace.then_some(&self.rounds[..]);
+        let (adapter, ids, text, stop) = (&adapter.name[..], &self.ids[..], &self.text[..], self.stop);
+        Report { model, adapter, prompt_ids, ids, text, stop, rounds, stats }
     }
 
     /// On a terminal what follows starts on a line of its own; a pipe gets the text alone.
@@ -195,7 +214,7 @@ impl Finished {
 
     /// A line of statistics on standard error, and a hint where the adapter is a slow one.
     fn say_statistics(&self, loaded: &Loaded, options: &GenerateOptions) {
-        let Stats { prompt_tokens, new_tokens, prefill_s, tokens_per_s, .. } = self.stats;
+        let Stats { prompt_tokens, new_tokens, prefill_s, tokens_per_s, ref drafts, .. } = self.stats;
         let (adapter, kernels, stop) = (&loaded.adapter, loaded.engine.kernels(), self.stop);
         let seed = match options.sampling.temperature {
             0.0 => String::new(),
@@ -204,8 +223,12 @@ impl Finished {
         let (prompt, new, load_s) = (tokens(prompt_tokens), tokens(new_tokens), loaded.load_s);
         say(format_args!(
             "[{adapter} · {kernels} kernels · loaded in {load_s:.1} s · prompt: {prompt} in {prefill_s:.2} s · text: {new}, \
-             {tokens_per_s:.1} tokens/s · stop: {stop}{seed}]"
+             {tokens_per_s:.1} tokens/s{} · stop: {stop}{seed}]",
+            drafted(drafts)
         ));
+        if let Some(reason) = &drafts.off_reason {
+            say(format_args!("note: {reason}"));
+        }
         if let Some(advice) = advice(adapter) {
             say(format_args!("note: {advice}"));
         }
@@ -213,8 +236,9 @@ impl Finished {
 
     /// The same in fewer words, for every turn of a session.
     pub fn say_speed(&self) {
-        let Stats { new_tokens, tokens_per_s, .. } = self.stats;
-        say(format_args!("[{}, {tokens_per_s:.1} tokens/s · stop: {}]", tokens(new_tokens), self.stop));
+        let Stats { new_tokens, tokens_per_s, ref drafts, .. } = self.stats;
+        let (new, drafts) = (tokens(new_tokens), drafted(drafts));
+        say(format_args!("[{new}, {tokens_per_s:.1} tokens/s{drafts} · stop: {}]", self.stop));
     }
 
     fn exit_code(&self) -> ExitCode {
@@ -227,4 +251,14 @@ impl Finished {
 
 fn tokens(count: usize) -> String {
     if count == 1 { "1 token".to_owned() } else { format!("{count} tokens") }
+}
+
+/// How the drafts did: nothing where there were none.
+fn drafted(drafts: &DraftStats) -> String {
+    let DraftStats { drafter, drafted, accepted, tokens_per_round, off_reason, .. } = drafts;
+    if *drafted == 0 {
+        return String::new();
+    }
+    let off = if off_reason.is_some() { ", then off" } else { "" };
+    format!(" · {drafter}: {accepted} of {drafted} drafts right, {tokens_per_round:.2} tokens a round{off}")
 }

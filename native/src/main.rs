@@ -5,6 +5,7 @@
 
 mod bench;
 mod devices;
+mod drafting;
 mod folder;
 mod generate;
 mod inspect;

@@ -1,4 +1,4 @@
-// What a forward pass works on: rows over a cache. See src/model/batch.rs, which a test compares with these.
+// What a forward pass works on: rows over a cache. See src/kernels/batch.rs, which a test compares with these.
 
 struct Row {
     token: u32,
@@ -24,5 +24,6 @@ struct State {
     logit_row: u32,
     // Ids emitted in this submit.
     emitted: u32,
-    pad0: u32,
+    // Rounds of this submit that have ended.
+    rounds: u32,
 }

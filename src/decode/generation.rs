@@ -7,15 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use web_time::Instant;
 
+use super::depth::Depth;
+use super::draft::{DraftOptions, DraftTree, Drafter};
 use super::sampling::Sampling;
-use super::session::{IN_FLIGHT, Session};
+use super::session::{IN_FLIGHT, Session, Source, Work};
+use super::stats::{DraftStats, Round, Stats};
 use super::stop::StopStrings;
-use crate::Result;
 use crate::format::stream::StreamDecoder;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Counts;
-use crate::kernels::{DONE_END_TOKEN, DONE_LIMIT};
-use crate::model::{MAX_STEPS, Progress};
+use crate::kernels::{DONE_END_TOKEN, DONE_LIMIT, Emitted};
+use crate::model::Progress;
+use crate::{Error, Result};
 
 /// What to generate.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +27,8 @@ pub struct GenerateOptions {
     pub max_tokens: usize,
     /// How each is chosen.
     pub sampling: Sampling,
+    /// How tokens are drafted. No draft changes the text.
+    pub draft: DraftOptions,
     /// The text ends before the first of these.
     pub stop: Vec<String>,
     /// Once true, the text ends: after the prompt's next chunk while it is read, or after the tokens taken so far.
@@ -35,6 +40,8 @@ pub struct GenerateOptions {
 pub struct Token {
     /// Its id.
     pub id: u32,
+    /// Whether it was drafted and found right.
+    pub drafted: bool,
     /// The text that may be shown now: empty while a character is incomplete or a stop string may be forming.
     pub text: String,
 }
@@ -64,29 +71,6 @@ impl fmt::Display for Stop {
     }
 }
 
-/// What a generation took.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-pub struct Stats {
-    /// Tokens of the prompt.
-    pub prompt_tokens: usize,
-    /// Tokens added.
-    pub new_tokens: usize,
-    /// Seconds until the first token.
-    pub prefill_s: f64,
-    /// Seconds from the first token to the last.
-    pub decode_s: f64,
-    /// Tokens after the first, over `decode_s`.
-    pub tokens_per_s: f64,
-    /// Submits, prefill included; likewise the next three.
-    pub submits: u64,
-    /// Compute passes.
-    pub passes: u64,
-    /// Dispatches.
-    pub dispatches: u64,
-    /// Readbacks the host waited for.
-    pub readbacks: u64,
-}
-
 /// A text being continued. Dropping it leaves the session with the tokens that were taken.
 pub struct Generation<'s> {
     session: &'s mut Session,
@@ -95,9 +79,13 @@ pub struct Generation<'s> {
     interrupt: Option<Arc<AtomicBool>>,
     prompt_tokens: usize,
     limit: usize,
-    /// Bounds the text's length once everything in flight is done.
-    planned: usize,
-    arrived: VecDeque<u32>,
+    source: Source,
+    depth: Depth,
+    trace: bool,
+    drafts: DraftStats,
+    rounds: Vec<Round>,
+    /// Tokens that came and were not taken yet, and whether they were drafted.
+    arrived: VecDeque<(u32, bool)>,
     /// The GPU has ended the text; what has arrived is all there is.
     done: Option<Stop>,
     stop: Option<Stop>,
@@ -106,6 +94,30 @@ pub struct Generation<'s> {
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     before: Counts,
+}
+
+/// The longest chain that is drafted unless the user says otherwise: with the text's last token it makes 8 rows, as many as
+/// a product takes at a time.
+const DEEPEST: usize = 7;
+
+/// Where drafts come from, and why not if they do not.
+fn settle(drafter: &Drafter, width_invariant: bool) -> Result<(Source, Option<String>)> {
+    let source = match drafter {
+        Drafter::Off => Source::None,
+        Drafter::Auto | Drafter::Lookup => Source::Lookup,
+        Drafter::Heads => {
+            return Err(Error::input(
+                "this model has no multi-token heads; draft with lookup, or give the folder of its heads",
+            ));
+        }
+        Drafter::Marginal => Source::Marginal,
+        Drafter::Script(_) => Source::Script,
+    };
+    if source != Source::None && !width_invariant {
+        let reason = "this driver computes a row differently beside other rows, so drafts would change the text";
+        return Ok((Source::None, Some(reason.to_owned())));
+    }
+    Ok((source, None))
 }
 
 /// Whether somebody wants the text to end.
@@ -125,6 +137,10 @@ impl<'s> Generation<'s> {
         let before = session.model.gpu.counts();
         let tokenizer = session.model.tokenizer.clone();
         let decoder = tokenizer.map(|tokenizer| StreamDecoder::new(tokenizer, prompt, true)).transpose()?;
+        let (source, off_reason) = settle(&options.draft.drafter, session.model.width_invariant)?;
+        let drafts = DraftStats { drafter: source.name(), off_reason, ..DraftStats::default() };
+        let most = if source == Source::None { 0 } else { DEEPEST };
+        let fixed = if source == Source::None { Some(DraftTree::default()) } else { options.draft.tree.clone() };
         let mut generation = Self {
             session,
             decoder,
@@ -132,7 +148,11 @@ impl<'s> Generation<'s> {
             interrupt: options.interrupt.clone(),
             prompt_tokens: prompt.len(),
             limit,
-            planned: prompt.len(),
+            source,
+            depth: Depth::new(fixed, most),
+            trace: options.draft.trace,
+            drafts,
+            rounds: Vec::new(),
             arrived: VecDeque::new(),
             done: None,
             stop: None,
@@ -150,7 +170,6 @@ impl<'s> Generation<'s> {
             if !generation.session.prefill(prompt, limit, interrupt, progress).await? {
                 generation.stop = Some(Stop::Interrupt);
             }
-            generation.planned += 1;
         }
         Ok(generation)
     }
@@ -164,8 +183,8 @@ impl<'s> Generation<'s> {
             self.interrupt();
         }
         while self.stop.is_none() {
-            if let Some(id) = self.arrived.pop_front() {
-                return self.take(id).map(Some);
+            if let Some((id, drafted)) = self.arrived.pop_front() {
+                return self.take(id, drafted).map(Some);
             }
             if let Some(done) = self.done {
                 self.stop = Some(done);
@@ -208,6 +227,7 @@ impl<'s> Generation<'s> {
             prefill_s: first.duration_since(self.started).as_secs_f64(),
             decode_s,
             tokens_per_s: if decode_s > 0.0 { (new_tokens - 1) as f64 / decode_s } else { 0.0 },
+            drafts: DraftStats { off_reason: self.off_reason(), ..self.drafts.clone() },
             submits: now.submits - self.before.submits,
             passes: now.passes - self.before.passes,
             dispatches: now.dispatches - self.before.dispatches,
@@ -215,21 +235,39 @@ impl<'s> Generation<'s> {
         }
     }
 
+    /// The rounds so far, where [`DraftOptions::trace`] asked for them.
+    pub fn rounds(&self) -> &[Round] {
+        &self.rounds
+    }
+
+    fn off_reason(&self) -> Option<String> {
+        self.depth.verdict().map(str::to_owned).or_else(|| self.drafts.off_reason.clone())
+    }
+
     /// Keeps submits in flight and waits for the oldest.
     async fn refill(&mut self) -> Result<()> {
-        while self.session.waiting() < IN_FLIGHT && self.planned < self.limit {
-            let steps = self.session.step_pacing.units(1, MAX_STEPS).min(self.limit - self.planned);
-            self.session.submit_steps(steps, self.planned);
-            self.planned += steps;
+        while self.session.waiting() < IN_FLIGHT {
+            // The text's length once everything in flight is done, at most.
+            let known = self.session.tokens.len() + self.arrived.len();
+            let planned = known + self.session.most_tokens_in_flight();
+            if planned >= self.limit {
+                break;
+            }
+            let tree = self.depth.next(&self.session.round_pacing);
+            let rounds = self.session.rounds(&tree, self.limit - planned, self.trace);
+            self.session.submit_rounds(rounds, tree, self.source, planned, self.trace);
         }
-        let emitted = self.session.receive().await?;
-        if self.first_token.is_none() {
-            // The prompt's submit says nothing of how long a step takes.
-            self.session.step_pacing.restart();
-        } else {
-            self.session.step_pacing.ended(emitted.ids.len());
+        let waited = Instant::now();
+        let Some((work, emitted)) = self.session.receive().await? else { return Ok(()) };
+        self.drafts.sync_s += waited.elapsed().as_secs_f64();
+        match work {
+            // The prompt's submit says nothing of how long a round takes.
+            Work::Prompt { .. } => {
+                self.session.round_pacing.restart();
+                self.arrived.extend(emitted.ids.iter().map(|&id| (id, false)));
+            }
+            Work::Rounds { tree, .. } => self.end_rounds(&tree, &emitted),
         }
-        self.arrived.extend(&emitted.ids);
         self.done = match emitted.done {
             DONE_END_TOKEN => Some(Stop::Eos),
             DONE_LIMIT => Some(Stop::Length),
@@ -238,7 +276,24 @@ impl<'s> Generation<'s> {
         Ok(())
     }
 
-    fn take(&mut self, id: u32) -> Result<Token> {
+    /// Takes up what the rounds of a submit brought.
+    fn end_rounds(&mut self, tree: &DraftTree, emitted: &Emitted) {
+        let mut ids = emitted.ids.iter();
+        self.drafts.submits += 1;
+        for (at, &[drafted, accepted]) in emitted.rounds.iter().enumerate() {
+            let accepted = accepted as usize;
+            self.depth.ended(tree.depth(), drafted > 0, accepted);
+            self.drafts.ended(tree.depth(), drafted as usize, accepted);
+            // The accepted drafts, and what the target said after them; less where the text ended at a draft.
+            self.arrived.extend(ids.by_ref().take(accepted + 1).enumerate().map(|(i, &id)| (id, i < accepted)));
+            if self.trace {
+                let drafts = (1..tree.rows()).map(|row| emitted.traced(at, row));
+                self.rounds.push(Round::new(drafts, accepted));
+            }
+        }
+    }
+
+    fn take(&mut self, id: u32, drafted: bool) -> Result<Token> {
         let now = Instant::now();
         self.first_token.get_or_insert(now);
         self.last_token = Some(now);
@@ -261,7 +316,7 @@ impl<'s> Generation<'s> {
             text += &self.rest()?;
         }
         self.text += &text;
-        Ok(Token { id, text })
+        Ok(Token { id, drafted, text })
     }
 
     /// Text that was held back, at the end.

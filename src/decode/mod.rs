@@ -1,13 +1,18 @@
 //! Texts: sessions, sampling, and the loop that keeps the GPU busy without asking it after every token.
 
+mod depth;
+mod draft;
 mod generation;
 mod pacing;
 mod sampling;
 mod session;
+mod stats;
 mod stop;
 #[cfg(test)]
 mod tests;
 
-pub use generation::{GenerateOptions, Generation, Stats, Stop, Token};
+pub use draft::{DraftOptions, DraftTree, Drafter, Script};
+pub use generation::{GenerateOptions, Generation, Stop, Token};
 pub use sampling::Sampling;
 pub use session::Session;
+pub use stats::{DraftStats, Round, Stats};

@@ -4,12 +4,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::draft::{DraftTree, Drafter, Script};
 use super::generation::{GenerateOptions, Generation, is_set};
 use super::pacing::Pacing;
 use super::sampling::Sampling;
 use crate::gpu::{Pending, Staging};
-use crate::kernels::{Extent, MAX_BATCH_ROWS, Op, Row, State};
-use crate::model::{Buffers, MAX_STEPS, Model, Plan, Progress};
+use crate::kernels::{
+    Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, MAX_TRACED_ROUNDS, Op, Row, SCRIPT_RANKS, State, Tree,
+};
+use crate::model::{Buffers, Model, Plan, Progress};
 use crate::{Error, Result};
 
 /// Submits that may be on their way: one runs while the host reads the other's result.
@@ -30,23 +33,78 @@ pub struct Session {
     score_staging: Staging,
     in_flight: VecDeque<InFlight>,
     next_staging: usize,
-    pub(super) step_pacing: Pacing,
+    pub(super) round_pacing: Pacing,
     row_pacing: Pacing,
+    /// The tree that the GPU knows.
+    tree: Option<Tree>,
 }
 
 /// A submit on its way.
 struct InFlight {
     pending: Pending,
     staging: usize,
-    /// Steps, or rows of a prompt, in it.
-    units: usize,
+    work: Work,
 }
 
-/// What a submit brought back.
-pub(super) struct Emitted {
-    pub ids: Vec<u32>,
-    /// [`State::done`].
-    pub done: u32,
+/// What a submit does.
+#[derive(Clone, Debug)]
+pub(super) enum Work {
+    /// Reads as many rows of a prompt; the last such submit samples a token.
+    Prompt { rows: usize, last: bool },
+    /// Rounds of one tree.
+    Rounds { rounds: usize, tree: DraftTree },
+}
+
+impl Work {
+    /// Tokens it brings at most.
+    fn most_tokens(&self) -> usize {
+        match self {
+            Self::Prompt { last, .. } => usize::from(*last),
+            Self::Rounds { rounds, tree } => rounds * (tree.depth() + 1),
+        }
+    }
+}
+
+/// Where the drafts of a generation come from, once it is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    None,
+    Marginal,
+    Lookup,
+    Script,
+}
+
+impl Source {
+    /// The name in statistics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "off",
+            Self::Marginal => "marginal",
+            Self::Lookup => "lookup",
+            Self::Script => "script",
+        }
+    }
+}
+
+/// What a round is made of.
+struct Round {
+    source: Source,
+    traced: bool,
+    chain: bool,
+}
+
+impl Round {
+    /// Draft, verify, accept.
+    fn ops<'p>(&self, plan: &'p Plan) -> [&'p [Op]; 8] {
+        let draft: &[Op] = match self.source {
+            Source::None | Source::Marginal => &[],
+            Source::Lookup => &plan.lookup,
+            Source::Script => &plan.script,
+        };
+        let trace: &[Op] = if self.traced { &plan.trace } else { &[] };
+        let compact: &[Op] = if self.chain { &[] } else { &plan.compact };
+        [draft, &plan.tree, &plan.body, &plan.head, &plan.sample, trace, &plan.commit, compact]
+    }
 }
 
 impl Session {
@@ -64,8 +122,9 @@ impl Session {
             score_staging,
             in_flight: VecDeque::new(),
             next_staging: 0,
-            step_pacing: Pacing::new(),
+            round_pacing: Pacing::new(),
             row_pacing: Pacing::new(),
+            tree: None,
         }
     }
 
@@ -99,6 +158,9 @@ impl Session {
         if options.sampling.repetition_penalty != 1.0 {
             self.write_counts(prompt);
         }
+        if let Drafter::Script(script) = &options.draft.drafter {
+            self.write_script(script);
+        }
         Generation::start(self, prompt, limit, options, progress).await
     }
 
@@ -113,13 +175,13 @@ impl Session {
         let mut log_probs = Vec::with_capacity(total);
         while log_probs.len() < total {
             let first = log_probs.len();
-            let rows = self.row_pacing.units(8, MAX_BATCH_ROWS).min(total - first);
+            let rows = self.row_pacing.units(0, 8, MAX_BATCH_ROWS).min(total - first);
             self.row_pacing.restart();
             let copy = Some((&self.buffers.log_probs, &self.score_staging));
             let submission = self.submit_chunk(ids, first, rows, &self.plan.score, copy);
             let pending = self.score_staging.read_after(submission);
             let found: Vec<f32> = self.score_staging.take(&self.model.gpu, pending).await?;
-            self.row_pacing.ended(rows);
+            self.row_pacing.ended(0, rows);
             log_probs.extend_from_slice(&found[..rows]);
             progress(Progress::Prefill { tokens: log_probs.len(), total });
         }
@@ -168,7 +230,7 @@ impl Session {
 
     /// The ops of a step up to its sampled tokens; without `commit` they can be run again and again.
     pub(crate) fn step_ops(&self) -> impl Iterator<Item = &Op> {
-        self.plan.body.iter().chain(&self.plan.head).chain(self.plan.sample.first())
+        self.plan.body.iter().chain(&self.plan.head).chain(&self.plan.sample)
     }
 
     /// Runs rows `first .. first + rows` of `ids` and their logits, then `tail`.
@@ -218,12 +280,13 @@ impl Session {
         // By what there is to read, not by the size of chunks, which depends on how fast the device happens to be.
         let many = total > MAX_BATCH_ROWS;
         let most = self.model.sizes.chunk_rows as usize;
+        self.model.gpu.write(&self.buffers.text, 0, prompt);
         self.row_pacing.restart();
         while at < prompt.len() {
             if is_set(interrupt) {
                 return Ok(false);
             }
-            let rows = self.row_pacing.units(8, most).min(prompt.len() - at);
+            let rows = self.row_pacing.units(0, 8, most).min(prompt.len() - at);
             self.write_rows(prompt, at, rows);
             let last = at + rows == prompt.len();
             self.write_state(State {
@@ -236,11 +299,14 @@ impl Session {
             });
             at += rows;
             let extent = Extent { rows: rows as u32, logit_rows: 1, keys: at as u32, many };
-            self.submit(rows, 1, last, extent);
+            let work = Work::Prompt { rows, last };
+            if last {
+                self.submit(work, 1, |plan| [&plan.body, &plan.head, &plan.sample, &plan.commit], extent);
+            } else {
+                self.submit(work, 1, |plan| [&plan.body[..]], extent);
+            }
             if self.in_flight.len() >= IN_FLIGHT && !last {
-                let units = self.in_flight.front().map_or(1, |oldest| oldest.units);
                 self.receive().await?;
-                self.row_pacing.ended(units);
             }
             progress(Progress::Prefill { tokens: total - (prompt.len() - at), total });
         }
@@ -251,40 +317,78 @@ impl Session {
         Ok(true)
     }
 
-    /// Sends `steps` steps of one token on their way. `length` bounds the text's length before them.
-    pub(super) fn submit_steps(&mut self, steps: usize, length: usize) {
-        let extent = Extent { rows: 1, logit_rows: 1, keys: (length + steps).min(self.context()) as u32, many: false };
-        self.submit(steps, steps, true, extent);
+    /// Rounds of `tree` that one submit takes, of at most `most`.
+    pub(super) fn rounds(&self, tree: &DraftTree, most: usize, traced: bool) -> usize {
+        let fit = if traced { MAX_TRACED_ROUNDS } else { MAX_ROUNDS }.min(MAX_EMITTED / (tree.depth() + 1));
+        self.round_pacing.units(tree.rows(), 1, fit.min(most))
     }
 
-    fn submit(&mut self, units: usize, repeats: usize, sample: bool, extent: Extent) {
-        debug_assert!(repeats <= MAX_STEPS, "a submit of {repeats} steps overflows the ring");
-        let tail: [&[Op]; 2] = if sample { [&self.plan.head, &self.plan.sample] } else { [&[], &[]] };
+    /// Sends `rounds` rounds on their way: draft, verify, accept. `length` bounds the text's length before them.
+    pub(super) fn submit_rounds(
+        &mut self,
+        rounds: usize,
+        tree: DraftTree,
+        source: Source,
+        length: usize,
+        traced: bool,
+    ) {
+        let layout = tree.layout();
+        if self.tree.replace(layout) != Some(layout) {
+            self.model.gpu.write(&self.buffers.tree, 0, &[layout]);
+        }
+        let (depth, chain) = (tree.depth(), tree.is_chain());
+        let work = Work::Rounds { rounds, tree };
+        let keys = (length + work.most_tokens()).min(self.context()) as u32;
+        let extent = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys, many: false };
+        let round = Round { source: if depth == 0 { Source::None } else { source }, traced, chain };
+        self.submit(work, rounds, |plan| round.ops(plan), extent);
+    }
+
+    /// Records `repeats` times what `ops` gives, in one pass, and asks for the ring.
+    fn submit<const N: usize>(
+        &mut self,
+        work: Work,
+        repeats: usize,
+        ops: impl for<'p> Fn(&'p Plan) -> [&'p [Op]; N],
+        extent: Extent,
+    ) {
+        debug_assert!(repeats <= MAX_ROUNDS && work.most_tokens() <= MAX_EMITTED, "{work:?} overflows the ring");
         let staging = &self.staging[self.next_staging];
         let emitted = std::mem::offset_of!(State, emitted) as u64;
+        let ops = ops(&self.plan);
         let submission = self.model.gpu.submit(
-            Some((&self.buffers.state, emitted, 4)),
+            // The emitted ids and the rounds are counted from 0 in each submit.
+            Some((&self.buffers.state, emitted, 8)),
             |recorder| {
                 for _ in 0..repeats {
-                    let ops = self.plan.body.iter().chain(tail.into_iter().flatten());
-                    ops.for_each(|op| op.record(recorder, extent));
+                    ops.iter().copied().flatten().for_each(|op| op.record(recorder, extent));
                 }
             },
             Some((&self.buffers.ring, staging)),
         );
         let pending = staging.read_after(submission);
-        self.in_flight.push_back(InFlight { pending, staging: self.next_staging, units });
+        self.in_flight.push_back(InFlight { pending, staging: self.next_staging, work });
         self.next_staging = (self.next_staging + 1) % self.staging.len();
     }
 
     /// Waits for the oldest submit in flight.
-    pub(super) async fn receive(&mut self) -> Result<Emitted> {
-        let Some(InFlight { pending, staging, .. }) = self.in_flight.pop_front() else {
-            return Ok(Emitted { ids: Vec::new(), done: 0 });
-        };
+    pub(super) async fn receive(&mut self) -> Result<Option<(Work, Emitted)>> {
+        let Some(InFlight { pending, staging, work }) = self.in_flight.pop_front() else { return Ok(None) };
         let ring: Vec<u32> = self.staging[staging].take(&self.model.gpu, pending).await?;
-        let count = (ring[0] as usize).min(MAX_STEPS);
-        Ok(Emitted { ids: ring[2..2 + count].to_vec(), done: ring[1] })
+        let emitted = Emitted::of(&ring);
+        match &work {
+            Work::Prompt { rows, .. } => self.row_pacing.ended(0, *rows),
+            Work::Rounds { tree, .. } if !emitted.rounds.is_empty() => {
+                self.round_pacing.ended(tree.rows(), emitted.rounds.len());
+            }
+            Work::Rounds { .. } => {}
+        }
+        Ok(Some((work, emitted)))
+    }
+
+    /// Tokens that submits in flight bring at most.
+    pub(super) fn most_tokens_in_flight(&self) -> usize {
+        self.in_flight.iter().map(|submit| submit.work.most_tokens()).sum()
     }
 
     /// Submits in flight.
@@ -341,6 +445,12 @@ impl Session {
         };
         let rows: Vec<Row> = (first..first + count).map(row).collect();
         self.model.gpu.write(&self.buffers.rows, 0, &rows);
+    }
+
+    fn write_script(&self, script: &Script) {
+        let mut candidates = script.0.clone();
+        candidates.resize(self.context() + 1, [u32::MAX; SCRIPT_RANKS]);
+        self.model.gpu.write(&self.buffers.script, 0, &candidates);
     }
 
     fn write_counts(&self, prompt: &[u32]) {

@@ -32,7 +32,8 @@ pub(crate) struct State {
     pub logit_row: u32,
     /// Ids emitted in this submit.
     pub emitted: u32,
-    pub pad: u32,
+    /// Rounds of this submit that have ended.
+    pub rounds: u32,
 }
 
 /// [`State::done`] after an end token.

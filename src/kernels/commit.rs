@@ -1,12 +1,24 @@
-//! The end of a step.
+//! The end of a round.
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Grid, Op};
+use super::{Grid, Op, TRACE_WORDS, TracedDraft};
 use crate::gpu::{Gpu, Variant};
 
 /// How many end tokens a generation can have.
 pub(crate) const MAX_END_TOKENS: usize = 32;
+
+/// The ids that one submit can bring back.
+pub(crate) const MAX_EMITTED: usize = 256;
+
+/// The rounds of one submit.
+pub(crate) const MAX_ROUNDS: usize = 64;
+
+/// Where the trace begins in the ring: after a head of four, the ids, and two numbers a round.
+pub(crate) const RING_TRACE: usize = 4 + MAX_EMITTED + 2 * MAX_ROUNDS;
+
+/// Words of the ring.
+pub(crate) const RING_WORDS: usize = RING_TRACE + TRACE_WORDS;
 
 /// The uniform of `commit.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -14,19 +26,64 @@ pub(crate) const MAX_END_TOKENS: usize = 32;
 pub(crate) struct CommitParams {
     pub num_end_tokens: u32,
     pub vocab: u32,
-    pub pad: [u32; 2],
+    /// Slots of the cache.
+    pub context: u32,
+    pub pad: u32,
     pub end_tokens: [u32; MAX_END_TOKENS],
+}
+
+/// The buffers of `commit`.
+#[derive(Clone, Copy)]
+pub(crate) struct CommitIo<'a> {
+    pub state: &'a wgpu::Buffer,
+    pub rows: &'a wgpu::Buffer,
+    pub sampled: &'a wgpu::Buffer,
+    pub counts: &'a wgpu::Buffer,
+    pub ring: &'a wgpu::Buffer,
+    /// The tokens of the text by position.
+    pub text: &'a wgpu::Buffer,
+    /// How many rows were committed, then which.
+    pub path: &'a wgpu::Buffer,
 }
 
 /// The one variant.
 pub(crate) fn commit_variant() -> Variant {
-    Variant::of("commit")
+    Variant::of("commit").constant("MAX_IDS", MAX_EMITTED as u32)
 }
 
-/// Commits the rows, appends the sampled token and prepares the next step's row.
-pub(crate) fn commit(gpu: &Gpu, params: &CommitParams, [state, rows, sampled, counts, ring]: [&wgpu::Buffer; 5]) -> Op {
+/// Walks the tree of rows along what the target sampled, and appends that to the text.
+pub(crate) fn commit(gpu: &Gpu, params: &CommitParams, io: CommitIo<'_>) -> Op {
     let kernel = gpu.kernel(&commit_variant());
     let params = gpu.uniform("commit", params);
-    let bind_group = gpu.bind(&kernel, &[&params, state, rows, sampled, counts, ring]);
+    let buffers = [&params, io.state, io.rows, io.sampled, io.counts, io.ring, io.text, io.path];
+    let bind_group = gpu.bind(&kernel, &buffers);
     Op::single(kernel, bind_group, Grid::One)
+}
+
+/// What a submit has brought back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Emitted {
+    pub ids: Vec<u32>,
+    /// [`super::State::done`].
+    pub done: u32,
+    /// Drafted and accepted tokens of each round.
+    pub rounds: Vec<[u32; 2]>,
+    trace: Vec<u32>,
+}
+
+impl Emitted {
+    /// Reads a ring.
+    pub fn of(ring: &[u32]) -> Self {
+        let (ring, trace) = ring.split_at(RING_TRACE);
+        let (head, rest) = ring.split_at(4);
+        let (ids, rounds) = rest.split_at(MAX_EMITTED);
+        let (emitted, count) = ((head[0] as usize).min(MAX_EMITTED), (head[2] as usize).min(MAX_ROUNDS));
+        let rounds = rounds.as_chunks().0.iter().take(count).copied().collect();
+        Self { ids: ids[..emitted].to_vec(), done: head[1], rounds, trace: trace.to_vec() }
+    }
+
+    /// What the target thought of the draft in `row` of `round`, if that was traced.
+    pub fn traced(&self, round: usize, row: usize) -> TracedDraft {
+        TracedDraft::of(&self.trace, round, row)
+    }
 }

@@ -2,10 +2,7 @@
 
 use super::sizes::Sizes;
 use crate::gpu::Gpu;
-use crate::kernels::{MAX_BATCH_ROWS, MAX_CHUNK_ROWS, Row, SampleParams, State};
-
-/// The ids one submit can bring back.
-pub(crate) const MAX_STEPS: usize = 62;
+use crate::kernels::{MAX_BATCH_ROWS, MAX_CHUNK_ROWS, RING_WORDS, Row, SCRIPT_RANKS, SampleParams, State, Tree};
 
 /// Everything a session keeps on the GPU.
 pub(crate) struct Buffers {
@@ -29,8 +26,19 @@ pub(crate) struct Buffers {
     pub sampled: wgpu::Buffer,
     pub log_probs: wgpu::Buffer,
     pub sample_params: wgpu::Buffer,
-    /// What a submit brings back: number of ids, reason of the end, ids.
+    /// What a submit brings back: ids, the reason of the end, drafted and accepted tokens of each round, and if wanted
+    /// what the target thought of each draft.
     pub ring: wgpu::Buffer,
+    /// The text by position, `[context + 1]`.
+    pub text: wgpu::Buffer,
+    /// How many rows the last batch committed, then which, ascending.
+    pub path: wgpu::Buffer,
+    /// The tree of a round.
+    pub tree: wgpu::Buffer,
+    /// Drafted tokens, `[depth, rank]`.
+    pub candidates: wgpu::Buffer,
+    /// Drafts written down beforehand, `[context + 1, SCRIPT_RANKS]`.
+    pub script: wgpu::Buffer,
 }
 
 impl Buffers {
@@ -58,7 +66,12 @@ impl Buffers {
             sampled: gpu.storage("sampled", 4 * MAX_BATCH_ROWS as u64),
             log_probs: gpu.storage("log_probs", 4 * MAX_BATCH_ROWS as u64),
             sample_params: gpu.uniform("sample", &<SampleParams as bytemuck::Zeroable>::zeroed()),
-            ring: gpu.storage("ring", 4 * (2 + MAX_STEPS as u64)),
+            ring: gpu.storage("ring", 4 * RING_WORDS as u64),
+            text: gpu.storage("text", 4 * (u64::from(shape.context) + 1)),
+            path: gpu.storage("path", 4 * (1 + MAX_CHUNK_ROWS as u64)),
+            tree: gpu.uniform("tree", &<Tree as bytemuck::Zeroable>::zeroed()),
+            candidates: gpu.storage("candidates", 4 * (MAX_BATCH_ROWS * MAX_BATCH_ROWS) as u64),
+            script: gpu.storage("script", 4 * SCRIPT_RANKS as u64 * (u64::from(shape.context) + 1)),
         }
     }
 }

@@ -9,20 +9,33 @@ use super::weights::{Layer, Linear, NormWeights};
 use crate::format::config::{Activation as ConfigActivation, Norm};
 use crate::gpu::Variant;
 use crate::kernels::{
-    Activation, CommitParams, EmbedParams, LogProbsParams, MAX_END_TOKENS, MatmulForm, MatmulIo, NormIo, Op, RopeIo,
-    SampleIo, attention_scores, attention_softmax, attention_values, commit, commit_variant, embed, embed_variant,
-    log_probs, log_probs_variant, matmul, norm, norm_variant, rope_cache, rope_cache_variant, sample, sample_variant,
-    scores_variant, softmax_variant, values_variant,
+    Activation, CommitIo, CommitParams, EmbedParams, LogProbsParams, MAX_END_TOKENS, MatmulForm, MatmulIo, NormIo, Op,
+    RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, commit, commit_variant, compact_cache,
+    compact_cache_variant, draft_lookup, draft_lookup_variant, draft_script, draft_script_variant, embed,
+    embed_variant, log_probs, log_probs_variant, matmul, norm, norm_variant, rope_cache, rope_cache_variant, sample,
+    sample_variant, scores_variant, softmax_variant, trace, trace_variant, tree_rows, tree_rows_variant,
+    values_variant,
 };
 
 /// The ops of a session, in the order they run.
 pub(crate) struct Plan {
+    /// Candidates from the text itself, and from a script: one of them, or none, starts a round.
+    pub lookup: Vec<Op>,
+    pub script: Vec<Op>,
+    /// The text's last token and its drafts become rows.
+    pub tree: Vec<Op>,
     /// Embedding and blocks: rows to the residual stream, keys and values to the cache.
     pub body: Vec<Op>,
     /// Final norm and LM head of the rows whose logits are wanted.
     pub head: Vec<Op>,
-    /// Sampling and the end of the step.
+    /// What the target samples after each row.
     pub sample: Vec<Op>,
+    /// What the target thought of the drafts, where somebody wants to know.
+    pub trace: Vec<Op>,
+    /// The end of a round: what was sampled joins the text.
+    pub commit: Vec<Op>,
+    /// After a tree: the accepted path moves together in the cache.
+    pub compact: Vec<Op>,
     /// Log-probabilities of wanted tokens.
     pub score: Vec<Op>,
 }
@@ -34,7 +47,22 @@ impl Plan {
         for (index, layer) in model.weights.layers.iter().enumerate() {
             planner.layer(index, layer, &mut body);
         }
-        Self { body, head: planner.head(), sample: planner.sample(), score: planner.score() }
+        let b = buffers;
+        let (gpu, set, sizes) = (&model.gpu, model.kernels, &model.sizes);
+        let logits = (sizes.vocab, sizes.vocab_stride());
+        let compact = |(keys, values)| compact_cache(gpu, sizes.attention, [&b.state, &b.path, keys, values]);
+        Self {
+            lookup: vec![draft_lookup(gpu, set, [&b.tree, &b.state, &b.text, &b.candidates])],
+            script: vec![draft_script(gpu, [&b.tree, &b.state, &b.script, &b.candidates])],
+            tree: vec![tree_rows(gpu, [&b.tree, &b.state, &b.rows, &b.text, &b.candidates])],
+            body,
+            head: planner.head(),
+            sample: vec![planner.sample()],
+            trace: vec![trace(gpu, set, logits, [&b.state, &b.rows, &b.logits, &b.sampled, &b.ring])],
+            commit: vec![planner.commit()],
+            compact: b.cache.iter().map(|(keys, values)| compact((keys, values))).collect(),
+            score: planner.score(),
+        }
     }
 }
 
@@ -52,6 +80,11 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
         log_probs_variant(set, subgroup),
         sample_variant(set),
         commit_variant(),
+        tree_rows_variant(),
+        draft_lookup_variant(set),
+        draft_script_variant(),
+        compact_cache_variant(),
+        trace_variant(set),
     ]);
     let head = model.weights.lm_head.as_ref().unwrap_or(&model.weights.embedding);
     let mut forms = vec![head_form(model, head)];
@@ -162,8 +195,8 @@ impl Planner<'_> {
         ops
     }
 
-    fn sample(&self) -> Vec<Op> {
-        let (gpu, b) = (&self.model.gpu, self.buffers);
+    fn sample(&self) -> Op {
+        let b = self.buffers;
         let io = SampleIo {
             params: &b.sample_params,
             state: &b.state,
@@ -173,15 +206,32 @@ impl Planner<'_> {
             counts: &b.counts,
             sampled: &b.sampled,
         };
+        sample(&self.model.gpu, self.model.kernels, io)
+    }
+
+    fn commit(&self) -> Op {
+        let b = self.buffers;
         let eos = &self.model.config.eos_token_ids;
         let mut end_tokens = [0; MAX_END_TOKENS];
         end_tokens[..eos.len()].copy_from_slice(eos);
-        let params =
-            CommitParams { num_end_tokens: eos.len() as u32, vocab: self.model.sizes.vocab, pad: [0; 2], end_tokens };
-        vec![
-            sample(gpu, self.model.kernels, io),
-            commit(gpu, &params, [&b.state, &b.rows, &b.sampled, &b.counts, &b.ring]),
-        ]
+        let sizes = &self.model.sizes;
+        let params = CommitParams {
+            num_end_tokens: eos.len() as u32,
+            vocab: sizes.vocab,
+            context: sizes.attention.context,
+            pad: 0,
+            end_tokens,
+        };
+        let io = CommitIo {
+            state: &b.state,
+            rows: &b.rows,
+            sampled: &b.sampled,
+            counts: &b.counts,
+            ring: &b.ring,
+            text: &b.text,
+            path: &b.path,
+        };
+        commit(&self.model.gpu, &params, io)
     }
 
     fn score(&self) -> Vec<Op> {

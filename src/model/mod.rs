@@ -8,7 +8,7 @@ mod sizes;
 mod upload;
 mod weights;
 
-pub(crate) use buffers::{Buffers, MAX_STEPS};
+pub(crate) use buffers::Buffers;
 pub(crate) use engine::Model;
 pub use engine::{Engine, EngineOptions, Progress};
 pub(crate) use forward::Plan;

@@ -22,7 +22,9 @@ const TOLERANCES: &[(&str, f64, &str)] = &[
     ("attention", 2e-5, "WGSL allows exp an error of 3 + 2 |x| units in the last place; scores lie within |x| < 50"),
     ("log_probs", 1e-5, "as attention, and one thread may sum the whole vocabulary in f32"),
     ("sample", 0.0, "token ids"),
-    ("commit", 0.0, "integers"),
+    ("rounds", 0.0, "integers"),
+    ("trace", 1e-5, "as log_probs"),
+    ("compact_cache", 0.0, "a move"),
 ];
 
 /// The tolerance of a kernel.

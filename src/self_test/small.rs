@@ -1,16 +1,12 @@
-//! Checks of the kernels that need little: embed, norm, log_probs, commit.
+//! Checks of the kernels that need little: embed, norm, log_probs.
 
 use super::KernelCheck;
-use super::bench::{compare, compare_exactly, noise, read, rounded, run, weights};
+use super::bench::{compare, noise, read, rounded, run, weights};
 use crate::Result;
 use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
-use crate::kernels::{
-    CommitParams, EmbedParams, Extent, KernelSet, LogProbsParams, MAX_END_TOKENS, NormIo, Op, Row, State, commit,
-    embed, log_probs, norm,
-};
+use crate::kernels::{EmbedParams, Extent, KernelSet, LogProbsParams, NormIo, Op, Row, State, embed, log_probs, norm};
 use crate::reference;
-use crate::reference::commit::Text;
 
 /// Every `[rows, stride]` value beyond the width must stay as it was: this.
 const UNTOUCHED: f32 = 0.25;
@@ -106,58 +102,4 @@ pub(crate) async fn check_log_probs(gpu: &Gpu, set: KernelSet, vocab: usize, row
     let expected = |row: usize| reference::log_probs::log_prob(&logits[row * stride..][..vocab], target(row));
     let want: Vec<f64> = (0..rows).map(expected).collect();
     Ok(compare("log_probs", format!("{set} [{rows}, {vocab}]"), &got, &want))
-}
-
-/// The end of a step as the reference knows it.
-pub(crate) struct Ending<'a> {
-    pub num_rows: u32,
-    pub ids: &'a [u32],
-    pub end_tokens: &'a [u32],
-    pub limit: u32,
-}
-
-/// Commits one id after the other and compares state, next row, counts and ring each time.
-pub(crate) async fn check_commit(gpu: &Gpu, vocab: u32, ending: &Ending<'_>) -> Result<KernelCheck> {
-    let mut text = Text { committed: 5, length: 6, limit: ending.limit, ..Text::default() };
-    let mut num_rows = ending.num_rows;
-    let state = gpu.storage_with("state", &[to_state(&text, num_rows, 2)]);
-    let rows = gpu.storage_with("rows", &[Row { token: 3, position: 4, mask: 1, target_token: 0 }]);
-    let sampled = gpu.storage("sampled", 4);
-    let counts = gpu.storage("counts", 4 * u64::from(vocab));
-    let ring = gpu.storage("ring", 4 * (2 + ending.ids.len()) as u64);
-    let mut params = CommitParams { num_end_tokens: 0, vocab, pad: [0; 2], end_tokens: [0; MAX_END_TOKENS] };
-    params.num_end_tokens = ending.end_tokens.len() as u32;
-    params.end_tokens[..ending.end_tokens.len()].copy_from_slice(ending.end_tokens);
-    let op = commit(gpu, &params, [&state, &rows, &sampled, &counts, &ring]);
-
-    let (mut got, mut want) = (Vec::new(), Vec::new());
-    let mut next = Row { token: 3, position: 4, mask: 1, target_token: 0 };
-    let mut logit_row = 2;
-    let (mut tally, mut emitted) = (vec![0; vocab as usize], Vec::new());
-    for &id in ending.ids {
-        gpu.write(&sampled, 0, &[id]);
-        run(gpu, &[&op], extent(1));
-        if text.done == 0 {
-            reference::commit::commit(&mut text, num_rows, id, ending.end_tokens);
-            next = Row { token: id, position: text.committed, mask: 1, target_token: 0 };
-            (num_rows, logit_row) = (1, 0);
-            tally[id as usize] += 1;
-            emitted.push(id);
-        }
-        got.extend(read::<u32>(gpu, &state, 8).await?);
-        got.extend(read::<u32>(gpu, &rows, 4).await?);
-        got.extend(read::<u32>(gpu, &counts, vocab as usize).await?);
-        got.extend(read::<u32>(gpu, &ring, 2 + emitted.len()).await?);
-        want.extend(bytemuck::cast::<State, [u32; 8]>(to_state(&text, num_rows, logit_row)));
-        want.extend(bytemuck::cast::<Row, [u32; 4]>(next));
-        want.extend(&tally);
-        want.extend([text.emitted, text.done]);
-        want.extend(&emitted);
-    }
-    Ok(compare_exactly("commit", format!("{} ids", ending.ids.len()), &got, &want))
-}
-
-fn to_state(text: &Text, num_rows: u32, logit_row: u32) -> State {
-    let Text { committed, length, limit, done, emitted } = *text;
-    State { committed, length, limit, done, num_rows, logit_row, emitted, pad: 0 }
 }

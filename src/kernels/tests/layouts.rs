@@ -8,7 +8,9 @@ use crate::kernels::attention::{ScoresParams, SoftmaxParams, ValuesParams};
 use crate::kernels::matmul::MatmulParams;
 use crate::kernels::norm::NormParams;
 use crate::kernels::rope_cache::RopeParams;
-use crate::kernels::{CommitParams, EmbedParams, LogProbsParams, Row, SampleParams, State};
+use crate::kernels::trace::TraceParams;
+use crate::kernels::tree::CompactParams;
+use crate::kernels::{CommitParams, EmbedParams, LogProbsParams, Row, SampleParams, State, Tree};
 
 /// Field names and offsets, padding left out, and the size.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +34,8 @@ fn params(shader: &str) -> Option<Layout> {
         "attention_scores" => layout!(ScoresParams: heads, kv_heads, head_dim4, stride4, context, scale),
         "attention_softmax" => layout!(SoftmaxParams: heads, context),
         "attention_values" => layout!(ValuesParams: heads, kv_heads, head_dim4, context, stride4),
-        "commit" => layout!(CommitParams: num_end_tokens, vocab, end_tokens),
+        "commit" => layout!(CommitParams: num_end_tokens, vocab, context, end_tokens),
+        "compact_cache" => layout!(CompactParams: kv_heads, head_dim4, context),
         "embed" => layout!(EmbedParams: width, stride, first, count),
         "log_probs" => layout!(LogProbsParams: vocab, stride),
         "matmul" | "matmul_tiled" => layout!(MatmulParams: columns4, inputs4, x_stride4, y_stride4, y_first4),
@@ -41,6 +44,7 @@ fn params(shader: &str) -> Option<Layout> {
         "sample" => {
             layout!(SampleParams: vocab, stride, temperature, repetition_penalty, top_k, top_p, min_p, seed)
         }
+        "trace" => layout!(TraceParams: vocab, stride),
         _ => return None,
     })
 }
@@ -56,11 +60,12 @@ fn reflected(module: &naga::Module, name: &str) -> Option<Layout> {
 #[test]
 fn structs_lie_as_the_shaders_read_them() {
     let row = layout!(Row: token, position, mask, target_token);
-    let state = layout!(State: committed, length, limit, done, num_rows, logit_row, emitted);
+    let state = layout!(State: committed, length, limit, done, num_rows, logit_row, emitted, rounds);
+    let tree = layout!(Tree: num_rows, depth, ranks, nodes);
     for variant in all_variants() {
         let (module, _) = validated(&variant).expect("every variant is valid");
         // Elements of arrays: their size counts too.
-        for (name, ours) in [("Row", &row), ("State", &state)] {
+        for (name, ours) in [("Row", &row), ("State", &state), ("Tree", &tree)] {
             assert_eq!(reflected(&module, name).as_ref().unwrap_or(ours), ours, "{name} of {}", variant.label());
         }
         let Some(theirs) = reflected(&module, "Params") else { continue };

@@ -4,6 +4,7 @@ pub(crate) mod adapters;
 mod attention;
 mod layouts;
 mod products;
+mod rounds;
 mod sampling;
 mod self_test;
 mod shaders;

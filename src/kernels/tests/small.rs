@@ -1,10 +1,10 @@
-//! embed, norm, log_probs, commit, rope_cache against their references.
+//! embed, norm, log_probs, rope_cache against their references.
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
 use crate::kernels::AttentionShape;
 use crate::self_test::attending::{Attending, chain, tree};
 use crate::self_test::product::DTYPES;
-use crate::self_test::small::{Ending, check_commit, check_embed, check_log_probs, check_norm};
+use crate::self_test::small::{check_embed, check_log_probs, check_norm};
 
 #[test]
 fn embed_copies_rows_of_every_dtype() {
@@ -57,22 +57,6 @@ fn rope_rotates_queries_and_fills_the_cache() {
             pass(gpu, attending.check_rope(committed, &chain(committed, &[1, 2, 3, 4, 5])));
             // Siblings share a position and differ in their slot.
             pass(gpu, attending.check_rope(committed, &tree(committed, &[7, 8, 9], &[None, Some(0), Some(0)])));
-        }
-    });
-}
-
-#[test]
-fn commit_counts_and_ends() {
-    on_every_adapter(|gpu| {
-        let every_end: Vec<u32> = (40..72).collect();
-        for (num_rows, ids, end_tokens, limit) in [
-            (1, &[3, 3, 5][..], &[][..], 100),
-            (4, &[1, 2, 9, 7], &[8, 9], 100),
-            (1, &[71, 1], &every_end, 100),
-            (30, &[1, 2, 3, 4], &[4], 8),
-            (2, &[1, 4, 4], &[4], 8),
-        ] {
-            pass(gpu, check_commit(gpu, 72, &Ending { num_rows, ids, end_tokens, limit }));
         }
     });
 }

@@ -1,0 +1,62 @@
+//! The flags that say how tokens are drafted.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use foretoken::{DraftOptions, DraftTree, Drafter, Error, ErrorKind, Result};
+
+/// Where drafts come from: a drafter's name, or a folder with heads.
+#[derive(Clone, Debug)]
+enum DraftFlag {
+    Drafter(Drafter),
+    Folder(PathBuf),
+}
+
+impl FromStr for DraftFlag {
+    type Err = foretoken::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "auto" => Self::Drafter(Drafter::Auto),
+            "off" => Self::Drafter(Drafter::Off),
+            "heads" => Self::Drafter(Drafter::Heads),
+            "marginal" => Self::Drafter(Drafter::Marginal),
+            "lookup" => Self::Drafter(Drafter::Lookup),
+            folder => Self::Folder(PathBuf::from(folder)),
+        })
+    }
+}
+
+#[derive(clap::Args)]
+pub struct DraftFlags {
+    /// Where drafts come from: auto, off, heads, marginal, lookup, or a folder with multi-token heads
+    ///
+    /// Drafts never change the text. auto takes the model's heads, else lookup; it drafts as many tokens as pay on this
+    /// device, and none where none do.
+    #[arg(long, value_name = "DRAFTER", default_value = "auto")]
+    draft: DraftFlag,
+    /// Draft this many tokens a round, instead of as many as pay
+    #[arg(long, value_name = "TOKENS", conflicts_with = "draft_tree")]
+    draft_len: Option<usize>,
+    /// Draft a tree: children of each node by depth, such as 4,2,1; at most 31 nodes
+    #[arg(long, value_name = "COUNTS")]
+    draft_tree: Option<DraftTree>,
+}
+
+impl DraftFlags {
+    /// What the library is asked for.
+    ///
+    /// # Errors
+    /// For a chain that is too long.
+    pub fn options(&self, trace: bool) -> Result<DraftOptions> {
+        let drafter = match &self.draft {
+            DraftFlag::Drafter(drafter) => drafter.clone(),
+            DraftFlag::Folder(folder) => {
+                let message = format!("--draft {}: expected auto, off, lookup, heads or marginal", folder.display());
+                return Err(Error::new(ErrorKind::Input, message));
+            }
+        };
+        let chain = self.draft_len.map(DraftTree::chain).transpose()?;
+        Ok(DraftOptions { drafter, tree: self.draft_tree.clone().or(chain), trace })
+    }
+}

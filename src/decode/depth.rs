@@ -1,0 +1,186 @@
+//! How many tokens to draft: expected tokens a round over what a round costs on this device.
+
+use super::draft::DraftTree;
+use super::pacing::Pacing;
+
+/// Submits that try drafts out before they are judged; the first one of a depth also compiles.
+const TRIAL: usize = 3;
+
+/// Tokens without drafts before they are tried again; twice as many each time.
+const FIRST_PAUSE: usize = 64;
+
+/// How much an older round counts beside the next one.
+const MEMORY: f64 = 0.98;
+
+/// Chooses the depth of each submit.
+pub(super) struct Depth {
+    /// What the user fixed.
+    fixed: Option<DraftTree>,
+    most: usize,
+    /// Rounds that came to the draft at each depth, and those that accepted it; older ones count less.
+    reached: Vec<f64>,
+    accepted: Vec<f64>,
+    trial: usize,
+    pause: usize,
+    /// Tokens since drafts were switched off.
+    resting: Option<usize>,
+    verdict: Option<String>,
+}
+
+impl Depth {
+    /// A fixed tree, or chains of up to `most` drafts.
+    pub fn new(fixed: Option<DraftTree>, most: usize) -> Self {
+        let (reached, accepted) = (vec![0.0; most], vec![0.0; most]);
+        Self { fixed, most, reached, accepted, trial: TRIAL, pause: FIRST_PAUSE, resting: None, verdict: None }
+    }
+
+    /// The tree of the next submit.
+    pub fn next(&mut self, pacing: &Pacing) -> DraftTree {
+        if let Some(tree) = &self.fixed {
+            return tree.clone();
+        }
+        let depth = self.choose(pacing);
+        DraftTree::chain(depth).unwrap_or_default()
+    }
+
+    fn choose(&mut self, pacing: &Pacing) -> usize {
+        // What a plain step takes is what drafts are measured by.
+        if self.most == 0 || pacing.seconds(1).is_none() {
+            return 0;
+        }
+        if self.trial > 0 {
+            self.trial -= 1;
+            return self.most.min(3);
+        }
+        if self.resting.is_some_and(|tokens| tokens < self.pause) {
+            return 0;
+        }
+        if self.resting.take().is_some() {
+            self.pause *= 2;
+            self.trial = TRIAL - 1;
+            return self.most.min(3);
+        }
+        let gain = |depth: usize| self.tokens(depth) / cost(pacing, depth + 1);
+        let best = (0..=self.most).fold(0, |best, depth| if gain(depth) > gain(best) { depth } else { best });
+        self.verdict = None;
+        if best == 0 {
+            let tried = self.most.min(3);
+            self.resting = Some(0);
+            self.verdict = Some(format!(
+                "drafts do not pay here: with {tried} drafts a round brought {:.2} tokens and took {:.2} plain steps",
+                self.tokens(tried),
+                cost(pacing, tried + 1)
+            ));
+        }
+        best
+    }
+
+    /// A round of `depth` has ended; `drafted` is false where the drafter had nothing to say.
+    pub fn ended(&mut self, depth: usize, drafted: bool, accepted: usize) {
+        if depth == 0 {
+            if let Some(tokens) = &mut self.resting {
+                *tokens += 1;
+            }
+            return;
+        }
+        for at in 0..depth.min(self.most).min(accepted + 1) {
+            let right = if drafted && accepted > at { 1.0 } else { 0.0 };
+            self.reached[at] = MEMORY * self.reached[at] + 1.0;
+            self.accepted[at] = MEMORY * self.accepted[at] + right;
+        }
+    }
+
+    /// Why drafts are off at the moment, if they are.
+    pub fn verdict(&self) -> Option<&str> {
+        self.verdict.as_deref()
+    }
+
+    /// Expected tokens of a round: one, and each draft times the chance that it and all before it are right.
+    fn tokens(&self, depth: usize) -> f64 {
+        let mut chance = 1.0;
+        let mut tokens = 1.0;
+        for at in 0..depth.min(self.most) {
+            // A depth that was never reached is taken to be as good as the one before.
+            let before = if at == 0 { (1.0, 2.0) } else { (self.accepted[at - 1], self.reached[at - 1].max(1.0)) };
+            let (accepted, reached) =
+                if self.reached[at] > 0.0 { (self.accepted[at], self.reached[at]) } else { before };
+            chance *= accepted / reached;
+            tokens += chance;
+        }
+        tokens
+    }
+}
+
+/// What a round of `rows` rows costs, in plain steps: measured, or on the line through the measured ones around it.
+fn cost(pacing: &Pacing, rows: usize) -> f64 {
+    let Some(plain) = pacing.seconds(1) else { return 1.0 };
+    let known = |rows: usize| pacing.seconds(rows).map(|seconds| (rows as f64, seconds / plain));
+    if let Some((_, cost)) = known(rows) {
+        return cost;
+    }
+    let below = (1..rows).rev().find_map(known).unwrap_or((1.0, 1.0));
+    let above = (rows + 1..=crate::kernels::MAX_BATCH_ROWS).find_map(known);
+    let (from, to) = match above {
+        Some(above) => (below, above),
+        // Beyond the widest: as it grew so far.
+        None => ((1.0, 1.0), below),
+    };
+    let slope = if to.0 > from.0 { ((to.1 - from.1) / (to.0 - from.0)).max(0.0) } else { 0.0 };
+    below.1 + slope * (rows as f64 - below.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Drafts of which each is right with chance one in `one_in`, on a device where every row costs `slope` of a step.
+    fn settle(one_in: usize, slope: f64) -> (Depth, usize) {
+        let mut pacing = Pacing::new();
+        for rows in [1, 4] {
+            pacing.know(rows, 1.0 + slope * (rows - 1) as f64);
+        }
+        let mut depth = Depth::new(None, 8);
+        let mut last = 0;
+        for round in 0..60 {
+            last = depth.next(&pacing).depth();
+            let accepted = if round % one_in == 0 { last } else { 0 };
+            depth.ended(last, true, accepted);
+        }
+        (depth, last)
+    }
+
+    #[test]
+    fn depth_follows_what_is_accepted_and_what_it_costs() {
+        let (deep, depth) = settle(1, 0.05);
+        assert_eq!((depth, deep.verdict()), (8, None));
+        let (off, depth) = settle(10, 0.5);
+        assert_eq!(depth, 0);
+        assert!(off.verdict().is_some_and(|verdict| verdict.contains("do not pay")), "{:?}", off.verdict());
+        // Always right, but a row costs as much as a step: nothing is gained.
+        assert_eq!(settle(1, 1.0).1, 0);
+    }
+
+    #[test]
+    fn resting_drafts_are_tried_again_ever_more_rarely() {
+        let mut pacing = Pacing::new();
+        pacing.know(1, 1.0);
+        pacing.know(4, 3.0);
+        let mut depth = Depth::new(None, 3);
+        let trials: Vec<usize> = (0..1000)
+            .filter(|_| {
+                let drafts = depth.next(&pacing).depth();
+                depth.ended(drafts, true, 0);
+                drafts > 0
+            })
+            .collect();
+        assert!(trials.len() <= TRIAL * 5, "{trials:?}");
+        assert!(trials.last().is_some_and(|&last| last > 300), "{trials:?}");
+    }
+
+    #[test]
+    fn a_fixed_tree_stays() {
+        let tree = DraftTree::new(&[3, 2]).expect("a tree");
+        let mut depth = Depth::new(Some(tree.clone()), 2);
+        assert_eq!(depth.next(&Pacing::new()), tree);
+    }
+}

@@ -1,0 +1,113 @@
+//! The tree of drafts: its rows, where drafts come from, and the cache after a path was taken.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{AttentionShape, Grid, KernelSet, MAX_BATCH_ROWS, Op};
+use crate::gpu::{Gpu, Variant};
+
+/// Tokens that a match of the lookup drafter may have.
+pub(crate) const LOOKUP_NGRAM: u32 = 4;
+
+/// Candidates that a script has for each position.
+pub(crate) const SCRIPT_RANKS: usize = 4;
+
+/// The uniform `Tree` of `shaders/lib/tree.wgsl`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Tree {
+    /// Rows of a round, the text's last token included.
+    pub num_rows: u32,
+    /// Of the deepest node; 0 without drafts.
+    pub depth: u32,
+    /// Children of a node, at most.
+    pub ranks: u32,
+    pub pad: u32,
+    /// Of each row: ancestor mask, depth, and which candidate of its depth it is.
+    pub nodes: [[u32; 4]; MAX_BATCH_ROWS],
+}
+
+impl Tree {
+    /// The tree whose nodes at depth d have `children[d]` children, in order of depth: what a path takes ascends.
+    pub fn new(children: &[usize]) -> Self {
+        let mut nodes = [[0; 4]; MAX_BATCH_ROWS];
+        nodes[0] = [1, 0, 0, 0];
+        let (mut level, mut count) = (0..1, 1);
+        for (depth, &children) in children.iter().enumerate() {
+            let first = count;
+            for parent in level {
+                for rank in 0..children {
+                    nodes[count] = [nodes[parent][0] | 1 << count, depth as u32 + 1, rank as u32, 0];
+                    count += 1;
+                }
+            }
+            level = first..count;
+        }
+        let ranks = children.iter().copied().max().unwrap_or(0);
+        Self { num_rows: count as u32, depth: children.len() as u32, ranks: ranks as u32, pad: 0, nodes }
+    }
+
+    /// The row that a row hangs from.
+    pub fn parent(&self, row: usize) -> Option<usize> {
+        (self.nodes[row][0] ^ 1 << row).checked_ilog2().map(|parent| parent as usize)
+    }
+}
+
+/// The one variant of `tree_rows`.
+pub(crate) fn tree_rows_variant() -> Variant {
+    Variant::of("tree_rows")
+}
+
+/// The variant of `draft_lookup` of a set.
+pub(crate) fn draft_lookup_variant(set: KernelSet) -> Variant {
+    set.with_vocabulary_reduce(Variant::of("draft_lookup")).constant("NGRAM", LOOKUP_NGRAM)
+}
+
+/// The one variant of `draft_script`.
+pub(crate) fn draft_script_variant() -> Variant {
+    Variant::of("draft_script")
+}
+
+/// The one variant of `compact_cache`.
+pub(crate) fn compact_cache_variant() -> Variant {
+    Variant::of("compact_cache")
+}
+
+/// The text's last token and the tree of `candidates` below it become the rows of the round.
+pub(crate) fn tree_rows(gpu: &Gpu, [tree, state, rows, text, candidates]: [&wgpu::Buffer; 5]) -> Op {
+    let kernel = gpu.kernel(&tree_rows_variant());
+    let bind_group = gpu.bind(&kernel, &[tree, state, rows, text, candidates]);
+    Op::single(kernel, bind_group, Grid::One)
+}
+
+/// Candidates from where the text's last tokens stood before.
+pub(crate) fn draft_lookup(gpu: &Gpu, set: KernelSet, [tree, state, text, candidates]: [&wgpu::Buffer; 4]) -> Op {
+    let kernel = gpu.kernel(&draft_lookup_variant(set));
+    let bind_group = gpu.bind(&kernel, &[tree, state, text, candidates]);
+    Op::single(kernel, bind_group, Grid::One)
+}
+
+/// Candidates from `script[context, SCRIPT_RANKS]`.
+pub(crate) fn draft_script(gpu: &Gpu, [tree, state, script, candidates]: [&wgpu::Buffer; 4]) -> Op {
+    let kernel = gpu.kernel(&draft_script_variant());
+    let bind_group = gpu.bind(&kernel, &[tree, state, script, candidates]);
+    Op::single(kernel, bind_group, Grid::One)
+}
+
+/// The uniform of `compact_cache.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct CompactParams {
+    pub kv_heads: u32,
+    pub head_dim4: u32,
+    pub context: u32,
+}
+
+/// Moves the keys and values of the committed rows of a layer to consecutive slots.
+pub(crate) fn compact_cache(gpu: &Gpu, shape: AttentionShape, [state, path, keys, values]: [&wgpu::Buffer; 4]) -> Op {
+    let params = CompactParams { kv_heads: shape.kv_heads, head_dim4: shape.head_dim / 4, context: shape.context };
+    let threads = params.kv_heads * params.head_dim4;
+    let params = gpu.uniform("compact_cache", &params);
+    let kernel = gpu.kernel(&compact_cache_variant());
+    let bind_group = gpu.bind(&kernel, &[&params, state, path, keys, values]);
+    Op::single(kernel, bind_group, Grid::Groups { x: threads.div_ceil(64) })
+}

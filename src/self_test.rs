@@ -4,11 +4,14 @@
 
 pub(crate) mod attending;
 pub(crate) mod bench;
+pub(crate) mod marginal;
 pub(crate) mod product;
 pub(crate) mod sampling;
 pub(crate) mod small;
 
 use attending::{Attending, chain, tree};
+use bench::noise;
+use marginal::{check_mixture, check_nucleus, check_ranking, check_star};
 use product::{DTYPES, Plain, Product};
 use sampling::{Draw, PLAIN, some_logits};
 use small::{Ending, check_commit, check_embed, check_log_probs, check_norm};
@@ -46,6 +49,10 @@ pub async fn self_test(gpu: &Gpu, kernels: KernelSet, full: bool) -> Result<Vec<
         sampled(gpu, kernels, Settings { top_k: 40, ..PLAIN }).await?,
         sampled(gpu, kernels, Settings { top_p: 0.9, ..PLAIN }).await?,
         sampled(gpu, kernels, Settings { min_p: 0.1, ..PLAIN }).await?,
+        check_nucleus(gpu, kernels, &[some_logits(1, 301), some_logits(2, 301)], 0.9, 301).await?,
+        check_star(gpu, 100, 20, 70, 32).await?,
+        check_mixture(gpu, kernels, 301, 32, 3).await?,
+        check_ranking(gpu, kernels, &[noise(70, 301).iter().map(|x| x.abs()).collect()], 10).await?,
     ];
     for dtype in DTYPES {
         checks.extend(quick_test(gpu, kernels, dtype).await?);

@@ -6,6 +6,7 @@ pub(crate) mod attention;
 pub(crate) mod commit;
 pub(crate) mod embed;
 pub(crate) mod log_probs;
+pub(crate) mod marginal;
 pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod random;

@@ -22,6 +22,10 @@ const TOLERANCES: &[(&str, f64, &str)] = &[
     ("attention", 2e-5, "WGSL allows exp an error of 3 + 2 |x| units in the last place; scores lie within |x| < 50"),
     ("log_probs", 1e-5, "as attention, and one thread may sum the whole vocabulary in f32"),
     ("sample", 0.0, "token ids"),
+    ("nucleus", 2e-5, "as log_probs, relative to the probability of all that is kept"),
+    ("star", 0.0, "copies and integers"),
+    ("mixture", 2e-5, "as log_probs, and rows are added one by one"),
+    ("ranking", 2e-5, "one thread may sum 64 values in turn and as many such sums; ln may be off by 3 units"),
     ("commit", 0.0, "integers"),
 ];
 

@@ -31,18 +31,20 @@ pub mod error;
 pub mod format;
 pub mod gpu;
 pub mod kernels;
+pub mod marginal;
 pub mod model;
 mod reference;
 mod self_test;
 
 pub use decode::{
-    DraftOptions, DraftStats, DraftTree, Drafter, GenerateOptions, Generation, Round, Sampling, Script, Session, Stats,
-    Stop, Token,
+    DraftOptions, DraftStats, DraftTree, Drafter, GenerateOptions, Generation, MarginalReader, Round, Sampling, Script,
+    Session, Stats, Stop, Token,
 };
 pub use default_model::default_model;
 pub use error::{Error, ErrorKind, Result};
 pub use gpu::{AdapterSummary, Gpu, GpuOptions};
 pub use kernels::{KernelSet, measure_kernels};
+pub use marginal::{MarginalOptions, Marginals};
 pub use model::{Engine, EngineOptions, Inspection, Progress, inspect};
 pub use self_test::{KernelCheck, self_test};
 pub use wgpu;

@@ -4,12 +4,15 @@
 
 pub(crate) mod attending;
 pub(crate) mod bench;
+pub(crate) mod marginal;
 pub(crate) mod product;
 pub(crate) mod rounds;
 pub(crate) mod sampling;
 pub(crate) mod small;
 
 use attending::{Attending, chain, tree};
+use bench::noise;
+use marginal::{check_mixture, check_nucleus, check_ranking, check_star};
 use product::{DTYPES, Plain, Product};
 use rounds::{Drafts, Rounds, check_compact, check_prompt_end, check_trace};
 use sampling::{Draw, PLAIN, some_logits};
@@ -52,6 +55,10 @@ pub async fn self_test(gpu: &Gpu, kernels: KernelSet, full: bool) -> Result<Vec<
         check_prompt_end(gpu, 5, 3, 60).await?,
         check_compact(gpu, AttentionShape { heads: 3, kv_heads: 3, ..SHAPE }, 2, &[0, 2, 5]).await?,
         check_trace(gpu, kernels, 300).await?,
+        check_nucleus(gpu, kernels, &[some_logits(1, 301), some_logits(2, 301)], 0.9, 301).await?,
+        check_star(gpu, 100, 20, 70, 32).await?,
+        check_mixture(gpu, kernels, 301, 32, 3).await?,
+        check_ranking(gpu, kernels, &[noise(70, 301).iter().map(|x| x.abs()).collect()], 10).await?,
     ];
     for dtype in DTYPES {
         checks.extend(quick_test(gpu, kernels, dtype).await?);

@@ -12,8 +12,9 @@ const FLOORS: &[(&str, u32)] = &[
     ("kernels", 3),
     ("self_test", 4),
     ("model", 5),
-    ("decode", 6),
-    ("bench", 7),
+    ("marginal", 6),
+    ("decode", 7),
+    ("bench", 8),
 ];
 
 /// What stands above its importer on purpose, with the reason.

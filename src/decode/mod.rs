@@ -3,6 +3,7 @@
 mod depth;
 mod draft;
 mod generation;
+mod marginals;
 mod pacing;
 mod sampling;
 mod session;
@@ -13,6 +14,7 @@ mod tests;
 
 pub use draft::{DraftOptions, DraftTree, Drafter, Script};
 pub use generation::{GenerateOptions, Generation, Stop, Token};
+pub use marginals::MarginalReader;
 pub use sampling::Sampling;
 pub use session::Session;
 pub use stats::{DraftStats, Round, Stats};

@@ -12,6 +12,7 @@ use crate::gpu::{Pending, Staging};
 use crate::kernels::{
     Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, MAX_TRACED_ROUNDS, Op, Row, SCRIPT_RANKS, State, Tree,
 };
+use crate::marginal::Workspace;
 use crate::model::{Buffers, Model, Plan, Progress};
 use crate::{Error, Result};
 
@@ -28,7 +29,9 @@ pub struct Session {
     /// The text.
     pub(super) tokens: Vec<u32>,
     /// How many of the tokens have valid keys and values.
-    cached: usize,
+    pub(super) cached: usize,
+    /// Made when it is first needed.
+    pub(super) marginal: Option<Box<Workspace>>,
     staging: Vec<Staging>,
     score_staging: Staging,
     in_flight: VecDeque<InFlight>,
@@ -118,6 +121,7 @@ impl Session {
             plan,
             tokens: Vec::new(),
             cached: 0,
+            marginal: None,
             staging,
             score_staging,
             in_flight: VecDeque::new(),
@@ -403,14 +407,14 @@ impl Session {
     }
 
     /// Lets what is in flight, after an abandoned generation, run out.
-    async fn drain(&mut self) -> Result<()> {
+    pub(super) async fn drain(&mut self) -> Result<()> {
         while self.waiting() > 0 {
             self.receive().await?;
         }
         self.model.gpu.check()
     }
 
-    fn check_ids(&self, ids: &[u32]) -> Result<()> {
+    pub(super) fn check_ids(&self, ids: &[u32]) -> Result<()> {
         if ids.is_empty() {
             return Err(Error::input("the prompt is empty: give at least one token"));
         }

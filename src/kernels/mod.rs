@@ -10,10 +10,14 @@ mod embed;
 mod log_probs;
 mod matmul;
 mod measure;
+mod mixture;
 mod norm;
+mod nucleus;
+mod ranking;
 mod rope_cache;
 mod sample;
 mod set;
+mod star;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trace;
@@ -33,11 +37,15 @@ pub(crate) use embed::{EmbedParams, embed, embed_variant};
 pub(crate) use log_probs::{LogProbsParams, log_probs, log_probs_variant};
 pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, matmul};
 pub use measure::measure_kernels;
+pub(crate) use mixture::{MixtureIo, NormalizerParams, mixture, normalizer};
 pub(crate) use norm::{NormIo, norm, norm_variant};
+pub(crate) use nucleus::{Branch, Nucleus, NucleusIo, NucleusParams, nucleus};
+pub(crate) use ranking::{Ranking, RankingParams, ranking};
 pub(crate) use rope_cache::{RopeIo, rope_cache, rope_cache_variant};
 pub(crate) use sample::{SampleIo, SampleParams, sample, sample_variant};
 pub use set::KernelSet;
 pub(crate) use set::Widths;
+pub(crate) use star::{Cursor, StarIo, star};
 pub(crate) use trace::{MAX_TRACED_ROUNDS, TRACE_WORDS, TracedDraft, trace, trace_variant};
 pub(crate) use tree::{
     SCRIPT_RANKS, Tree, compact_cache, compact_cache_variant, draft_lookup, draft_lookup_variant, draft_script,
@@ -73,7 +81,7 @@ pub(crate) struct Extent {
 pub(crate) enum Grid {
     One,
     /// `[x, 1, 1]`
-    Groups {
+    Columns {
         x: u32,
     },
     /// `[x, rows, 1]`
@@ -130,7 +138,7 @@ impl Op {
     fn form_and_grid(&self, extent: Extent) -> (&Form, [u32; 3]) {
         match self.grid {
             Grid::One => (&self.forms[0], [1, 1, 1]),
-            Grid::Groups { x } => (&self.forms[0], [x, 1, 1]),
+            Grid::Columns { x } => (&self.forms[0], [x, 1, 1]),
             Grid::Rows { x } => (&self.forms[0], [x, extent.rows, 1]),
             Grid::LogitRows { x } => (&self.forms[0], [x, extent.logit_rows, 1]),
             Grid::Heads { x, y } => (&self.forms[0], [x, y, extent.rows]),

@@ -109,5 +109,5 @@ pub(crate) fn compact_cache(gpu: &Gpu, shape: AttentionShape, [state, path, keys
     let params = gpu.uniform("compact_cache", &params);
     let kernel = gpu.kernel(&compact_cache_variant());
     let bind_group = gpu.bind(&kernel, &[&params, state, path, keys, values]);
-    Op::single(kernel, bind_group, Grid::Groups { x: threads.div_ceil(64) })
+    Op::single(kernel, bind_group, Grid::Columns { x: threads.div_ceil(64) })
 }

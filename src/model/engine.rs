@@ -59,6 +59,20 @@ pub enum Progress {
         /// Tokens in all.
         total: usize,
     },
+    /// Branches of a marginal summed up. Offset 3 counts twice: first tokens whose successors are known, then paths.
+    Branches {
+        /// Branches done.
+        done: usize,
+        /// Branches in all.
+        total: usize,
+    },
+    /// Positions of a text that are known.
+    Positions {
+        /// Positions done.
+        done: usize,
+        /// Positions in all.
+        total: usize,
+    },
 }
 
 /// What sessions share.
@@ -74,6 +88,18 @@ pub(crate) struct Model {
     pub weights: Weights,
     /// `[context, rotary_dim / 2]` of (cos, sin).
     pub rotation: wgpu::Buffer,
+}
+
+impl Model {
+    /// Bytes of weights and cache that a step of `rows` rows reads when each sees `keys` keys: weights once for as many
+    /// rows as a product takes at a time.
+    pub fn read_bytes(&self, rows: usize, keys: usize) -> u64 {
+        let Self { weights, sizes, widths, .. } = self;
+        let head = weights.lm_head.as_ref().unwrap_or(&weights.embedding);
+        let matrices: u64 = weights.block_matrices().chain([head]).map(Matrix::bytes).sum();
+        let passes = rows.div_ceil(widths.rows().last().map_or(1, |&widest| widest as usize)) as u64;
+        passes * matrices + sizes.cache_bytes() / u64::from(sizes.attention.context) * (rows * keys) as u64
+    }
 }
 
 /// A model on a GPU. Clones share it; [`Engine::session`] starts a text.
@@ -192,10 +218,7 @@ impl Engine {
 
     /// Bytes of weights and cache that a step of one row reads when it sees `keys` keys.
     pub(crate) fn step_bytes(&self, keys: usize) -> u64 {
-        let Model { weights, sizes, .. } = &*self.model;
-        let head = weights.lm_head.as_ref().unwrap_or(&weights.embedding);
-        let matrices: u64 = weights.block_matrices().chain([head]).map(Matrix::bytes).sum();
-        matrices + sizes.cache_bytes() / u64::from(sizes.attention.context) * keys as u64
+        self.model.read_bytes(1, keys)
     }
 
     /// What the user should know: tensors that were ignored, fallbacks that were taken.

@@ -25,6 +25,10 @@ const TOLERANCES: &[(&str, f64, &str)] = &[
     ("rounds", 0.0, "integers"),
     ("trace", 1e-5, "as log_probs"),
     ("compact_cache", 0.0, "a move"),
+    ("nucleus", 2e-5, "as log_probs, relative to the probability of all that is kept"),
+    ("star", 0.0, "copies and integers"),
+    ("mixture", 2e-5, "as log_probs, and rows are added one by one"),
+    ("ranking", 2e-5, "one thread may sum 64 values in turn and as many such sums; ln may be off by 3 units"),
 ];
 
 /// The tolerance of a kernel.

@@ -6,11 +6,16 @@ use super::shaders::validated;
 use super::variants::all_variants;
 use crate::kernels::attention::{ScoresParams, SoftmaxParams, ValuesParams};
 use crate::kernels::matmul::MatmulParams;
+use crate::kernels::mixture::MixtureParams;
 use crate::kernels::norm::NormParams;
 use crate::kernels::rope_cache::RopeParams;
+use crate::kernels::star::StarParams;
 use crate::kernels::trace::TraceParams;
 use crate::kernels::tree::CompactParams;
-use crate::kernels::{CommitParams, EmbedParams, LogProbsParams, Row, SampleParams, State, Tree};
+use crate::kernels::{
+    Branch, CommitParams, Cursor, EmbedParams, LogProbsParams, NormalizerParams, Nucleus, NucleusParams, RankingParams,
+    Row, SampleParams, State, Tree,
+};
 
 /// Field names and offsets, padding left out, and the size.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,12 +44,17 @@ fn params(shader: &str) -> Option<Layout> {
         "embed" => layout!(EmbedParams: width, stride, first, count),
         "log_probs" => layout!(LogProbsParams: vocab, stride),
         "matmul" | "matmul_tiled" => layout!(MatmulParams: columns4, inputs4, x_stride4, y_stride4, y_first4),
+        "mixture" => layout!(MixtureParams: stride4),
         "norm" => layout!(NormParams: width, stride, eps, logit_rows),
+        "normalizer" => layout!(NormalizerParams: vocab, stride),
+        "nucleus" => layout!(NucleusParams: vocab, stride, mass, most, capacity),
+        "ranking" => layout!(RankingParams: vocab, stride, top),
         "rope_cache" => layout!(RopeParams: heads, kv_heads, head_dim, rotary_dim, stride, context),
         "sample" => {
             layout!(SampleParams: vocab, stride, temperature, repetition_penalty, top_k, top_p, min_p, seed)
         }
         "trace" => layout!(TraceParams: vocab, stride),
+        "star" => layout!(StarParams: context),
         _ => return None,
     })
 }
@@ -62,10 +72,21 @@ fn structs_lie_as_the_shaders_read_them() {
     let row = layout!(Row: token, position, mask, target_token);
     let state = layout!(State: committed, length, limit, done, num_rows, logit_row, emitted, rounds);
     let tree = layout!(Tree: num_rows, depth, ranks, nodes);
+    let branch = layout!(Branch: token, probability);
+    let nucleus = layout!(Nucleus: count, size, covered, left_out, position, first);
+    let cursor = layout!(Cursor: nucleus, first, chunk, most, advance);
     for variant in all_variants() {
         let (module, _) = validated(&variant).expect("every variant is valid");
         // Elements of arrays: their size counts too.
-        for (name, ours) in [("Row", &row), ("State", &state), ("Tree", &tree)] {
+        let shared = [
+            ("Row", &row),
+            ("State", &state),
+            ("Tree", &tree),
+            ("Branch", &branch),
+            ("Nucleus", &nucleus),
+            ("Cursor", &cursor),
+        ];
+        for (name, ours) in shared {
             assert_eq!(reflected(&module, name).as_ref().unwrap_or(ours), ours, "{name} of {}", variant.label());
         }
         let Some(theirs) = reflected(&module, "Params") else { continue };

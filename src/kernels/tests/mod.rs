@@ -3,6 +3,7 @@
 pub(crate) mod adapters;
 mod attention;
 mod layouts;
+mod marginal;
 mod products;
 mod rounds;
 mod sampling;

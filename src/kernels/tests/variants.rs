@@ -11,9 +11,13 @@ use crate::kernels::commit::commit_variant;
 use crate::kernels::embed::embed_variant;
 use crate::kernels::log_probs::log_probs_variant;
 use crate::kernels::matmul::{Activation, MatmulForm};
+use crate::kernels::mixture::{mixture_variant, normalizer_variant};
 use crate::kernels::norm::norm_variant;
+use crate::kernels::nucleus::nucleus_variant;
+use crate::kernels::ranking::ranking_variant;
 use crate::kernels::rope_cache::rope_cache_variant;
 use crate::kernels::sample::sample_variant;
+use crate::kernels::star::star_variant;
 use crate::kernels::trace::trace_variant;
 use crate::kernels::tree::{compact_cache_variant, draft_lookup_variant, draft_script_variant, tree_rows_variant};
 use crate::kernels::{KernelSet, Widths};
@@ -29,10 +33,12 @@ const SUBGROUPS: [u32; 6] = [4, 8, 16, 32, 64, 128];
 pub(super) fn all_variants() -> BTreeSet<Variant> {
     let mut all = BTreeSet::from([commit_variant(), rope_cache_variant(), scores_variant()]);
     all.extend([tree_rows_variant(), draft_script_variant(), compact_cache_variant()]);
+    all.extend([star_variant(), mixture_variant()]);
     all.extend([bench_copy_variant(), bench_read_variant()]);
     all.extend(DTYPES.map(embed_variant));
     for set in KernelSet::ALL {
         all.extend([values_variant(set), sample_variant(set), draft_lookup_variant(set), trace_variant(set)]);
+        all.extend([nucleus_variant(set), normalizer_variant(set), ranking_variant(set)]);
         all.extend(SUBGROUPS.iter().flat_map(|&subgroup| reductions(set, subgroup)));
     }
     for form in matmul_forms() {

@@ -1,0 +1,102 @@
+//! Marginalization in a session: it reads the text into the session's cache and borrows its buffers.
+
+use super::session::Session;
+use crate::marginal::{MarginalOptions, Marginals, Run, TextPosition, TextReader, Workspace};
+use crate::model::Progress;
+use crate::{Error, Result};
+
+impl Session {
+    /// The distribution of the token [`MarginalOptions::offset`] places after `ids`, given nothing else. What `ids` share
+    /// with the text before is not computed again; they become the text.
+    ///
+    /// ```no_run
+    /// # async fn marginals(engine: foretoken::Engine) -> foretoken::Result<()> {
+    /// let ids = engine.tokenizer()?.encode("Once upon a", true)?;
+    /// let found = engine.session()?.marginals(&ids, &Default::default(), &mut |_| {}).await?;
+    /// println!("{} branches cover {:.4}: {:?}", found.branches, found.mass_covered, found.top[0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for senseless options, an empty prompt, ids outside the vocabulary, or
+    /// no room in the context for the tokens in between; otherwise if the device fails.
+    pub async fn marginals(
+        &mut self,
+        ids: &[u32],
+        options: &MarginalOptions,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Marginals> {
+        options.validate()?;
+        self.check_ids(ids)?;
+        let (needed, context) = (ids.len() + options.offset - 1, self.context());
+        if needed > context {
+            return Err(Error::input(format!(
+                "offset {} after {} tokens needs a context of {needed}, but it holds {context}; shorten the prompt or \
+                 raise --context",
+                options.offset,
+                ids.len()
+            )));
+        }
+        self.drain().await?;
+        self.set_text(ids);
+        let cached = std::mem::take(&mut self.cached);
+        let found = self.marginal_run(options).marginals(ids, cached, progress).await?;
+        self.cached = ids.len();
+        Ok(found)
+    }
+
+    /// Goes through the text `ids` from position `start` on: what is predicted for the next token and for the one
+    /// [`MarginalOptions::offset`] places ahead, given the text so far. An answer does not depend on `start`, so that a long
+    /// analysis can be taken up where it was left. The session's own text is forgotten.
+    ///
+    /// # Errors
+    /// As [`Session::marginals`]; also for fewer than two tokens.
+    pub async fn read_marginals(
+        &mut self,
+        ids: &[u32],
+        options: &MarginalOptions,
+        start: usize,
+    ) -> Result<MarginalReader<'_>> {
+        options.validate()?;
+        self.check_ids(ids)?;
+        if ids.len() < 2 {
+            return Err(Error::input("a text of one token predicts nothing that could be compared: give at least two"));
+        }
+        self.drain().await?;
+        self.tokens.clear();
+        self.cached = 0;
+        let reader = TextReader::new(ids.to_vec(), start.min(ids.len() - 1));
+        Ok(MarginalReader { session: self, options: options.clone(), reader })
+    }
+
+    fn marginal_run<'a>(&'a mut self, options: &'a MarginalOptions) -> Run<'a> {
+        let Self { model, buffers, plan, marginal, .. } = self;
+        let work = marginal.get_or_insert_with(|| Box::new(Workspace::new(model, buffers)));
+        Run { model, buffers, plan, work, options }
+    }
+}
+
+/// The positions of a text, one after the other.
+pub struct MarginalReader<'s> {
+    session: &'s mut Session,
+    options: MarginalOptions,
+    reader: TextReader,
+}
+
+impl MarginalReader<'_> {
+    /// The next position; none at the end of the text. Positions are worked on a few at a time, so some take long and
+    /// the next ones nothing.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub async fn next(&mut self) -> Result<Option<TextPosition>> {
+        let mut run = self.session.marginal_run(&self.options);
+        self.reader.next(&mut run).await
+    }
+
+    /// How far it has come, for a bar.
+    pub fn progress(&self) -> Progress {
+        Progress::Positions { done: self.reader.position(), total: self.reader.total() }
+    }
+}

@@ -1,0 +1,66 @@
+//! Weighted softmaxes of rows, and their sum.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Grid, KernelSet, Op};
+use crate::gpu::{Gpu, Variant};
+
+/// The uniform of `normalizer.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct NormalizerParams {
+    pub vocab: u32,
+    pub stride: u32,
+}
+
+/// The uniform of `mixture.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct MixtureParams {
+    pub stride4: u32,
+}
+
+/// The variant of a set.
+pub(crate) fn normalizer_variant(set: KernelSet) -> Variant {
+    set.with_vocabulary_reduce(Variant::of("normalizer"))
+}
+
+/// `normalizers[row]` from the row's logits and its weight.
+pub(crate) fn normalizer(
+    gpu: &Gpu,
+    set: KernelSet,
+    params: NormalizerParams,
+    [row_weights, logits, normalizers]: [&wgpu::Buffer; 3],
+) -> Op {
+    let kernel = gpu.kernel(&normalizer_variant(set));
+    let params = gpu.uniform("normalizer", &params);
+    let bind_group = gpu.bind(&kernel, &[&params, row_weights, logits, normalizers]);
+    Op::single(kernel, bind_group, Grid::LogitRows { x: 1 })
+}
+
+/// The buffers of `mixture`.
+#[derive(Clone, Copy)]
+pub(crate) struct MixtureIo<'a> {
+    pub state: &'a wgpu::Buffer,
+    pub cursor: &'a wgpu::Buffer,
+    pub normalizers: &'a wgpu::Buffer,
+    pub logits: &'a wgpu::Buffer,
+    /// Two values a token, between chunks.
+    pub parts: &'a wgpu::Buffer,
+    pub mixture: &'a wgpu::Buffer,
+}
+
+/// The one variant.
+pub(crate) fn mixture_variant() -> Variant {
+    Variant::of("mixture")
+}
+
+/// Adds the rows of the batch under way to the mixture. `stride` is that of the logits, a multiple of four.
+pub(crate) fn mixture(gpu: &Gpu, stride: u32, io: MixtureIo<'_>) -> Op {
+    let kernel = gpu.kernel(&mixture_variant());
+    let stride4 = stride / 4;
+    let params = gpu.uniform("mixture", &MixtureParams { stride4 });
+    let buffers = [&params, io.state, io.cursor, io.normalizers, io.logits, io.parts, io.mixture];
+    let bind_group = gpu.bind(&kernel, &buffers);
+    Op::single(kernel, bind_group, Grid::Columns { x: stride4.div_ceil(64) })
+}

@@ -1,0 +1,75 @@
+//! What comes back of a distribution: its largest values, and some sums.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Branch, Grid, KernelSet, Op};
+use crate::gpu::{Gpu, Variant};
+
+/// The uniform of `ranking.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct RankingParams {
+    pub vocab: u32,
+    pub stride: u32,
+    /// At most the vocabulary.
+    pub top: u32,
+    pub pad: u32,
+}
+
+/// What `ranking` says of one row.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ranking {
+    /// The sum of the values, and that of value * ln(value).
+    pub sum: f32,
+    pub sum_log: f32,
+    /// The target's value, and how many tokens stand before it.
+    pub target: f32,
+    pub before_target: u32,
+    /// The largest values, largest first, ties by id.
+    pub top: Vec<Branch>,
+}
+
+impl Ranking {
+    /// Words of a report with `top` entries.
+    pub const fn words(top: usize) -> usize {
+        4 + 2 * top
+    }
+
+    /// Reads a report. The GPU orders short lists only.
+    pub fn of(report: &[u32]) -> Self {
+        let entry = |words: &[u32]| Branch { token: words[0], probability: f32::from_bits(words[1]) };
+        let mut top: Vec<Branch> = report[4..].chunks_exact(2).map(entry).collect();
+        top.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(a.token.cmp(&b.token)));
+        Self {
+            sum: f32::from_bits(report[0]),
+            sum_log: f32::from_bits(report[1]),
+            target: f32::from_bits(report[2]),
+            before_target: report[3],
+            top,
+        }
+    }
+
+    /// Nats of the distribution that the values are in proportion to.
+    pub fn entropy(&self) -> f64 {
+        let sum = f64::from(self.sum);
+        (sum.ln() - f64::from(self.sum_log) / sum).max(0.0)
+    }
+}
+
+/// The variant of a set.
+pub(crate) fn ranking_variant(set: KernelSet) -> Variant {
+    set.with_vocabulary_reduce(Variant::of("ranking"))
+}
+
+/// A report on each row of `values`, of which there are as many as rows whose logits are wanted; or on the only one.
+/// `params` is written anew for each question.
+pub(crate) fn ranking(
+    gpu: &Gpu,
+    set: KernelSet,
+    one: bool,
+    [params, values, targets, reports]: [&wgpu::Buffer; 4],
+) -> Op {
+    let kernel = gpu.kernel(&ranking_variant(set));
+    let bind_group = gpu.bind(&kernel, &[params, values, targets, reports]);
+    Op::single(kernel, bind_group, if one { Grid::One } else { Grid::LogitRows { x: 1 } })
+}

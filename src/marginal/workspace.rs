@@ -1,0 +1,203 @@
+//! Buffers and ops, made when a session first marginalizes and kept.
+
+use std::collections::VecDeque;
+
+use super::options::MarginalOptions;
+use super::text::POSITIONS;
+use crate::Result;
+use crate::gpu::{Gpu, Pending, Staging};
+use crate::kernels::{
+    Branch, Cursor, MAX_BATCH_ROWS, MixtureIo, NormalizerParams, Nucleus, NucleusIo, NucleusParams, Op, Ranking,
+    RankingParams, StarIo, mixture, normalizer, nucleus, ranking, star,
+};
+use crate::model::{Buffers, Model};
+
+/// Submits that may be on their way: one runs while the host prepares the other.
+const IN_FLIGHT: usize = 2;
+
+/// A row's list of a tree is never longer than this without being asked for.
+const TREE_LIST: usize = 4096;
+
+/// What a submit may consist of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// From rows to the residual stream, and on to logits.
+    Body,
+    Head,
+    /// Which tokens may come after each row.
+    Nucleus,
+    /// The next branches become the batch under way.
+    Star,
+    /// The rows' softmaxes join the mixture.
+    Mix,
+    /// Reports on the mixture, and on the rows' own distributions.
+    RankMixture,
+    RankRows,
+}
+
+/// What marginalization keeps on the GPU beside the session's own.
+pub(crate) struct Workspace {
+    vocab: u32,
+    stride: u32,
+    nucleus_params: wgpu::Buffer,
+    ranking_params: wgpu::Buffer,
+    pub(super) nuclei: wgpu::Buffer,
+    pub(super) branches: wgpu::Buffer,
+    pub(super) cursor: wgpu::Buffer,
+    pub(super) row_weights: wgpu::Buffer,
+    pub(super) targets: wgpu::Buffer,
+    pub(super) reports: wgpu::Buffer,
+    nucleus: Op,
+    star: Op,
+    mix: [Op; 2],
+    rank_mixture: Op,
+    rank_rows: Op,
+    tickets: Vec<Staging>,
+    in_flight: VecDeque<(Pending, usize)>,
+    next_ticket: usize,
+}
+
+impl Workspace {
+    pub fn new(model: &Model, b: &Buffers) -> Self {
+        let (gpu, set) = (&model.gpu, model.kernels);
+        let (vocab, stride) = (model.sizes.vocab, model.sizes.vocab_stride());
+        let all = vocab as usize;
+        let storage = |label: &str, items: usize, bytes: usize| gpu.storage(label, (items * bytes) as u64);
+        let listed = (POSITIONS * all).max(MAX_BATCH_ROWS * all.min(TREE_LIST));
+        let nuclei = storage("nuclei", MAX_BATCH_ROWS, size_of::<Nucleus>());
+        let branches = storage("branches", listed, size_of::<Branch>());
+        let cursor = storage("cursor", 1, size_of::<Cursor>());
+        let row_weights = storage("row weights", MAX_BATCH_ROWS, 4);
+        let normalizers = storage("normalizers", MAX_BATCH_ROWS, 8);
+        let mixed = storage("mixture", stride as usize, 4);
+        let parts = storage("parts of the mixture", stride as usize, 8);
+        let targets = storage("targets", MAX_BATCH_ROWS, 4);
+        let reports = storage("reports", POSITIONS * Ranking::words(all), 4);
+        let nucleus_params = gpu.uniform("nucleus", &<NucleusParams as bytemuck::Zeroable>::zeroed());
+        let ranking_params = gpu.uniform("ranking", &<RankingParams as bytemuck::Zeroable>::zeroed());
+        let nucleus_io = NucleusIo {
+            params: &nucleus_params,
+            state: &b.state,
+            rows: &b.rows,
+            logits: &b.logits,
+            weights: &b.weights,
+            nuclei: &nuclei,
+            branches: &branches,
+        };
+        let star_io = StarIo {
+            cursor: &cursor,
+            nuclei: &nuclei,
+            branches: &branches,
+            state: &b.state,
+            rows: &b.rows,
+            row_weights: &row_weights,
+        };
+        let mixture_io = MixtureIo {
+            state: &b.state,
+            cursor: &cursor,
+            normalizers: &normalizers,
+            logits: &b.logits,
+            parts: &parts,
+            mixture: &mixed,
+        };
+        let params = NormalizerParams { vocab, stride };
+        Self {
+            vocab,
+            stride,
+            nucleus: nucleus(gpu, set, nucleus_io),
+            star: star(gpu, model.sizes.attention.context, star_io),
+            mix: [
+                normalizer(gpu, set, params, [&row_weights, &b.logits, &normalizers]),
+                mixture(gpu, stride, mixture_io),
+            ],
+            rank_mixture: ranking(gpu, set, true, [&ranking_params, &mixed, &targets, &reports]),
+            rank_rows: ranking(gpu, set, false, [&ranking_params, &b.weights, &targets, &reports]),
+            tickets: (0..IN_FLIGHT + 1).map(|_| Staging::new(gpu, cursor.size())).collect(),
+            in_flight: VecDeque::new(),
+            next_ticket: 0,
+            nucleus_params,
+            ranking_params,
+            nuclei,
+            branches,
+            cursor,
+            row_weights,
+            targets,
+            reports,
+        }
+    }
+
+    /// How many entries a report lists.
+    pub fn top(&self, options: &MarginalOptions) -> usize {
+        options.top.min(self.vocab as usize)
+    }
+
+    /// Says what nuclei and reports are wanted. Returns how many branches a row may list, which is also its room.
+    pub fn ask(&self, gpu: &Gpu, options: &MarginalOptions, most: usize) -> usize {
+        let most = most.min(self.vocab as usize);
+        let (vocab, stride) = (self.vocab, self.stride);
+        let params = NucleusParams {
+            vocab,
+            stride,
+            mass: options.kernel_mass(),
+            most: most as u32,
+            capacity: most as u32,
+            pad: [0; 3],
+        };
+        gpu.write(&self.nucleus_params, 0, &[params]);
+        let top = self.top(options) as u32;
+        gpu.write(&self.ranking_params, 0, &[RankingParams { vocab, stride, top, pad: 0 }]);
+        most
+    }
+
+    /// How many rows' lists of `capacity` branches there is room for.
+    pub fn lists(&self, capacity: usize) -> usize {
+        (self.branches.size() as usize / size_of::<Branch>() / capacity).min(MAX_BATCH_ROWS)
+    }
+
+    /// The ops of a part beyond the forward pass.
+    pub(super) fn ops(&self, part: Part) -> &[Op] {
+        match part {
+            Part::Nucleus => std::slice::from_ref(&self.nucleus),
+            Part::Star => std::slice::from_ref(&self.star),
+            Part::Mix => &self.mix,
+            Part::RankMixture => std::slice::from_ref(&self.rank_mixture),
+            Part::RankRows => std::slice::from_ref(&self.rank_rows),
+            Part::Body | Part::Head => &[],
+        }
+    }
+
+    /// Waits until one more submit may be on its way.
+    pub async fn make_room(&mut self, gpu: &Gpu) -> Result<()> {
+        while self.in_flight.len() >= IN_FLIGHT {
+            self.receive(gpu).await?;
+        }
+        Ok(())
+    }
+
+    /// What the next submit copies where. Nobody reads it: that it comes back is the news.
+    pub fn ticket(&self) -> (&wgpu::Buffer, &Staging) {
+        (&self.cursor, &self.tickets[self.next_ticket])
+    }
+
+    /// A submit with the ticket is on its way.
+    pub fn sent(&mut self, submission: wgpu::SubmissionIndex) {
+        let at = self.next_ticket;
+        self.in_flight.push_back((self.tickets[at].read_after(submission), at));
+        self.next_ticket = (at + 1) % self.tickets.len();
+    }
+
+    async fn receive(&mut self, gpu: &Gpu) -> Result<()> {
+        if let Some((pending, at)) = self.in_flight.pop_front() {
+            self.tickets[at].take::<u32>(gpu, pending).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for everything on its way.
+    pub async fn drain(&mut self, gpu: &Gpu) -> Result<()> {
+        while !self.in_flight.is_empty() {
+            self.receive(gpu).await?;
+        }
+        gpu.check()
+    }
+}

@@ -4,17 +4,19 @@
 
 pub(crate) mod attending;
 pub(crate) mod bench;
+pub(crate) mod hidden;
 pub(crate) mod product;
 pub(crate) mod sampling;
 pub(crate) mod small;
 
 use attending::{Attending, chain, tree};
+use hidden::{check_carry, check_keep, check_window};
 use product::{DTYPES, Plain, Product};
 use sampling::{Draw, PLAIN, some_logits};
 use small::{Ending, check_commit, check_embed, check_log_probs, check_norm};
 
 use crate::format::safetensors::Dtype;
-use crate::kernels::{Activation, AttentionShape, MatmulForm, Widths};
+use crate::kernels::{Activation, AttentionShape, MatmulForm, Place, Widths};
 use crate::reference::sample::Settings;
 use crate::{Gpu, KernelSet, Result};
 
@@ -75,6 +77,9 @@ pub(crate) async fn quick_test(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> R
         )
         .await?,
         check_commit(gpu, 12, &ending).await?,
+        check_carry(gpu, 36, (Place::Rows, Place::Committed), 3, (0.3, true)).await?,
+        check_keep(gpu, 36, 5, &[0, 2, 3, 7]).await?,
+        check_window(gpu, 9, 5, 2).await?,
     ])
 }
 

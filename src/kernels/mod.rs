@@ -7,6 +7,7 @@ mod batch;
 mod bench;
 mod commit;
 mod embed;
+mod hidden;
 mod log_probs;
 mod matmul;
 mod measure;
@@ -16,6 +17,7 @@ mod sample;
 mod set;
 #[cfg(test)]
 pub(crate) mod tests;
+mod window;
 
 pub(crate) use attention::{
     AttentionShape, attention_scores, attention_softmax, attention_values, scores_variant, softmax_variant,
@@ -25,6 +27,7 @@ pub(crate) use batch::{DONE_END_TOKEN, DONE_LIMIT, Row, State};
 pub(crate) use bench::{BENCH_READ_BYTES, bench_copy, bench_read};
 pub(crate) use commit::{CommitParams, MAX_END_TOKENS, commit, commit_variant};
 pub(crate) use embed::{EmbedParams, embed, embed_variant};
+pub(crate) use hidden::{Carry, Place, carry, carry_variant, keep, keep_variant};
 pub(crate) use log_probs::{LogProbsParams, log_probs, log_probs_variant};
 pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, matmul};
 pub use measure::measure_kernels;
@@ -33,6 +36,7 @@ pub(crate) use rope_cache::{RopeIo, rope_cache, rope_cache_variant};
 pub(crate) use sample::{SampleIo, SampleParams, sample, sample_variant};
 pub use set::KernelSet;
 pub(crate) use set::Widths;
+pub(crate) use window::{ShiftParams, WindowParams, shift, shift_variant, window, window_variant};
 
 use std::sync::Arc;
 
@@ -62,6 +66,10 @@ pub(crate) struct Extent {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Grid {
     One,
+    /// `[x, 1, 1]`
+    Groups {
+        x: u32,
+    },
     /// `[x, rows, 1]`
     Rows {
         x: u32,
@@ -116,6 +124,7 @@ impl Op {
     fn form_and_grid(&self, extent: Extent) -> (&Form, [u32; 3]) {
         match self.grid {
             Grid::One => (&self.forms[0], [1, 1, 1]),
+            Grid::Groups { x } => (&self.forms[0], [x, 1, 1]),
             Grid::Rows { x } => (&self.forms[0], [x, extent.rows, 1]),
             Grid::LogitRows { x } => (&self.forms[0], [x, extent.logit_rows, 1]),
             Grid::Heads { x, y } => (&self.forms[0], [x, y, extent.rows]),

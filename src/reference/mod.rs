@@ -5,6 +5,7 @@
 pub(crate) mod attention;
 pub(crate) mod commit;
 pub(crate) mod embed;
+pub(crate) mod hidden;
 pub(crate) mod log_probs;
 pub(crate) mod matmul;
 pub(crate) mod norm;

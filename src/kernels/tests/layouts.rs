@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use super::shaders::validated;
 use super::variants::all_variants;
 use crate::kernels::attention::{ScoresParams, SoftmaxParams, ValuesParams};
+use crate::kernels::hidden::{CarryParams, KeepParams};
 use crate::kernels::matmul::MatmulParams;
 use crate::kernels::norm::NormParams;
 use crate::kernels::rope_cache::RopeParams;
-use crate::kernels::{CommitParams, EmbedParams, LogProbsParams, Row, SampleParams, State};
+use crate::kernels::{CommitParams, EmbedParams, LogProbsParams, Row, SampleParams, ShiftParams, State, WindowParams};
 
 /// Field names and offsets, padding left out, and the size.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,8 +33,10 @@ fn params(shader: &str) -> Option<Layout> {
         "attention_scores" => layout!(ScoresParams: heads, kv_heads, head_dim4, stride4, context, scale),
         "attention_softmax" => layout!(SoftmaxParams: heads, context),
         "attention_values" => layout!(ValuesParams: heads, kv_heads, head_dim4, context, stride4),
+        "carry" => layout!(CarryParams: width4, slots, x_place, y_place, accumulate, weight),
         "commit" => layout!(CommitParams: num_end_tokens, vocab, end_tokens),
         "embed" => layout!(EmbedParams: width, stride, first, count),
+        "keep" => layout!(KeepParams: width4, slots),
         "log_probs" => layout!(LogProbsParams: vocab, stride),
         "matmul" | "matmul_tiled" => layout!(MatmulParams: columns4, inputs4, x_stride4, y_stride4, y_first4),
         "norm" => layout!(NormParams: width, stride, eps, logit_rows),
@@ -41,6 +44,8 @@ fn params(shader: &str) -> Option<Layout> {
         "sample" => {
             layout!(SampleParams: vocab, stride, temperature, repetition_penalty, top_k, top_p, min_p, seed)
         }
+        "shift" => layout!(ShiftParams: ahead, vocab),
+        "window" => layout!(WindowParams: num_rows, context),
         _ => return None,
     })
 }

@@ -9,11 +9,13 @@ use crate::kernels::attention::{scores_variant, softmax_variant, values_variant}
 use crate::kernels::bench::{bench_copy_variant, bench_read_variant};
 use crate::kernels::commit::commit_variant;
 use crate::kernels::embed::embed_variant;
+use crate::kernels::hidden::{carry_variant, keep_variant};
 use crate::kernels::log_probs::log_probs_variant;
 use crate::kernels::matmul::{Activation, MatmulForm};
 use crate::kernels::norm::norm_variant;
 use crate::kernels::rope_cache::rope_cache_variant;
 use crate::kernels::sample::sample_variant;
+use crate::kernels::window::{shift_variant, window_variant};
 use crate::kernels::{KernelSet, Widths};
 
 pub(super) const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
@@ -27,6 +29,7 @@ const SUBGROUPS: [u32; 6] = [4, 8, 16, 32, 64, 128];
 pub(super) fn all_variants() -> BTreeSet<Variant> {
     let mut all = BTreeSet::from([commit_variant(), rope_cache_variant(), scores_variant()]);
     all.extend([bench_copy_variant(), bench_read_variant()]);
+    all.extend([carry_variant(), keep_variant(), shift_variant(), window_variant()]);
     all.extend(DTYPES.map(embed_variant));
     for set in KernelSet::ALL {
         all.extend([values_variant(set), sample_variant(set)]);

@@ -1,5 +1,6 @@
 //! The buffers of a session, made once.
 
+use super::heads::{HeadBuffers, Heads};
 use super::sizes::Sizes;
 use crate::gpu::Gpu;
 use crate::kernels::{MAX_BATCH_ROWS, MAX_CHUNK_ROWS, Row, SampleParams, State};
@@ -31,10 +32,18 @@ pub(crate) struct Buffers {
     pub sample_params: wgpu::Buffer,
     /// What a submit brings back: number of ids, reason of the end, ids.
     pub ring: wgpu::Buffer,
+    /// The text's tokens by position.
+    pub text: wgpu::Buffer,
+    /// How many rows the last round committed, then which, ascending.
+    pub path: wgpu::Buffer,
+    /// Drafts, `[depth, rank]`.
+    pub candidates: wgpu::Buffer,
+    /// Those of the model's heads.
+    pub heads: Option<HeadBuffers>,
 }
 
 impl Buffers {
-    pub fn new(gpu: &Gpu, sizes: &Sizes) -> Self {
+    pub fn new(gpu: &Gpu, sizes: &Sizes, heads: Option<&Heads>) -> Self {
         let rows = |label: &str, width: u32| gpu.storage(label, sizes.rows_bytes(width));
         let shape = sizes.attention;
         let cache = (0..sizes.layers)
@@ -59,6 +68,10 @@ impl Buffers {
             log_probs: gpu.storage("log_probs", 4 * MAX_BATCH_ROWS as u64),
             sample_params: gpu.uniform("sample", &<SampleParams as bytemuck::Zeroable>::zeroed()),
             ring: gpu.storage("ring", 4 * (2 + MAX_STEPS as u64)),
+            text: gpu.storage("text", 4 * (u64::from(shape.context) + 1)),
+            path: gpu.storage("path", 4 * MAX_CHUNK_ROWS as u64 + 4),
+            candidates: gpu.storage("candidates", 4 * (MAX_BATCH_ROWS * MAX_BATCH_ROWS) as u64),
+            heads: heads.map(|heads| HeadBuffers::new(gpu, heads, sizes)),
         }
     }
 }

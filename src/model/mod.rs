@@ -3,7 +3,9 @@
 mod buffers;
 mod engine;
 mod forward;
+mod heads;
 mod inspect;
+mod lora;
 mod sizes;
 mod upload;
 mod weights;

@@ -1,6 +1,8 @@
 //! Texts: sessions, sampling, and the loop that keeps the GPU busy without asking it after every token.
 
 mod generation;
+#[cfg(test)]
+mod head_tests;
 mod pacing;
 mod sampling;
 mod session;

@@ -381,7 +381,7 @@ impl Session {
     }
 
     /// Rows of `ids` from `first`, each seeing all before it and wanting the probability of the next.
-    fn write_rows(&self, ids: &[u32], first: usize, count: usize) {
+    pub(super) fn write_rows(&self, ids: &[u32], first: usize, count: usize) {
         let row = |at: usize| Row {
             token: ids[at],
             position: at as u32,

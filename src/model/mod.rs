@@ -14,4 +14,4 @@ pub(crate) use buffers::{Buffers, MAX_STEPS};
 pub(crate) use engine::Model;
 pub use engine::{Engine, EngineOptions, Progress};
 pub(crate) use forward::Plan;
-pub use inspect::{Inspection, inspect};
+pub use inspect::{Heads, Inspection, inspect};

@@ -4,6 +4,7 @@
 
 pub(crate) mod attending;
 pub(crate) mod bench;
+pub(crate) mod hidden;
 pub(crate) mod marginal;
 pub(crate) mod product;
 pub(crate) mod rounds;
@@ -12,6 +13,7 @@ pub(crate) mod small;
 
 use attending::{Attending, chain, tree};
 use bench::noise;
+use hidden::{check_carry, check_keep, check_window};
 use marginal::{check_mixture, check_nucleus, check_ranking, check_star};
 use product::{DTYPES, Plain, Product};
 use rounds::{Drafts, Rounds, check_compact, check_prompt_end, check_trace};
@@ -19,7 +21,7 @@ use sampling::{Draw, PLAIN, some_logits};
 use small::{check_embed, check_log_probs, check_norm};
 
 use crate::format::safetensors::Dtype;
-use crate::kernels::{Activation, AttentionShape, MatmulForm, Widths};
+use crate::kernels::{Activation, AttentionShape, MatmulForm, Place, Widths};
 use crate::reference::sample::Settings;
 use crate::{Gpu, KernelSet, Result};
 
@@ -87,6 +89,9 @@ pub(crate) async fn quick_test(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> R
         )
         .await?,
         Rounds::new(gpu, kernels, &[5, 2, 5, 3, 5, 2], &[2, 1]).check(Drafts::Script, &[&[4, 5, 6], &[1, 7]]).await?,
+        check_carry(gpu, 36, (Place::Rows, Place::Committed), 3, (0.3, true)).await?,
+        check_keep(gpu, 36, 5, &[0, 2, 3, 7]).await?,
+        check_window(gpu, 9, 5, 2).await?,
     ])
 }
 

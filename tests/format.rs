@@ -8,6 +8,8 @@ mod checkpoint;
 mod config;
 #[path = "format/fuzz.rs"]
 mod fuzz;
+#[path = "format/mtp.rs"]
+mod mtp;
 #[path = "format/safetensors.rs"]
 mod safetensors;
 #[path = "format/samples.rs"]

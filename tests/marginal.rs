@@ -12,7 +12,7 @@ use foretoken::{
 const TOLERANCE: f64 = 1e-5;
 
 async fn load(gpu: &Gpu, name: &str, context: Option<usize>, kernels: Option<KernelSet>) -> Engine {
-    let options = EngineOptions { context, kernels, self_test: false };
+    let options = EngineOptions { context, kernels, self_test: false, ..EngineOptions::default() };
     Engine::load(gpu, &DiskFiles(golden(name)), &options, &mut |_| {}).await.expect("the model loads")
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
-use foretoken::{Error, ErrorKind, Inspection};
+use foretoken::{Error, ErrorKind, Heads, Inspection};
 
 use crate::source::ModelFlag;
 use crate::terminal::{Outcome, bytes, print, print_json};
@@ -55,9 +55,13 @@ fn description(inspection: &Inspection) -> String {
     for (name, value) in lines {
         let _ = writeln!(text, "{name:18} {value}");
     }
-    for (title, names) in
-        [("ignored", &inspection.ignored), ("unknown", &inspection.unknown), ("missing", &inspection.missing)]
-    {
+    let unused: Vec<String> = inspection.heads.iter().flat_map(|heads| heads.unused.clone()).collect();
+    for (title, names) in [
+        ("ignored", &inspection.ignored),
+        ("unknown", &inspection.unknown),
+        ("missing", &inspection.missing),
+        ("heads, not used", &unused),
+    ] {
         for name in names {
             let _ = writeln!(text, "{title:18} {name}");
         }
@@ -99,8 +103,12 @@ fn tensors(inspection: &Inspection) -> String {
 }
 
 fn heads(inspection: &Inspection) -> String {
-    let heads: Vec<_> = inspection.heads.iter().map(|heads| format!("{}: {}", heads.kind, heads.note)).collect();
-    join(&heads, "none found")
+    let size = |heads: &Heads| match heads.used {
+        true => format!(" ({} parameters, {} of GPU memory)", thousands(heads.parameters), bytes(heads.bytes)),
+        false => String::new(),
+    };
+    let heads = inspection.heads.iter().map(|heads| format!("{}: {}{}", heads.kind, heads.note, size(heads)));
+    join(&heads.collect::<Vec<_>>(), "none found")
 }
 
 fn join<T: ToString>(items: &[T], none: &str) -> String {

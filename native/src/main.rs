@@ -8,6 +8,7 @@ mod devices;
 mod drafting;
 mod folder;
 mod generate;
+mod init_heads;
 mod inspect;
 mod interactive;
 mod interrupt;
@@ -45,6 +46,8 @@ enum Command {
     Score(score::Args),
     /// Describe a checkpoint: family, sizes, memory, tensors, heads
     Inspect(inspect::Args),
+    /// Make multi-token heads for a model, untrained: where training starts
+    InitHeads(init_heads::Args),
     /// List the adapters, say which one is picked and why, and test every kernel on it
     Devices(devices::Args),
     /// Measure the adapter, the kernels and a model on it: a table, and one JSON line last
@@ -82,6 +85,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Generate(args) => pollster::block_on(generate::run(&args)),
         Command::Score(args) => pollster::block_on(score::run(&args)),
         Command::Inspect(args) => pollster::block_on(inspect::run(&args)),
+        Command::InitHeads(args) => pollster::block_on(init_heads::run(&args)),
         Command::Devices(args) => pollster::block_on(devices::run(&args)),
         Command::Bench(args) => pollster::block_on(bench::run(&args)),
     }

@@ -3,6 +3,8 @@
 mod depth;
 mod draft;
 mod generation;
+#[cfg(test)]
+mod head_tests;
 mod marginals;
 mod pacing;
 mod sampling;

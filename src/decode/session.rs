@@ -215,6 +215,54 @@ impl Session {
         Ok(logits)
     }
 
+    /// The logits of each multi-token head after each token of `ids`, nearest head first. A sequential head also reads
+    /// tokens that come later, so it has no answer at the last positions: its list is shorter. For analysis.
+    ///
+    /// # Errors
+    /// As [`Session::generate`]; [`ErrorKind::Input`](crate::ErrorKind::Input) without heads.
+    pub async fn head_logits(&mut self, ids: &[u32]) -> Result<Vec<Vec<Vec<f32>>>> {
+        self.check_ids(ids)?;
+        self.restart().await?;
+        let Some(plan) = &self.plan.heads else {
+            return Err(Error::input("this model has no multi-token heads"));
+        };
+        let (model, buffers) = (&self.model, &self.buffers);
+        let (vocab, stride) = (model.sizes.vocab as usize, model.sizes.vocab_stride() as usize);
+        model.gpu.write(&buffers.text, 0, ids);
+        let mut logits = vec![Vec::with_capacity(ids.len()); plan.heads.len()];
+        for first in (0..ids.len()).step_by(MAX_BATCH_ROWS) {
+            let rows = MAX_BATCH_ROWS.min(ids.len() - first);
+            let extent =
+                Extent { rows: rows as u32, logit_rows: rows as u32, keys: (first + rows) as u32, many: false };
+            self.write_rows(ids, first, rows);
+            self.write_state(State {
+                committed: first as u32,
+                length: ids.len() as u32,
+                num_rows: rows as u32,
+                ..State::default()
+            });
+            let replay = |ops: &[&[Op]]| {
+                model.gpu.submit(
+                    None,
+                    |recorder| ops.iter().copied().flatten().for_each(|op| op.record(recorder, extent)),
+                    None,
+                )
+            };
+            replay(&[&self.plan.body, &self.plan.head]);
+            for (head, logits) in plan.heads.iter().zip(&mut logits) {
+                if !head.backbone {
+                    replay(&[&head.full]);
+                }
+                let found: Vec<f32> = model.gpu.read(&buffers.logits).await?;
+                let known = rows.min((ids.len() - first).saturating_sub(head.ahead));
+                logits.extend(found.chunks_exact(stride).take(known).map(|row| row[..vocab].to_vec()));
+            }
+        }
+        self.tokens.extend_from_slice(ids);
+        self.cached = ids.len();
+        Ok(logits)
+    }
+
     /// Forgets the text and stages a chain of `rows` rows after `committed` others, for [`Session::step_ops`].
     pub(crate) fn stage_chain(&mut self, committed: usize, rows: usize) -> Extent {
         self.tokens.clear();
@@ -267,6 +315,7 @@ impl Session {
         self.cached = self.cached.min(shared);
         self.tokens.clear();
         self.tokens.extend_from_slice(prompt);
+        self.model.gpu.write(&self.buffers.text, 0, prompt);
     }
 
     /// Reads `prompt`, samples its next token, and leaves one submit with that token in flight. False if interrupted.
@@ -440,7 +489,7 @@ impl Session {
     }
 
     /// Rows of `ids` from `first`, each seeing all before it and wanting the probability of the next.
-    fn write_rows(&self, ids: &[u32], first: usize, count: usize) {
+    pub(super) fn write_rows(&self, ids: &[u32], first: usize, count: usize) {
         let row = |at: usize| Row {
             token: ids[at],
             position: at as u32,

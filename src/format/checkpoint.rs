@@ -9,7 +9,8 @@ use std::ops::Range;
 
 use super::config::ModelConfig;
 use super::files::{Files, read_exact, read_whole};
-use super::safetensors::{Header, Index, PREFIX_BYTES, SkippedTensor, TensorInfo, header_len};
+use super::safetensors::{Header, Index, SkippedTensor, TensorInfo};
+use super::tensors::{Tensors, read_header};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 
@@ -34,8 +35,7 @@ pub struct Checkpoint<'f, F: Files> {
     files: &'f F,
     config: ModelConfig,
     has_tokenizer: bool,
-    tensors: BTreeMap<String, TensorInfo>,
-    skipped: BTreeMap<String, SkippedTensor>,
+    tensors: Tensors<'f, F>,
     head_files: Vec<(HeadKind, &'static str)>,
 }
 
@@ -46,8 +46,9 @@ impl<'f, F: Files> Checkpoint<'f, F> {
     /// Fails, naming the file, when one is missing, broken or not supported. A missing tokenizer is no failure here.
     pub async fn open(files: &'f F) -> Result<Self> {
         let config = read_config(files).await?;
-        let Header { mut tensors, skipped, .. } = read_headers(files).await?;
-        rename_lm_head(&config, &mut tensors);
+        let mut tensors = Tensors::new(files, read_headers(files).await?);
+        // transformers 5 also writes GPT-NeoX's LM head under the name that other families use.
+        tensors.rename("lm_head.weight", config.lm_head_name());
         let has_tokenizer = exists(files, TOKENIZER).await?;
         let mut head_files = Vec::new();
         for (kind, name) in [(HeadKind::Medusa, MEDUSA), (HeadKind::Foretoken, OWN_HEADS)] {
@@ -55,12 +56,17 @@ impl<'f, F: Files> Checkpoint<'f, F> {
                 head_files.push((kind, name));
             }
         }
-        Ok(Self { files, config, has_tokenizer, tensors, skipped, head_files })
+        Ok(Self { files, config, has_tokenizer, tensors, head_files })
     }
 
     /// What the model computes.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Where it lies.
+    pub fn files(&self) -> &'f F {
+        self.files
     }
 
     /// The folder or URL, for messages.
@@ -86,43 +92,34 @@ impl<'f, F: Files> Checkpoint<'f, F> {
         self.tensors.get(name)
     }
 
+    /// All tensors.
+    pub fn all(&self) -> &Tensors<'f, F> {
+        &self.tensors
+    }
+
     /// The tensors that can be used, by name.
     pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
-        self.tensors.values()
+        self.tensors.usable().values()
     }
 
     /// The names of the tensors that can be used, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
+        self.tensors.usable().keys().map(String::as_str)
     }
 
     /// Tensors of element types that the engine does not compute with, by name.
     pub fn skipped(&self) -> &BTreeMap<String, SkippedTensor> {
-        &self.skipped
+        self.tensors.skipped()
     }
 
     /// The tensor called `name`, if it has `shape`; else an error with the name, what was expected and what was found.
     pub fn require(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
-        let folder = self.files.describe();
-        match (self.tensors.get(name), self.skipped.get(name)) {
-            (Some(info), _) if info.shape == shape => Ok(info),
-            (Some(info), _) => Err(Error::format(format!(
-                "{} in {folder}: tensor \"{name}\": expected shape {shape:?} by {CONFIG}, got {:?}",
-                info.file, info.shape
-            ))),
-            (None, Some(skipped)) => Err(Error::unsupported(format!(
-                "{folder}: tensor \"{name}\": expected F32, F16 or BF16, got {}",
-                skipped.dtype
-            ))),
-            (None, None) => Err(Error::format(format!(
-                "{folder}: tensor \"{name}\" is missing; expected shape {shape:?} by {CONFIG}"
-            ))),
-        }
+        self.tensors.require(name, shape, CONFIG)
     }
 
     /// The bytes of a tensor: elements in row-major order, little endian.
     pub async fn read(&self, info: &TensorInfo) -> Result<Cow<'f, [u8]>> {
-        read_exact(self.files, &info.file, info.range.clone()).await
+        self.tensors.read(info).await
     }
 
     /// Some bytes of a tensor; `range` counts from the tensor's start. Fails when it exceeds the tensor.
@@ -139,7 +136,7 @@ impl<'f, F: Files> Checkpoint<'f, F> {
     pub fn account(&self) -> TensorAccount {
         let mut account = TensorAccount::default();
         let expected: BTreeMap<_, _> = self.config.expected_tensors().into_iter().collect();
-        for name in self.tensors.keys().chain(self.skipped.keys()) {
+        for name in self.tensors.names() {
             let list = if expected.contains_key(name) {
                 &mut account.used
             } else if self.config.is_known_buffer(name) {
@@ -151,8 +148,7 @@ impl<'f, F: Files> Checkpoint<'f, F> {
             };
             list.push(name.clone());
         }
-        let present = |name: &String| self.tensors.contains_key(name) || self.skipped.contains_key(name);
-        account.missing = expected.into_keys().filter(|name| !present(name)).collect();
+        account.missing = expected.into_keys().filter(|name| !self.tensors.contains(name)).collect();
         account
     }
 
@@ -164,7 +160,7 @@ impl<'f, F: Files> Checkpoint<'f, F> {
     /// Heads that predict more than one token ahead: found, or announced and missing. Kinds without a trace are left out.
     pub fn multi_token_heads(&self) -> Vec<FoundHeads> {
         let mut found: BTreeMap<HeadKind, Vec<String>> = BTreeMap::new();
-        for name in self.tensors.keys().chain(self.skipped.keys()) {
+        for name in self.tensors.names() {
             if let Some(kind) = self.head_kind(name) {
                 found.entry(kind).or_default().push(name.clone());
             }
@@ -198,7 +194,7 @@ impl<'f, F: Files> Checkpoint<'f, F> {
         let (number, _) = name.strip_prefix("model.layers.")?.split_once('.')?;
         let layer = number.parse().ok().filter(|&layer: &usize| layer >= self.config.num_hidden_layers)?;
         let announced = self.config.num_nextn_predict_layers > 0;
-        let head = announced || self.tensors.contains_key(&format!("model.layers.{number}.eh_proj.weight"));
+        let head = announced || self.tensors.get(&format!("model.layers.{number}.eh_proj.weight")).is_some();
         head.then_some(layer)
     }
 
@@ -273,16 +269,6 @@ pub struct FoundHeads {
     pub note: String,
 }
 
-/// transformers 5 also writes GPT-NeoX's LM head under the name that other families use.
-fn rename_lm_head(config: &ModelConfig, tensors: &mut BTreeMap<String, TensorInfo>) {
-    let (ours, other) = (config.lm_head_name(), "lm_head.weight");
-    if !tensors.contains_key(ours)
-        && let Some(info) = tensors.remove(other)
-    {
-        tensors.insert(ours.to_owned(), info);
-    }
-}
-
 async fn exists<F: Files>(files: &F, name: &str) -> Result<bool> {
     Ok(files.len(name).await?.is_some())
 }
@@ -299,14 +285,8 @@ async fn read_config<F: Files>(files: &F) -> Result<ModelConfig> {
 }
 
 async fn read_headers<F: Files>(files: &F) -> Result<Header> {
-    if let Some(header) = read_header(files, SINGLE).await? {
-        return Ok(header);
-    }
-    match read_whole(files, INDEX, MAX_INDEX_BYTES).await? {
-        Some(json) => {
-            let index = Index::parse(INDEX, &json).map_err(|error| error.within(files.describe()))?;
-            read_shards(files, &index).await
-        }
+    match find_headers(files).await? {
+        Some(header) => Ok(header),
         None => {
             let advice = format!("nor {INDEX}; weights in other formats must be converted to safetensors first");
             Err(missing(files, SINGLE, &advice))
@@ -314,13 +294,14 @@ async fn read_headers<F: Files>(files: &F) -> Result<Header> {
     }
 }
 
-async fn read_header<F: Files>(files: &F, name: &str) -> Result<Option<Header>> {
-    let Some(file_len) = files.len(name).await? else { return Ok(None) };
-    let prefix = read_exact(files, name, 0..PREFIX_BYTES.min(file_len)).await?;
-    let place = |error: Error| error.within(files.describe());
-    let header_len = header_len(name, &prefix, file_len).map_err(place)?;
-    let json = read_exact(files, name, PREFIX_BYTES..PREFIX_BYTES + header_len).await?;
-    Header::parse(name, &json, file_len).map_err(place).map(Some)
+/// The tensors of a folder's checkpoint, in one file or several; `None` without either.
+pub(super) async fn find_headers<F: Files>(files: &F) -> Result<Option<Header>> {
+    if let Some(header) = read_header(files, SINGLE).await? {
+        return Ok(Some(header));
+    }
+    let Some(json) = read_whole(files, INDEX, MAX_INDEX_BYTES).await? else { return Ok(None) };
+    let index = Index::parse(INDEX, &json).map_err(|error| error.within(files.describe()))?;
+    read_shards(files, &index).await.map(Some)
 }
 
 /// The tensors of all shards together. Each must lie where the index says, and in one shard only.

@@ -7,6 +7,7 @@ mod batch;
 mod bench;
 mod commit;
 mod embed;
+mod hidden;
 mod log_probs;
 mod matmul;
 mod measure;
@@ -22,6 +23,7 @@ mod star;
 pub(crate) mod tests;
 mod trace;
 mod tree;
+mod window;
 
 pub(crate) use attention::{
     AttentionShape, attention_scores, attention_softmax, attention_values, scores_variant, softmax_variant,
@@ -34,6 +36,7 @@ pub(crate) use commit::{
     commit_variant,
 };
 pub(crate) use embed::{EmbedParams, embed, embed_variant};
+pub(crate) use hidden::{Carry, Place, carry, carry_variant, keep, keep_variant};
 pub(crate) use log_probs::{LogProbsParams, log_probs, log_probs_variant};
 pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, matmul};
 pub use measure::measure_kernels;
@@ -51,6 +54,7 @@ pub(crate) use tree::{
     SCRIPT_RANKS, Tree, compact_cache, compact_cache_variant, draft_lookup, draft_lookup_variant, draft_script,
     draft_script_variant, tree_rows, tree_rows_variant,
 };
+pub(crate) use window::{ShiftParams, WindowParams, shift, shift_variant, window, window_variant};
 
 use std::sync::Arc;
 

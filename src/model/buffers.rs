@@ -1,5 +1,6 @@
 //! The buffers of a session, made once.
 
+use super::heads::{HeadBuffers, Heads};
 use super::sizes::Sizes;
 use crate::gpu::Gpu;
 use crate::kernels::{MAX_BATCH_ROWS, MAX_CHUNK_ROWS, RING_WORDS, Row, SCRIPT_RANKS, SampleParams, State, Tree};
@@ -39,10 +40,12 @@ pub(crate) struct Buffers {
     pub candidates: wgpu::Buffer,
     /// Drafts written down beforehand, `[context + 1, SCRIPT_RANKS]`.
     pub script: wgpu::Buffer,
+    /// Those of the model's heads.
+    pub heads: Option<HeadBuffers>,
 }
 
 impl Buffers {
-    pub fn new(gpu: &Gpu, sizes: &Sizes) -> Self {
+    pub fn new(gpu: &Gpu, sizes: &Sizes, heads: Option<&Heads>) -> Self {
         let rows = |label: &str, width: u32| gpu.storage(label, sizes.rows_bytes(width));
         let shape = sizes.attention;
         let cache = (0..sizes.layers)
@@ -72,6 +75,7 @@ impl Buffers {
             tree: gpu.uniform("tree", &<Tree as bytemuck::Zeroable>::zeroed()),
             candidates: gpu.storage("candidates", 4 * (MAX_BATCH_ROWS * MAX_BATCH_ROWS) as u64),
             script: gpu.storage("script", 4 * SCRIPT_RANKS as u64 * (u64::from(shape.context) + 1)),
+            heads: heads.map(|heads| HeadBuffers::new(gpu, heads, sizes)),
         }
     }
 }

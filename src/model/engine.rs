@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use super::Buffers;
 use super::forward::{Plan, pipelines};
+use super::heads::{self, Heads};
+use super::lora::Changes;
 use super::sizes::{self, Sizes};
 use super::upload::Matrix;
 use super::weights::{self, Weights};
 use crate::decode::Session;
-use crate::format::checkpoint::Checkpoint;
+use crate::format::checkpoint::{Checkpoint, HeadKind};
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
+use crate::format::mtp::HeadSet;
 use crate::format::safetensors::Dtype;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Gpu;
@@ -27,11 +30,13 @@ pub struct EngineOptions {
     pub kernels: Option<KernelSet>,
     /// Run the fast self-test, and refuse to load where a kernel computes wrong results.
     pub self_test: bool,
+    /// Use the multi-token heads that the checkpoint brings, with their LoRA. Without, it is loaded as if it had none.
+    pub heads: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { context: None, kernels: None, self_test: true }
+        Self { context: None, kernels: None, self_test: true, heads: true }
     }
 }
 
@@ -88,6 +93,8 @@ pub(crate) struct Model {
     pub weights: Weights,
     /// `[context, rotary_dim / 2]` of (cos, sin).
     pub rotation: wgpu::Buffer,
+    /// Multi-token heads.
+    pub heads: Option<Heads>,
 }
 
 impl Model {
@@ -107,6 +114,7 @@ impl Model {
 pub struct Engine {
     model: Arc<Model>,
     notes: Arc<[String]>,
+    heads: Option<Arc<str>>,
 }
 
 impl Engine {
@@ -124,6 +132,24 @@ impl Engine {
         Self::load_with_fault(gpu, files, options, progress, None).await
     }
 
+    /// [`Engine::load`] with the multi-token heads in a folder of their own, whatever heads the checkpoint brings.
+    ///
+    /// # Errors
+    /// As [`Engine::load`]; also where the folder has no heads, or they do not fit the model.
+    pub async fn load_with_heads<F: Files, H: Files>(
+        gpu: &Gpu,
+        files: &F,
+        heads: &H,
+        options: &EngineOptions,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self> {
+        let checkpoint = open(files).await?;
+        let set = HeadSet::open(heads, checkpoint.config()).await?;
+        let mut notes = Vec::new();
+        note_tensors(&checkpoint, None, &mut notes);
+        Self::load_parts(gpu, &checkpoint, Some(&set), options, progress, None, notes).await
+    }
+
     /// [`Engine::load`], with a fault for tests to provoke.
     pub(crate) async fn load_with_fault<F: Files>(
         gpu: &Gpu,
@@ -132,8 +158,22 @@ impl Engine {
         progress: &mut dyn FnMut(Progress),
         fault: Option<InjectedFault>,
     ) -> Result<Self> {
-        let checkpoint = Checkpoint::open(files).await?;
-        checkpoint.check()?;
+        let checkpoint = open(files).await?;
+        let mut notes = Vec::new();
+        let set = if options.heads { heads_of(&checkpoint, &mut notes).await? } else { None };
+        note_tensors(&checkpoint, set.as_ref().map(|set| set.kind), &mut notes);
+        Self::load_parts(gpu, &checkpoint, set.as_ref(), options, progress, fault, notes).await
+    }
+
+    async fn load_parts<F: Files, H: Files>(
+        gpu: &Gpu,
+        checkpoint: &Checkpoint<'_, F>,
+        set: Option<&HeadSet<'_, H>>,
+        options: &EngineOptions,
+        progress: &mut dyn FnMut(Progress),
+        fault: Option<InjectedFault>,
+        mut notes: Vec<String>,
+    ) -> Result<Self> {
         let config = checkpoint.config().clone();
         let context = sizes::context(&config, options.context)?;
         let sizes = Sizes::new(&config, context, gpu.summary().max_binding_bytes)?;
@@ -141,9 +181,11 @@ impl Engine {
         let kernels = options.kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
         kernels.check(gpu.summary())?;
         kernels.check_context(context)?;
-        let tokenizer = if checkpoint.has_tokenizer() { Some(load_tokenizer(&checkpoint).await?) } else { None };
-        let mut notes = Vec::new();
-        note_tensors(&checkpoint, &mut notes);
+        let tokenizer = if checkpoint.has_tokenizer() { Some(load_tokenizer(checkpoint).await?) } else { None };
+        if let Some(set) = set {
+            sizes.check_history(gpu.summary().max_binding_bytes)?;
+            note_heads(set, &mut notes);
+        }
         let dtype = checkpoint.tensor(config.lm_head_name()).map_or(Dtype::F32, |info| info.dtype);
         let widths = if options.self_test {
             check_kernels(gpu, kernels, dtype).await?;
@@ -151,14 +193,22 @@ impl Engine {
         } else {
             Some(Widths::Each)
         };
-        let total = expected_bytes(&checkpoint);
+        let total = expected_bytes(checkpoint) + set.map_or(0, |set| set.byte_len(&config));
         let mut bytes = 0;
         let mut on_bytes = |more: u64| {
             bytes += more;
             progress(Progress::Weights { bytes, total });
         };
-        let weights =
-            weights::load(gpu, &checkpoint, &mut on_bytes).await.map_err(|error| with_need(error, total, &sizes))?;
+        let changes = match set {
+            Some(set) => Changes::read(set).await?,
+            None => Changes::default(),
+        };
+        let need = |error| with_need(error, total, &sizes);
+        let weights = weights::load(gpu, checkpoint, &changes, &mut on_bytes).await.map_err(need)?;
+        let heads = match set {
+            Some(set) => Some(heads::load(gpu, &config, set, &mut on_bytes).await.map_err(need)?),
+            None => None,
+        };
         let rotation = gpu.storage_with("rotation", &rotation_table(&config, context));
         let model = Model {
             gpu: gpu.clone(),
@@ -170,9 +220,10 @@ impl Engine {
             sizes,
             weights,
             rotation,
+            heads,
         };
         compile(&model, progress)?;
-        Ok(Self { model: Arc::new(model), notes: notes.into() })
+        Ok(Self { model: Arc::new(model), notes: notes.into(), heads: set.map(|set| set.summary().into()) })
     }
 
     /// The configuration of the model.
@@ -211,6 +262,11 @@ impl Engine {
         self.model.width_invariant
     }
 
+    /// What the multi-token heads in use are, for people; `None` without any.
+    pub fn heads(&self) -> Option<&str> {
+        self.heads.as_deref()
+    }
+
     /// Weights that each row of a prompt is multiplied with.
     pub(crate) fn block_weights(&self) -> u64 {
         self.model.weights.block_matrices().map(Matrix::weights).sum()
@@ -231,7 +287,7 @@ impl Engine {
     /// # Errors
     /// [`ErrorKind::OutOfMemory`] if the cache does not fit the GPU.
     pub fn session(&self) -> Result<Session> {
-        let buffers = Buffers::new(&self.model.gpu, &self.model.sizes);
+        let buffers = Buffers::new(&self.model.gpu, &self.model.sizes, self.model.heads.as_ref());
         let plan = Plan::new(&self.model, &buffers);
         self.model.gpu.check()?;
         Ok(Session::new(Arc::clone(&self.model), buffers, plan))
@@ -299,7 +355,39 @@ fn compile(model: &Model, progress: &mut dyn FnMut(Progress)) -> Result<()> {
     model.gpu.check()
 }
 
-fn note_tensors<F: Files>(checkpoint: &Checkpoint<'_, F>, notes: &mut Vec<String>) {
+async fn open<F: Files>(files: &F) -> Result<Checkpoint<'_, F>> {
+    let checkpoint = Checkpoint::open(files).await?;
+    checkpoint.check()?;
+    Ok(checkpoint)
+}
+
+/// The heads that the checkpoint brings. Those of a layout that is not implemented are noted and left out.
+async fn heads_of<'f, F: Files>(
+    checkpoint: &Checkpoint<'f, F>,
+    notes: &mut Vec<String>,
+) -> Result<Option<HeadSet<'f, F>>> {
+    match HeadSet::of_checkpoint(checkpoint).await {
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            notes.push(format!("multi-token heads are not used: {error}"));
+            Ok(None)
+        }
+        Err(error) => Err(error.within("multi-token heads (without them the model may still load: --draft off)")),
+        found => found,
+    }
+}
+
+fn note_heads<H: Files>(set: &HeadSet<'_, H>, notes: &mut Vec<String>) {
+    if !set.unused.is_empty() {
+        let (count, names) = (set.unused.len(), some(&set.unused));
+        notes.push(format!("{count} tensors of the multi-token heads are not used: {names}"));
+    }
+    if let Some(lora) = &set.lora {
+        let done = if lora.gated { "is not applied yet" } else { "was merged into the model" };
+        notes.push(format!("the LoRA of rank {} that the multi-token heads bring {done}", lora.rank));
+    }
+}
+
+fn note_tensors<F: Files>(checkpoint: &Checkpoint<'_, F>, used: Option<HeadKind>, notes: &mut Vec<String>) {
     let unknown = checkpoint.account().unknown;
     if !unknown.is_empty() {
         notes.push(format!(
@@ -308,7 +396,7 @@ fn note_tensors<F: Files>(checkpoint: &Checkpoint<'_, F>, notes: &mut Vec<String
             some(&unknown)
         ));
     }
-    for heads in checkpoint.multi_token_heads() {
+    for heads in checkpoint.multi_token_heads().iter().filter(|heads| Some(heads.kind) != used) {
         notes.push(format!("multi-token heads ({}) were found and are not used: {}", heads.kind, heads.note));
     }
 }

@@ -4,17 +4,18 @@ use std::collections::BTreeSet;
 
 use super::buffers::Buffers;
 use super::engine::Model;
+use super::heads::{self, HeadsPlan};
 use super::upload::{Matrix, Shard};
 use super::weights::{Layer, Linear, NormWeights};
 use crate::format::config::{Activation as ConfigActivation, Norm};
 use crate::gpu::Variant;
 use crate::kernels::{
     Activation, CommitIo, CommitParams, EmbedParams, LogProbsParams, MAX_END_TOKENS, MatmulForm, MatmulIo, NormIo, Op,
-    RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, commit, commit_variant, compact_cache,
-    compact_cache_variant, draft_lookup, draft_lookup_variant, draft_script, draft_script_variant, embed,
-    embed_variant, log_probs, log_probs_variant, matmul, norm, norm_variant, rope_cache, rope_cache_variant, sample,
-    sample_variant, scores_variant, softmax_variant, trace, trace_variant, tree_rows, tree_rows_variant,
-    values_variant,
+    RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, carry_variant, commit, commit_variant,
+    compact_cache, compact_cache_variant, draft_lookup, draft_lookup_variant, draft_script, draft_script_variant,
+    embed, embed_variant, keep_variant, log_probs, log_probs_variant, matmul, norm, norm_variant, rope_cache,
+    rope_cache_variant, sample, sample_variant, scores_variant, shift_variant, softmax_variant, trace, trace_variant,
+    tree_rows, tree_rows_variant, values_variant, window_variant,
 };
 
 /// The ops of a session, in the order they run.
@@ -38,15 +39,25 @@ pub(crate) struct Plan {
     pub compact: Vec<Op>,
     /// Log-probabilities of wanted tokens.
     pub score: Vec<Op>,
+    /// Multi-token heads.
+    pub heads: Option<HeadsPlan>,
 }
 
 impl Plan {
     pub fn new(model: &Model, buffers: &Buffers) -> Self {
         let planner = Planner { model, buffers };
-        let mut body = planner.embed();
+        let heads = heads::of(model, buffers);
+        let mut body = planner.embed_with(&model.weights.embedding);
         for (index, layer) in model.weights.layers.iter().enumerate() {
-            planner.layer(index, layer, &mut body);
+            planner.layer(layer, &buffers.cache[index], &mut body);
+            if let Some((heads, buffers)) = heads {
+                planner.tap(heads, buffers, index + 1, &mut body);
+            }
         }
+        if let Some((heads, buffers)) = heads {
+            planner.tap_final_norm(heads, buffers, &mut body);
+        }
+        let heads = heads.map(|(heads, buffers)| HeadsPlan::new(&planner, heads, buffers));
         let b = buffers;
         let (gpu, set, sizes) = (&model.gpu, model.kernels, &model.sizes);
         let logits = (sizes.vocab, sizes.vocab_stride());
@@ -62,6 +73,7 @@ impl Plan {
             commit: vec![planner.commit()],
             compact: b.cache.iter().map(|(keys, values)| compact((keys, values))).collect(),
             score: planner.score(),
+            heads,
         }
     }
 }
@@ -88,13 +100,10 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
     ]);
     let head = model.weights.lm_head.as_ref().unwrap_or(&model.weights.embedding);
     let mut forms = vec![head_form(model, head)];
-    for layer in &model.weights.layers {
-        forms.extend([
-            linear_form(model, &layer.qkv),
-            accumulate(linear_form(model, &layer.out)),
-            mlp_in_form(model, &layer.mlp_in),
-            accumulate(linear_form(model, &layer.mlp_out)),
-        ]);
+    forms.extend(model.weights.layers.iter().flat_map(|layer| layer_forms(model, layer)));
+    if let Some(heads) = &model.heads {
+        forms.extend(heads::forms(model, heads));
+        variants.extend([carry_variant(), keep_variant(), shift_variant(), window_variant()]);
     }
     for form in forms {
         variants.extend(model.widths.rows().iter().map(|&rows| form.narrow(rows)));
@@ -103,11 +112,21 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
     variants
 }
 
-fn head_form(model: &Model, matrix: &Matrix) -> MatmulForm {
+/// The products of a layer.
+pub(super) fn layer_forms(model: &Model, layer: &Layer) -> [MatmulForm; 4] {
+    [
+        linear_form(model, &layer.qkv),
+        accumulate(linear_form(model, &layer.out)),
+        mlp_in_form(model, &layer.mlp_in),
+        accumulate(linear_form(model, &layer.mlp_out)),
+    ]
+}
+
+pub(super) fn head_form(model: &Model, matrix: &Matrix) -> MatmulForm {
     MatmulForm::plain(model.kernels, model.widths, matrix.dtype)
 }
 
-fn linear_form(model: &Model, linear: &Linear) -> MatmulForm {
+pub(super) fn linear_form(model: &Model, linear: &Linear) -> MatmulForm {
     MatmulForm { bias: linear.bias.is_some(), ..head_form(model, &linear.matrix) }
 }
 
@@ -120,21 +139,21 @@ fn mlp_in_form(model: &Model, linear: &Linear) -> MatmulForm {
     MatmulForm { activation, gated: model.config.gated_mlp, ..linear_form(model, linear) }
 }
 
-fn accumulate(form: MatmulForm) -> MatmulForm {
+pub(super) fn accumulate(form: MatmulForm) -> MatmulForm {
     MatmulForm { accumulate: true, ..form }
 }
 
-struct Planner<'a> {
-    model: &'a Model,
-    buffers: &'a Buffers,
+pub(super) struct Planner<'a> {
+    pub model: &'a Model,
+    pub buffers: &'a Buffers,
 }
 
 /// The input of a product: its buffer and row stride in blocks of four.
 type Source<'a> = (&'a wgpu::Buffer, u32);
 
 impl Planner<'_> {
-    fn embed(&self) -> Vec<Op> {
-        let table = &self.model.weights.embedding;
+    /// The rows' tokens to the stream, by `table`.
+    pub(super) fn embed_with(&self, table: &Matrix) -> Vec<Op> {
         let hidden = self.model.sizes.hidden;
         let shard = |shard: &Shard| {
             let params =
@@ -146,7 +165,7 @@ impl Planner<'_> {
 
     /// Pre-norm attention and MLP. In a parallel residual (GPT-NeoX) both read the block's input, so the MLP's norm is
     /// taken before attention adds to the stream.
-    fn layer(&self, index: usize, layer: &Layer, ops: &mut Vec<Op>) {
+    pub(super) fn layer(&self, layer: &Layer, cache: &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
         let b = self.buffers;
         let sizes = &self.model.sizes;
         let (hidden4, inner4) = (sizes.hidden / 4, sizes.intermediate / 4);
@@ -156,10 +175,9 @@ impl Planner<'_> {
         if parallel {
             ops.push(mlp_norm());
         }
-        let qkv_stride = sizes.attention.qkv_stride() / 4;
-        let form = linear_form(self.model, &layer.qkv);
-        ops.extend(self.linear(form, &layer.qkv, (&b.attention_in, hidden4), (&b.qkv, qkv_stride)));
-        self.attention(index, ops);
+        self.qkv(layer, ops);
+        ops.push(self.rope_cache(cache));
+        self.attention(cache, ops);
         let out = (&b.attention_out, sizes.attention.out_stride() / 4);
         ops.extend(self.linear(accumulate(linear_form(self.model, &layer.out)), &layer.out, out, (&b.x, hidden4)));
         if !parallel {
@@ -171,11 +189,28 @@ impl Planner<'_> {
         ops.extend(self.linear(form, &layer.mlp_out, (&b.intermediate, inner4), (&b.x, hidden4)));
     }
 
-    fn attention(&self, index: usize, ops: &mut Vec<Op>) {
+    /// What later rows need of a layer: its keys and values.
+    pub(super) fn layer_keys(&self, layer: &Layer, cache: &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
+        ops.push(self.norm(&layer.attention_norm, &self.buffers.attention_in, false));
+        self.qkv(layer, ops);
+        ops.push(self.rope_cache(cache));
+    }
+
+    fn qkv(&self, layer: &Layer, ops: &mut Vec<Op>) {
+        let (b, sizes) = (self.buffers, &self.model.sizes);
+        let form = linear_form(self.model, &layer.qkv);
+        let (x, y) = ((&b.attention_in, sizes.hidden / 4), (&b.qkv, sizes.attention.qkv_stride() / 4));
+        ops.extend(self.linear(form, &layer.qkv, x, y));
+    }
+
+    fn rope_cache(&self, (keys, values): &(wgpu::Buffer, wgpu::Buffer)) -> Op {
+        let (model, b) = (self.model, self.buffers);
+        let rope = RopeIo { state: &b.state, rows: &b.rows, qkv: &b.qkv, rotation: &model.rotation, keys, values };
+        rope_cache(&model.gpu, model.sizes.attention, model.config.rope.rotary_dim as u32, rope)
+    }
+
+    fn attention(&self, (keys, values): &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
         let (gpu, b, shape) = (&self.model.gpu, self.buffers, self.model.sizes.attention);
-        let (keys, values) = &b.cache[index];
-        let rope = RopeIo { state: &b.state, rows: &b.rows, qkv: &b.qkv, rotation: &self.model.rotation, keys, values };
-        ops.push(rope_cache(gpu, shape, self.model.config.rope.rotary_dim as u32, rope));
         let scale = 1.0 / (self.model.config.head_dim as f32).sqrt();
         ops.push(attention_scores(gpu, shape, scale, [&b.state, &b.rows, &b.qkv, keys, &b.scores]));
         let set = self.model.kernels;
@@ -187,12 +222,17 @@ impl Planner<'_> {
     fn head(&self) -> Vec<Op> {
         let b = self.buffers;
         let matrix = self.model.weights.lm_head.as_ref().unwrap_or(&self.model.weights.embedding);
-        let form = head_form(self.model, matrix);
         let mut ops = vec![self.norm(&self.model.weights.final_norm, &b.attention_in, true)];
+        ops.extend(self.unembed_with(matrix));
+        ops
+    }
+
+    /// The logits of the rows that lie normalised in `attention_in`.
+    pub(super) fn unembed_with(&self, matrix: &Matrix) -> Vec<Op> {
+        let b = self.buffers;
         let x = (&b.attention_in, self.model.sizes.hidden / 4);
         let y = (&b.logits, self.model.sizes.vocab_stride() / 4);
-        ops.extend(self.product(form, matrix, None, x, y, true));
-        ops
+        self.product(head_form(self.model, matrix), matrix, None, x, y, true)
     }
 
     fn sample(&self) -> Op {
@@ -240,7 +280,7 @@ impl Planner<'_> {
         vec![log_probs(&self.model.gpu, self.model.kernels, params, [&b.rows, &b.logits, &b.log_probs])]
     }
 
-    fn norm(&self, weights: &NormWeights, y: &wgpu::Buffer, logits: bool) -> Op {
+    pub(super) fn norm(&self, weights: &NormWeights, y: &wgpu::Buffer, logits: bool) -> Op {
         let (Norm::Rms { eps } | Norm::Layer { eps }) = self.model.config.norm;
         let io = NormIo {
             state: &self.buffers.state,
@@ -258,7 +298,7 @@ impl Planner<'_> {
         self.product(form, &linear.matrix, linear.bias.as_deref(), x, y, false)
     }
 
-    fn product(
+    pub(super) fn product(
         &self,
         form: MatmulForm,
         matrix: &Matrix,

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::sizes::{self, Sizes};
-use crate::Result;
-use crate::format::checkpoint::Checkpoint;
-use crate::format::config::{Activation, Norm};
+use crate::format::checkpoint::{Checkpoint, HeadKind};
+use crate::format::config::{Activation, ModelConfig, Norm};
 use crate::format::files::Files;
+use crate::format::mtp::HeadSet;
+use crate::{ErrorKind, Result};
 
 /// The answer of [`inspect`]. Sizes under the names of `config.json`.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -66,14 +67,26 @@ pub struct Inspection {
 }
 
 /// Multi-token heads of a checkpoint.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Heads {
     /// The layout.
     pub kind: String,
-    /// Its tensors.
+    /// Their tensors in the checkpoint's own files.
     pub tensors: Vec<String>,
-    /// What was found, and whether it is used.
+    /// What was found, and what the heads are.
     pub note: String,
+    /// Whether they are loaded with the model.
+    pub used: bool,
+    /// Which token each head predicts: 1 is the next.
+    pub offsets: Vec<usize>,
+    /// Layers of each head; a head of the backbone's own last block has none.
+    pub layers: Vec<usize>,
+    /// Weights of the heads.
+    pub parameters: u64,
+    /// Tensors that no head needs.
+    pub unused: Vec<String>,
+    /// Bytes on the GPU: weights, caches and what heads read.
+    pub bytes: u64,
 }
 
 /// Reads configuration and headers of the checkpoint in `files`.
@@ -87,6 +100,7 @@ pub async fn inspect<F: Files>(files: &F, context: Option<usize>) -> Result<Insp
     let context = sizes::context(config, context)?;
     let sizes = Sizes::new(config, context, u64::MAX)?;
     let account = checkpoint.account();
+    let (heads, heads_problem) = heads(&checkpoint, &sizes).await;
     let used: Vec<_> = account.used.iter().filter_map(|name| checkpoint.tensor(name)).collect();
     let mut dtypes = BTreeMap::new();
     for info in &used {
@@ -117,12 +131,8 @@ pub async fn inspect<F: Files>(files: &F, context: Option<usize>) -> Result<Insp
         parameters: used.iter().map(|info| info.num_elements()).sum(),
         weights_bytes: used.iter().map(|info| info.byte_len()).sum(),
         dtypes,
-        problem: checkpoint.check().err().map(|error| error.to_string()),
-        heads: checkpoint
-            .multi_token_heads()
-            .into_iter()
-            .map(|found| Heads { kind: format!("{:?}", found.kind), tensors: found.tensors, note: found.note })
-            .collect(),
+        problem: checkpoint.check().err().map(|error| error.to_string()).or(heads_problem),
+        heads,
         tensors_used: account.used,
         ignored: account.ignored,
         unknown: account.unknown,
@@ -131,4 +141,43 @@ pub async fn inspect<F: Files>(files: &F, context: Option<usize>) -> Result<Insp
         cache_bytes: sizes.cache_bytes(),
         work_bytes: sizes.work_bytes(),
     })
+}
+
+/// Every kind of heads that was found, and what is wrong with those that would be loaded.
+async fn heads<F: Files>(checkpoint: &Checkpoint<'_, F>, sizes: &Sizes) -> (Vec<Heads>, Option<String>) {
+    let found = checkpoint.multi_token_heads().into_iter();
+    let mut all: Vec<(HeadKind, Heads)> = found
+        .map(|found| {
+            let (kind, tensors, note) = (format!("{:?}", found.kind), found.tensors, found.note);
+            (found.kind, Heads { kind, tensors, note, ..Heads::default() })
+        })
+        .collect();
+    let mut problem = None;
+    match HeadSet::of_checkpoint(checkpoint).await {
+        Ok(Some(set)) => {
+            if let Some((_, heads)) = all.iter_mut().find(|(kind, _)| *kind == set.kind) {
+                describe(&set, checkpoint.config(), sizes, heads);
+            }
+        }
+        Ok(None) => {}
+        Err(error) => {
+            all.iter_mut().for_each(|(_, heads)| heads.note = format!("{}; not used: {error}", heads.note));
+            problem = (error.kind() != ErrorKind::Unsupported).then(|| error.to_string());
+        }
+    }
+    let unused = all.iter_mut().filter(|(_, heads)| !heads.used && !heads.note.contains("not used"));
+    unused.for_each(|(_, heads)| heads.note += ", not used");
+    (all.into_iter().map(|(_, heads)| heads).collect(), problem)
+}
+
+fn describe<F: Files>(set: &HeadSet<'_, F>, config: &ModelConfig, sizes: &Sizes, heads: &mut Heads) {
+    heads.used = true;
+    heads.note = set.summary();
+    heads.offsets = set.heads.iter().map(|head| head.offset).collect();
+    heads.layers = set.heads.iter().map(|head| head.layers.len()).collect();
+    heads.parameters = set.parameters(config);
+    heads.unused.clone_from(&set.unused);
+    let caches = heads.layers.iter().sum::<usize>() as u64 * 2 * sizes.attention.cache_bytes();
+    // At most: heads that read the same share it.
+    heads.bytes = set.byte_len(config) + caches + set.heads.len() as u64 * sizes.history_bytes();
 }

@@ -3,7 +3,9 @@
 mod buffers;
 mod engine;
 mod forward;
+mod heads;
 mod inspect;
+mod lora;
 mod sizes;
 mod upload;
 mod weights;
@@ -12,4 +14,4 @@ pub(crate) use buffers::Buffers;
 pub(crate) use engine::Model;
 pub use engine::{Engine, EngineOptions, Progress};
 pub(crate) use forward::Plan;
-pub use inspect::{Inspection, inspect};
+pub use inspect::{Heads, Inspection, inspect};

@@ -77,6 +77,23 @@ impl Sizes {
         })
     }
 
+    /// Checks that what heads read of every position fits a binding.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] if not.
+    pub fn check_history(&self, max_binding_bytes: u64) -> Result<()> {
+        let bytes = self.history_bytes();
+        if bytes <= max_binding_bytes {
+            return Ok(());
+        }
+        let message = format!(
+            "a context of {} needs {bytes} bytes for the hidden states that the multi-token heads read; the adapter binds at \
+             most {max_binding_bytes}; use a smaller --context",
+            self.attention.context
+        );
+        Err(Error::new(ErrorKind::OutOfMemory, message))
+    }
+
     /// Logits of a row.
     pub fn vocab_stride(&self) -> u32 {
         self.vocab.next_multiple_of(4)
@@ -85,6 +102,11 @@ impl Sizes {
     /// Bytes of the key-value cache.
     pub fn cache_bytes(&self) -> u64 {
         2 * self.layers as u64 * self.attention.cache_bytes()
+    }
+
+    /// Bytes of a hidden state for each position.
+    pub fn history_bytes(&self) -> u64 {
+        4 * u64::from(self.attention.context) * u64::from(self.hidden)
     }
 
     /// Bytes of a buffer with `width` values for each row of a chunk. Always the largest chunk: products read whole tiles.

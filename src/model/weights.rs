@@ -1,10 +1,12 @@
 //! The weights of a model in the kernels' layout, whatever names and shapes the checkpoint gives them.
 
+use super::lora::Changes;
 use super::upload::{Arrangement, Matrix, Tensor, Uploader, padded};
 use crate::Result;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::config::{Family, ModelConfig};
 use crate::format::files::Files;
+use crate::format::tensors::Tensors;
 use crate::gpu::Gpu;
 
 /// A matrix with its optional bias. The bias is kept per shard.
@@ -48,20 +50,22 @@ impl Weights {
     }
 }
 
-/// Reads the weights of `checkpoint`; `on_bytes` hears the size of each tensor as it arrives.
+/// Reads the weights of `checkpoint`, with `changes` to some; `on_bytes` hears the size of each tensor as it arrives.
 pub(super) async fn load<F: Files>(
     gpu: &Gpu,
     checkpoint: &Checkpoint<'_, F>,
+    changes: &Changes,
     on_bytes: &mut dyn FnMut(u64),
 ) -> Result<Weights> {
     let config = checkpoint.config();
-    let mut loader = Loader { checkpoint, config, uploader: Uploader::new(gpu), on_bytes };
+    let mut loader = Loader::new(gpu, checkpoint.all(), config, on_bytes);
+    loader.changes = Some(changes);
     let (embedding, head) = (config.embedding_name(), config.lm_head_name());
     let vocab = Arrangement::plain(config.vocab_size, config.hidden_size);
     let embedding = loader.matrix(&[embedding], &vocab, 4).await?;
     let mut layers = Vec::with_capacity(config.num_hidden_layers);
     for index in 0..config.num_hidden_layers {
-        layers.push(loader.layer(index).await?);
+        layers.push(loader.layer(&config.layer_name(index)).await?);
     }
     let final_norm = match config.family {
         Family::Llama => loader.norm("model.norm").await?,
@@ -73,18 +77,32 @@ pub(super) async fn load<F: Files>(
     Ok(Weights { embedding, layers, final_norm, lm_head })
 }
 
-struct Loader<'a, 'f, F: Files> {
-    checkpoint: &'a Checkpoint<'f, F>,
+/// Reads tensors that are known to be there with the right shapes.
+pub(super) struct Loader<'a, 'f, F: Files> {
+    tensors: &'a Tensors<'f, F>,
     config: &'a ModelConfig,
     uploader: Uploader<'a>,
     on_bytes: &'a mut dyn FnMut(u64),
+    changes: Option<&'a Changes>,
+    /// What is added to the scales of norms.
+    pub norm_offset: f32,
 }
 
-impl<'f, F: Files> Loader<'_, 'f, F> {
-    async fn layer(&mut self, index: usize) -> Result<Layer> {
+impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
+    pub fn new(
+        gpu: &'a Gpu,
+        tensors: &'a Tensors<'f, F>,
+        config: &'a ModelConfig,
+        on_bytes: &'a mut dyn FnMut(u64),
+    ) -> Self {
+        Self { tensors, config, uploader: Uploader::new(gpu), on_bytes, changes: None, norm_offset: 0.0 }
+    }
+
+    /// The layer whose tensors' names begin with `at`.
+    pub async fn layer(&mut self, at: &str) -> Result<Layer> {
         match self.config.family {
-            Family::Llama => self.llama_layer(&format!("model.layers.{index}")).await,
-            Family::GptNeox => self.gpt_neox_layer(&format!("gpt_neox.layers.{index}")).await,
+            Family::Llama => self.llama_layer(at).await,
+            Family::GptNeox => self.gpt_neox_layer(at).await,
         }
     }
 
@@ -170,22 +188,26 @@ impl<'f, F: Files> Loader<'_, 'f, F> {
         Arrangement { columns, inputs: padded((0..self.config.hidden_size).map(Some)) }
     }
 
-    async fn tensor(&mut self, name: &str) -> Result<Tensor<'f>> {
-        let info = self.checkpoint.tensor(name).expect("Checkpoint::check has seen every expected tensor");
-        let bytes = self.checkpoint.read(info).await?;
+    pub async fn tensor(&mut self, name: &str) -> Result<Tensor<'f>> {
+        let info = self.tensors.get(name).expect("the caller has seen every tensor that it expects");
+        let bytes = self.tensors.read(info).await?;
         (self.on_bytes)(info.byte_len());
         Tensor::new(info, bytes)
     }
 
-    async fn matrix(&mut self, names: &[&str], arrangement: &Arrangement, block: usize) -> Result<Matrix> {
+    pub async fn matrix(&mut self, names: &[&str], arrangement: &Arrangement, block: usize) -> Result<Matrix> {
         let mut tensors = Vec::with_capacity(names.len());
         for name in names {
-            tensors.push(self.tensor(name).await?);
+            let tensor = self.tensor(name).await?;
+            tensors.push(match self.changes.and_then(|changes| changes.of(name)) {
+                Some(change) => change.apply(&tensor),
+                None => tensor,
+            });
         }
         self.uploader.matrix(names[0], tensors, arrangement, block)
     }
 
-    async fn linear(
+    pub async fn linear(
         &mut self,
         names: &[String],
         arrangement: &Arrangement,
@@ -216,8 +238,9 @@ impl<'f, F: Files> Loader<'_, 'f, F> {
         Ok(shards.iter().map(|s| self.uploader.vector("bias", part(s.first4, s.columns4))).collect())
     }
 
-    async fn norm(&mut self, name: &str) -> Result<NormWeights> {
-        let scale = self.tensor(&format!("{name}.weight")).await?.to_f32();
+    pub async fn norm(&mut self, name: &str) -> Result<NormWeights> {
+        let mut scale = self.tensor(&format!("{name}.weight")).await?.to_f32();
+        scale.iter_mut().for_each(|scale| *scale += self.norm_offset);
         let scale = self.uploader.vector(name, &scale);
         let shift = match self.config.family {
             Family::Llama => None,

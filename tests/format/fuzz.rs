@@ -2,6 +2,7 @@
 
 use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::config::ModelConfig;
+use foretoken::format::mtp::HeadSet;
 use foretoken::format::safetensors::{Header, Index};
 use foretoken::format::stream::StreamDecoder;
 use foretoken::format::tokenizer::Tokenizer;
@@ -185,6 +186,31 @@ proptest! {
                 let _ = info.check_finite(&bytes);
             }
         }
+    }
+
+    #[test]
+    fn damaged_heads(damage in damage(), which in any::<bool>()) {
+        let mut files = checkpoint(&llama());
+        files.files.extend(crate::mtp::folder(&crate::mtp::described(), &crate::mtp::tensors()).files);
+        let name = if which { "mtp_config.json" } else { "mtp.safetensors" };
+        let file = files.files[name].to_vec();
+        files.files.insert(name.to_owned(), damage.apply(file).into());
+        let opened = block_on(Checkpoint::open(&files)).unwrap();
+        if let Ok(Some(set)) = block_on(HeadSet::of_checkpoint(&opened)) {
+            set.summary();
+            set.parameters(opened.config());
+        }
+    }
+
+    #[test]
+    fn any_value_in_heads(place in any::<prop::sample::Index>(), value in number()) {
+        let mut description = crate::mtp::described();
+        let pointers = ["/version", "/backbone/head_dim", "/heads/1/offset", "/heads/1/layers", "/heads/1/source/layer",
+            "/heads/2/source/mix/temperature", "/lora/rank", "/lora/alpha", "/lora/blocks/0"];
+        *description.pointer_mut(place.get::<&str>(&pointers)).expect("a place") = value;
+        let files = crate::mtp::folder(&description, &crate::mtp::tensors());
+        let config = ModelConfig::parse(&bytes(&llama()), None).unwrap();
+        let _ = block_on(HeadSet::open(&files, &config));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::shaders::validated;
 use super::variants::all_variants;
 use crate::kernels::attention::{ScoresParams, SoftmaxParams, ValuesParams};
+use crate::kernels::hidden::{CarryParams, KeepParams};
 use crate::kernels::matmul::MatmulParams;
 use crate::kernels::mixture::MixtureParams;
 use crate::kernels::norm::NormParams;
@@ -14,7 +15,7 @@ use crate::kernels::trace::TraceParams;
 use crate::kernels::tree::CompactParams;
 use crate::kernels::{
     Branch, CommitParams, Cursor, EmbedParams, LogProbsParams, NormalizerParams, Nucleus, NucleusParams, RankingParams,
-    Row, SampleParams, State, Tree,
+    Row, SampleParams, ShiftParams, State, Tree, WindowParams,
 };
 
 /// Field names and offsets, padding left out, and the size.
@@ -41,7 +42,9 @@ fn params(shader: &str) -> Option<Layout> {
         "attention_values" => layout!(ValuesParams: heads, kv_heads, head_dim4, context, stride4),
         "commit" => layout!(CommitParams: num_end_tokens, vocab, context, end_tokens),
         "compact_cache" => layout!(CompactParams: kv_heads, head_dim4, context),
+        "carry" => layout!(CarryParams: width4, slots, x_place, y_place, accumulate, weight),
         "embed" => layout!(EmbedParams: width, stride, first, count),
+        "keep" => layout!(KeepParams: width4, slots),
         "log_probs" => layout!(LogProbsParams: vocab, stride),
         "matmul" | "matmul_tiled" => layout!(MatmulParams: columns4, inputs4, x_stride4, y_stride4, y_first4),
         "mixture" => layout!(MixtureParams: stride4),
@@ -55,6 +58,8 @@ fn params(shader: &str) -> Option<Layout> {
         }
         "trace" => layout!(TraceParams: vocab, stride),
         "star" => layout!(StarParams: context),
+        "shift" => layout!(ShiftParams: ahead, vocab),
+        "window" => layout!(WindowParams: num_rows, context),
         _ => return None,
     })
 }

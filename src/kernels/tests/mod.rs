@@ -2,6 +2,7 @@
 
 pub(crate) mod adapters;
 mod attention;
+mod hidden;
 mod layouts;
 mod marginal;
 mod products;

@@ -9,6 +9,7 @@ use crate::kernels::attention::{scores_variant, softmax_variant, values_variant}
 use crate::kernels::bench::{bench_copy_variant, bench_read_variant};
 use crate::kernels::commit::commit_variant;
 use crate::kernels::embed::embed_variant;
+use crate::kernels::hidden::{carry_variant, keep_variant};
 use crate::kernels::log_probs::log_probs_variant;
 use crate::kernels::matmul::{Activation, MatmulForm};
 use crate::kernels::mixture::{mixture_variant, normalizer_variant};
@@ -20,6 +21,7 @@ use crate::kernels::sample::sample_variant;
 use crate::kernels::star::star_variant;
 use crate::kernels::trace::trace_variant;
 use crate::kernels::tree::{compact_cache_variant, draft_lookup_variant, draft_script_variant, tree_rows_variant};
+use crate::kernels::window::{shift_variant, window_variant};
 use crate::kernels::{KernelSet, Widths};
 
 pub(super) const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
@@ -35,6 +37,7 @@ pub(super) fn all_variants() -> BTreeSet<Variant> {
     all.extend([tree_rows_variant(), draft_script_variant(), compact_cache_variant()]);
     all.extend([star_variant(), mixture_variant()]);
     all.extend([bench_copy_variant(), bench_read_variant()]);
+    all.extend([carry_variant(), keep_variant(), shift_variant(), window_variant()]);
     all.extend(DTYPES.map(embed_variant));
     for set in KernelSet::ALL {
         all.extend([values_variant(set), sample_variant(set), draft_lookup_variant(set), trace_variant(set)]);

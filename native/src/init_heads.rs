@@ -1,0 +1,102 @@
+//! `foretoken init-heads`: multi-token heads that no training has seen, in a folder of their own. No GPU is used.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use foretoken::format::checkpoint::Checkpoint;
+use foretoken::format::mtp::{CONFIG, Init, InitOptions, InitSource, init_heads};
+use foretoken::{Error, ErrorKind};
+
+use crate::source::ModelFlag;
+use crate::terminal::{Outcome, say};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelFlag,
+    /// The folder to write, made where it does not exist; it must have no heads yet
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How many heads
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    heads: usize,
+    /// Whether heads also read the token before the one they predict
+    #[arg(long, value_enum, default_value = "parallel")]
+    kind: Kind,
+    /// Copies of the model's last blocks, or small random numbers
+    #[arg(long, value_enum, default_value = "copy")]
+    init: InitArg,
+    /// Layers of a head
+    #[arg(long, value_name = "LAYERS", default_value_t = 1)]
+    depth: usize,
+    /// What heads read: a block's number from 1, whs (a mix of all blocks but the last) or final-norm [default: the
+    /// block before those that are copied]
+    #[arg(long, value_name = "SOURCE", value_parser = source)]
+    source: Option<InitSource>,
+    /// Of the random numbers
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// The first head of a parallel kind is the model's own last block
+    #[arg(long)]
+    backbone_first: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Kind {
+    Parallel,
+    Sequential,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum InitArg {
+    Copy,
+    Random,
+}
+
+fn source(text: &str) -> Result<InitSource, String> {
+    match text {
+        // The temperature of arXiv 2502.09419.
+        "whs" => Ok(InitSource::Mix { temperature: 0.1 }),
+        "final-norm" => Ok(InitSource::FinalNorm),
+        number => match number.parse() {
+            Ok(layer) => Ok(InitSource::Layer(layer)),
+            Err(_) => Err("expected a block's number, whs or final-norm".to_owned()),
+        },
+    }
+}
+
+pub async fn run(args: &Args) -> Outcome<ExitCode> {
+    let files = args.model.files()?;
+    let checkpoint = Checkpoint::open(&files).await?;
+    let options = InitOptions {
+        heads: args.heads,
+        sequential: args.kind == Kind::Sequential,
+        depth: args.depth,
+        source: args.source.unwrap_or(InitSource::Default),
+        init: match args.init {
+            InitArg::Copy => Init::Copy,
+            InitArg::Random => Init::Random,
+        },
+        seed: args.seed,
+        backbone_first: args.backbone_first,
+    };
+    let made = init_heads(&checkpoint, &options).await?;
+    fs::create_dir_all(&args.out).map_err(|error| io(&args.out, &error))?;
+    if args.out.join(CONFIG).exists() {
+        let message = format!("{}: there are heads already; name another folder", args.out.join(CONFIG).display());
+        return Err(Error::new(ErrorKind::Input, message).into());
+    }
+    // The description last: a folder without one has no heads, whatever else was interrupted.
+    for (name, bytes) in made.iter().rev() {
+        let path = args.out.join(name);
+        fs::write(&path, bytes).map_err(|error| io(&path, &error))?;
+    }
+    say(format_args!("{} heads in {}", args.heads, args.out.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn io(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("{}: {error}", path.display()))
+}

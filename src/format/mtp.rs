@@ -1,0 +1,324 @@
+//! Multi-token heads: what a folder's own layout (`docs/mtp-format.md`) or a published one says they compute.
+//!
+//! Every layout becomes the same plain data. A head predicts the token `offset` places after the one at its position,
+//! from hidden states of the backbone; nothing that a layout says is ignored without a word.
+
+mod init;
+mod own;
+mod published;
+
+use std::collections::BTreeSet;
+
+use super::checkpoint::{Checkpoint, HeadKind};
+use super::config::ModelConfig;
+use super::files::Files;
+use super::tensors::Tensors;
+use crate::error::{Error, Result};
+
+pub use init::{Init, InitOptions, InitSource, init_heads};
+pub use own::{CONFIG, FORMAT, TENSORS, VERSION};
+
+/// More heads than any checkpoint has.
+pub const MAX_HEADS: usize = 32;
+
+/// The farthest offset of a head.
+pub const MAX_OFFSET: usize = 33;
+
+/// What a head reads.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HeadSource {
+    /// The residual stream after this many blocks of the backbone, before any norm.
+    Layer(usize),
+    /// `softmax(W / temperature)` of the streams after 1, 2, ... all but one of the blocks, `W` being this tensor.
+    Mix {
+        /// The tensor `W`.
+        weights: String,
+        /// The softmax's temperature.
+        temperature: f64,
+    },
+    /// The output of the backbone's final norm.
+    FinalNorm,
+    /// The output of the final norm of an earlier head, by its index.
+    Head(usize),
+}
+
+/// What a head does with it. Layers have the backbone's structure and a cache of their own; a final norm and an LM head
+/// follow.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Wiring {
+    /// It is the backbone's own last block: the head has no tensors.
+    LastLayer,
+    /// Layers.
+    Layers,
+    /// `projection(norm(hidden), norm(embedding of the token before the predicted one))`, then layers.
+    Sequential {
+        /// The norm of the hidden state.
+        hidden_norm: String,
+        /// The norm of the embedding.
+        embedding_norm: String,
+        /// The matrix of both, `[hidden, 2 * hidden]`.
+        projection: String,
+        /// Whether the hidden state's half comes first.
+        hidden_first: bool,
+        /// An embedding of the head's own.
+        embedding: Option<String>,
+    },
+    /// Blocks `x + silu(W x + b)` in place of layers, on the position alone.
+    Residual {
+        /// The blocks' names.
+        blocks: Vec<String>,
+    },
+}
+
+/// One head. Names are those of modules: `.weight` and `.bias` come behind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Head {
+    /// It predicts the token this many places after the one at its position.
+    pub offset: usize,
+    /// What it reads.
+    pub source: HeadSource,
+    /// What it computes.
+    pub wiring: Wiring,
+    /// What the tensors of each of its layers begin with.
+    pub layers: Vec<String>,
+    /// Its final norm, where that is not the backbone's.
+    pub final_norm: Option<String>,
+    /// Its LM head, where that is not the backbone's.
+    pub lm_head: Option<String>,
+}
+
+/// A low-rank change of one product of the backbone: `W + alpha / rank * B A`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraPart {
+    /// The product it changes, by its name in the base model.
+    pub linear: String,
+    /// The product's outputs.
+    pub outputs: usize,
+    /// The tensor `A`, `[rank, hidden]`.
+    pub a: String,
+    /// The tensor `B`, `[outputs, rank]`.
+    pub b: String,
+}
+
+/// The low-rank changes that heads bring for their backbone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lora {
+    /// Rows of every `A`.
+    pub rank: usize,
+    /// The numerator of the scale.
+    pub alpha: f64,
+    /// Whether they act on drafting rows only, so that the base model's own prediction stays as it is.
+    pub gated: bool,
+    /// The parts, by block.
+    pub parts: Vec<LoraPart>,
+}
+
+impl Lora {
+    /// What `B A` is multiplied with.
+    pub fn scale(&self) -> f64 {
+        self.alpha / self.rank as f64
+    }
+}
+
+/// Heads and the tensors they are made of, checked against a backbone.
+#[derive(Debug)]
+pub struct HeadSet<'f, F: Files> {
+    /// The layout they were found in.
+    pub kind: HeadKind,
+    /// The heads, nearest first.
+    pub heads: Vec<Head>,
+    /// Low-rank changes of the backbone.
+    pub lora: Option<Lora>,
+    /// Whether the scales of the heads' norms are stored less one.
+    pub norms_less_one: bool,
+    /// Their tensors.
+    pub tensors: Tensors<'f, F>,
+    /// Tensors that no head needs.
+    pub unused: Vec<String>,
+}
+
+impl<'f, F: Files> HeadSet<'f, F> {
+    /// The heads that a checkpoint brings itself, beside or among its own tensors; `None` without any.
+    ///
+    /// Fails with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where their layout is not implemented, and by
+    /// name where one is broken or does not fit.
+    pub async fn of_checkpoint(checkpoint: &Checkpoint<'f, F>) -> Result<Option<Self>> {
+        let found = checkpoint.multi_token_heads();
+        let kinds: BTreeSet<HeadKind> = found.iter().map(|found| found.kind).collect();
+        let (config, files) = (checkpoint.config(), checkpoint.files());
+        for kind in [HeadKind::Foretoken, HeadKind::Medusa, HeadKind::DeepSeek, HeadKind::Qwen, HeadKind::MiMo] {
+            if !kinds.contains(&kind) {
+                continue;
+            }
+            let set = match kind {
+                HeadKind::Foretoken => own::open(files, config).await?,
+                HeadKind::Medusa => published::medusa(files, config).await?,
+                kind => published::in_checkpoint(kind, checkpoint.all().clone(), config)?,
+            };
+            if set.is_some() {
+                return Ok(set);
+            }
+        }
+        match found.into_iter().find(|found| found.kind == HeadKind::Eagle3) {
+            Some(_) => Err(Error::unsupported("heads in the EAGLE-3 layout are not implemented")),
+            None => Ok(None),
+        }
+    }
+
+    /// The heads in a folder of their own, for the backbone that `config` describes.
+    pub async fn open(files: &'f F, config: &ModelConfig) -> Result<Self> {
+        if let Some(set) = own::open(files, config).await? {
+            return Ok(set);
+        }
+        if let Some(set) = published::medusa(files, config).await? {
+            return Ok(set);
+        }
+        if let Some(tensors) = Tensors::of_checkpoint(files).await? {
+            for kind in [HeadKind::DeepSeek, HeadKind::Qwen, HeadKind::MiMo] {
+                if let Some(set) = published::in_checkpoint(kind, tensors.clone(), config)? {
+                    return Ok(set);
+                }
+            }
+        }
+        Err(Error::io(format!(
+            "no multi-token heads in {}: expected {CONFIG}, medusa_lm_head.safetensors, or a checkpoint with tensors under \
+             mtp., model.mtp_layers. or model.layers.{}.",
+            files.describe(),
+            config.num_hidden_layers
+        )))
+    }
+
+    /// Checks that every tensor the heads need is there and fits, and notes those that they do not need.
+    fn checked(mut self, config: &ModelConfig, stated_by: &str, mine: impl Fn(&str) -> bool) -> Result<Self> {
+        let expected = self.expected_tensors(config);
+        for head in &self.heads {
+            self.check_vocabulary(head, config)?;
+        }
+        for (name, shape) in &expected {
+            self.tensors.require(name, shape, stated_by)?;
+        }
+        let expected: BTreeSet<&String> = expected.iter().map(|(name, _)| name).collect();
+        let buffer = |name: &String| config.is_known_buffer(name);
+        let left = |name: &&String| mine(name) && !expected.contains(name) && !buffer(name);
+        let unused: Vec<String> = self.tensors.names().filter(left).cloned().collect();
+        let layers = || self.heads.iter().flat_map(|head| &head.layers);
+        let strange =
+            |name: &&String| layers().any(|layer| name.strip_prefix(layer).is_some_and(|n| n.starts_with('.')));
+        if let Some(name) = unused.iter().find(strange) {
+            return Err(Error::unsupported(format!(
+                "{}: heads with the tensor \"{name}\" are not implemented; the layers of this backbone have none like it",
+                self.tensors.describe()
+            )));
+        }
+        self.unused = unused;
+        Ok(self)
+    }
+
+    fn check_vocabulary(&self, head: &Head, config: &ModelConfig) -> Result<()> {
+        let Some(info) = head.lm_head.as_ref().and_then(|name| self.tensors.get(&format!("{name}.weight"))) else {
+            return Ok(());
+        };
+        match info.shape.first() {
+            Some(&vocab) if vocab != config.vocab_size => Err(Error::format(format!(
+                "{}: tensor \"{}\": heads for a vocabulary of {vocab} tokens, the model has {}",
+                self.tensors.describe(),
+                info.name,
+                config.vocab_size
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every tensor of the heads, with its shape.
+    pub fn expected_tensors(&self, config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+        let mut all = Vec::new();
+        for head in &self.heads {
+            if let HeadSource::Mix { weights, .. } = &head.source {
+                all.push((weights.clone(), vec![config.num_hidden_layers - 1]));
+            }
+            match &head.wiring {
+                Wiring::LastLayer | Wiring::Layers => {}
+                Wiring::Sequential { hidden_norm, embedding_norm, projection, embedding, .. } => {
+                    all.extend(config.norm_tensors(hidden_norm));
+                    all.extend(config.norm_tensors(embedding_norm));
+                    all.push((format!("{projection}.weight"), vec![hidden, 2 * hidden]));
+                    all.extend(embedding.iter().map(|name| (format!("{name}.weight"), vec![vocab, hidden])));
+                }
+                Wiring::Residual { blocks } => {
+                    for block in blocks {
+                        all.push((format!("{block}.weight"), vec![hidden, hidden]));
+                        all.push((format!("{block}.bias"), vec![hidden]));
+                    }
+                }
+            }
+            all.extend(head.layers.iter().flat_map(|layer| config.layer_tensors(layer)));
+            all.extend(head.final_norm.iter().flat_map(|name| config.norm_tensors(name)));
+            all.extend(head.lm_head.iter().map(|name| (format!("{name}.weight"), vec![vocab, hidden])));
+        }
+        for part in self.lora.iter().flat_map(|lora| &lora.parts) {
+            let rank = self.lora.as_ref().map_or(0, |lora| lora.rank);
+            all.push((part.a.clone(), vec![rank, hidden]));
+            all.push((part.b.clone(), vec![part.outputs, rank]));
+        }
+        // Modules of one layout may share a tensor.
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// Elements of all tensors.
+    pub fn parameters(&self, config: &ModelConfig) -> u64 {
+        self.infos(config).iter().map(|info| info.num_elements()).sum()
+    }
+
+    /// Bytes of all tensors.
+    pub fn byte_len(&self, config: &ModelConfig) -> u64 {
+        self.infos(config).iter().map(|info| info.byte_len()).sum()
+    }
+
+    fn infos(&self, config: &ModelConfig) -> Vec<&super::safetensors::TensorInfo> {
+        self.expected_tensors(config).iter().filter_map(|(name, _)| self.tensors.get(name)).collect()
+    }
+
+    /// What they are, for people: `2 parallel heads for tokens +1 and +2, 1 layer each, ...`.
+    pub fn summary(&self) -> String {
+        let count = self.heads.len();
+        let kind = match self.heads.last().map(|head| &head.wiring) {
+            Some(Wiring::Sequential { .. }) => "sequential",
+            Some(Wiring::Residual { .. }) => "Medusa",
+            _ => "parallel",
+        };
+        let heads = if count == 1 { "head" } else { "heads" };
+        let each: Vec<String> = self.heads.iter().map(Head::summary).collect();
+        let mut text = format!("{count} {kind} {heads}: {}", each.join("; "));
+        if let Some(lora) = &self.lora {
+            let gate = if lora.gated { "on drafting rows only" } else { "merged into the backbone" };
+            text += &format!("; LoRA of rank {} on {} products, {gate}", lora.rank, lora.parts.len());
+        }
+        text
+    }
+}
+
+impl Head {
+    /// The depth of the token that it reads beside the hidden state, as places after its position; 0 if it reads none.
+    pub fn ahead(&self) -> usize {
+        if matches!(self.wiring, Wiring::Sequential { .. }) { self.offset - 1 } else { 0 }
+    }
+
+    fn summary(&self) -> String {
+        let source = match &self.source {
+            HeadSource::Layer(layer) => format!("the stream after block {layer}"),
+            HeadSource::Mix { .. } => "a mix of the streams after all blocks but the last".to_owned(),
+            HeadSource::FinalNorm => "the final norm's output".to_owned(),
+            HeadSource::Head(index) => format!("the output of head {}", index + 1),
+        };
+        let body = match &self.wiring {
+            Wiring::LastLayer => return format!("+{} the backbone's last block", self.offset),
+            Wiring::Residual { blocks } => format!("{} residual blocks", blocks.len()),
+            _ if self.layers.len() == 1 => "1 layer".to_owned(),
+            _ => format!("{} layers", self.layers.len()),
+        };
+        format!("+{} {body} on {source}", self.offset)
+    }
+}

@@ -1,0 +1,133 @@
+//! Published layouts of multi-token heads. `docs/mtp-format.md` says which code each was read from.
+
+use super::{Head, HeadSet, HeadSource, MAX_HEADS, Wiring};
+use crate::error::{Error, Result};
+use crate::format::checkpoint::HeadKind;
+use crate::format::config::{Family, ModelConfig};
+use crate::format::files::Files;
+use crate::format::tensors::Tensors;
+
+const MEDUSA: &str = "medusa_lm_head.safetensors";
+
+/// Medusa: residual blocks and an LM head each, on the final norm's output.
+pub(super) async fn medusa<'f, F: Files>(files: &'f F, config: &ModelConfig) -> Result<Option<HeadSet<'f, F>>> {
+    let Some(tensors) = Tensors::of_file(files, MEDUSA).await? else { return Ok(None) };
+    let head = |index: usize| {
+        let blocks = (0..).map(|block| format!("{index}.{block}.linear"));
+        let blocks: Vec<String> = blocks.take_while(|name| tensors.contains(&format!("{name}.weight"))).collect();
+        Head {
+            offset: index + 2,
+            source: HeadSource::FinalNorm,
+            lm_head: Some(format!("{index}.{}", blocks.len())),
+            wiring: Wiring::Residual { blocks },
+            layers: Vec::new(),
+            final_norm: None,
+        }
+    };
+    let starts = |index: &usize| tensors.names().any(|name| name.starts_with(&format!("{index}.")));
+    let heads: Vec<Head> = (0..MAX_HEADS).take_while(starts).map(head).collect();
+    if heads.is_empty() {
+        let message = format!("{MEDUSA}: no head; expected tensors like \"0.0.linear.weight\" and \"0.1.weight\"");
+        return Err(Error::format(message).within(files.describe()));
+    }
+    let (kind, lora) = (HeadKind::Medusa, None);
+    let set = HeadSet { kind, heads, lora, norms_less_one: false, tensors, unused: Vec::new() };
+    set.checked(config, "the model's config.json", |_| true).map(Some)
+}
+
+/// Modules among the tensors of a checkpoint: each reads the hidden state that the one before it left, and the embedding
+/// of the next token. `None` where there is no module of that kind.
+pub(super) fn in_checkpoint<'f, F: Files>(
+    kind: HeadKind,
+    tensors: Tensors<'f, F>,
+    config: &ModelConfig,
+) -> Result<Option<HeadSet<'f, F>>> {
+    let names = Names::new(kind, config);
+    let has = |name: &str| tensors.contains(&format!("{name}.weight"));
+    let there = |index: &usize| has(&format!("{}.input_layernorm", names.layer(*index)));
+    let count = (0..MAX_HEADS).take_while(there).count();
+    if count == 0 || !has(&names.part(0, names.projection)) {
+        return Ok(None);
+    }
+    if config.family != Family::Llama {
+        return Err(Error::unsupported(format!("heads in the {kind} layout on a {} backbone", config.model_type)));
+    }
+    let head = |index: usize| {
+        let module = |part: &str| names.part(index, part);
+        let optional = |part: &'static str| Some(module(part)).filter(|name| !part.is_empty() && has(name));
+        Head {
+            offset: index + 2,
+            source: index.checked_sub(1).map_or(HeadSource::FinalNorm, HeadSource::Head),
+            wiring: Wiring::Sequential {
+                hidden_norm: module(names.hidden_norm),
+                embedding_norm: module(names.embedding_norm),
+                projection: module(names.projection),
+                hidden_first: kind == HeadKind::MiMo,
+                embedding: optional(names.embedding),
+            },
+            layers: vec![names.layer(index)],
+            final_norm: Some(module(names.final_norm)),
+            lm_head: optional(names.lm_head),
+        }
+    };
+    let heads: Vec<Head> = (0..count).map(head).collect();
+    let norms_less_one = kind == HeadKind::Qwen;
+    let set = HeadSet { kind, heads, lora: None, norms_less_one, tensors, unused: Vec::new() };
+    set.checked(config, "config.json", |name| names.owns(name)).map(Some)
+}
+
+/// How a layout calls the parts of its modules.
+struct Names {
+    kind: HeadKind,
+    /// Blocks of the backbone.
+    blocks: usize,
+    hidden_norm: &'static str,
+    embedding_norm: &'static str,
+    projection: &'static str,
+    final_norm: &'static str,
+    /// Empty: such modules have none of their own.
+    embedding: &'static str,
+    lm_head: &'static str,
+}
+
+impl Names {
+    fn new(kind: HeadKind, config: &ModelConfig) -> Self {
+        let blocks = config.num_hidden_layers;
+        let [hidden_norm, embedding_norm, projection, final_norm, embedding, lm_head] = match kind {
+            HeadKind::Qwen => ["pre_fc_norm_hidden", "pre_fc_norm_embedding", "fc", "norm", "embed_tokens", ""],
+            HeadKind::MiMo => ["hidden_layernorm", "token_layernorm", "input_proj", "final_layernorm", "", ""],
+            _ => ["hnorm", "enorm", "eh_proj", "shared_head.norm", "embed_tokens", "shared_head.head"],
+        };
+        Self { kind, blocks, hidden_norm, embedding_norm, projection, final_norm, embedding, lm_head }
+    }
+
+    /// What the tensors of a module's layer begin with.
+    fn layer(&self, index: usize) -> String {
+        match self.kind {
+            HeadKind::Qwen => format!("mtp.layers.{index}"),
+            HeadKind::MiMo => format!("model.mtp_layers.{index}"),
+            _ => format!("model.layers.{}", self.blocks + index),
+        }
+    }
+
+    /// A part of a module beside its layer.
+    fn part(&self, index: usize, part: &str) -> String {
+        match self.kind {
+            // One projection and its norms serve all layers.
+            HeadKind::Qwen => format!("mtp.{part}"),
+            _ => format!("{}.{part}", self.layer(index)),
+        }
+    }
+
+    /// Whether a tensor of this name is a module's.
+    fn owns(&self, name: &str) -> bool {
+        match self.kind {
+            HeadKind::Qwen => name.starts_with("mtp."),
+            HeadKind::MiMo => name.starts_with("model.mtp_layers."),
+            _ => {
+                let number = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next());
+                number.and_then(|number| number.parse().ok()).is_some_and(|layer: usize| layer >= self.blocks)
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The tensors of a set of files, found by name.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::checkpoint::find_headers;
+use super::files::{Files, read_exact};
+use super::safetensors::{Header, PREFIX_BYTES, SkippedTensor, TensorInfo, header_len};
+use crate::error::{Error, Result};
+
+/// Tensors by name, and the files that hold them.
+#[derive(Debug)]
+pub struct Tensors<'f, F: Files> {
+    files: &'f F,
+    found: BTreeMap<String, TensorInfo>,
+    skipped: BTreeMap<String, SkippedTensor>,
+}
+
+impl<F: Files> Clone for Tensors<'_, F> {
+    fn clone(&self) -> Self {
+        Self { files: self.files, found: self.found.clone(), skipped: self.skipped.clone() }
+    }
+}
+
+impl<'f, F: Files> Tensors<'f, F> {
+    /// Those that `header` lists.
+    pub(super) fn new(files: &'f F, header: Header) -> Self {
+        Self { files, found: header.tensors, skipped: header.skipped }
+    }
+
+    /// Those of the file `name`, or `None` when there is no such file. Fails, naming it, when it is broken.
+    pub(super) async fn of_file(files: &'f F, name: &str) -> Result<Option<Self>> {
+        Ok(read_header(files, name).await?.map(|header| Self::new(files, header)))
+    }
+
+    /// Those of a folder's checkpoint, in one file or several; `None` without either.
+    pub(super) async fn of_checkpoint(files: &'f F) -> Result<Option<Self>> {
+        Ok(find_headers(files).await?.map(|header| Self::new(files, header)))
+    }
+
+    /// The folder or URL, for messages.
+    pub fn describe(&self) -> String {
+        self.files.describe()
+    }
+
+    /// The tensor called `name`.
+    pub fn get(&self, name: &str) -> Option<&TensorInfo> {
+        self.found.get(name)
+    }
+
+    /// The tensors that can be used, by name.
+    pub fn usable(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.found
+    }
+
+    /// Tensors of element types that the engine does not compute with, by name.
+    pub fn skipped(&self) -> &BTreeMap<String, SkippedTensor> {
+        &self.skipped
+    }
+
+    /// The names of all tensors, those that cannot be used last.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.found.keys().chain(self.skipped.keys())
+    }
+
+    /// Whether there is a tensor of this name, usable or not.
+    pub fn contains(&self, name: &str) -> bool {
+        self.found.contains_key(name) || self.skipped.contains_key(name)
+    }
+
+    /// Gives the tensor `old` the name `new`, unless that is taken or there is no `old`.
+    pub(super) fn rename(&mut self, old: &str, new: &str) {
+        if !self.found.contains_key(new)
+            && let Some(info) = self.found.remove(old)
+        {
+            self.found.insert(new.to_owned(), info);
+        }
+    }
+
+    /// The tensor called `name`, if it has the `shape` that the file `stated_by` implies; else an error with the name, what
+    /// was expected and what was found.
+    pub fn require(&self, name: &str, shape: &[usize], stated_by: &str) -> Result<&TensorInfo> {
+        let folder = self.files.describe();
+        match (self.found.get(name), self.skipped.get(name)) {
+            (Some(info), _) if info.shape == shape => Ok(info),
+            (Some(info), _) => Err(Error::format(format!(
+                "{} in {folder}: tensor \"{name}\": expected shape {shape:?} by {stated_by}, got {:?}",
+                info.file, info.shape
+            ))),
+            (None, Some(skipped)) => Err(Error::unsupported(format!(
+                "{folder}: tensor \"{name}\": expected F32, F16 or BF16, got {}",
+                skipped.dtype
+            ))),
+            (None, None) => Err(Error::format(format!(
+                "{folder}: tensor \"{name}\" is missing; expected shape {shape:?} by {stated_by}"
+            ))),
+        }
+    }
+
+    /// The bytes of a tensor: elements in row-major order, little endian.
+    pub async fn read(&self, info: &TensorInfo) -> Result<Cow<'f, [u8]>> {
+        read_exact(self.files, &info.file, info.range.clone()).await
+    }
+}
+
+/// The header of a safetensors file, or `None` when there is no such file.
+pub(super) async fn read_header<F: Files>(files: &F, name: &str) -> Result<Option<Header>> {
+    let Some(file_len) = files.len(name).await? else { return Ok(None) };
+    let prefix = read_exact(files, name, 0..PREFIX_BYTES.min(file_len)).await?;
+    let place = |error: Error| error.within(files.describe());
+    let header_len = header_len(name, &prefix, file_len).map_err(place)?;
+    let json = read_exact(files, name, PREFIX_BYTES..PREFIX_BYTES + header_len).await?;
+    Header::parse(name, &json, file_len).map_err(place).map(Some)
+}

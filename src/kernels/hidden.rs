@@ -1,0 +1,88 @@
+//! Hidden states on their way from the residual stream to a history and back.
+//!
+//! A history is a cache like keys and values: the state of row i of a batch goes to slot `committed + i`, going back is
+//! setting a length, and after a tree the rows on the path move together.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Grid, Op};
+use crate::gpu::{Gpu, Variant};
+
+/// The uniform of `carry.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct CarryParams {
+    pub width4: u32,
+    pub slots: u32,
+    pub x_place: u32,
+    pub y_place: u32,
+    pub accumulate: u32,
+    pub weight: f32,
+}
+
+/// The uniform of `keep.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct KeepParams {
+    pub width4: u32,
+    pub slots: u32,
+}
+
+/// Which rows of a buffer take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// From the first on: an activation.
+    Rows,
+    /// From the committed length on: a history.
+    Committed,
+    /// Of a history, from the first row of the batch whose logits are wanted on. Takes as many as those.
+    Wanted,
+}
+
+/// The one variant of `carry`.
+pub(crate) fn carry_variant() -> Variant {
+    Variant::of("carry")
+}
+
+/// The one variant of `keep`.
+pub(crate) fn keep_variant() -> Variant {
+    Variant::of("keep")
+}
+
+/// What `carry` does with the rows of `x`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Carry<'a> {
+    pub x: (&'a wgpu::Buffer, Place),
+    pub y: (&'a wgpu::Buffer, Place),
+    pub weight: f32,
+    pub accumulate: bool,
+    /// Only as many rows as logits are wanted of.
+    pub wanted: bool,
+}
+
+/// `y = weight * x`, or added to it, for rows of `width` values; histories have `slots` of them.
+pub(crate) fn carry(gpu: &Gpu, width: u32, slots: u32, state: &wgpu::Buffer, io: Carry<'_>) -> Op {
+    assert!(width.is_multiple_of(4), "carry: {width} values");
+    let params = CarryParams {
+        width4: width / 4,
+        slots,
+        x_place: io.x.1 as u32,
+        y_place: io.y.1 as u32,
+        accumulate: io.accumulate.into(),
+        weight: io.weight,
+    };
+    let params = gpu.uniform("carry", &params);
+    let kernel = gpu.kernel(&carry_variant());
+    let bind_group = gpu.bind(&kernel, &[&params, state, io.x.0, io.y.0]);
+    let x = (width / 4).div_ceil(64);
+    Op::single(kernel, bind_group, if io.wanted { Grid::LogitRows { x } } else { Grid::Rows { x } })
+}
+
+/// Moves the states of the rows on the committed path together; `width` values each, `slots` of them.
+pub(crate) fn keep(gpu: &Gpu, width: u32, slots: u32, [state, path, history]: [&wgpu::Buffer; 3]) -> Op {
+    assert!(width.is_multiple_of(4), "keep: {width} values");
+    let params = gpu.uniform("keep", &KeepParams { width4: width / 4, slots });
+    let kernel = gpu.kernel(&keep_variant());
+    let bind_group = gpu.bind(&kernel, &[&params, state, path, history]);
+    Op::single(kernel, bind_group, Grid::Columns { x: (width / 4).div_ceil(64) })
+}

@@ -1,0 +1,411 @@
+//! Multi-token heads on the GPU: their weights, and the ops that take rows of known hidden states to their logits.
+//!
+//! The body of the forward pass leaves what heads read in histories, one slot a position, like a cache. So a head can go
+//! over any stretch of positions at any time: whoever wants it to stages rows as for a forward pass (`state.committed`,
+//! `state.num_rows`, positions; masks 0), then replays the ops.
+
+use super::buffers::Buffers;
+use super::engine::Model;
+use super::forward::{Planner, accumulate, head_form, layer_forms, linear_form};
+use super::upload::{Arrangement, Matrix};
+use super::weights::{Layer, Linear, Loader, NormWeights};
+use crate::Result;
+use crate::format::config::ModelConfig;
+use crate::format::files::Files;
+use crate::format::mtp::{self, HeadSet, HeadSource, Wiring};
+use crate::gpu::Gpu;
+use crate::kernels::{
+    Activation, Carry, MAX_BATCH_ROWS, MatmulForm, Op, Place, ShiftParams, WindowParams, carry, keep, shift, window,
+};
+
+/// What a history holds.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Source {
+    /// The stream after this many blocks.
+    Layer(usize),
+    /// The streams after 1, 2, ... blocks, each with its weight.
+    Mix(Vec<f32>),
+    /// The output of the final norm.
+    FinalNorm,
+    /// The output of the final norm of this head.
+    Head(usize),
+}
+
+impl Source {
+    /// The weight that the stream after `blocks` blocks has in it.
+    pub fn weight_of(&self, blocks: usize) -> Option<f32> {
+        match self {
+            Self::Layer(layer) => (*layer == blocks).then_some(1.0),
+            Self::Mix(weights) => weights.get(blocks.checked_sub(1)?).copied(),
+            Self::FinalNorm | Self::Head(_) => None,
+        }
+    }
+}
+
+/// The projection of a sequential head, in two halves, and its norms.
+pub(crate) struct Join {
+    hidden_norm: NormWeights,
+    embedding_norm: NormWeights,
+    from_hidden: Matrix,
+    from_embedding: Matrix,
+    embedding: Option<Matrix>,
+}
+
+/// What a head does with its source before the final norm.
+pub(crate) enum Body {
+    /// The backbone does it.
+    LastLayer,
+    Layers(Vec<Layer>),
+    Sequential(Box<Join>, Vec<Layer>),
+    Residual(Vec<Linear>),
+}
+
+/// One head.
+pub(crate) struct Head {
+    pub offset: usize,
+    /// Places ahead of its position of the token that it reads; 0 if it reads none.
+    pub ahead: usize,
+    /// Of [`Heads::sources`].
+    pub source: usize,
+    pub body: Body,
+    final_norm: Option<NormWeights>,
+    lm_head: Option<Matrix>,
+    /// The source that its output is for other heads.
+    output: Option<usize>,
+}
+
+impl Head {
+    /// Its layers.
+    pub fn layers(&self) -> &[Layer] {
+        match &self.body {
+            Body::Layers(layers) | Body::Sequential(_, layers) => layers,
+            Body::LastLayer | Body::Residual(_) => &[],
+        }
+    }
+}
+
+/// All heads of a model.
+pub(crate) struct Heads {
+    pub heads: Vec<Head>,
+    /// What heads read, each once.
+    pub sources: Vec<Source>,
+}
+
+/// Reads the weights of `set` for a backbone of `config`.
+pub(super) async fn load<F: Files>(
+    gpu: &Gpu,
+    config: &ModelConfig,
+    set: &HeadSet<'_, F>,
+    on_bytes: &mut dyn FnMut(u64),
+) -> Result<Heads> {
+    let mut loader = Loader::new(gpu, &set.tensors, config, on_bytes);
+    loader.norm_offset = if set.norms_less_one { 1.0 } else { 0.0 };
+    let mut all = Heads { heads: Vec::with_capacity(set.heads.len()), sources: Vec::new() };
+    for head in &set.heads {
+        let source = match &head.source {
+            HeadSource::Layer(layer) => Source::Layer(*layer),
+            HeadSource::Mix { weights, temperature } => Source::Mix(mix(&mut loader, weights, *temperature).await?),
+            HeadSource::FinalNorm => Source::FinalNorm,
+            HeadSource::Head(index) => Source::Head(*index),
+        };
+        let at = all.sources.iter().position(|known| *known == source).unwrap_or(all.sources.len());
+        if at == all.sources.len() {
+            if let Source::Head(index) = source {
+                all.heads[index].output = Some(at);
+            }
+            all.sources.push(source);
+        }
+        let head = head_weights(&mut loader, config, head, at).await?;
+        all.heads.push(head);
+    }
+    gpu.flush_writes();
+    gpu.check()?;
+    Ok(all)
+}
+
+async fn head_weights<F: Files>(
+    loader: &mut Loader<'_, '_, F>,
+    config: &ModelConfig,
+    head: &mtp::Head,
+    source: usize,
+) -> Result<Head> {
+    let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+    let mut layers = Vec::with_capacity(head.layers.len());
+    for name in &head.layers {
+        layers.push(loader.layer(name).await?);
+    }
+    let body = match &head.wiring {
+        Wiring::LastLayer => Body::LastLayer,
+        Wiring::Layers => Body::Layers(layers),
+        Wiring::Sequential { hidden_norm, embedding_norm, projection, hidden_first, embedding } => {
+            let projection = format!("{projection}.weight");
+            let half = |second: bool| {
+                let first = if second { hidden } else { 0 };
+                let plain = Arrangement::plain(hidden, hidden);
+                let inputs = plain.inputs.into_iter().map(|input| input.map(|input| first + input)).collect();
+                Arrangement { inputs, ..plain }
+            };
+            let join = Join {
+                hidden_norm: loader.norm(hidden_norm).await?,
+                embedding_norm: loader.norm(embedding_norm).await?,
+                from_hidden: loader.matrix(&[&projection], &half(!hidden_first), 4).await?,
+                from_embedding: loader.matrix(&[&projection], &half(*hidden_first), 4).await?,
+                embedding: match embedding {
+                    Some(name) => Some(table(loader, name, vocab, hidden).await?),
+                    None => None,
+                },
+            };
+            Body::Sequential(Box::new(join), layers)
+        }
+        Wiring::Residual { blocks } => {
+            let mut linears = Vec::with_capacity(blocks.len());
+            for block in blocks {
+                let arrangement = Arrangement::plain(hidden, hidden);
+                linears.push(loader.linear(std::slice::from_ref(block), &arrangement, 4, true).await?);
+            }
+            Body::Residual(linears)
+        }
+    };
+    Ok(Head {
+        offset: head.offset,
+        ahead: head.ahead(),
+        source,
+        body,
+        final_norm: match &head.final_norm {
+            Some(name) => Some(loader.norm(name).await?),
+            None => None,
+        },
+        lm_head: match &head.lm_head {
+            Some(name) => Some(table(loader, name, vocab, hidden).await?),
+            None => None,
+        },
+        output: None,
+    })
+}
+
+async fn table<F: Files>(loader: &mut Loader<'_, '_, F>, name: &str, vocab: usize, hidden: usize) -> Result<Matrix> {
+    loader.matrix(&[&format!("{name}.weight")], &Arrangement::plain(vocab, hidden), 4).await
+}
+
+/// `softmax(W / temperature)`.
+async fn mix<F: Files>(loader: &mut Loader<'_, '_, F>, name: &str, temperature: f64) -> Result<Vec<f32>> {
+    let raw = loader.tensor(name).await?.to_f32();
+    let scaled: Vec<f64> = raw.iter().map(|&w| f64::from(w) / temperature).collect();
+    let most = scaled.iter().copied().fold(f64::MIN, f64::max);
+    let powers: Vec<f64> = scaled.iter().map(|w| (w - most).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    Ok(powers.iter().map(|power| (power / sum) as f32).collect())
+}
+
+/// The products of heads, for their pipelines.
+pub(super) fn forms(model: &Model, heads: &Heads) -> Vec<MatmulForm> {
+    let mut forms = Vec::new();
+    for head in &heads.heads {
+        forms.extend(head.layers().iter().flat_map(|layer| layer_forms(model, layer)));
+        forms.extend(head.lm_head.iter().map(|matrix| head_form(model, matrix)));
+        match &head.body {
+            Body::Sequential(join, _) => {
+                forms.push(head_form(model, &join.from_hidden));
+                forms.push(accumulate(head_form(model, &join.from_embedding)));
+            }
+            Body::Residual(blocks) => forms.extend(blocks.iter().map(|block| residual_form(model, block))),
+            Body::LastLayer | Body::Layers(_) => {}
+        }
+    }
+    forms
+}
+
+fn residual_form(model: &Model, block: &Linear) -> MatmulForm {
+    accumulate(MatmulForm { activation: Activation::Silu, ..linear_form(model, block) })
+}
+
+/// The buffers of heads, made with those of a session.
+pub(crate) struct HeadBuffers {
+    /// `[context, hidden]` for each source: what heads read, by position.
+    pub histories: Vec<wgpu::Buffer>,
+    /// Keys and values of each layer of each head.
+    pub caches: Vec<Vec<(wgpu::Buffer, wgpu::Buffer)>>,
+}
+
+/// The ops of one head, over rows that were staged before.
+#[allow(dead_code, reason = "only the analysis reads them until drafts do")]
+pub(crate) struct HeadPlan {
+    /// It predicts the token this many places after its position.
+    pub offset: usize,
+    /// Places ahead of its position of the token that it reads; 0 if it reads none.
+    pub ahead: usize,
+    /// The backbone itself is this head: its ops are the body and the LM head of the forward pass, and those below are
+    /// none.
+    pub backbone: bool,
+    /// Leaves everything that later rows, and later heads, need of the staged rows: keys and values of every layer, and
+    /// the output that another head reads.
+    pub refill: Vec<Op>,
+    /// The same, and the logits of the rows from `state.logit_row` on to the first rows of `logits`.
+    pub full: Vec<Op>,
+}
+
+/// What serves all heads.
+#[allow(dead_code, reason = "only the analysis reads them until drafts do")]
+pub(crate) struct HeadsPlan {
+    pub heads: Vec<HeadPlan>,
+    /// `windows[n - 1]` stages the last n positions whose hidden states are known; the last is the row whose logits are
+    /// wanted. It changes `state.committed`, `num_rows` and `logit_row`.
+    pub windows: Vec<Op>,
+    /// After a batch that was a tree, once it is committed: moves hidden states as `compact_cache` moves keys and values.
+    pub keep: Vec<Op>,
+}
+
+impl HeadsPlan {
+    pub(super) fn new(planner: &Planner<'_>, heads: &Heads, buffers: &HeadBuffers) -> Self {
+        let Planner { model, buffers: b } = *planner;
+        let sizes = &model.sizes;
+        let (width, slots) = (sizes.hidden, sizes.attention.context);
+        let stage = |num_rows| window(&model.gpu, WindowParams { num_rows, context: slots }, [&b.state, &b.rows]);
+        Self {
+            heads: (0..heads.heads.len()).map(|index| planner.head_plan(heads, index, buffers)).collect(),
+            windows: (1..=MAX_BATCH_ROWS as u32).map(stage).collect(),
+            keep: buffers
+                .histories
+                .iter()
+                .map(|history| keep(&model.gpu, width, slots, [&b.state, &b.path, history]))
+                .collect(),
+        }
+    }
+}
+
+impl Planner<'_> {
+    /// Leaves what heads read of the stream after `blocks` blocks.
+    pub(super) fn tap(&self, heads: &Heads, buffers: &HeadBuffers, blocks: usize, ops: &mut Vec<Op>) {
+        for (source, history) in heads.sources.iter().zip(&buffers.histories) {
+            if let Some(weight) = source.weight_of(blocks) {
+                let accumulate = matches!(source, Source::Mix(_)) && blocks > 1;
+                ops.push(self.remember(&self.buffers.x, history, weight, accumulate));
+            }
+        }
+    }
+
+    /// Leaves the output of the final norm, where heads read that.
+    pub(super) fn tap_final_norm(&self, heads: &Heads, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
+        let Some(at) = heads.sources.iter().position(|source| *source == Source::FinalNorm) else { return };
+        ops.push(self.norm(&self.model.weights.final_norm, &self.buffers.attention_in, false));
+        ops.push(self.remember(&self.buffers.attention_in, &buffers.histories[at], 1.0, false));
+    }
+
+    fn remember(&self, x: &wgpu::Buffer, history: &wgpu::Buffer, weight: f32, accumulate: bool) -> Op {
+        let (x, y) = ((x, Place::Rows), (history, Place::Committed));
+        self.carry(Carry { x, y, weight, accumulate, wanted: false })
+    }
+
+    fn carry(&self, io: Carry<'_>) -> Op {
+        let sizes = &self.model.sizes;
+        carry(&self.model.gpu, sizes.hidden, sizes.attention.context, &self.buffers.state, io)
+    }
+
+    fn head_plan(&self, heads: &Heads, index: usize, buffers: &HeadBuffers) -> HeadPlan {
+        let head = &heads.heads[index];
+        let backbone = matches!(head.body, Body::LastLayer);
+        let (mut refill, mut full) = (Vec::new(), Vec::new());
+        if !backbone {
+            self.head_ops(heads, index, buffers, false, &mut refill);
+            self.head_ops(heads, index, buffers, true, &mut full);
+        }
+        HeadPlan { offset: head.offset, ahead: head.ahead, backbone, refill, full }
+    }
+
+    fn head_ops(&self, heads: &Heads, index: usize, buffers: &HeadBuffers, logits: bool, ops: &mut Vec<Op>) {
+        let (head, b) = (&heads.heads[index], self.buffers);
+        let history = &buffers.histories[head.source];
+        if let Body::Residual(blocks) = &head.body {
+            if logits {
+                self.residual_head(head, blocks, history, ops);
+            }
+            return;
+        }
+        if let Body::Sequential(join, _) = &head.body {
+            let params = ShiftParams { ahead: head.ahead as u32, vocab: self.model.sizes.vocab };
+            ops.push(shift(&self.model.gpu, params, [&b.state, &b.rows, &b.text, &b.candidates]));
+            self.recall(history, ops);
+            self.join(join, ops);
+        } else {
+            self.recall(history, ops);
+        }
+        let caches = &buffers.caches[index];
+        let output = head.output.map(|output| &buffers.histories[output]);
+        let whole = head.layers().len() - usize::from(!logits && output.is_none());
+        for (layer, cache) in head.layers().iter().zip(caches).take(whole) {
+            self.layer(layer, cache, ops);
+        }
+        if let (Some(layer), Some(cache)) = (head.layers().get(whole), caches.get(whole)) {
+            self.layer_keys(layer, cache, ops);
+        }
+        let norm = head.final_norm.as_ref().unwrap_or(&self.model.weights.final_norm);
+        if let Some(output) = output {
+            ops.push(self.norm(norm, &b.mlp_in, false));
+            ops.push(self.remember(&b.mlp_in, output, 1.0, false));
+        }
+        if logits {
+            ops.push(self.norm(norm, &b.attention_in, true));
+            self.unembed(head, ops);
+        }
+    }
+
+    fn recall(&self, history: &wgpu::Buffer, ops: &mut Vec<Op>) {
+        let (x, y) = ((history, Place::Committed), (&self.buffers.x, Place::Rows));
+        ops.push(self.carry(Carry { x, y, weight: 1.0, accumulate: false, wanted: false }));
+    }
+
+    /// The stream of a sequential head: the projection of the hidden state in `x`, and of the embedding, each normalised.
+    /// The concatenation is left out: the projection's halves are matrices of their own.
+    fn join(&self, join: &Join, ops: &mut Vec<Op>) {
+        let b = self.buffers;
+        let hidden4 = self.model.sizes.hidden / 4;
+        ops.push(self.norm(&join.hidden_norm, &b.mlp_in, false));
+        ops.extend(self.embed_with(join.embedding.as_ref().unwrap_or(&self.model.weights.embedding)));
+        ops.push(self.norm(&join.embedding_norm, &b.attention_in, false));
+        let form = head_form(self.model, &join.from_hidden);
+        ops.extend(self.product(form, &join.from_hidden, None, (&b.mlp_in, hidden4), (&b.x, hidden4), false));
+        let form = accumulate(head_form(self.model, &join.from_embedding));
+        ops.extend(self.product(form, &join.from_embedding, None, (&b.attention_in, hidden4), (&b.x, hidden4), false));
+    }
+
+    /// Medusa's: `x + silu(W x + b)` again and again, for the rows whose logits are wanted only.
+    fn residual_head(&self, head: &Head, blocks: &[Linear], history: &wgpu::Buffer, ops: &mut Vec<Op>) {
+        let b = self.buffers;
+        let hidden4 = self.model.sizes.hidden / 4;
+        let copy = |x, y| Carry { x, y: (y, Place::Rows), weight: 1.0, accumulate: false, wanted: true };
+        ops.push(self.carry(copy((history, Place::Wanted), &b.x)));
+        for block in blocks {
+            // A product must not write what it reads.
+            ops.push(self.carry(copy((&b.x, Place::Rows), &b.attention_in)));
+            let form = residual_form(self.model, block);
+            let (x, y) = ((&b.attention_in, hidden4), (&b.x, hidden4));
+            ops.extend(self.product(form, &block.matrix, block.bias.as_deref(), x, y, true));
+        }
+        ops.push(self.carry(copy((&b.x, Place::Rows), &b.attention_in)));
+        self.unembed(head, ops);
+    }
+
+    fn unembed(&self, head: &Head, ops: &mut Vec<Op>) {
+        let weights = &self.model.weights;
+        let matrix = head.lm_head.as_ref().or(weights.lm_head.as_ref()).unwrap_or(&weights.embedding);
+        ops.extend(self.unembed_with(matrix));
+    }
+}
+
+impl HeadBuffers {
+    pub fn new(gpu: &Gpu, heads: &Heads, sizes: &super::sizes::Sizes) -> Self {
+        let cache = || {
+            let bytes = sizes.attention.cache_bytes();
+            (gpu.storage("head keys", bytes), gpu.storage("head values", bytes))
+        };
+        Self {
+            histories: heads.sources.iter().map(|_| gpu.storage("history", sizes.history_bytes())).collect(),
+            caches: heads.heads.iter().map(|head| head.layers().iter().map(|_| cache()).collect()).collect(),
+        }
+    }
+}
+
+/// What `buffers` of a model with heads has, with its heads.
+pub(super) fn of<'a>(model: &'a Model, buffers: &'a Buffers) -> Option<(&'a Heads, &'a HeadBuffers)> {
+    model.heads.as_ref().zip(buffers.heads.as_ref())
+}

@@ -1,0 +1,94 @@
+//! Checks of what heads read: carry, keep, window, shift.
+
+use super::KernelCheck;
+use super::bench::{compare, compare_exactly, noise, read, run};
+use crate::Result;
+use crate::gpu::Gpu;
+use crate::kernels::{
+    Carry, Extent, MAX_BATCH_ROWS, Place, Row, ShiftParams, State, WindowParams, carry, keep, shift, window,
+};
+use crate::reference;
+
+const SLOTS: usize = 70;
+
+/// Carries `rows` rows from `x` to `y`, with a history of [`SLOTS`] rows on either side.
+pub(crate) async fn check_carry(
+    gpu: &Gpu,
+    width: usize,
+    (from, to): (Place, Place),
+    rows: usize,
+    (weight, accumulate): (f32, bool),
+) -> Result<KernelCheck> {
+    // So that the last rows would lie beyond the history.
+    let (committed, logit_row) = (SLOTS - 5, 2);
+    let start = |place| match place {
+        Place::Rows => 0,
+        Place::Committed => committed,
+        Place::Wanted => committed + logit_row,
+    };
+    let room = |place| if place == Place::Rows { rows } else { SLOTS - start(place) };
+    let (x, y) = (noise(61, SLOTS * width), noise(62, SLOTS * width));
+    let state = State { committed: committed as u32, logit_row: logit_row as u32, ..State::default() };
+    let state = gpu.storage_with("state", &[state]);
+    let target = gpu.storage_with("y", &y);
+    let wanted = from == Place::Wanted || to == Place::Wanted;
+    let io = Carry { x: (&gpu.storage_with("x", &x), from), y: (&target, to), weight, accumulate, wanted };
+    let op = carry(gpu, width as u32, SLOTS as u32, &state, io);
+    let n = rows as u32;
+    let extent = if wanted {
+        Extent { rows: 0, logit_rows: n, keys: 0, many: false }
+    } else {
+        Extent { rows: n, logit_rows: 0, keys: 0, many: false }
+    };
+    run(gpu, &[&op], extent);
+    let mut want: Vec<f64> = y.iter().map(|&y| y.into()).collect();
+    let moved = rows.min(room(from)).min(room(to));
+    reference::hidden::carry(&x, &mut want, width, (start(from), start(to), moved), weight, accumulate);
+    let got = read::<f32>(gpu, &target, SLOTS * width).await?;
+    Ok(compare("carry", format!("{from:?} to {to:?} [{rows}, {width}]"), &got, &want))
+}
+
+/// Keeps the rows of `path` after a batch behind `first` committed tokens.
+pub(crate) async fn check_keep(gpu: &Gpu, width: usize, first: usize, path: &[usize]) -> Result<KernelCheck> {
+    let mut history = noise(63, SLOTS * width);
+    let state = gpu.storage_with("state", &[State { committed: (first + path.len()) as u32, ..State::default() }]);
+    let mut listed = vec![path.len() as u32];
+    listed.extend(path.iter().map(|&row| row as u32));
+    listed.resize(64, 0);
+    let buffer = gpu.storage_with("history", &history);
+    let op = keep(gpu, width as u32, SLOTS as u32, [&state, &gpu.storage_with("path", &listed), &buffer]);
+    run(gpu, &[&op], Extent { rows: 1, logit_rows: 1, keys: 0, many: false });
+    reference::hidden::keep(&mut history, width, first, path);
+    let got: Vec<u32> = read::<f32>(gpu, &buffer, SLOTS * width).await?.iter().map(|x| x.to_bits()).collect();
+    let want: Vec<u32> = history.iter().map(|x| x.to_bits()).collect();
+    Ok(compare_exactly("keep", format!("{path:?}"), &got, &want))
+}
+
+/// Stages `rows` rows of a text of `length` tokens, and gives them the tokens `ahead` of them.
+pub(crate) async fn check_window(gpu: &Gpu, length: usize, rows: usize, ahead: usize) -> Result<KernelCheck> {
+    const VOCAB: u32 = 1000;
+    let text: Vec<u32> = (0..SLOTS as u32 + 1).map(|i| 7 * i % VOCAB).collect();
+    let drafts: Vec<u32> = (0..MAX_BATCH_ROWS as u32).map(|i| 500 + i).collect();
+    let candidates: Vec<u32> =
+        drafts.iter().flat_map(|&id| (0..MAX_BATCH_ROWS as u32).map(move |r| id + 400 * r)).collect();
+    let before = State { committed: 3, length: length as u32, limit: 99, num_rows: 9, ..State::default() };
+    let state = gpu.storage_with("state", &[before]);
+    let batch = gpu.storage_with("rows", &[Row { token: 1, position: 2, mask: 3, target_token: 4 }; 64]);
+    let params = WindowParams { num_rows: rows as u32, context: SLOTS as u32 };
+    let stage = window(gpu, params, [&state, &batch]);
+    let buffers = [&state, &batch, &gpu.storage_with("text", &text), &gpu.storage_with("candidates", &candidates)];
+    let tokens = shift(gpu, ShiftParams { ahead: ahead as u32, vocab: VOCAB }, buffers);
+    run(gpu, &[&stage, &tokens], Extent { rows: rows as u32, logit_rows: 1, keys: 0, many: false });
+    let (first, count) = reference::hidden::window(length, rows);
+    let row = |i: usize| {
+        let token = reference::hidden::shift(&text[..length], &drafts, first + i, ahead);
+        Row { token, position: (first + i) as u32, ..Row::default() }
+    };
+    let mut got: Vec<u32> = read(gpu, &state, 8).await?;
+    got.extend(read::<u32>(gpu, &batch, 4 * count).await?);
+    let logit_row = count.max(1) as u32 - 1;
+    let after = State { committed: first as u32, num_rows: count as u32, logit_row, ..before };
+    let mut want = bytemuck::cast::<State, [u32; 8]>(after).to_vec();
+    want.extend((0..count).flat_map(|i| bytemuck::cast::<Row, [u32; 4]>(row(i))));
+    Ok(compare_exactly("window", format!("{rows} rows of {length}, {ahead} ahead"), &got, &want))
+}

@@ -1,0 +1,206 @@
+//! Multi-token heads: what is refused, and how.
+
+use std::borrow::Cow;
+
+use foretoken::format::checkpoint::{Checkpoint, HeadKind};
+use foretoken::format::config::ModelConfig;
+use foretoken::format::files::MemoryFiles;
+use foretoken::format::mtp::{HeadSet, HeadSource, Wiring};
+use foretoken::{ErrorKind, Result};
+use pollster::block_on;
+use serde_json::{Value, json};
+
+use crate::samples::{bytes, checkpoint, gpt_neox, llama, with, zeros};
+
+fn config(value: &Value) -> ModelConfig {
+    ModelConfig::parse(&bytes(value), None).expect("a valid configuration")
+}
+
+/// The sizes of the tiny Llama.
+fn backbone() -> Value {
+    json!({
+        "model_type": "llama", "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 2, "vocab_size": 300
+    })
+}
+
+/// A description of three heads and a LoRA for the tiny Llama.
+pub fn described() -> Value {
+    json!({
+        "format": "foretoken-mtp", "version": 1, "kind": "parallel", "backbone": backbone(),
+        "heads": [
+            {"offset": 1, "backbone_last_layer": true},
+            {"offset": 2, "layers": 1, "source": {"layer": 1}},
+            {"offset": 4, "layers": 2, "source": {"mix": {"temperature": 0.1}}, "own_norm": true}
+        ],
+        "lora": {"rank": 2, "alpha": 4, "targets": ["q_proj", "v_proj"], "blocks": [0]}
+    })
+}
+
+/// The tensors of those heads.
+pub fn tensors() -> Vec<(String, Vec<usize>)> {
+    let config = config(&llama());
+    let mut all = config.layer_tensors("heads.1.layers.0");
+    all.extend(config.layer_tensors("heads.2.layers.0"));
+    all.extend(config.layer_tensors("heads.2.layers.1"));
+    let more: [(&str, &[usize]); 6] = [
+        ("heads.2.mix", &[1]),
+        ("heads.2.norm.weight", &[8]),
+        ("lora.0.q_proj.a", &[2, 8]),
+        ("lora.0.q_proj.b", &[8, 2]),
+        ("lora.0.v_proj.a", &[2, 8]),
+        ("lora.0.v_proj.b", &[4, 2]),
+    ];
+    all.extend(more.map(|(name, shape)| (name.to_owned(), shape.to_vec())));
+    all
+}
+
+fn put(files: &mut MemoryFiles, name: &str, bytes: Vec<u8>) {
+    files.files.insert(name.to_owned(), Cow::Owned(bytes));
+}
+
+/// A folder of heads.
+pub fn folder(description: &Value, tensors: &[(String, Vec<usize>)]) -> MemoryFiles {
+    let mut files = MemoryFiles { name: "memory".to_owned(), ..MemoryFiles::default() };
+    put(&mut files, "mtp_config.json", bytes(description));
+    put(&mut files, "mtp.safetensors", zeros(tensors));
+    files
+}
+
+#[track_caller]
+fn refused<T>(result: Result<T>, kind: ErrorKind, words: &[&str]) {
+    let error = crate::refused(result, words);
+    assert_eq!(error.kind(), kind, "{error}");
+}
+
+fn refuse(description: Value, kind: ErrorKind, parts: &[&str]) {
+    let files = folder(&description, &tensors());
+    refused(block_on(HeadSet::open(&files, &config(&llama()))), kind, parts);
+}
+
+#[test]
+fn the_own_layout_is_read() {
+    let files = folder(&described(), &tensors());
+    let set = block_on(HeadSet::open(&files, &config(&llama()))).unwrap();
+    assert_eq!((set.kind, set.heads.len(), set.norms_less_one), (HeadKind::Foretoken, 3, false));
+    assert_eq!(set.heads.iter().map(|head| head.offset).collect::<Vec<_>>(), [1, 2, 4]);
+    assert_eq!(set.heads[0].wiring, Wiring::LastLayer);
+    assert_eq!(set.heads[1].source, HeadSource::Layer(1));
+    assert_eq!(set.heads[2].final_norm.as_deref(), Some("heads.2.norm"));
+    let lora = set.lora.as_ref().unwrap();
+    assert_eq!((lora.rank, lora.scale(), lora.gated, lora.parts.len()), (2, 2.0, false, 2));
+    assert_eq!(lora.parts[1].linear, "model.layers.0.self_attn.v_proj");
+    assert!(set.unused.is_empty());
+    let summary = set.summary();
+    assert!(summary.contains("3 parallel heads") && summary.contains("2 layers on a mix"), "{summary}");
+}
+
+#[test]
+fn what_no_head_needs_is_told_and_other_structures_are_refused() {
+    let mut list = tensors();
+    list.push(("heads.9.stray".to_owned(), vec![1]));
+    let files = folder(&described(), &list);
+    let set = block_on(HeadSet::open(&files, &config(&llama()))).unwrap();
+    assert_eq!(set.unused, ["heads.9.stray"]);
+    list.push(("heads.1.layers.0.self_attn.q_norm.weight".to_owned(), vec![2]));
+    let files = folder(&described(), &list);
+    let result = block_on(HeadSet::open(&files, &config(&llama())));
+    refused(result, ErrorKind::Unsupported, &["q_norm"]);
+}
+
+#[test]
+fn broken_descriptions_are_refused() {
+    let changed = |changes: Value| with(described(), changes);
+    let format = ErrorKind::Format;
+    refuse(changed(json!({"format": "other"})), format, &["format", "foretoken-mtp", "other"]);
+    refuse(changed(json!({"version": 2})), ErrorKind::Unsupported, &["version", "2", "1"]);
+    refuse(changed(json!({"kind": "medusa"})), format, &["kind", "parallel", "medusa"]);
+    refuse(changed(json!({"head": []})), ErrorKind::Unsupported, &["`head`", "heads"]);
+    refuse(changed(json!({"heads": []})), format, &["1 to 32"]);
+    refuse(changed(json!({"heads": [3]})), format, &["head 1", "3"]);
+    let heads = |head: Value| changed(json!({"heads": [head]}));
+    refuse(heads(json!({"offset": 34, "layers": 1, "source": {"layer": 1}})), format, &["offset", "33", "34"]);
+    refuse(heads(json!({"offset": 2, "layers": 0, "source": {"layer": 1}})), format, &["layers", "0"]);
+    refuse(heads(json!({"offset": 2, "layers": 1})), format, &["source"]);
+    refuse(heads(json!({"offset": 2, "layers": 1, "source": {"layer": 3}})), format, &["layer 3", "2"]);
+    refuse(heads(json!({"offset": 2, "layers": 1, "source": {"head": 1}})), format, &["head 1"]);
+    refuse(heads(json!({"offset": 2, "backbone_last_layer": true})), format, &["offset", "2"]);
+    refuse(heads(json!({"offset": 2, "layer": 1})), ErrorKind::Unsupported, &["`layer`"]);
+    let twice = json!({"offset": 2, "layers": 1, "source": {"layer": 1}});
+    refuse(changed(json!({"heads": [twice, twice]})), format, &["head 2", "offset"]);
+}
+
+#[test]
+fn heads_for_another_model_are_refused() {
+    for (key, value, got) in [
+        ("hidden_size", json!(16), "8"),
+        ("vocab_size", json!(301), "300"),
+        ("num_hidden_layers", json!(3), "2"),
+        ("model_type", json!("mistral"), "llama"),
+    ] {
+        let changes = json!({"backbone": with(backbone(), json!({ key: value }))});
+        refuse(with(described(), changes), ErrorKind::Format, &[key, got]);
+    }
+    let mut list = tensors();
+    list.iter_mut().find(|(name, _)| name == "heads.1.layers.0.mlp.up_proj.weight").unwrap().1 = vec![13, 8];
+    let files = folder(&described(), &list);
+    let result = block_on(HeadSet::open(&files, &config(&llama())));
+    refused(result, ErrorKind::Format, &["heads.1.layers.0.mlp.up_proj.weight", "[12, 8]", "[13, 8]"]);
+    let files = folder(&described(), &tensors()[1..]);
+    let result = block_on(HeadSet::open(&files, &config(&llama())));
+    refused(result, ErrorKind::Format, &["heads.1.layers.0.input_layernorm.weight", "missing"]);
+}
+
+#[test]
+fn lora_of_another_rank_or_target_is_refused() {
+    let lora = |changes: Value| with(described(), json!({"lora": with(described()["lora"].clone(), changes)}));
+    refuse(lora(json!({"rank": 3})), ErrorKind::Format, &["lora.0.q_proj.a", "[3, 8]", "[2, 8]"]);
+    refuse(lora(json!({"rank": 0})), ErrorKind::Format, &["rank"]);
+    refuse(lora(json!({"targets": ["o_proj"]})), ErrorKind::Unsupported, &["o_proj", "q_proj"]);
+    refuse(lora(json!({"targets": []})), ErrorKind::Format, &["targets"]);
+    refuse(lora(json!({"blocks": [2]})), ErrorKind::Format, &["blocks", "0 to 1"]);
+    refuse(lora(json!({"blocks": [1, 0]})), ErrorKind::Format, &["ascending"]);
+    refuse(lora(json!({"alpha": 0})), ErrorKind::Format, &["alpha"]);
+    refuse(lora(json!({"dropout": 0.1})), ErrorKind::Unsupported, &["dropout"]);
+}
+
+#[test]
+fn medusa_heads_need_the_same_vocabulary() {
+    let file = |vocab: usize| {
+        let shapes: [(&str, Vec<usize>); 3] =
+            [("0.0.linear.weight", vec![8, 8]), ("0.0.linear.bias", vec![8]), ("0.1.weight", vec![vocab, 8])];
+        let mut files = checkpoint(&llama());
+        put(&mut files, "medusa_lm_head.safetensors", zeros(&shapes.map(|(name, shape)| (name.to_owned(), shape))));
+        files
+    };
+    let files = file(300);
+    let set = block_on(HeadSet::open(&files, &config(&llama()))).unwrap();
+    assert_eq!((set.kind, set.heads[0].offset), (HeadKind::Medusa, 2));
+    let files = file(400);
+    let result = block_on(HeadSet::open(&files, &config(&llama())));
+    refused(result, ErrorKind::Format, &["0.1.weight", "vocabulary of 400", "300"]);
+    let mut files = checkpoint(&llama());
+    put(&mut files, "medusa_lm_head.safetensors", zeros(&[("x".to_owned(), vec![1])]));
+    refused(block_on(HeadSet::open(&files, &config(&llama()))), ErrorKind::Format, &["no head"]);
+}
+
+#[test]
+fn layouts_that_are_not_implemented_are_named() {
+    let mut list = config(&gpt_neox()).expected_tensors();
+    list.push(("mtp.fc.weight".to_owned(), vec![32, 64]));
+    list.push(("mtp.layers.0.input_layernorm.weight".to_owned(), vec![32]));
+    let mut files = checkpoint(&gpt_neox());
+    put(&mut files, "model.safetensors", zeros(&list));
+    let opened = block_on(Checkpoint::open(&files)).unwrap();
+    refused(block_on(HeadSet::of_checkpoint(&opened)), ErrorKind::Unsupported, &["Qwen", "gpt_neox"]);
+    let mut list = config(&llama()).expected_tensors();
+    list.push(("midlayer.hidden_norm.weight".to_owned(), vec![8]));
+    let mut files = checkpoint(&llama());
+    put(&mut files, "model.safetensors", zeros(&list));
+    let opened = block_on(Checkpoint::open(&files)).unwrap();
+    refused(block_on(HeadSet::of_checkpoint(&opened)), ErrorKind::Unsupported, &["EAGLE-3"]);
+    let files = checkpoint(&llama());
+    let opened = block_on(Checkpoint::open(&files)).unwrap();
+    assert!(block_on(HeadSet::of_checkpoint(&opened)).unwrap().is_none());
+    refused(block_on(HeadSet::open(&files, &config(&llama()))), ErrorKind::Io, &["mtp_config.json", "model.layers.2."]);
+}

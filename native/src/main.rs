@@ -12,6 +12,7 @@ mod init_heads;
 mod inspect;
 mod interactive;
 mod interrupt;
+mod marginals;
 mod picks;
 mod prompt;
 mod score;
@@ -44,6 +45,11 @@ enum Command {
     Generate(generate::Args),
     /// Tell how probable a text is: log-probabilities, nats a token, bits per byte
     Score(score::Args),
+    /// Tell what may stand two or three places ahead, given only the prompt
+    ///
+    /// Sums the model's distribution over the tokens that may stand in between. Each token's probability comes with
+    /// certified bounds: the sum over all tokens in between lies within them.
+    Marginals(marginals::Args),
     /// Describe a checkpoint: family, sizes, memory, tensors, heads
     Inspect(inspect::Args),
     /// Make multi-token heads for a model, untrained: where training starts
@@ -84,6 +90,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
     match command {
         Command::Generate(args) => pollster::block_on(generate::run(&args)),
         Command::Score(args) => pollster::block_on(score::run(&args)),
+        Command::Marginals(args) => pollster::block_on(marginals::run(&args)),
         Command::Inspect(args) => pollster::block_on(inspect::run(&args)),
         Command::InitHeads(args) => pollster::block_on(init_heads::run(&args)),
         Command::Devices(args) => pollster::block_on(devices::run(&args)),

@@ -7,24 +7,10 @@
 //! use batch
 //! use reduce
 //! use random
+//! use sampling
 //! use cut
 
-struct Params {
-    vocab: u32,
-    stride: u32,
-    temperature: f32,
-    repetition_penalty: f32,
-    // 0: off.
-    top_k: u32,
-    // 1: off.
-    top_p: f32,
-    // 0: off.
-    min_p: f32,
-    pad0: u32,
-    seed: vec2<u32>,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: Sampling;
 @group(0) @binding(1) var<storage, read> state: State;
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
 @group(0) @binding(3) var<storage, read_write> logits: array<f32>;

@@ -81,6 +81,8 @@ pub struct Generation<'s> {
     limit: usize,
     source: Source,
     depth: Depth,
+    /// Chosen, but not yet on its way.
+    next_tree: Option<DraftTree>,
     trace: bool,
     drafts: DraftStats,
     rounds: Vec<Round>,
@@ -101,23 +103,36 @@ pub struct Generation<'s> {
 const DEEPEST: usize = 7;
 
 /// Where drafts come from, and why not if they do not.
-fn settle(drafter: &Drafter, width_invariant: bool) -> Result<(Source, Option<String>)> {
-    let source = match drafter {
+///
+/// # Errors
+/// For heads or a depth that the model does not have.
+fn settle(draft: &DraftOptions, session: &Session) -> Result<(Source, Option<String>)> {
+    let source = match &draft.drafter {
         Drafter::Off => Source::None,
+        Drafter::Auto if session.deepest(Source::Heads) > 0 => Source::Heads,
         Drafter::Auto | Drafter::Lookup => Source::Lookup,
+        Drafter::Heads if session.deepest(Source::Heads) > 0 => Source::Heads,
         Drafter::Heads => {
-            return Err(Error::input(
-                "this model has no multi-token heads; draft with lookup, or give the folder of its heads",
-            ));
+            let message =
+                "this model has no multi-token heads that draft; draft with lookup, or give a folder of heads";
+            return Err(Error::input(message));
         }
         Drafter::Marginal => Source::Marginal,
         Drafter::Script(_) => Source::Script,
     };
-    if source != Source::None && !width_invariant {
+    if source != Source::None && !session.model.width_invariant {
         let reason = "this driver computes a row differently beside other rows, so drafts would change the text";
         return Ok((Source::None, Some(reason.to_owned())));
     }
-    Ok((source, None))
+    match &draft.tree {
+        Some(tree) if source != Source::None && tree.depth() > session.deepest(source) => Err(Error::input(format!(
+            "drafts of {} tokens: {} can draft at most {} here",
+            tree.depth(),
+            source.name(),
+            session.deepest(source)
+        ))),
+        _ => Ok((source, None)),
+    }
 }
 
 /// Whether somebody wants the text to end.
@@ -137,9 +152,9 @@ impl<'s> Generation<'s> {
         let before = session.model.gpu.counts();
         let tokenizer = session.model.tokenizer.clone();
         let decoder = tokenizer.map(|tokenizer| StreamDecoder::new(tokenizer, prompt, true)).transpose()?;
-        let (source, off_reason) = settle(&options.draft.drafter, session.model.width_invariant)?;
+        let (source, off_reason) = settle(&options.draft, session)?;
         let drafts = DraftStats { drafter: source.name(), off_reason, ..DraftStats::default() };
-        let most = if source == Source::None { 0 } else { DEEPEST };
+        let most = session.deepest(source).min(DEEPEST);
         let fixed = if source == Source::None { Some(DraftTree::default()) } else { options.draft.tree.clone() };
         let mut generation = Self {
             session,
@@ -150,6 +165,7 @@ impl<'s> Generation<'s> {
             limit,
             source,
             depth: Depth::new(fixed, most),
+            next_tree: None,
             trace: options.draft.trace,
             drafts,
             rounds: Vec::new(),
@@ -253,7 +269,16 @@ impl<'s> Generation<'s> {
             if planned >= self.limit {
                 break;
             }
-            let tree = self.depth.next(&self.session.round_pacing);
+            let tree = self.next_tree.take().unwrap_or_else(|| self.depth.next(&self.session.round_pacing));
+            if self.source == Source::Heads && tree.depth() > 0 && !self.session.heads_current() {
+                if self.session.waiting() > 0 {
+                    // Where the text stands must be known first.
+                    self.next_tree = Some(tree);
+                    break;
+                }
+                self.session.refill_heads(known, self.limit);
+                self.session.round_pacing.restart();
+            }
             let rounds = self.session.rounds(&tree, self.limit - planned, self.trace);
             self.session.submit_rounds(rounds, tree, self.source, planned, self.trace);
         }
@@ -290,6 +315,9 @@ impl<'s> Generation<'s> {
                 let drafts = (1..tree.rows()).map(|row| emitted.traced(at, row));
                 self.rounds.push(Round::new(drafts, accepted));
             }
+        }
+        if self.source == Source::Heads && tree.depth() > 0 {
+            self.session.heads_drafted(self.session.tokens.len() + self.arrived.len());
         }
     }
 

@@ -13,7 +13,7 @@ use crate::kernels::{
     Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, MAX_TRACED_ROUNDS, Op, Row, SCRIPT_RANKS, State, Tree,
 };
 use crate::marginal::Workspace;
-use crate::model::{Buffers, Model, Plan, Progress};
+use crate::model::{Buffers, HeadsPlan, Model, Plan, Progress};
 use crate::{Error, Result};
 
 /// Submits that may be on their way: one runs while the host reads the other's result.
@@ -40,6 +40,9 @@ pub struct Session {
     row_pacing: Pacing,
     /// The tree that the GPU knows.
     tree: Option<Tree>,
+    /// Positions, from the first on, that the heads have gone over for certain.
+    heads_filled: usize,
+    heads_current: bool,
 }
 
 /// A submit on its way.
@@ -72,6 +75,7 @@ impl Work {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     None,
+    Heads,
     Marginal,
     Lookup,
     Script,
@@ -82,6 +86,7 @@ impl Source {
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "off",
+            Self::Heads => "heads",
             Self::Marginal => "marginal",
             Self::Lookup => "lookup",
             Self::Script => "script",
@@ -92,21 +97,36 @@ impl Source {
 /// What a round is made of.
 struct Round {
     source: Source,
+    depth: usize,
     traced: bool,
     chain: bool,
 }
 
+/// Ops, and over how many rows.
+type Step<'p> = (&'p [Op], Extent);
+
 impl Round {
     /// Draft, verify, accept.
-    fn ops<'p>(&self, plan: &'p Plan) -> [&'p [Op]; 8] {
-        let draft: &[Op] = match self.source {
-            Source::None | Source::Marginal => &[],
-            Source::Lookup => &plan.lookup,
-            Source::Script => &plan.script,
+    fn steps<'p>(&self, plan: &'p Plan, verify: Extent) -> Vec<Step<'p>> {
+        let one = Extent { rows: 1, logit_rows: 1, ..verify };
+        let mut steps = match (self.source, &plan.heads) {
+            _ if self.depth == 0 => Vec::new(),
+            (Source::Heads, Some(heads)) => heads.draft(self.depth, verify.keys),
+            (Source::Lookup, _) => vec![(&plan.lookup[..], one)],
+            (Source::Script, _) => vec![(&plan.script[..], one)],
+            (Source::None | Source::Heads | Source::Marginal, _) => Vec::new(),
         };
-        let trace: &[Op] = if self.traced { &plan.trace } else { &[] };
-        let compact: &[Op] = if self.chain { &[] } else { &plan.compact };
-        [draft, &plan.tree, &plan.body, &plan.head, &plan.sample, trace, &plan.commit, compact]
+        steps.push((&plan.tree, one));
+        steps.extend([&plan.body, &plan.head, &plan.sample].map(|ops| (&ops[..], verify)));
+        if self.traced {
+            steps.push((&plan.trace, verify));
+        }
+        steps.push((&plan.commit, one));
+        if !self.chain {
+            steps.push((&plan.compact, one));
+            steps.extend(plan.heads.iter().map(|heads| (&heads.keep[..], one)));
+        }
+        steps
     }
 }
 
@@ -129,6 +149,8 @@ impl Session {
             round_pacing: Pacing::new(),
             row_pacing: Pacing::new(),
             tree: None,
+            heads_filled: 0,
+            heads_current: false,
         }
     }
 
@@ -313,6 +335,10 @@ impl Session {
     pub(super) fn set_text(&mut self, prompt: &[u32]) {
         let shared = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         self.cached = self.cached.min(shared);
+        // A head that reads later tokens has seen some of those that change.
+        let ahead = self.plan.heads.as_ref().map_or(0, HeadsPlan::ahead);
+        self.heads_filled = self.heads_filled.min(self.cached.saturating_sub(ahead));
+        self.heads_current = false;
         self.tokens.clear();
         self.tokens.extend_from_slice(prompt);
         self.model.gpu.write(&self.buffers.text, 0, prompt);
@@ -333,7 +359,6 @@ impl Session {
         // By what there is to read, not by the size of chunks, which depends on how fast the device happens to be.
         let many = total > MAX_BATCH_ROWS;
         let most = self.model.sizes.chunk_rows as usize;
-        self.model.gpu.write(&self.buffers.text, 0, prompt);
         self.row_pacing.restart();
         while at < prompt.len() {
             if is_set(interrupt) {
@@ -354,9 +379,12 @@ impl Session {
             let extent = Extent { rows: rows as u32, logit_rows: 1, keys: at as u32, many };
             let work = Work::Prompt { rows, last };
             if last {
-                self.submit(work, 1, |plan| [&plan.body, &plan.head, &plan.sample, &plan.commit], extent);
+                self.submit(work, 1, |plan| {
+                    let ops = [&plan.body, &plan.head, &plan.sample, &plan.commit];
+                    ops.map(|ops| (&ops[..], extent)).into()
+                });
             } else {
-                self.submit(work, 1, |plan| [&plan.body[..]], extent);
+                self.submit(work, 1, |plan| vec![(&plan.body[..], extent)]);
             }
             if self.in_flight.len() >= IN_FLIGHT && !last {
                 self.receive().await?;
@@ -393,28 +421,27 @@ impl Session {
         let work = Work::Rounds { rounds, tree };
         let keys = (length + work.most_tokens()).min(self.context()) as u32;
         let extent = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys, many: false };
-        let round = Round { source: if depth == 0 { Source::None } else { source }, traced, chain };
-        self.submit(work, rounds, |plan| round.ops(plan), extent);
+        let round = Round { source, depth, traced, chain };
+        if depth == 0 {
+            self.heads_current = false;
+        }
+        self.submit(work, rounds, |plan| round.steps(plan, extent));
     }
 
-    /// Records `repeats` times what `ops` gives, in one pass, and asks for the ring.
-    fn submit<const N: usize>(
-        &mut self,
-        work: Work,
-        repeats: usize,
-        ops: impl for<'p> Fn(&'p Plan) -> [&'p [Op]; N],
-        extent: Extent,
-    ) {
+    /// Records `repeats` times what `steps` gives, in one pass, and asks for the ring.
+    fn submit(&mut self, work: Work, repeats: usize, steps: impl for<'p> Fn(&'p Plan) -> Vec<Step<'p>>) {
         debug_assert!(repeats <= MAX_ROUNDS && work.most_tokens() <= MAX_EMITTED, "{work:?} overflows the ring");
         let staging = &self.staging[self.next_staging];
         let emitted = std::mem::offset_of!(State, emitted) as u64;
-        let ops = ops(&self.plan);
+        let steps = steps(&self.plan);
         let submission = self.model.gpu.submit(
             // The emitted ids and the rounds are counted from 0 in each submit.
             Some((&self.buffers.state, emitted, 8)),
             |recorder| {
                 for _ in 0..repeats {
-                    ops.iter().copied().flatten().for_each(|op| op.record(recorder, extent));
+                    for (ops, extent) in &steps {
+                        ops.iter().for_each(|op| op.record(recorder, *extent));
+                    }
                 }
             },
             Some((&self.buffers.ring, staging)),
@@ -422,6 +449,48 @@ impl Session {
         let pending = staging.read_after(submission);
         self.in_flight.push_back(InFlight { pending, staging: self.next_staging, work });
         self.next_staging = (self.next_staging + 1) % self.staging.len();
+    }
+
+    /// The longest chain that `source` can draft.
+    pub(super) fn deepest(&self, source: Source) -> usize {
+        match source {
+            Source::None => 0,
+            Source::Heads => self.plan.heads.as_ref().map_or(0, HeadsPlan::depth),
+            Source::Marginal => 1,
+            Source::Lookup | Source::Script => DraftTree::MAX_DRAFTS,
+        }
+    }
+
+    /// Whether heads have gone over all positions but those that the next round's window holds.
+    pub(super) fn heads_current(&self) -> bool {
+        self.heads_current
+    }
+
+    /// Lets the heads go over the positions that they have not seen: of the prompt, or of a time without drafts. Nothing
+    /// may be in flight, and the text has `length` tokens.
+    pub(super) fn refill_heads(&mut self, length: usize, limit: usize) {
+        let Some(plan) = &self.plan.heads else { return };
+        let state = |committed: usize, rows: usize| State {
+            committed: committed as u32,
+            length: length as u32,
+            limit: limit as u32,
+            num_rows: rows as u32,
+            logit_row: rows as u32 - 1,
+            ..State::default()
+        };
+        let known = length - 1;
+        for first in (self.heads_filled..known).step_by(MAX_BATCH_ROWS) {
+            let rows = MAX_BATCH_ROWS.min(known - first);
+            let row = |at: usize| Row { position: at as u32, ..Row::default() };
+            let staged: Vec<Row> = (first..first + rows).map(row).collect();
+            self.model.gpu.write(&self.buffers.rows, 0, &staged);
+            self.write_state(state(first, rows));
+            let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (first + rows) as u32, many: false };
+            let ops = || plan.heads.iter().flat_map(|head| &head.refill);
+            self.model.gpu.submit(None, |recorder| ops().for_each(|op| op.record(recorder, extent)), None);
+        }
+        self.write_state(state(known, 1));
+        self.heads_current = true;
     }
 
     /// Waits for the oldest submit in flight.
@@ -447,6 +516,13 @@ impl Session {
     /// Submits in flight.
     pub(super) fn waiting(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// The text has `length` tokens after rounds that heads have drafted: what lies behind their window stays as it is.
+    pub(super) fn heads_drafted(&mut self, length: usize) {
+        if let Some(plan) = &self.plan.heads {
+            self.heads_filled = self.heads_filled.max(length.saturating_sub(2 * plan.window() + 1));
+        }
     }
 
     /// Adds a token that the GPU has sampled. Its keys and values come with the step after it, so all before it are cached.

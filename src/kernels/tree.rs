@@ -67,6 +67,40 @@ pub(crate) fn draft_script_variant() -> Variant {
     Variant::of("draft_script")
 }
 
+/// The uniform of `draft_top.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct DraftTopParams {
+    /// Counted from 0, the first token after the text.
+    pub depth: u32,
+}
+
+/// The variant of `draft_top` of a set.
+pub(crate) fn draft_top_variant(set: KernelSet) -> Variant {
+    set.with_vocabulary_reduce(Variant::of("draft_top"))
+}
+
+/// The buffers of `draft_top`.
+#[derive(Clone, Copy)]
+pub(crate) struct DraftTopIo<'a> {
+    pub sampling: &'a wgpu::Buffer,
+    pub tree: &'a wgpu::Buffer,
+    pub state: &'a wgpu::Buffer,
+    /// Of the head, its first row.
+    pub logits: &'a wgpu::Buffer,
+    pub counts: &'a wgpu::Buffer,
+    pub candidates: &'a wgpu::Buffer,
+}
+
+/// The likeliest tokens of a head's logits become the candidates of `depth`, counted from 0.
+pub(crate) fn draft_top(gpu: &Gpu, set: KernelSet, depth: u32, io: DraftTopIo<'_>) -> Op {
+    let kernel = gpu.kernel(&draft_top_variant(set));
+    let params = gpu.uniform("draft_top", &DraftTopParams { depth });
+    let buffers = [&params, io.sampling, io.tree, io.state, io.logits, io.counts, io.candidates];
+    let bind_group = gpu.bind(&kernel, &buffers);
+    Op::single(kernel, bind_group, Grid::One)
+}
+
 /// The one variant of `compact_cache`.
 pub(crate) fn compact_cache_variant() -> Variant {
     Variant::of("compact_cache")

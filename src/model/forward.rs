@@ -13,9 +13,9 @@ use crate::kernels::{
     Activation, CommitIo, CommitParams, EmbedParams, LogProbsParams, MAX_END_TOKENS, MatmulForm, MatmulIo, NormIo, Op,
     RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, carry_variant, commit, commit_variant,
     compact_cache, compact_cache_variant, draft_lookup, draft_lookup_variant, draft_script, draft_script_variant,
-    embed, embed_variant, keep_variant, log_probs, log_probs_variant, matmul, norm, norm_variant, rope_cache,
-    rope_cache_variant, sample, sample_variant, scores_variant, shift_variant, softmax_variant, trace, trace_variant,
-    tree_rows, tree_rows_variant, values_variant, window_variant,
+    draft_top_variant, embed, embed_variant, keep_variant, log_probs, log_probs_variant, matmul, norm, norm_variant,
+    rope_cache, rope_cache_variant, sample, sample_variant, scores_variant, shift_variant, softmax_variant, trace,
+    trace_variant, tree_rows, tree_rows_variant, values_variant, window_variant,
 };
 
 /// The ops of a session, in the order they run.
@@ -95,6 +95,7 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
         tree_rows_variant(),
         draft_lookup_variant(set),
         draft_script_variant(),
+        draft_top_variant(set),
         compact_cache_variant(),
         trace_variant(set),
     ]);

@@ -15,7 +15,8 @@ use crate::format::files::Files;
 use crate::format::mtp::{self, HeadSet, HeadSource, Wiring};
 use crate::gpu::Gpu;
 use crate::kernels::{
-    Activation, Carry, MAX_BATCH_ROWS, MatmulForm, Op, Place, ShiftParams, WindowParams, carry, keep, shift, window,
+    Activation, Carry, DraftTopIo, Extent, MAX_BATCH_ROWS, MatmulForm, Op, Place, ShiftParams, WindowParams, carry,
+    draft_top, keep, shift, window,
 };
 
 /// What a history holds.
@@ -228,7 +229,6 @@ pub(crate) struct HeadBuffers {
 }
 
 /// The ops of one head, over rows that were staged before.
-#[allow(dead_code, reason = "only the analysis reads them until drafts do")]
 pub(crate) struct HeadPlan {
     /// It predicts the token this many places after its position.
     pub offset: usize,
@@ -242,10 +242,12 @@ pub(crate) struct HeadPlan {
     pub refill: Vec<Op>,
     /// The same, and the logits of the rows from `state.logit_row` on to the first rows of `logits`.
     pub full: Vec<Op>,
+    /// From the logits of one row to the candidates of the depth that this head drafts; none for the next token, which
+    /// nobody drafts.
+    pub candidates: Vec<Op>,
 }
 
 /// What serves all heads.
-#[allow(dead_code, reason = "only the analysis reads them until drafts do")]
 pub(crate) struct HeadsPlan {
     pub heads: Vec<HeadPlan>,
     /// `windows[n - 1]` stages the last n positions whose hidden states are known; the last is the row whose logits are
@@ -256,6 +258,44 @@ pub(crate) struct HeadsPlan {
 }
 
 impl HeadsPlan {
+    /// The longest chain that heads can draft: their offsets 2, 3, ... without a gap.
+    pub fn depth(&self) -> usize {
+        (0..self.windows.len()).take_while(|depth| self.heads.iter().any(|head| head.offset == depth + 2)).count()
+    }
+
+    /// Places ahead of their position that heads read at most.
+    pub fn ahead(&self) -> usize {
+        self.heads.iter().map(|head| head.ahead).max().unwrap_or(0)
+    }
+
+    /// Positions that a round goes over: those that the round before may have committed, and for heads that read later
+    /// tokens those whose tokens were drafts then.
+    pub fn window(&self) -> usize {
+        (self.depth() + 1 + self.ahead().saturating_sub(1)).min(self.windows.len())
+    }
+
+    /// Candidates of the first `depth` depths after the text, whose length is at most `keys`.
+    pub fn draft(&self, depth: usize, keys: u32) -> Vec<(&[Op], Extent)> {
+        let one = Extent { rows: 1, logit_rows: 1, keys, many: false };
+        let wide = Extent { rows: self.window() as u32, ..one };
+        let heads = || self.heads.iter().filter(|head| (2..=depth + 1).contains(&head.offset));
+        let window = |rows: usize| (std::slice::from_ref(&self.windows[rows - 1]), one);
+        let mut steps = vec![window(self.window())];
+        if heads().any(|head| head.ahead > 0) {
+            // In the order of their offsets: each reads what the one before drafted.
+            for head in heads() {
+                steps.extend([(&head.full[..], wide), (&head.candidates[..], one)]);
+            }
+            return steps;
+        }
+        steps.extend(heads().map(|head| (&head.refill[..], wide)));
+        steps.push(window(1));
+        for head in heads() {
+            steps.extend([(&head.full[..], one), (&head.candidates[..], one)]);
+        }
+        steps
+    }
+
     pub(super) fn new(planner: &Planner<'_>, heads: &Heads, buffers: &HeadBuffers) -> Self {
         let Planner { model, buffers: b } = *planner;
         let sizes = &model.sizes;
@@ -309,7 +349,20 @@ impl Planner<'_> {
             self.head_ops(heads, index, buffers, false, &mut refill);
             self.head_ops(heads, index, buffers, true, &mut full);
         }
-        HeadPlan { offset: head.offset, ahead: head.ahead, backbone, refill, full }
+        let b = self.buffers;
+        let io = DraftTopIo {
+            sampling: &b.sample_params,
+            tree: &b.tree,
+            state: &b.state,
+            logits: &b.logits,
+            counts: &b.counts,
+            candidates: &b.candidates,
+        };
+        // After the position's last token comes the one that the target has sampled itself: offset 2 is the first draft.
+        let depth = head.offset.checked_sub(2).filter(|&depth| depth < MAX_BATCH_ROWS);
+        let candidates =
+            depth.map(|depth| draft_top(&self.model.gpu, self.model.kernels, depth as u32, io)).into_iter().collect();
+        HeadPlan { offset: head.offset, ahead: head.ahead, backbone, refill, full, candidates }
     }
 
     fn head_ops(&self, heads: &Heads, index: usize, buffers: &HeadBuffers, logits: bool, ops: &mut Vec<Op>) {

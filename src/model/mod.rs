@@ -14,4 +14,5 @@ pub(crate) use buffers::Buffers;
 pub(crate) use engine::Model;
 pub use engine::{Engine, EngineOptions, Progress};
 pub(crate) use forward::Plan;
+pub(crate) use heads::HeadsPlan;
 pub use inspect::{Heads, Inspection, inspect};

@@ -12,7 +12,7 @@ use crate::kernels::norm::NormParams;
 use crate::kernels::rope_cache::RopeParams;
 use crate::kernels::star::StarParams;
 use crate::kernels::trace::TraceParams;
-use crate::kernels::tree::CompactParams;
+use crate::kernels::tree::{CompactParams, DraftTopParams};
 use crate::kernels::{
     Branch, CommitParams, Cursor, EmbedParams, LogProbsParams, NormalizerParams, Nucleus, NucleusParams, RankingParams,
     Row, SampleParams, ShiftParams, State, Tree, WindowParams,
@@ -43,6 +43,7 @@ fn params(shader: &str) -> Option<Layout> {
         "commit" => layout!(CommitParams: num_end_tokens, vocab, context, end_tokens),
         "compact_cache" => layout!(CompactParams: kv_heads, head_dim4, context),
         "carry" => layout!(CarryParams: width4, slots, x_place, y_place, accumulate, weight),
+        "draft_top" => layout!(DraftTopParams: depth),
         "embed" => layout!(EmbedParams: width, stride, first, count),
         "keep" => layout!(KeepParams: width4, slots),
         "log_probs" => layout!(LogProbsParams: vocab, stride),
@@ -53,9 +54,6 @@ fn params(shader: &str) -> Option<Layout> {
         "nucleus" => layout!(NucleusParams: vocab, stride, mass, most, capacity),
         "ranking" => layout!(RankingParams: vocab, stride, top),
         "rope_cache" => layout!(RopeParams: heads, kv_heads, head_dim, rotary_dim, stride, context),
-        "sample" => {
-            layout!(SampleParams: vocab, stride, temperature, repetition_penalty, top_k, top_p, min_p, seed)
-        }
         "trace" => layout!(TraceParams: vocab, stride),
         "star" => layout!(StarParams: context),
         "shift" => layout!(ShiftParams: ahead, vocab),
@@ -77,6 +75,7 @@ fn structs_lie_as_the_shaders_read_them() {
     let row = layout!(Row: token, position, mask, target_token);
     let state = layout!(State: committed, length, limit, done, num_rows, logit_row, emitted, rounds);
     let tree = layout!(Tree: num_rows, depth, ranks, nodes);
+    let sampling = layout!(SampleParams: vocab, stride, temperature, repetition_penalty, top_k, top_p, min_p, seed);
     let branch = layout!(Branch: token, probability);
     let nucleus = layout!(Nucleus: count, size, covered, left_out, position, first);
     let cursor = layout!(Cursor: nucleus, first, chunk, most, advance);
@@ -87,6 +86,7 @@ fn structs_lie_as_the_shaders_read_them() {
             ("Row", &row),
             ("State", &state),
             ("Tree", &tree),
+            ("Sampling", &sampling),
             ("Branch", &branch),
             ("Nucleus", &nucleus),
             ("Cursor", &cursor),

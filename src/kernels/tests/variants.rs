@@ -20,7 +20,9 @@ use crate::kernels::rope_cache::rope_cache_variant;
 use crate::kernels::sample::sample_variant;
 use crate::kernels::star::star_variant;
 use crate::kernels::trace::trace_variant;
-use crate::kernels::tree::{compact_cache_variant, draft_lookup_variant, draft_script_variant, tree_rows_variant};
+use crate::kernels::tree::{
+    compact_cache_variant, draft_lookup_variant, draft_script_variant, draft_top_variant, tree_rows_variant,
+};
 use crate::kernels::window::{shift_variant, window_variant};
 use crate::kernels::{KernelSet, Widths};
 
@@ -41,6 +43,7 @@ pub(super) fn all_variants() -> BTreeSet<Variant> {
     all.extend(DTYPES.map(embed_variant));
     for set in KernelSet::ALL {
         all.extend([values_variant(set), sample_variant(set), draft_lookup_variant(set), trace_variant(set)]);
+        all.extend([draft_top_variant(set)]);
         all.extend([nucleus_variant(set), normalizer_variant(set), ranking_variant(set)]);
         all.extend(SUBGROUPS.iter().flat_map(|&subgroup| reductions(set, subgroup)));
     }

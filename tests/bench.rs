@@ -17,7 +17,7 @@ fn a_quick_run_reports_everything() {
         let line = serde_json::to_string(&report).expect("JSON");
         assert!(!line.contains('\n'));
         let json: Value = serde_json::from_str(&line).expect("JSON");
-        for name in ["kernel_rates", "step_widths", "step_parts", "decode"] {
+        for name in ["kernel_rates", "step_widths", "star_widths", "step_parts", "decode"] {
             assert!(json[name].as_array().is_some_and(|rows| !rows.is_empty()), "{name}: {line}");
         }
         for name in

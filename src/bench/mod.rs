@@ -13,7 +13,7 @@ use std::process::Command;
 
 pub use checkpoint::RandomLlama;
 pub use kernels::KernelRate;
-pub use model::{ContextRate, PerToken, PrefillRate, StepPart, StepWidth};
+pub use model::{ContextRate, PerToken, PrefillRate, StarWidth, StepPart, StepWidth};
 use serde::Serialize;
 pub use stopwatch::Spread;
 use stopwatch::{Effort, Stopwatch};
@@ -51,6 +51,8 @@ pub struct Report {
     pub kernel_rates: Vec<KernelRate>,
     /// Steps of the model by their number of rows.
     pub step_widths: Vec<StepWidth>,
+    /// Marginals by their number of branches.
+    pub star_widths: Vec<StarWidth>,
     /// Reading a prompt.
     pub prefill: PrefillRate,
     /// Generating, by the length of the text before.
@@ -85,6 +87,8 @@ pub async fn run<F: Files>(
     let mut model = model::ModelBench::new(&engine, &watch, options.quick)?;
     progress("steps by their width");
     let step_widths = model.step_widths().await?;
+    progress("marginals by their branches");
+    let star_widths = model.star_widths().await?;
     progress("the parts of a step");
     let step_parts = model.step_parts().await?;
     let cpu_per_dispatch = model.cpu_per_dispatch().await?;
@@ -103,6 +107,7 @@ pub async fn run<F: Files>(
         copy,
         kernel_rates,
         step_widths,
+        star_widths,
         prefill,
         decode,
         per_token,

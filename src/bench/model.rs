@@ -21,6 +21,17 @@ pub struct StepWidth {
     pub ratio: Spread,
 }
 
+/// A marginal over the tokens that may come next.
+#[derive(Clone, Debug, Serialize)]
+pub struct StarWidth {
+    /// Branches, in chunks of at most 32 rows.
+    pub branches: usize,
+    /// Seconds from the logits of the last token to the report.
+    pub seconds: Spread,
+    /// Its time over that of a step of one row.
+    pub ratio: Spread,
+}
+
 /// Reading a prompt.
 #[derive(Clone, Debug, Serialize)]
 pub struct PrefillRate {
@@ -96,6 +107,27 @@ impl<'a> ModelBench<'a> {
             let step = |extent| move |recorder: &mut Recorder<'_>| record(session.step_ops(), recorder, extent);
             let (seconds, ratio) = self.watch.compare(step(extent), step(one)).await?;
             found.push(StepWidth { rows, seconds, ratio });
+        }
+        Ok(found)
+    }
+
+    /// Marginals of several widths, after the same text.
+    pub async fn star_widths(&mut self) -> Result<Vec<StarWidth>> {
+        let widths: &[usize] = if self.quick { &[8] } else { &[8, 32, 128] };
+        let mut found = Vec::new();
+        for &branches in widths.iter().filter(|&&branches| branches <= self.engine.config().vocab_size) {
+            let committed = self.committed() - MAX_BATCH_ROWS;
+            let star = self.session.stage_star(committed, branches);
+            let one = Extent { rows: 1, logit_rows: 1, keys: committed as u32 + 1, many: false };
+            let session = &self.session;
+            let (seconds, ratio) = self
+                .watch
+                .compare(
+                    |recorder: &mut Recorder<'_>| session.record_star(&star, recorder),
+                    |recorder: &mut Recorder<'_>| record(session.step_ops(), recorder, one),
+                )
+                .await?;
+            found.push(StarWidth { branches, seconds, ratio });
         }
         Ok(found)
     }

@@ -1,6 +1,8 @@
 //! Marginalization in a session: it reads the text into the session's cache and borrows its buffers.
 
 use super::session::Session;
+use crate::gpu::Recorder;
+use crate::kernels::{Extent, MAX_BATCH_ROWS, Op, Row, State};
 use crate::marginal::{MarginalOptions, Marginals, Run, TextPosition, TextReader, Workspace};
 use crate::model::Progress;
 use crate::{Error, Result};
@@ -70,11 +72,46 @@ impl Session {
         Ok(MarginalReader { session: self, options: options.clone(), reader })
     }
 
+    /// Forgets the text and stages a marginal over the heaviest `branches` after `committed` tokens, for
+    /// [`Session::record_star`].
+    pub(crate) fn stage_star(&mut self, committed: usize, branches: usize) -> StagedStar {
+        let extent = self.stage_chain(committed, 1);
+        let ops = self.plan.body.iter().chain(&self.plan.head);
+        self.model.gpu.submit(None, |recorder| ops.for_each(|op| op.record(recorder, extent)), None);
+        let gpu = self.model.gpu.clone();
+        let options = MarginalOptions::default();
+        let run = self.marginal_run(&options);
+        run.work.ask_draft(&gpu, branches);
+        // The star overwrites the session's own row, and would move on with every repetition.
+        let state = gpu.storage_with("state", &[State::default()]);
+        let rows = gpu.storage_with("rows", &[Row { position: committed as u32, ..Row::default() }]);
+        let anchor = run.work.nucleus_of(run.model, run.buffers, [&state, &rows]);
+        StagedStar { anchor, branches, keys: committed + 2 }
+    }
+
+    /// Records a staged marginal: it can be run again and again.
+    pub(crate) fn record_star(&self, star: &StagedStar, recorder: &mut Recorder<'_>) {
+        let Some(work) = &self.marginal else { return };
+        star.anchor.record(recorder, Extent { rows: 1, logit_rows: 1, keys: 1, many: false });
+        for first in (0..star.branches).step_by(MAX_BATCH_ROWS) {
+            work.record_star(&self.plan, recorder, star.branches - first, star.keys);
+        }
+        work.record_ranking(recorder);
+    }
+
     fn marginal_run<'a>(&'a mut self, options: &'a MarginalOptions) -> Run<'a> {
         let Self { model, buffers, plan, marginal, .. } = self;
         let work = marginal.get_or_insert_with(|| Box::new(Workspace::new(model, buffers)));
         Run { model, buffers, plan, work, options }
     }
+}
+
+/// What [`Session::record_star`] repeats.
+pub(crate) struct StagedStar {
+    /// Finds the branches.
+    anchor: Op,
+    branches: usize,
+    keys: usize,
 }
 
 /// The positions of a text, one after the other.

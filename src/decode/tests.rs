@@ -7,6 +7,7 @@ use super::{GenerateOptions, Session};
 use crate::format::files::MemoryFiles;
 use crate::kernels::tests::adapters::{on_every_adapter, on_every_set};
 use crate::kernels::{Extent, Row, State, Widths};
+use crate::marginal::MarginalOptions;
 use crate::model::Engine;
 use crate::reference::random::pcg4d;
 use crate::self_test::InjectedFault;
@@ -117,5 +118,26 @@ fn a_driver_that_breaks_invariance_is_worked_around_or_reported() {
         // The sums run in the same order whatever the pipeline, so on a sound driver the text is the same too.
         assert_eq!(each, fixed);
         assert_eq!(each, none);
+    });
+}
+
+#[test]
+fn a_marginal_without_a_readback_names_the_token_of_one_with() {
+    on_every_set(|gpu, set| {
+        let mut session = load(gpu, "llama-gqa", Some(set), None).session().expect("a session");
+        for (text, branches) in [(vec![1, 5, 9, 13], 8), (vec![3; 9], 3), (vec![7], 32)] {
+            let options = MarginalOptions { mass: 1.0, max_branches: Some(branches), top: 1, ..Default::default() };
+            let want = pollster::block_on(session.marginals(&text, &options, &mut |_| {})).expect("marginals");
+            // The last token's logits, as a step leaves them.
+            pollster::block_on(session.marginals(&text, &MarginalOptions { offset: 1, ..options }, &mut |_| {}))
+                .expect("the text is read");
+            let work = session.marginal.as_ref().expect("it was made");
+            work.ask_draft(gpu, branches);
+            gpu.submit(None, |recorder| work.record_draft(&session.plan, recorder, branches, text.len() + 1), None);
+            let words: Vec<u32> = pollster::block_on(gpu.read(work.drafted())).expect("a report");
+            assert_eq!(words[4], want.top[0].id, "{text:?}");
+            let p = f64::from(f32::from_bits(words[5])) / f64::from(f32::from_bits(words[0]));
+            assert!((p - want.top[0].p).abs() < 1e-6, "{p} and {:?}", want.top[0]);
+        }
     });
 }

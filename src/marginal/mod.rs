@@ -6,6 +6,7 @@
 
 mod answer;
 mod batch;
+mod draft;
 mod options;
 mod text;
 mod tree;

@@ -126,6 +126,20 @@ impl Workspace {
         }
     }
 
+    /// The op that finds nuclei, for other rows than the session's.
+    pub fn nucleus_of(&self, model: &Model, b: &Buffers, [state, rows]: [&wgpu::Buffer; 2]) -> Op {
+        let io = NucleusIo {
+            params: &self.nucleus_params,
+            state,
+            rows,
+            logits: &b.logits,
+            weights: &b.weights,
+            nuclei: &self.nuclei,
+            branches: &self.branches,
+        };
+        nucleus(&model.gpu, model.kernels, io)
+    }
+
     /// How many entries a report lists.
     pub fn top(&self, options: &MarginalOptions) -> usize {
         options.top.min(self.vocab as usize)

@@ -10,6 +10,7 @@ mod generate;
 mod inspect;
 mod interactive;
 mod interrupt;
+mod marginals;
 mod picks;
 mod prompt;
 mod score;
@@ -42,6 +43,11 @@ enum Command {
     Generate(generate::Args),
     /// Tell how probable a text is: log-probabilities, nats a token, bits per byte
     Score(score::Args),
+    /// Tell what may stand two or three places ahead, given only the prompt
+    ///
+    /// Sums the model's distribution over the tokens that may stand in between. Each token's probability comes with
+    /// certified bounds: the sum over all tokens in between lies within them.
+    Marginals(marginals::Args),
     /// Describe a checkpoint: family, sizes, memory, tensors, heads
     Inspect(inspect::Args),
     /// List the adapters, say which one is picked and why, and test every kernel on it
@@ -80,6 +86,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
     match command {
         Command::Generate(args) => pollster::block_on(generate::run(&args)),
         Command::Score(args) => pollster::block_on(score::run(&args)),
+        Command::Marginals(args) => pollster::block_on(marginals::run(&args)),
         Command::Inspect(args) => pollster::block_on(inspect::run(&args)),
         Command::Devices(args) => pollster::block_on(devices::run(&args)),
         Command::Bench(args) => pollster::block_on(bench::run(&args)),

@@ -74,6 +74,8 @@ impl Meter {
             Progress::Prefill { tokens, total } => {
                 ("prompt {bar:30} {pos} of {len} tokens", tokens as u64, total as u64)
             }
+            Progress::Branches { done, total } => ("branches {bar:30} {pos} of {len}", done as u64, total as u64),
+            Progress::Positions { done, total } => ("positions {bar:30} {pos} of {len}", done as u64, total as u64),
         };
         if self.since.get_or_insert_with(Instant::now).elapsed() < MOMENT {
             return;

@@ -1,5 +1,7 @@
 //! Running the binary, and checkpoints for it.
 
+#![allow(dead_code, reason = "each test program uses a part")]
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -108,9 +108,8 @@ fn table(found: &Marginals, tokenizer: Option<&Tokenizer>) -> String {
     let Marginals { offset, mass_covered, branches, entropy, .. } = found;
     let summed = match (offset, branches) {
         (1, _) => String::new(),
-        (2, 1) => format!(", 1 branch of mass {mass_covered:.4}"),
-        (2, _) => format!(", {branches} branches of mass {mass_covered:.4}"),
-        _ => format!(", {branches} paths of mass {mass_covered:.4}"),
+        (_, 1) => format!(", 1 branch of mass {mass_covered:.4}"),
+        _ => format!(", {branches} branches of mass {mass_covered:.4}"),
     };
     let _ = writeln!(lines, "offset {offset}{summed}, entropy {entropy:.4} nats");
     lines
@@ -119,9 +118,10 @@ fn table(found: &Marginals, tokenizer: Option<&Tokenizer>) -> String {
 /// On standard error: where, how long, how much; and that a cap has cut something off.
 fn say_cost(found: &Marginals, Loaded { engine, adapter, .. }: &Loaded, seconds: f64) {
     let (Cost { rows, chunks, bytes: read }, kernels) = (found.cost, engine.kernels());
-    let read = bytes(read);
+    let (read, plural) = (bytes(read), if chunks == 1 { "" } else { "s" });
     say(format_args!(
-        "[{adapter} · {kernels} kernels · {rows} rows in {chunks} chunks beyond the prompt, {read} read · {seconds:.2} s]"
+        "[{adapter} · {kernels} kernels · beyond the prompt: {rows} rows in {chunks} chunk{plural}, {read} read · \
+         {seconds:.2} s]"
     ));
     if found.capped {
         let branches = found.branches;

@@ -8,9 +8,10 @@ use crate::decode::Sampling;
 use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    AttentionShape, BENCH_READ_BYTES, Extent, KernelSet, LogProbsParams, MAX_BATCH_ROWS, MatmulForm, MatmulIo, NormIo,
-    Op, Row, SampleIo, State, Widths, attention_scores, attention_softmax, attention_values, bench_copy, bench_read,
-    log_probs, matmul, norm, sample,
+    AttentionShape, BENCH_READ_BYTES, Cursor, Extent, KernelSet, LogProbsParams, MAX_BATCH_ROWS, MatmulForm, MatmulIo,
+    MixtureIo, NormIo, NormalizerParams, NucleusIo, NucleusParams, Op, Row, SampleIo, State, Widths, attention_scores,
+    attention_softmax, attention_values, bench_copy, bench_read, log_probs, matmul, mixture, norm, normalizer, nucleus,
+    sample,
 };
 use crate::self_test::bench::{noise, weights};
 
@@ -204,6 +205,7 @@ impl KernelBench<'_> {
         let row_bytes = 4.0 * f64::from(vocab);
         let op = log_probs(gpu, self.set, LogProbsParams { vocab, stride: vocab }, [&rows, &logits, &found]);
         self.rate(format!("log_probs of {vocab}"), &[op], extent(32, 0), 32.0 * row_bytes, None).await?;
+        self.marginals([&rows, &logits]).await?;
         let filtered = Sampling { temperature: 1.0, top_k: 40, top_p: 0.9, ..Sampling::default() };
         for (name, sampling) in [("greedy", Sampling::default()), ("top-k and top-p", filtered)] {
             let io = SampleIo {
@@ -218,6 +220,49 @@ impl KernelBench<'_> {
             self.rate(format!("sample {name} of {vocab}"), &[sample(gpu, self.set, io)], extent(1, 0), row_bytes, None)
                 .await?;
         }
+        Ok(())
+    }
+}
+
+impl KernelBench<'_> {
+    /// What marginals take beyond forward passes: nuclei of 99 %, and mixtures of rows. The latter read logits twice.
+    async fn marginals(&mut self, [rows, logits]: [&wgpu::Buffer; 2]) -> Result<()> {
+        let (gpu, set, vocab) = (self.gpu, self.set, self.scale.vocab);
+        let params = NucleusParams { vocab, stride: vocab, mass: 0.99, most: vocab, capacity: vocab, pad: [0; 3] };
+        let state = &gpu.storage_with("state", &[State { num_rows: 32, ..State::default() }]);
+        let values = |label: &str, each: u64| gpu.storage(label, each * u64::from(vocab));
+        let io = NucleusIo {
+            params: &gpu.uniform("nucleus", &params),
+            state,
+            rows,
+            logits,
+            weights: &values("weights", 4),
+            nuclei: &gpu.storage("nuclei", 32),
+            branches: &values("branches", 8),
+        };
+        let row_bytes = 4.0 * f64::from(vocab);
+        self.rate(format!("nucleus of {vocab}"), &[nucleus(gpu, set, io)], extent(1, 0), row_bytes, None).await?;
+        let (row_weights, normalizers) = (gpu.storage_with("row weights", &[0.03f32; 32]), gpu.storage("n", 8 * 32));
+        let io = MixtureIo {
+            state,
+            cursor: &gpu.storage("cursor", size_of::<Cursor>() as u64),
+            normalizers: &normalizers,
+            logits,
+            parts: &values("parts", 8),
+            mixture: &values("mixture", 4),
+        };
+        let params = NormalizerParams { vocab, stride: vocab };
+        let ops = [normalizer(gpu, set, params, [&row_weights, logits, &normalizers]), mixture(gpu, vocab, io)];
+        let seconds = time(self.watch, &ops, extent(32, 0)).await?;
+        let bytes = 2.0 * 32.0 * row_bytes;
+        self.rates.push(KernelRate {
+            kernel: format!("normalizer and mixture of {vocab}"),
+            rows: 32,
+            seconds,
+            bytes: seconds.rate(bytes),
+            share_of_read: bytes / seconds.median / self.read,
+            flops: None,
+        });
         Ok(())
     }
 }

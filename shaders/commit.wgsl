@@ -39,7 +39,7 @@ fn main() {
     let committed = state.committed + state.num_rows;
     let emitted = state.emitted + 1u;
     counts[id] += 1u;
-    rows[0] = Row(id, committed, 1u, 0u);
+    rows[0] = Row(id, committed, 1u, 0u, 0u);
     ring[0] = emitted;
     ring[1] = done;
     ring[1u + emitted] = id;

@@ -10,7 +10,7 @@ pub(crate) mod sampling;
 pub(crate) mod small;
 
 use attending::{Attending, chain, tree};
-use hidden::{check_carry, check_keep, check_window};
+use hidden::{check_carry, check_keep, check_lora, check_window};
 use product::{DTYPES, Plain, Product};
 use sampling::{Draw, PLAIN, some_logits};
 use small::{Ending, check_commit, check_embed, check_log_probs, check_norm};
@@ -80,6 +80,7 @@ pub(crate) async fn quick_test(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> R
         check_carry(gpu, 36, (Place::Rows, Place::Committed), 3, (0.3, true)).await?,
         check_keep(gpu, 36, 5, &[0, 2, 3, 7]).await?,
         check_window(gpu, 9, 5, 2).await?,
+        check_lora(gpu, 36, 3, 3).await?,
     ])
 }
 

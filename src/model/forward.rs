@@ -12,7 +12,7 @@ use crate::gpu::Variant;
 use crate::kernels::{
     Activation, CommitParams, EmbedParams, LogProbsParams, MAX_END_TOKENS, MatmulForm, MatmulIo, NormIo, Op, RopeIo,
     SampleIo, attention_scores, attention_softmax, attention_values, carry_variant, commit, commit_variant, embed,
-    embed_variant, keep_variant, log_probs, log_probs_variant, matmul, norm, norm_variant, rope_cache,
+    embed_variant, keep_variant, log_probs, log_probs_variant, lora_variant, matmul, norm, norm_variant, rope_cache,
     rope_cache_variant, sample, sample_variant, scores_variant, shift_variant, softmax_variant, values_variant,
     window_variant,
 };
@@ -37,7 +37,12 @@ impl Plan {
         let heads = heads::of(model, buffers);
         let mut body = planner.embed_with(&model.weights.embedding);
         for (index, layer) in model.weights.layers.iter().enumerate() {
-            planner.layer(layer, &buffers.cache[index], &mut body);
+            let adapt = |ops: &mut Vec<Op>| {
+                if let Some((heads, buffers)) = heads {
+                    planner.adapt(heads, buffers, index, ops);
+                }
+            };
+            planner.layer_with(layer, &buffers.cache[index], &mut body, adapt);
             if let Some((heads, buffers)) = heads {
                 planner.tap(heads, buffers, index + 1, &mut body);
             }
@@ -70,7 +75,7 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
     forms.extend(model.weights.layers.iter().flat_map(|layer| layer_forms(model, layer)));
     if let Some(heads) = &model.heads {
         forms.extend(heads::forms(model, heads));
-        variants.extend([carry_variant(), keep_variant(), shift_variant(), window_variant()]);
+        variants.extend([carry_variant(), keep_variant(), lora_variant(), shift_variant(), window_variant()]);
     }
     for form in forms {
         variants.extend(model.widths.rows().iter().map(|&rows| form.narrow(rows)));
@@ -133,6 +138,17 @@ impl Planner<'_> {
     /// Pre-norm attention and MLP. In a parallel residual (GPT-NeoX) both read the block's input, so the MLP's norm is
     /// taken before attention adds to the stream.
     pub(super) fn layer(&self, layer: &Layer, cache: &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
+        self.layer_with(layer, cache, ops, |_| {});
+    }
+
+    /// A layer; `adapt` may change queries, keys and values.
+    fn layer_with(
+        &self,
+        layer: &Layer,
+        cache: &(wgpu::Buffer, wgpu::Buffer),
+        ops: &mut Vec<Op>,
+        adapt: impl Fn(&mut Vec<Op>),
+    ) {
         let b = self.buffers;
         let sizes = &self.model.sizes;
         let (hidden4, inner4) = (sizes.hidden / 4, sizes.intermediate / 4);
@@ -143,6 +159,7 @@ impl Planner<'_> {
             ops.push(mlp_norm());
         }
         self.qkv(layer, ops);
+        adapt(ops);
         ops.push(self.rope_cache(cache));
         self.attention(cache, ops);
         let out = (&b.attention_out, sizes.attention.out_stride() / 4);

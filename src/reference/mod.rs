@@ -7,6 +7,7 @@ pub(crate) mod commit;
 pub(crate) mod embed;
 pub(crate) mod hidden;
 pub(crate) mod log_probs;
+pub(crate) mod lora;
 pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod random;

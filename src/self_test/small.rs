@@ -121,7 +121,7 @@ pub(crate) async fn check_commit(gpu: &Gpu, vocab: u32, ending: &Ending<'_>) -> 
     let mut text = Text { committed: 5, length: 6, limit: ending.limit, ..Text::default() };
     let mut num_rows = ending.num_rows;
     let state = gpu.storage_with("state", &[to_state(&text, num_rows, 2)]);
-    let rows = gpu.storage_with("rows", &[Row { token: 3, position: 4, mask: 1, target_token: 0 }]);
+    let rows = gpu.storage_with("rows", &[Row { token: 3, position: 4, mask: 1, ..Row::default() }]);
     let sampled = gpu.storage("sampled", 4);
     let counts = gpu.storage("counts", 4 * u64::from(vocab));
     let ring = gpu.storage("ring", 4 * (2 + ending.ids.len()) as u64);
@@ -131,7 +131,7 @@ pub(crate) async fn check_commit(gpu: &Gpu, vocab: u32, ending: &Ending<'_>) -> 
     let op = commit(gpu, &params, [&state, &rows, &sampled, &counts, &ring]);
 
     let (mut got, mut want) = (Vec::new(), Vec::new());
-    let mut next = Row { token: 3, position: 4, mask: 1, target_token: 0 };
+    let mut next = Row { token: 3, position: 4, mask: 1, ..Row::default() };
     let mut logit_row = 2;
     let (mut tally, mut emitted) = (vec![0; vocab as usize], Vec::new());
     for &id in ending.ids {
@@ -139,17 +139,17 @@ pub(crate) async fn check_commit(gpu: &Gpu, vocab: u32, ending: &Ending<'_>) -> 
         run(gpu, &[&op], extent(1));
         if text.done == 0 {
             reference::commit::commit(&mut text, num_rows, id, ending.end_tokens);
-            next = Row { token: id, position: text.committed, mask: 1, target_token: 0 };
+            next = Row { token: id, position: text.committed, mask: 1, ..Row::default() };
             (num_rows, logit_row) = (1, 0);
             tally[id as usize] += 1;
             emitted.push(id);
         }
         got.extend(read::<u32>(gpu, &state, 8).await?);
-        got.extend(read::<u32>(gpu, &rows, 4).await?);
+        got.extend(read::<u32>(gpu, &rows, 5).await?);
         got.extend(read::<u32>(gpu, &counts, vocab as usize).await?);
         got.extend(read::<u32>(gpu, &ring, 2 + emitted.len()).await?);
         want.extend(bytemuck::cast::<State, [u32; 8]>(to_state(&text, num_rows, logit_row)));
-        want.extend(bytemuck::cast::<Row, [u32; 4]>(next));
+        want.extend(bytemuck::cast::<Row, [u32; 5]>(next));
         want.extend(&tally);
         want.extend([text.emitted, text.done]);
         want.extend(&emitted);

@@ -6,6 +6,7 @@ use super::shaders::validated;
 use super::variants::all_variants;
 use crate::kernels::attention::{ScoresParams, SoftmaxParams, ValuesParams};
 use crate::kernels::hidden::{CarryParams, KeepParams};
+use crate::kernels::lora::LoraParams;
 use crate::kernels::matmul::MatmulParams;
 use crate::kernels::norm::NormParams;
 use crate::kernels::rope_cache::RopeParams;
@@ -38,6 +39,7 @@ fn params(shader: &str) -> Option<Layout> {
         "embed" => layout!(EmbedParams: width, stride, first, count),
         "keep" => layout!(KeepParams: width4, slots),
         "log_probs" => layout!(LogProbsParams: vocab, stride),
+        "lora" => layout!(LoraParams: columns4, rank, t_stride),
         "matmul" | "matmul_tiled" => layout!(MatmulParams: columns4, inputs4, x_stride4, y_stride4, y_first4),
         "norm" => layout!(NormParams: width, stride, eps, logit_rows),
         "rope_cache" => layout!(RopeParams: heads, kv_heads, head_dim, rotary_dim, stride, context),
@@ -60,7 +62,7 @@ fn reflected(module: &naga::Module, name: &str) -> Option<Layout> {
 
 #[test]
 fn structs_lie_as_the_shaders_read_them() {
-    let row = layout!(Row: token, position, mask, target_token);
+    let row = layout!(Row: token, position, mask, target_token, adapter);
     let state = layout!(State: committed, length, limit, done, num_rows, logit_row, emitted);
     for variant in all_variants() {
         let (module, _) = validated(&variant).expect("every variant is valid");

@@ -11,6 +11,7 @@ use crate::kernels::commit::commit_variant;
 use crate::kernels::embed::embed_variant;
 use crate::kernels::hidden::{carry_variant, keep_variant};
 use crate::kernels::log_probs::log_probs_variant;
+use crate::kernels::lora::lora_variant;
 use crate::kernels::matmul::{Activation, MatmulForm};
 use crate::kernels::norm::norm_variant;
 use crate::kernels::rope_cache::rope_cache_variant;
@@ -29,7 +30,7 @@ const SUBGROUPS: [u32; 6] = [4, 8, 16, 32, 64, 128];
 pub(super) fn all_variants() -> BTreeSet<Variant> {
     let mut all = BTreeSet::from([commit_variant(), rope_cache_variant(), scores_variant()]);
     all.extend([bench_copy_variant(), bench_read_variant()]);
-    all.extend([carry_variant(), keep_variant(), shift_variant(), window_variant()]);
+    all.extend([carry_variant(), keep_variant(), lora_variant(), shift_variant(), window_variant()]);
     all.extend(DTYPES.map(embed_variant));
     for set in KernelSet::ALL {
         all.extend([values_variant(set), sample_variant(set)]);

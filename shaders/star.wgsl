@@ -28,7 +28,7 @@ fn main() {
     for (var i = 0u; i < cursor.most; i++) {
         let used = i < count;
         let branch = branches[nucleus.first + select(0u, first + i, used)];
-        rows[i] = Row(branch.token, nucleus.position, select(1u, 1u << i, used), 0u);
+        rows[i] = Row(branch.token, nucleus.position, select(1u, 1u << i, used), 0u, 0u);
         row_weights[i] = select(0.0, branch.probability, used);
     }
     state.committed = nucleus.position;

@@ -21,7 +21,7 @@ fn main(@builtin(local_invocation_index) i: u32) {
     if (i > 0u) {
         token = candidates[(node.y - 1u) * MAX_ROWS + node.z];
     }
-    rows[i] = Row(token, anchor + node.y, node.x, 0u);
+    rows[i] = Row(token, anchor + node.y, node.x, 0u, 0u);
     if (i == 0u) {
         state.committed = anchor;
         state.num_rows = tree.num_rows;

@@ -13,7 +13,7 @@ pub(crate) mod small;
 
 use attending::{Attending, chain, tree};
 use bench::noise;
-use hidden::{check_carry, check_keep, check_window};
+use hidden::{check_carry, check_keep, check_lora, check_window};
 use marginal::{check_mixture, check_nucleus, check_ranking, check_star};
 use product::{DTYPES, Plain, Product};
 use rounds::{Drafts, Rounds, check_compact, check_prompt_end, check_trace};
@@ -92,6 +92,7 @@ pub(crate) async fn quick_test(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> R
         check_carry(gpu, 36, (Place::Rows, Place::Committed), 3, (0.3, true)).await?,
         check_keep(gpu, 36, 5, &[0, 2, 3, 7]).await?,
         check_window(gpu, 9, 5, 2).await?,
+        check_lora(gpu, 36, 3, 3).await?,
     ])
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use foretoken::format::checkpoint::Checkpoint;
-use foretoken::format::mtp::{CONFIG, Init, InitOptions, InitSource, init_heads};
+use foretoken::format::mtp::{CONFIG, Init, InitOptions, InitSource, TENSORS, init_heads};
 use foretoken::{Error, ErrorKind};
 
 use crate::source::ModelFlag;
@@ -89,9 +89,9 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         return Err(Error::new(ErrorKind::Input, message).into());
     }
     // The description last: a folder without one has no heads, whatever else was interrupted.
-    for (name, bytes) in made.iter().rev() {
+    for name in [TENSORS, CONFIG] {
         let path = args.out.join(name);
-        fs::write(&path, bytes).map_err(|error| io(&path, &error))?;
+        fs::write(&path, &made[name]).map_err(|error| io(&path, &error))?;
     }
     say(format_args!("{} heads in {}", args.heads, args.out.display()));
     Ok(ExitCode::SUCCESS)

@@ -248,6 +248,42 @@ fn inspect_describes() {
 }
 
 #[test]
+fn new_heads_are_written_inspected_and_loaded() {
+    let ((_temp, folder), other) = (golden_copy(CASE), tempfile::tempdir().unwrap());
+    let before = foretoken(&["inspect", "--model", &folder]).success().stdout;
+    assert!(before.contains("none found"), "{before}");
+    foretoken(&["init-heads", "--model", &folder, "--out", &folder, "--heads", "2", "--backbone-first"]).success();
+    let report = foretoken(&["inspect", "--model", &folder, "--json"]).json();
+    let heads = &report["heads"][0];
+    assert_eq!((&heads["kind"], &heads["used"]), (&json!("Foretoken"), &json!(true)));
+    assert_eq!((&heads["offsets"], &heads["layers"]), (&json!([1, 2]), &json!([0, 1])));
+    let text = foretoken(&["inspect", "--model", &folder]).success().stdout;
+    assert!(text.contains("2 parallel heads") && text.contains("parameters"), "{text}");
+    // The next token is the model's own business.
+    let ids = ids_flag(&expected(CASE)["prompt_ids"]);
+    let generated = foretoken(&["generate", "--model", &folder, "--ids", &ids, "--max-tokens", "24", "--json"]).json();
+    assert_eq!(generated["ids"], expected(CASE)["ids"]);
+    let again = foretoken(&["init-heads", "--model", &folder, "--out", &folder]);
+    again.fails_with("mtp_config.json: there are heads already");
+    let out = other.path().join("deep/heads");
+    let random = ["--kind", "sequential", "--init", "random", "--seed", "7", "--source", "whs", "--depth", "2"];
+    let base = ["init-heads", "--model", &folder, "--out", out.to_str().unwrap()];
+    foretoken(&[&base[..], &random].concat()).success();
+    assert!(out.join("mtp.safetensors").exists());
+    foretoken(&[&base[..], &["--source", "nothing"]].concat()).fails_with("final-norm");
+    foretoken(&[&base[..], &["--depth", "9"]].concat()).fails_with("9 layers a head");
+}
+
+#[test]
+fn broken_heads_beside_a_model_are_reported() {
+    let (_temp, folder) = golden_copy(CASE);
+    fs::write(Path::new(&folder).join("mtp_config.json"), "{").unwrap();
+    let inspected = foretoken(&["inspect", "--model", &folder, "--json"]);
+    assert!(inspected.code == Some(1) && inspected.stderr.contains("mtp_config.json"), "{}", inspected.stderr);
+    foretoken(&["generate", "--model", &folder, "--ids", "1,2"]).fails_with("mtp_config.json");
+}
+
+#[test]
 fn inspect_reports_what_is_wrong_and_fails() {
     let (_temp, folder) = golden_copy(CASE);
     weights(Path::new(&folder), |header, _| rename(header, Q_PROJ, "renamed"));

@@ -7,6 +7,8 @@ struct Row {
     mask: u32,
     // The token whose log-probability `log_probs` reports.
     target_token: u32,
+    // 1: the adapters of a gated LoRA act on this row.
+    adapter: u32,
 }
 
 struct State {

@@ -7,7 +7,7 @@ use super::Session;
 use crate::format::files::MemoryFiles;
 use crate::gpu::Gpu;
 use crate::kernels::tests::adapters::on_every_set;
-use crate::kernels::{Extent, MAX_BATCH_ROWS, Op, State};
+use crate::kernels::{Extent, MAX_BATCH_ROWS, Op, Row, State};
 use crate::{Engine, EngineOptions, KernelSet};
 
 fn golden(name: &str) -> MemoryFiles {
@@ -111,6 +111,68 @@ fn staged_rows_give_the_bits_of_the_analysis() {
                 }
                 replay(&staged, &[&plan.windows[..1], &head.full], 1, text.len());
                 assert!(logits(&staged) == *want, "{what}: +{} refilled late", head.offset);
+            }
+        }
+    });
+}
+
+/// The logits of each token of `text`, with the adapters on where `adapter` says so. Rows lie in batches of 32.
+fn adapted_logits(session: &Session, text: &[u32], adapter: impl Fn(usize) -> bool) -> Vec<Vec<f32>> {
+    let (vocab, stride) = (session.model.sizes.vocab as usize, session.model.sizes.vocab_stride() as usize);
+    let mut all = Vec::new();
+    for first in (0..text.len()).step_by(MAX_BATCH_ROWS) {
+        let count = MAX_BATCH_ROWS.min(text.len() - first);
+        let row =
+            |at: usize| Row { token: text[at], position: at as u32, adapter: adapter(at).into(), ..Row::default() };
+        let rows: Vec<Row> = (first..first + count).map(row).collect();
+        session.model.gpu.write(&session.buffers.rows, 0, &rows);
+        session.write_state(State { committed: first as u32, num_rows: count as u32, ..State::default() });
+        let extent = Extent { rows: count as u32, logit_rows: count as u32, keys: (first + count) as u32, many: false };
+        let ops = || session.plan.body.iter().chain(&session.plan.head);
+        session.model.gpu.submit(None, |recorder| ops().for_each(|op| op.record(recorder, extent)), None);
+        let found: Vec<f32> = pollster::block_on(session.model.gpu.read(&session.buffers.logits)).expect("logits");
+        all.extend(found.chunks_exact(stride).take(count).map(|row| row[..vocab].to_vec()));
+    }
+    all
+}
+
+fn bits(rows: &[Vec<f32>]) -> Vec<Vec<u32>> {
+    rows.iter().map(|row| row.iter().map(|x| x.to_bits()).collect()).collect()
+}
+
+#[test]
+fn a_gated_lora_leaves_rows_without_it_as_they_were() {
+    on_every_set(|gpu, set| {
+        for heads in ["heads-lora", "heads-neox-lora"] {
+            let what = format!("{heads}, {set}, {}", gpu.summary());
+            let mut files = golden(heads);
+            let expected: serde_json::Value = serde_json::from_slice(&files.files["expected.json"]).expect("json");
+            let mut config: serde_json::Value = serde_json::from_slice(&files.files["mtp_config.json"]).expect("json");
+            config["lora"]["gated"] = true.into();
+            files.files.insert("mtp_config.json".to_owned(), Cow::Owned(config.to_string().into_bytes()));
+            let base = golden(expected["backbone"].as_str().expect("a name"));
+            let options = EngineOptions { kernels: Some(set), self_test: false, ..EngineOptions::default() };
+            let plain = pollster::block_on(Engine::load(gpu, &base, &options, &mut |_| {})).expect("it loads");
+            let gated = pollster::block_on(Engine::load_with_heads(gpu, &base, &files, &options, &mut |_| {}))
+                .expect("it loads");
+            let [plain, gated] = [plain, gated].map(|engine| engine.session().expect("a session"));
+            let text: Vec<u32> =
+                expected["ids"].as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect();
+            let base = bits(&adapted_logits(&plain, &text, |_| false));
+            assert!(base == bits(&adapted_logits(&gated, &text, |_| false)), "{what}: off");
+            // Up to the first row that is on, nothing knows of it.
+            let mixed = bits(&adapted_logits(&gated, &text, |at| at >= 9));
+            assert!(mixed[..9] == base[..9] && mixed[9] != base[9], "{what}: mixed");
+            let on = adapted_logits(&gated, &text, |_| true);
+            let head = &expected["heads"][0];
+            let tolerance = 2e-4 * head["logits_range"].as_f64().expect("a range");
+            let places = expected["checked_positions"].as_array().expect("positions");
+            for (row, at) in head["logits"].as_array().expect("rows").iter().zip(places) {
+                let got = &on[at.as_u64().expect("a position") as usize];
+                for (got, want) in got.iter().zip(row.as_array().expect("a row")) {
+                    let error = (f64::from(*got) - want.as_f64().expect("a number")).abs();
+                    assert!(error <= tolerance, "{what}: on, position {at}: {error:e}");
+                }
             }
         }
     });

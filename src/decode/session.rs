@@ -293,7 +293,7 @@ impl Session {
             token: at as u32 % self.model.sizes.vocab,
             position: (committed + at) as u32,
             mask: u32::MAX >> (MAX_BATCH_ROWS - 1 - at),
-            target_token: 0,
+            ..Row::default()
         };
         self.model.gpu.write(&self.buffers.rows, 0, &(0..rows).map(row).collect::<Vec<_>>());
         self.write_state(State { committed: committed as u32, num_rows: rows as u32, ..State::default() });
@@ -571,6 +571,7 @@ impl Session {
             position: at as u32,
             mask: 0,
             target_token: ids.get(at + 1).copied().unwrap_or(0),
+            adapter: 0,
         };
         let rows: Vec<Row> = (first..first + count).map(row).collect();
         self.model.gpu.write(&self.buffers.rows, 0, &rows);

@@ -62,7 +62,7 @@ fn forest(dice: &mut Dice, count: usize, vocab: u32) -> Vec<Row> {
             token: dice.below(vocab),
             position: COMMITTED as u32 + ancestors.count_ones(),
             mask: ancestors | 1 << index,
-            target_token: 0,
+            ..Row::default()
         });
     }
     rows

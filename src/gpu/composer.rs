@@ -31,6 +31,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "embed",
     "keep",
     "log_probs",
+    "lora",
     "matmul",
     "matmul_tiled",
     "mixture",

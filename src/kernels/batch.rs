@@ -12,6 +12,8 @@ pub(crate) struct Row {
     pub mask: u32,
     /// The token whose log-probability `log_probs` reports.
     pub target_token: u32,
+    /// 1: the adapters of a gated LoRA act on this row.
+    pub adapter: u32,
 }
 
 /// The state of a session that lives on the GPU.

@@ -9,6 +9,7 @@ mod commit;
 mod embed;
 mod hidden;
 mod log_probs;
+mod lora;
 mod matmul;
 mod measure;
 mod mixture;
@@ -38,6 +39,7 @@ pub(crate) use commit::{
 pub(crate) use embed::{EmbedParams, embed, embed_variant};
 pub(crate) use hidden::{Carry, Place, carry, carry_variant, keep, keep_variant};
 pub(crate) use log_probs::{LogProbsParams, log_probs, log_probs_variant};
+pub(crate) use lora::{LoraIo, LoraParams, NO_ADAPTER, lora, lora_variant};
 pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, matmul};
 pub use measure::measure_kernels;
 pub(crate) use mixture::{MixtureIo, NormalizerParams, mixture, normalizer};

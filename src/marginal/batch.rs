@@ -86,7 +86,7 @@ impl Run<'_> {
 
     /// Makes `rows` tokens of a text from `first` on the batch under way.
     pub(super) fn write_text(&self, ids: &[u32], first: usize, rows: usize, logit_row: usize) {
-        let row = |at: usize| Row { token: ids[at], position: at as u32, mask: 0, target_token: 0 };
+        let row = |at: usize| Row { token: ids[at], position: at as u32, ..Row::default() };
         let batch: Vec<Row> = (first..first + rows).map(row).collect();
         self.write_batch(first, &batch, logit_row);
     }

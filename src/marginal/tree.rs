@@ -89,7 +89,7 @@ impl Tree {
     fn push(&mut self, token: u32, depth: usize, ancestors: u32, weight: f32) -> usize {
         let at = self.rows.len();
         let position = (self.position + depth) as u32;
-        self.rows.push(Row { token, position, mask: ancestors | 1 << at, target_token: 0 });
+        self.rows.push(Row { token, position, mask: ancestors | 1 << at, ..Row::default() });
         self.weights.push(weight);
         at
     }
@@ -150,7 +150,7 @@ impl Run<'_> {
                 token: branch.token,
                 position: position as u32,
                 mask: 1 << i,
-                target_token: 0,
+                ..Row::default()
             };
             self.write_batch(position, &siblings.iter().enumerate().map(row).collect::<Vec<_>>(), 0);
             self.send(&[Part::Body, Part::Head], extent(siblings.len(), position + 1)).await?;

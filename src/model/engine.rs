@@ -382,7 +382,7 @@ fn note_heads<H: Files>(set: &HeadSet<'_, H>, notes: &mut Vec<String>) {
         notes.push(format!("{count} tensors of the multi-token heads are not used: {names}"));
     }
     if let Some(lora) = &set.lora {
-        let done = if lora.gated { "is not applied yet" } else { "was merged into the model" };
+        let done = if lora.gated { "acts on drafting rows only" } else { "was merged into the model" };
         notes.push(format!("the LoRA of rank {} that the multi-token heads bring {done}", lora.rank));
     }
 }

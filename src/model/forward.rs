@@ -13,9 +13,9 @@ use crate::kernels::{
     Activation, CommitIo, CommitParams, EmbedParams, LogProbsParams, MAX_END_TOKENS, MatmulForm, MatmulIo, NormIo, Op,
     RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, carry_variant, commit, commit_variant,
     compact_cache, compact_cache_variant, draft_lookup, draft_lookup_variant, draft_script, draft_script_variant,
-    draft_top_variant, embed, embed_variant, keep_variant, log_probs, log_probs_variant, matmul, norm, norm_variant,
-    rope_cache, rope_cache_variant, sample, sample_variant, scores_variant, shift_variant, softmax_variant, trace,
-    trace_variant, tree_rows, tree_rows_variant, values_variant, window_variant,
+    draft_top_variant, embed, embed_variant, keep_variant, log_probs, log_probs_variant, lora_variant, matmul, norm,
+    norm_variant, rope_cache, rope_cache_variant, sample, sample_variant, scores_variant, shift_variant,
+    softmax_variant, trace, trace_variant, tree_rows, tree_rows_variant, values_variant, window_variant,
 };
 
 /// The ops of a session, in the order they run.
@@ -49,7 +49,12 @@ impl Plan {
         let heads = heads::of(model, buffers);
         let mut body = planner.embed_with(&model.weights.embedding);
         for (index, layer) in model.weights.layers.iter().enumerate() {
-            planner.layer(layer, &buffers.cache[index], &mut body);
+            let adapt = |ops: &mut Vec<Op>| {
+                if let Some((heads, buffers)) = heads {
+                    planner.adapt(heads, buffers, index, ops);
+                }
+            };
+            planner.layer_with(layer, &buffers.cache[index], &mut body, adapt);
             if let Some((heads, buffers)) = heads {
                 planner.tap(heads, buffers, index + 1, &mut body);
             }
@@ -104,7 +109,7 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
     forms.extend(model.weights.layers.iter().flat_map(|layer| layer_forms(model, layer)));
     if let Some(heads) = &model.heads {
         forms.extend(heads::forms(model, heads));
-        variants.extend([carry_variant(), keep_variant(), shift_variant(), window_variant()]);
+        variants.extend([carry_variant(), keep_variant(), lora_variant(), shift_variant(), window_variant()]);
     }
     for form in forms {
         variants.extend(model.widths.rows().iter().map(|&rows| form.narrow(rows)));
@@ -167,6 +172,17 @@ impl Planner<'_> {
     /// Pre-norm attention and MLP. In a parallel residual (GPT-NeoX) both read the block's input, so the MLP's norm is
     /// taken before attention adds to the stream.
     pub(super) fn layer(&self, layer: &Layer, cache: &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
+        self.layer_with(layer, cache, ops, |_| {});
+    }
+
+    /// A layer; `adapt` may change queries, keys and values.
+    fn layer_with(
+        &self,
+        layer: &Layer,
+        cache: &(wgpu::Buffer, wgpu::Buffer),
+        ops: &mut Vec<Op>,
+        adapt: impl Fn(&mut Vec<Op>),
+    ) {
         let b = self.buffers;
         let sizes = &self.model.sizes;
         let (hidden4, inner4) = (sizes.hidden / 4, sizes.intermediate / 4);
@@ -177,6 +193,7 @@ impl Planner<'_> {
             ops.push(mlp_norm());
         }
         self.qkv(layer, ops);
+        adapt(ops);
         ops.push(self.rope_cache(cache));
         self.attention(cache, ops);
         let out = (&b.attention_out, sizes.attention.out_stride() / 4);

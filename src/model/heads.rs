@@ -7,6 +7,7 @@
 use super::buffers::Buffers;
 use super::engine::Model;
 use super::forward::{Planner, accumulate, head_form, layer_forms, linear_form};
+use super::lora::{Adapter, adapter};
 use super::upload::{Arrangement, Matrix};
 use super::weights::{Layer, Linear, Loader, NormWeights};
 use crate::Result;
@@ -15,8 +16,8 @@ use crate::format::files::Files;
 use crate::format::mtp::{self, HeadSet, HeadSource, Wiring};
 use crate::gpu::Gpu;
 use crate::kernels::{
-    Activation, Carry, DraftTopIo, Extent, MAX_BATCH_ROWS, MatmulForm, Op, Place, ShiftParams, WindowParams, carry,
-    draft_top, keep, shift, window,
+    Activation, Carry, DraftTopIo, Extent, LoraIo, LoraParams, MAX_BATCH_ROWS, MatmulForm, Op, Place, ShiftParams,
+    WindowParams, carry, draft_top, keep, lora, shift, window,
 };
 
 /// What a history holds.
@@ -90,6 +91,8 @@ pub(crate) struct Heads {
     pub heads: Vec<Head>,
     /// What heads read, each once.
     pub sources: Vec<Source>,
+    /// By block of the backbone: the changes of a gated LoRA. Empty without one.
+    pub adapters: Vec<Option<Adapter>>,
 }
 
 /// Reads the weights of `set` for a backbone of `config`.
@@ -101,7 +104,13 @@ pub(super) async fn load<F: Files>(
 ) -> Result<Heads> {
     let mut loader = Loader::new(gpu, &set.tensors, config, on_bytes);
     loader.norm_offset = if set.norms_less_one { 1.0 } else { 0.0 };
-    let mut all = Heads { heads: Vec::with_capacity(set.heads.len()), sources: Vec::new() };
+    let mut all = Heads { heads: Vec::with_capacity(set.heads.len()), sources: Vec::new(), adapters: Vec::new() };
+    if let Some(lora) = set.lora.as_ref().filter(|lora| lora.gated) {
+        for block in 0..config.num_hidden_layers {
+            let (names, columns) = loader.qkv(&config.layer_name(block));
+            all.adapters.push(adapter(gpu, &mut loader, lora, &names, &columns).await?);
+        }
+    }
     for head in &set.heads {
         let source = match &head.source {
             HeadSource::Layer(layer) => Source::Layer(*layer),
@@ -201,6 +210,7 @@ async fn mix<F: Files>(loader: &mut Loader<'_, '_, F>, name: &str, temperature: 
 /// The products of heads, for their pipelines.
 pub(super) fn forms(model: &Model, heads: &Heads) -> Vec<MatmulForm> {
     let mut forms = Vec::new();
+    forms.extend(heads.adapters.iter().flatten().map(|adapter| head_form(model, &adapter.a)));
     for head in &heads.heads {
         forms.extend(head.layers().iter().flat_map(|layer| layer_forms(model, layer)));
         forms.extend(head.lm_head.iter().map(|matrix| head_form(model, matrix)));
@@ -226,6 +236,8 @@ pub(crate) struct HeadBuffers {
     pub histories: Vec<wgpu::Buffer>,
     /// Keys and values of each layer of each head.
     pub caches: Vec<Vec<(wgpu::Buffer, wgpu::Buffer)>>,
+    /// `A x` of a gated LoRA.
+    pub adapted: Option<wgpu::Buffer>,
 }
 
 /// The ops of one head, over rows that were staged before.
@@ -329,6 +341,20 @@ impl Planner<'_> {
         let Some(at) = heads.sources.iter().position(|source| *source == Source::FinalNorm) else { return };
         ops.push(self.norm(&self.model.weights.final_norm, &self.buffers.attention_in, false));
         ops.push(self.remember(&self.buffers.attention_in, &buffers.histories[at], 1.0, false));
+    }
+
+    /// Adds the changes of a gated LoRA to the queries, keys and values of the rows whose adapter is on.
+    pub(super) fn adapt(&self, heads: &Heads, buffers: &HeadBuffers, block: usize, ops: &mut Vec<Op>) {
+        let adapter = heads.adapters.get(block).and_then(Option::as_ref);
+        let (Some(adapter), Some(t)) = (adapter, &buffers.adapted) else { return };
+        let (b, sizes) = (self.buffers, &self.model.sizes);
+        let width = adapter.width();
+        let (x, y) = ((&b.attention_in, sizes.hidden / 4), (t, width / 4));
+        ops.extend(self.product(head_form(self.model, &adapter.a), &adapter.a, None, x, y, false));
+        let params = LoraParams { columns4: sizes.attention.qkv_stride() / 4, rank: adapter.rank, t_stride: width };
+        let (state, rows, y) = (&b.state, &b.rows, &b.qkv);
+        let io = LoraIo { state, rows, t, b: &adapter.b, starts: &adapter.starts, y };
+        ops.push(lora(&self.model.gpu, params, io));
     }
 
     fn remember(&self, x: &wgpu::Buffer, history: &wgpu::Buffer, weight: f32, accumulate: bool) -> Op {
@@ -451,9 +477,11 @@ impl HeadBuffers {
             let bytes = sizes.attention.cache_bytes();
             (gpu.storage("head keys", bytes), gpu.storage("head values", bytes))
         };
+        let widest = heads.adapters.iter().flatten().map(Adapter::width).max();
         Self {
             histories: heads.sources.iter().map(|_| gpu.storage("history", sizes.history_bytes())).collect(),
             caches: heads.heads.iter().map(|head| head.layers().iter().map(|_| cache()).collect()).collect(),
+            adapted: widest.map(|width| gpu.storage("adapted", sizes.rows_bytes(width))),
         }
     }
 }

@@ -1,13 +1,16 @@
-//! Low-rank changes of the backbone, merged into its matrices as they are read.
+//! Low-rank changes of the backbone: merged into its matrices as they are read, or kept apart for the rows that want them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::upload::Tensor;
+use super::upload::{Arrangement, Matrix, Tensor, padded};
+use super::weights::Loader;
 use crate::Result;
 use crate::format::files::Files;
-use crate::format::mtp::HeadSet;
+use crate::format::mtp::{HeadSet, Lora, LoraPart};
 use crate::format::safetensors::Dtype;
+use crate::gpu::Gpu;
+use crate::kernels::NO_ADAPTER;
 
 /// `scale * B A`, to be added to a matrix.
 pub(super) struct Change {
@@ -17,6 +20,65 @@ pub(super) struct Change {
     b: Vec<f32>,
     rank: usize,
     scale: f64,
+}
+
+/// A low-rank change of a layer's queries, keys and values that acts on some rows only.
+pub(crate) struct Adapter {
+    /// `A` of each changed product, one after the other.
+    pub a: Matrix,
+    /// `scale * B`, `[rank, columns]`.
+    pub b: wgpu::Buffer,
+    /// For each block of four columns where its values begin in a row of `A x`, or [`NO_ADAPTER`].
+    pub starts: wgpu::Buffer,
+    pub rank: u32,
+}
+
+impl Adapter {
+    /// Values of a row of `A x`, padded to a multiple of four.
+    pub fn width(&self) -> u32 {
+        self.a.shards.iter().map(|shard| 4 * shard.columns4).sum()
+    }
+}
+
+/// Reads the changes of a gated LoRA for the products `names` of a layer, which `columns` joins to one matrix.
+pub(super) async fn adapter<F: Files>(
+    gpu: &Gpu,
+    loader: &mut Loader<'_, '_, F>,
+    lora: &Lora,
+    names: &[String],
+    columns: &Arrangement,
+) -> Result<Option<Adapter>> {
+    let part = |name: &String| lora.parts.iter().find(|part| part.linear == *name);
+    let parts: Vec<Option<&LoraPart>> = names.iter().map(part).collect();
+    let present: Vec<&LoraPart> = parts.iter().copied().flatten().collect();
+    if present.is_empty() {
+        return Ok(None);
+    }
+    let mut b = Vec::with_capacity(present.len());
+    for part in &present {
+        b.push(loader.tensor(&part.b).await?.to_f32());
+    }
+    // The n-th product with a change has the n-th stretch of A x.
+    let nth = |tensor: usize| parts[tensor].map(|_| parts[..tensor].iter().flatten().count());
+    let width = columns.columns.len();
+    let mut packed = vec![0.0; lora.rank * width];
+    let mut starts = vec![NO_ADAPTER; width / 4];
+    for (column, place) in columns.columns.iter().enumerate() {
+        let Some((n, row)) = place.and_then(|(tensor, row)| Some((nth(tensor)?, row))) else { continue };
+        starts[column / 4] = (n * lora.rank) as u32;
+        for r in 0..lora.rank {
+            packed[r * width + column] = (lora.scale() * f64::from(b[n][row * lora.rank + r])) as f32;
+        }
+    }
+    let rows = present.iter().enumerate().flat_map(|(n, _)| (0..lora.rank).map(move |row| Some((n, row))));
+    let arrangement = Arrangement { columns: padded(rows), inputs: columns.inputs.clone() };
+    let names: Vec<&str> = present.iter().map(|part| part.a.as_str()).collect();
+    Ok(Some(Adapter {
+        a: loader.matrix(&names, &arrangement, 4).await?,
+        b: gpu.storage_with("lora b", &packed),
+        starts: gpu.storage_with("lora starts", &starts),
+        rank: lora.rank as u32,
+    }))
 }
 
 /// Changes by the name of the weight they are added to.

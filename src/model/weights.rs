@@ -108,23 +108,12 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
 
     async fn llama_layer(&mut self, at: &str) -> Result<Layer> {
         let config = self.config;
-        let heads = |tensor: usize, count: usize| (0..count).map(move |head| (tensor, head * config.head_dim));
-        let qkv_heads: Vec<_> = heads(0, config.num_attention_heads)
-            .chain(heads(1, config.num_key_value_heads))
-            .chain(heads(2, config.num_key_value_heads))
-            .collect();
+        let (qkv, qkv_arrangement) = self.qkv(at);
         let attention = |part: &str| format!("{at}.self_attn.{part}");
         let mlp = |part: &str| format!("{at}.mlp.{part}");
         Ok(Layer {
             attention_norm: self.norm(&format!("{at}.input_layernorm")).await?,
-            qkv: self
-                .linear(
-                    &[attention("q_proj"), attention("k_proj"), attention("v_proj")],
-                    &self.qkv_arrangement(&qkv_heads),
-                    4,
-                    config.attention_bias,
-                )
-                .await?,
+            qkv: self.linear(&qkv, &qkv_arrangement, 4, config.attention_bias).await?,
             out: self.linear(&[attention("o_proj")], &self.out_arrangement(), 4, config.attention_bias).await?,
             mlp_norm: self.norm(&format!("{at}.post_attention_layernorm")).await?,
             mlp_in: self
@@ -143,15 +132,11 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
 
     async fn gpt_neox_layer(&mut self, at: &str) -> Result<Layer> {
         let config = self.config;
-        // The fused rows run head by head: its queries, its keys, its values.
-        let (heads, size) = (config.num_attention_heads, config.head_dim);
-        let qkv_heads: Vec<_> =
-            (0..3).flat_map(|part| (0..heads).map(move |head| (0, (head * 3 + part) * size))).collect();
+        let (qkv, qkv_arrangement) = self.qkv(at);
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let fused = format!("{at}.attention.query_key_value");
         Ok(Layer {
             attention_norm: self.norm(&format!("{at}.input_layernorm")).await?,
-            qkv: self.linear(&[fused], &self.qkv_arrangement(&qkv_heads), 4, config.attention_bias).await?,
+            qkv: self.linear(&qkv, &qkv_arrangement, 4, config.attention_bias).await?,
             out: self
                 .linear(&[format!("{at}.attention.dense")], &self.out_arrangement(), 4, config.attention_bias)
                 .await?,
@@ -163,6 +148,24 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
                 .linear(&[format!("{at}.mlp.dense_4h_to_h")], &Arrangement::plain(hidden, inner), 4, config.mlp_bias)
                 .await?,
         })
+    }
+
+    /// The products of the layer `at` that give queries, keys and values, and how they are joined.
+    pub fn qkv(&self, at: &str) -> (Vec<String>, Arrangement) {
+        let config = self.config;
+        let (heads, kv_heads, size) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+        let names = config.adaptable().into_iter().map(|(name, _)| format!("{at}.{name}")).collect();
+        let rows: Vec<(usize, usize)> = match config.family {
+            Family::Llama => {
+                let each = |tensor: usize, count: usize| (0..count).map(move |head| (tensor, head * size));
+                each(0, heads).chain(each(1, kv_heads)).chain(each(2, kv_heads)).collect()
+            }
+            // The fused rows run head by head: its queries, its keys, its values.
+            Family::GptNeox => {
+                (0..3).flat_map(|part| (0..heads).map(move |head| (0, (head * 3 + part) * size))).collect()
+            }
+        };
+        (names, self.qkv_arrangement(&rows))
     }
 
     /// Columns of the heads that start at `(tensor, row)`, each padded to a multiple of four.

@@ -8,6 +8,7 @@ pub(crate) mod draft;
 pub(crate) mod embed;
 pub(crate) mod hidden;
 pub(crate) mod log_probs;
+pub(crate) mod lora;
 pub(crate) mod marginal;
 pub(crate) mod matmul;
 pub(crate) mod norm;

@@ -73,7 +73,7 @@ impl<'a> Attending<'a> {
             (0..context * rotary_dim as usize / 2).map(|i| [angle(i).cos() as f32, angle(i).sin() as f32]).collect();
         let buffers = Buffers {
             state: gpu.storage_with("state", &[State::default()]),
-            rows: gpu.storage("rows", rows * 16),
+            rows: gpu.storage("rows", rows * size_of::<Row>() as u64),
             qkv: gpu.storage("qkv", rows * 4 * u64::from(shape.qkv_stride())),
             keys: gpu.storage_with("keys", &reference::rope_cache::pack_keys(&keys, context, shape.head_dim as usize)),
             values: gpu.storage_with("values", &values),

@@ -21,6 +21,7 @@ const TOLERANCES: &[(&str, f64, &str)] = &[
     ("rope_cache", 5e-7, "two products and a sum: some units in the last place"),
     ("attention", 2e-5, "WGSL allows exp an error of 3 + 2 |x| units in the last place; scores lie within |x| < 50"),
     ("carry", 2e-7, "a product and a sum"),
+    ("lora", 4e-6, "as matmul"),
     ("keep", 0.0, "a copy"),
     ("window", 0.0, "integers"),
     ("log_probs", 1e-5, "as attention, and one thread may sum the whole vocabulary in f32"),

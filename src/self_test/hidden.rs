@@ -1,11 +1,12 @@
-//! Checks of what heads read: carry, keep, window, shift.
+//! Checks of what heads need: carry, keep, lora, window, shift.
 
 use super::KernelCheck;
 use super::bench::{compare, compare_exactly, noise, read, run};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    Carry, Extent, MAX_BATCH_ROWS, Place, Row, ShiftParams, State, WindowParams, carry, keep, shift, window,
+    Carry, Extent, LoraIo, LoraParams, MAX_BATCH_ROWS, NO_ADAPTER, Place, Row, ShiftParams, State, WindowParams, carry,
+    keep, lora, shift, window,
 };
 use crate::reference;
 
@@ -48,6 +49,38 @@ pub(crate) async fn check_carry(
     Ok(compare("carry", format!("{from:?} to {to:?} [{rows}, {width}]"), &got, &want))
 }
 
+/// Adds a change of `rank` to every other of `rows` rows of `columns` columns; a third of the blocks have none.
+pub(crate) async fn check_lora(gpu: &Gpu, columns: usize, rank: usize, rows: usize) -> Result<KernelCheck> {
+    let t_stride = 2 * rank + 3;
+    let (t, b, y) = (noise(64, rows * t_stride), noise(65, rank * columns), noise(66, rows * columns));
+    let starts: Vec<Option<usize>> = (0..columns / 4).map(|block| [Some(0), Some(rank), None][block % 3]).collect();
+    let listed: Vec<u32> = starts.iter().map(|start| start.map_or(NO_ADAPTER, |start| start as u32)).collect();
+    let batch: Vec<Row> = (0..rows).map(|row| Row { adapter: row as u32 % 2, ..Row::default() }).collect();
+    let target = gpu.storage_with("y", &y);
+    let io = LoraIo {
+        state: &gpu.storage_with("state", &[State::default()]),
+        rows: &gpu.storage_with("rows", &batch),
+        t: &gpu.storage_with("t", &t),
+        b: &gpu.storage_with("b", &b),
+        starts: &gpu.storage_with("starts", &listed),
+        y: &target,
+    };
+    let params = LoraParams { columns4: columns as u32 / 4, rank: rank as u32, t_stride: t_stride as u32 };
+    run(gpu, &[&lora(gpu, params, io)], Extent { rows: rows as u32, logit_rows: 0, keys: 0, many: false });
+    let got = read::<f32>(gpu, &target, rows * columns).await?;
+    let mut want = Vec::new();
+    for (row, y) in y.chunks_exact(columns).enumerate() {
+        let none = vec![None; starts.len()];
+        let starts = if batch[row].adapter == 1 { &starts } else { &none };
+        want.extend(reference::lora::lora(y, &t[row * t_stride..][..t_stride], &b, rank, starts));
+        let same = || got[row * columns..][..columns].iter().zip(y).all(|(got, y)| got.to_bits() == y.to_bits());
+        if batch[row].adapter == 0 && !same() {
+            return Ok(compare_exactly("keep", format!("row {row} without its adapter"), &[0], &[1]));
+        }
+    }
+    Ok(compare("lora", format!("rank {rank} [{rows}, {columns}]"), &got, &want))
+}
+
 /// Keeps the rows of `path` after a batch behind `first` committed tokens.
 pub(crate) async fn check_keep(gpu: &Gpu, width: usize, first: usize, path: &[usize]) -> Result<KernelCheck> {
     let mut history = noise(63, SLOTS * width);
@@ -73,7 +106,7 @@ pub(crate) async fn check_window(gpu: &Gpu, length: usize, rows: usize, ahead: u
         drafts.iter().flat_map(|&id| (0..MAX_BATCH_ROWS as u32).map(move |r| id + 400 * r)).collect();
     let before = State { committed: 3, length: length as u32, limit: 99, num_rows: 9, ..State::default() };
     let state = gpu.storage_with("state", &[before]);
-    let batch = gpu.storage_with("rows", &[Row { token: 1, position: 2, mask: 3, target_token: 4 }; 64]);
+    let batch = gpu.storage_with("rows", &[Row { token: 1, position: 2, mask: 3, target_token: 4, adapter: 1 }; 64]);
     let params = WindowParams { num_rows: rows as u32, context: SLOTS as u32 };
     let stage = window(gpu, params, [&state, &batch]);
     let buffers = [&state, &batch, &gpu.storage_with("text", &text), &gpu.storage_with("candidates", &candidates)];
@@ -85,10 +118,10 @@ pub(crate) async fn check_window(gpu: &Gpu, length: usize, rows: usize, ahead: u
         Row { token, position: (first + i) as u32, ..Row::default() }
     };
     let mut got: Vec<u32> = read(gpu, &state, 8).await?;
-    got.extend(read::<u32>(gpu, &batch, 4 * count).await?);
+    got.extend(read::<u32>(gpu, &batch, 5 * count).await?);
     let logit_row = count.max(1) as u32 - 1;
     let after = State { committed: first as u32, num_rows: count as u32, logit_row, ..before };
     let mut want = bytemuck::cast::<State, [u32; 8]>(after).to_vec();
-    want.extend((0..count).flat_map(|i| bytemuck::cast::<Row, [u32; 4]>(row(i))));
+    want.extend((0..count).flat_map(|i| bytemuck::cast::<Row, [u32; 5]>(row(i))));
     Ok(compare_exactly("window", format!("{rows} rows of {length}, {ahead} ahead"), &got, &want))
 }

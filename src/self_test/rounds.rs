@@ -138,7 +138,7 @@ impl<'a> Rounds<'a> {
         let row = |&[mask, depth, rank, _]: &[u32; 4]| {
             let drafted = |depth: u32| candidates[depth as usize][rank as usize].unwrap_or(u32::MAX);
             let token = depth.checked_sub(1).map_or(self.text[anchor], drafted);
-            Row { token, position: anchor as u32 + depth, mask, target_token: 0 }
+            Row { token, position: anchor as u32 + depth, mask, ..Row::default() }
         };
         self.tree.nodes[..self.tree.num_rows as usize].iter().map(row).collect()
     }

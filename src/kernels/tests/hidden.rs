@@ -1,8 +1,8 @@
-//! carry, keep, window, shift against their references.
+//! carry, keep, lora, window, shift against their references.
 
 use super::adapters::{on_every_adapter, pass};
 use crate::kernels::Place;
-use crate::self_test::hidden::{check_carry, check_keep, check_window};
+use crate::self_test::hidden::{check_carry, check_keep, check_lora, check_window};
 
 #[test]
 fn states_are_carried_to_the_history_and_back() {
@@ -40,6 +40,15 @@ fn windows_end_where_the_model_has_been() {
         for (length, rows, ahead) in [(9, 3, 0), (9, 1, 1), (9, 5, 2), (2, 5, 3), (1, 4, 1), (70, 32, 8), (70, 64, 40)]
         {
             pass(gpu, check_window(gpu, length, rows, ahead));
+        }
+    });
+}
+
+#[test]
+fn adapters_act_on_their_rows_only() {
+    on_every_adapter(|gpu| {
+        for (columns, rank, rows) in [(4, 1, 2), (36, 3, 5), (260, 8, 9), (768, 64, 32)] {
+            pass(gpu, check_lora(gpu, columns, rank, rows));
         }
     });
 }

@@ -6,6 +6,7 @@ use super::shaders::validated;
 use super::variants::all_variants;
 use crate::kernels::attention::{ScoresParams, SoftmaxParams, ValuesParams};
 use crate::kernels::hidden::{CarryParams, KeepParams};
+use crate::kernels::lora::LoraParams;
 use crate::kernels::matmul::MatmulParams;
 use crate::kernels::mixture::MixtureParams;
 use crate::kernels::norm::NormParams;
@@ -47,6 +48,7 @@ fn params(shader: &str) -> Option<Layout> {
         "embed" => layout!(EmbedParams: width, stride, first, count),
         "keep" => layout!(KeepParams: width4, slots),
         "log_probs" => layout!(LogProbsParams: vocab, stride),
+        "lora" => layout!(LoraParams: columns4, rank, t_stride),
         "matmul" | "matmul_tiled" => layout!(MatmulParams: columns4, inputs4, x_stride4, y_stride4, y_first4),
         "mixture" => layout!(MixtureParams: stride4),
         "norm" => layout!(NormParams: width, stride, eps, logit_rows),
@@ -72,7 +74,7 @@ fn reflected(module: &naga::Module, name: &str) -> Option<Layout> {
 
 #[test]
 fn structs_lie_as_the_shaders_read_them() {
-    let row = layout!(Row: token, position, mask, target_token);
+    let row = layout!(Row: token, position, mask, target_token, adapter);
     let state = layout!(State: committed, length, limit, done, num_rows, logit_row, emitted, rounds);
     let tree = layout!(Tree: num_rows, depth, ranks, nodes);
     let sampling = layout!(SampleParams: vocab, stride, temperature, repetition_penalty, top_k, top_p, min_p, seed);

@@ -11,6 +11,7 @@ use crate::kernels::commit::commit_variant;
 use crate::kernels::embed::embed_variant;
 use crate::kernels::hidden::{carry_variant, keep_variant};
 use crate::kernels::log_probs::log_probs_variant;
+use crate::kernels::lora::lora_variant;
 use crate::kernels::matmul::{Activation, MatmulForm};
 use crate::kernels::mixture::{mixture_variant, normalizer_variant};
 use crate::kernels::norm::norm_variant;
@@ -39,7 +40,7 @@ pub(super) fn all_variants() -> BTreeSet<Variant> {
     all.extend([tree_rows_variant(), draft_script_variant(), compact_cache_variant()]);
     all.extend([star_variant(), mixture_variant()]);
     all.extend([bench_copy_variant(), bench_read_variant()]);
-    all.extend([carry_variant(), keep_variant(), shift_variant(), window_variant()]);
+    all.extend([carry_variant(), keep_variant(), lora_variant(), shift_variant(), window_variant()]);
     all.extend(DTYPES.map(embed_variant));
     for set in KernelSet::ALL {
         all.extend([values_variant(set), sample_variant(set), draft_lookup_variant(set), trace_variant(set)]);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{DiskFiles, each_adapter, golden, shared};
 use foretoken::format::files::MemoryFiles;
 use foretoken::{
-    Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet, Sampling, Session, Stop,
+    Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet, Progress, Sampling, Session, Stop,
 };
 
 async fn load(gpu: &Gpu, name: &str) -> Engine {
@@ -116,6 +116,21 @@ fn nothing_is_created_in_a_step() {
             stats.submits as f64 / tokens as f64,
             stats.readbacks as f64 / tokens as f64,
         );
+    });
+}
+
+#[test]
+fn loading_leaves_nothing_for_the_driver_to_compile() {
+    each_adapter(|gpu| async move {
+        let options_of = GpuOptions { adapter: Some(gpu.summary().index.to_string()), ..GpuOptions::default() };
+        let gpu = Gpu::open(&options_of).await.expect("the adapter opens");
+        let options = EngineOptions { self_test: false, ..EngineOptions::default() };
+        let mut seen = None;
+        let mut on_progress = |progress| seen = Some(progress);
+        Engine::load(&gpu, &DiskFiles(golden("llama-gqa")), &options, &mut on_progress).await.expect("it loads");
+        let counts = gpu.counts();
+        assert!(counts.pipelines > 0 && counts.dispatches >= counts.pipelines, "{counts:?}: some were never run");
+        assert!(matches!(seen, Some(Progress::Pipelines { done, total }) if done == total), "{seen:?}");
     });
 }
 

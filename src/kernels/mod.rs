@@ -113,6 +113,11 @@ impl Op {
         recorder.dispatch(&form.kernel, &self.bind_group, grid);
     }
 
+    /// Records every form over no workgroups.
+    pub fn warm_up(&self, recorder: &mut Recorder<'_>) {
+        self.forms.iter().for_each(|form| recorder.dispatch(&form.kernel, &self.bind_group, [0, 0, 0]));
+    }
+
     fn form_and_grid(&self, extent: Extent) -> (&Form, [u32; 3]) {
         match self.grid {
             Grid::One => (&self.forms[0], [1, 1, 1]),

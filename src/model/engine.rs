@@ -7,14 +7,14 @@ use super::forward::{Plan, pipelines};
 use super::sizes::{self, Sizes};
 use super::upload::Matrix;
 use super::weights::{self, Weights};
-use crate::decode::Session;
+use crate::decode::{Sampling, Session};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::safetensors::Dtype;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Gpu;
-use crate::kernels::{KernelSet, MAX_END_TOKENS, Widths};
+use crate::kernels::{AttentionShape, KernelSet, MAX_END_TOKENS, Widths};
 use crate::self_test::{InjectedFault, quick_test, width_invariance};
 use crate::{Error, ErrorKind, Result};
 
@@ -45,11 +45,11 @@ pub enum Progress {
         /// Bytes in all.
         total: u64,
     },
-    /// Pipelines compiled.
+    /// Pipelines compiled; then, counted anew, ops that the driver has made ready.
     Pipelines {
-        /// Pipelines done.
+        /// Pipelines or ops done.
         done: usize,
-        /// Pipelines in all.
+        /// Pipelines or ops in all.
         total: usize,
     },
     /// The prompt on its way through the model.
@@ -146,6 +146,7 @@ impl Engine {
             rotation,
         };
         compile(&model, progress)?;
+        warm_up(&model, progress)?;
         Ok(Self { model: Arc::new(model), notes: notes.into() })
     }
 
@@ -273,6 +274,26 @@ fn compile(model: &Model, progress: &mut dyn FnMut(Progress)) -> Result<()> {
         model.gpu.kernel(variant);
     }
     progress(Progress::Pipelines { done: variants.len(), total: variants.len() });
+    model.gpu.check()
+}
+
+/// Dispatches every form of every op once, over no workgroups. Nothing is computed, but lavapipe makes machine code when a
+/// pipeline first meets the values of a uniform that bounds its loops, and that should not be while a prompt is read.
+fn warm_up(model: &Model, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    const OPS_A_SUBMIT: usize = 8;
+    let attention = AttentionShape { context: 4, ..model.sizes.attention };
+    let buffers = Buffers::new(&model.gpu, &Sizes { attention, chunk_rows: 1, vocab: 4, ..model.sizes });
+    let sampling = Sampling::default().params(model.sizes.vocab, model.sizes.vocab_stride());
+    model.gpu.write(&buffers.sample_params, 0, &[sampling]);
+    let plan = Plan::new(model, &buffers);
+    let ops: Vec<_> = plan.ops().collect();
+    for (done, ops_of_submit) in ops.chunks(OPS_A_SUBMIT).enumerate() {
+        progress(Progress::Pipelines { done: done * OPS_A_SUBMIT, total: ops.len() });
+        let submission =
+            model.gpu.submit(None, |recorder| ops_of_submit.iter().for_each(|op| op.warm_up(recorder)), None);
+        model.gpu.wait(submission);
+    }
+    progress(Progress::Pipelines { done: ops.len(), total: ops.len() });
     model.gpu.check()
 }
 

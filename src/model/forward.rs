@@ -36,6 +36,11 @@ impl Plan {
         }
         Self { body, head: planner.head(), sample: planner.sample(), score: planner.score() }
     }
+
+    /// Every op.
+    pub fn ops(&self) -> impl Iterator<Item = &Op> {
+        [&self.body, &self.head, &self.sample, &self.score].into_iter().flatten()
+    }
 }
 
 /// The variants behind the ops of a session of `model`, each once.

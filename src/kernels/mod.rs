@@ -30,6 +30,8 @@ pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, matmul};
 pub use measure::measure_kernels;
 pub(crate) use norm::{NormIo, norm, norm_variant};
 pub(crate) use rope_cache::{RopeIo, rope_cache, rope_cache_variant};
+#[cfg(test)]
+pub(crate) use sample::NO_ID;
 pub(crate) use sample::{SampleIo, SampleParams, sample, sample_variant};
 pub use set::KernelSet;
 pub(crate) use set::Widths;

@@ -73,7 +73,12 @@ fn main() {
         }
         var accepted = 0u;
         loop {
-            let id = min(sampled[row - state.logit_row], params.vocab - 1u);
+            let id = sampled[row - state.logit_row];
+            if (id >= params.vocab) {
+                // The logits were not finite.
+                state.done = 3u;
+                break;
+            }
             if (emit(id) || prompt) {
                 break;
             }

@@ -3,6 +3,8 @@
 //!
 //! Every filter keeps a prefix of one order, most probable first and ties by id, so the filters together
 //! are one cut in that order: a key and, among the tokens that share it, an id.
+//!
+//! A row with a logit that is no finite number has no next token: it gets 0xffffffff, which is no id.
 //! dispatch: [1, logit rows, 1]
 //! use batch
 //! use reduce
@@ -19,6 +21,10 @@
 // How often each token stands in the text.
 @group(0) @binding(5) var<storage, read> counts: array<u32>;
 @group(0) @binding(6) var<storage, read_write> sampled: array<u32>;
+
+// Logits lie between this and its negative. WGSL lets compilers take every number for finite, but they keep comparisons.
+const LARGEST: f32 = 3.0e38;
+const NO_ID: u32 = 0xffffffffu;
 
 // Whether the token stands in the text, or in the drafts above this row, which are text if the row is reached.
 fn repeated(token: u32, mask: u32) -> bool {
@@ -52,9 +58,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let position = row.position + 1u;
     let penalises = params.repetition_penalty != 1.0;
     let stochastic = params.temperature > 0.0;
-    var highest = -3.0e38;
+    var highest = -LARGEST;
     for (var i = lane; i < params.vocab; i += LANES) {
         var logit = logits[first + i];
+        let finite = abs(logit) < LARGEST;
         if (penalises && repeated(i, row.mask)) {
             logit = select(logit / params.repetition_penalty, logit * params.repetition_penalty, logit < 0.0);
         }
@@ -62,7 +69,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             logit /= params.temperature;
         }
         logits[first + i] = logit;
-        highest = max(highest, logit);
+        highest = max(highest, select(LARGEST, logit, finite));
     }
     highest = reduce_max(highest, lane);
     if (stochastic && (params.top_k > 0u || params.top_p < 1.0 || params.min_p > 0.0)) {
@@ -77,7 +84,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
     // The heaviest token weighs 1, so min-p needs no normalisation.
-    var best = -3.0e38;
+    var best = -LARGEST;
     var best_id = 0u;
     for (var i = lane; i < params.vocab; i += LANES) {
         let logit = logits[first + i];
@@ -98,6 +105,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let winner = reduce_max(best, lane);
     let id = -reduce_max(select(-16777216.0, -f32(best_id), best == winner), lane);
     if (lane == 0u) {
-        sampled[group.y] = u32(id);
+        sampled[group.y] = select(NO_ID, u32(id), highest < LARGEST && winner > -LARGEST);
     }
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{DiskFiles, each_adapter, golden, shared};
+use common::{DiskFiles, Npz, each_adapter, golden, shared};
 use foretoken::{Engine, EngineOptions, GenerateOptions, Gpu, KernelSet, Sampling};
 use serde_json::Value;
 
@@ -106,10 +106,22 @@ fn stories260k_is_what_transformers_computes() {
             let engine = load(&gpu, folder.clone(), KernelSet::default_for(gpu.summary())).await;
             let greedy_json = std::fs::read_to_string(folder.join("reference/greedy.json")).expect("greedy.json");
             let reference: Value = serde_json::from_str(&greedy_json).expect("json");
-            for case in reference["cases"].as_array().expect("cases") {
-                let expected = ids(&case["generated_ids"]);
-                let got = greedy(&engine, &ids(&case["prompt_ids"]), expected.len(), 1.0).await;
-                assert_eq!(got, expected, "{}: prompt {}", gpu.summary(), case["prompt"]);
+            let mut arrays = Npz::open(&folder.join("reference/greedy_logits.npz"));
+            for (number, case) in reference["cases"].as_array().expect("cases").iter().enumerate() {
+                let what = format!("{}: prompt {}", gpu.summary(), case["prompt"]);
+                let (prompt, expected) = (ids(&case["prompt_ids"]), ids(&case["generated_ids"]));
+                assert_eq!(greedy(&engine, &prompt, expected.len(), 1.0).await, expected, "{what}");
+                let mut session = engine.session().expect("a session");
+                let logits = session.logits(&[prompt, expected].concat()).await.expect("logits");
+                let positions: Vec<i32> = arrays.read(&format!("case{number}_positions"));
+                let rows: Vec<f32> = arrays.read(&format!("case{number}_logits"));
+                assert!(positions.len() >= 4 && rows.len() == positions.len() * 512, "{what}: {positions:?}");
+                for (&position, row) in positions.iter().zip(rows.chunks_exact(512)) {
+                    let row: Vec<f64> = row.iter().copied().map(f64::from).collect();
+                    let (low, high) = row.iter().fold((f64::MAX, f64::MIN), |(l, h), &v| (l.min(v), h.max(v)));
+                    let (error, tolerance) = (worst(&logits[position as usize], &row), LOGITS_TOLERANCE * (high - low));
+                    assert!(error <= tolerance, "{what}: logits at {position} differ by {error:e}, not {tolerance:e}");
+                }
             }
         }
     });

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{DiskFiles, each_adapter, golden, shared};
 use foretoken::format::files::MemoryFiles;
 use foretoken::{
-    Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet, Sampling, Session, Stop,
+    Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet, Progress, Sampling, Session, Stop,
 };
 
 async fn load(gpu: &Gpu, name: &str) -> Engine {
@@ -120,6 +120,21 @@ fn nothing_is_created_in_a_step() {
 }
 
 #[test]
+fn loading_leaves_nothing_for_the_driver_to_compile() {
+    each_adapter(|gpu| async move {
+        let options_of = GpuOptions { adapter: Some(gpu.summary().index.to_string()), ..GpuOptions::default() };
+        let gpu = Gpu::open(&options_of).await.expect("the adapter opens");
+        let options = EngineOptions { self_test: false, ..EngineOptions::default() };
+        let mut seen = None;
+        let mut on_progress = |progress| seen = Some(progress);
+        Engine::load(&gpu, &DiskFiles(golden("llama-gqa")), &options, &mut on_progress).await.expect("it loads");
+        let counts = gpu.counts();
+        assert!(counts.pipelines > 0 && counts.dispatches >= counts.pipelines, "{counts:?}: some were never run");
+        assert!(matches!(seen, Some(Progress::Pipelines { done, total }) if done == total), "{seen:?}");
+    });
+}
+
+#[test]
 fn the_end_of_the_context_ends_the_text() {
     each_adapter(|gpu| async move {
         let files = DiskFiles(golden("llama-mha"));
@@ -213,6 +228,18 @@ fn the_default_model_tells_a_story_and_stops_where_asked() {
 
 #[test]
 fn scores_are_those_of_the_reference() {
+    // About 11,000 tokens, enough to see a wrong position or mask at any of them.
+    check_scores(25);
+}
+
+#[test]
+#[ignore = "a minute and more on a software adapter"]
+fn all_scores_are_those_of_the_reference() {
+    check_scores(100);
+}
+
+/// Holds the scores of the first `count` stories against those of the reference.
+fn check_scores(count: usize) {
     let Some(folder) = shared("models/stories260K") else { return };
     let Some(texts) = shared("text/tinystories/valid.txt.gz") else { return };
     let reference =
@@ -228,14 +255,25 @@ fn scores_are_those_of_the_reference() {
             let engine =
                 Engine::load(&gpu, &DiskFiles(folder), &EngineOptions::default(), &mut |_| {}).await.expect("it loads");
             let mut session = engine.session().expect("a session");
-            // Ten stories are about 4,800 tokens, enough to see a wrong position or mask at any of them.
-            for (story, expected) in stories.iter().zip(reference["per_story"].as_array().expect("stories")).take(10) {
+            let (mut total, mut predicted) = (0.0, 0);
+            let expected = reference["per_story"].as_array().expect("stories");
+            for (number, (story, expected)) in stories.iter().zip(expected).take(count).enumerate() {
+                let what = format!("{}, story {number}", gpu.summary());
                 let mut ids = engine.tokenizer().expect("a tokenizer").encode(story, true).expect("it encodes");
                 ids.truncate(512);
-                let sum: f64 =
-                    -session.score(&ids, &mut |_| {}).await.expect("scores").iter().map(|p| f64::from(*p)).sum::<f64>();
-                let (tokens, expected) = (ids.len(), expected["sum_nll"].as_f64().expect("a number"));
-                assert!(((sum - expected) / tokens as f64).abs() < 1e-3, "{}: {sum} against {expected}", gpu.summary());
+                assert_eq!(ids.len() as u64, expected["tokens"].as_u64().expect("a number"), "{what}");
+                let scores = session.score(&ids, &mut |_| {}).await.expect("scores");
+                let sum = -scores.iter().map(|p| f64::from(*p)).sum::<f64>();
+                let expected = expected["sum_nll"].as_f64().expect("a number");
+                assert!(((sum - expected) / scores.len() as f64).abs() < 1e-3, "{what}: {sum} against {expected}");
+                total += sum;
+                predicted += scores.len();
+            }
+            if count == expected.len() {
+                assert_eq!(predicted as u64, reference["predicted_tokens"].as_u64().expect("a number"));
+                let (mean, expected) = (total / predicted as f64, reference["mean_nll"].as_f64().expect("a number"));
+                println!("{}: {mean} nats a token, the reference {expected}", gpu.summary());
+                assert!((mean - expected).abs() < 1e-5, "{}: {mean} against {expected}", gpu.summary());
             }
         }
     });

@@ -18,7 +18,7 @@ struct State {
     length: u32,
     // The text ends at this length.
     limit: u32,
-    // 0 while running, else why the text ended: 1 end token, 2 limit.
+    // 0 while running, else why the text ended: 1 end token, 2 limit, 3 logits that are not finite.
     done: u32,
     // Rows of this step.
     num_rows: u32,

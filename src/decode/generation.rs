@@ -16,7 +16,7 @@ use super::stop::StopStrings;
 use crate::format::stream::StreamDecoder;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Counts;
-use crate::kernels::{DONE_END_TOKEN, DONE_LIMIT, Emitted};
+use crate::kernels::{DONE_END_TOKEN, DONE_LIMIT, DONE_NOT_FINITE, Emitted};
 use crate::model::Progress;
 use crate::{Error, Result};
 
@@ -90,6 +90,8 @@ pub struct Generation<'s> {
     arrived: VecDeque<(u32, bool)>,
     /// The GPU has ended the text; what has arrived is all there is.
     done: Option<Stop>,
+    /// The GPU has ended the text, for want of finite logits.
+    overflowed: bool,
     stop: Option<Stop>,
     text: String,
     started: Instant,
@@ -171,6 +173,7 @@ impl<'s> Generation<'s> {
             rounds: Vec::new(),
             arrived: VecDeque::new(),
             done: None,
+            overflowed: false,
             stop: None,
             text: String::new(),
             started,
@@ -205,6 +208,13 @@ impl<'s> Generation<'s> {
             if let Some(done) = self.done {
                 self.stop = Some(done);
                 break;
+            }
+            if self.overflowed {
+                let place = self.session.tokens.len();
+                return Err(Error::format(format!(
+                    "the logits after token {place} are not finite: this model's weights overflow f32, or the driver \
+                     computes wrongly (foretoken devices tells)"
+                )));
             }
             self.refill().await?;
         }
@@ -298,6 +308,7 @@ impl<'s> Generation<'s> {
             DONE_LIMIT => Some(Stop::Length),
             _ => None,
         };
+        self.overflowed = emitted.done == DONE_NOT_FINITE;
         Ok(())
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct State {
     pub length: u32,
     /// The text ends at this length.
     pub limit: u32,
-    /// 0 while running, [`DONE_END_TOKEN`] or [`DONE_LIMIT`] after the end.
+    /// 0 while running, [`DONE_END_TOKEN`], [`DONE_LIMIT`] or [`DONE_NOT_FINITE`] after the end.
     pub done: u32,
     /// Rows of this step.
     pub num_rows: u32,
@@ -43,3 +43,6 @@ pub(crate) const DONE_END_TOKEN: u32 = 1;
 
 /// [`State::done`] when the limit is reached.
 pub(crate) const DONE_LIMIT: u32 = 2;
+
+/// [`State::done`] when a row has no next token, because its logits are not finite.
+pub(crate) const DONE_NOT_FINITE: u32 = 3;

@@ -30,7 +30,7 @@ pub(crate) use attention::{
     AttentionShape, attention_scores, attention_softmax, attention_values, scores_variant, softmax_variant,
     values_variant,
 };
-pub(crate) use batch::{DONE_END_TOKEN, DONE_LIMIT, Row, State};
+pub(crate) use batch::{DONE_END_TOKEN, DONE_LIMIT, DONE_NOT_FINITE, Row, State};
 pub(crate) use bench::{BENCH_READ_BYTES, bench_copy, bench_read};
 pub(crate) use commit::{
     CommitIo, CommitParams, Emitted, MAX_EMITTED, MAX_END_TOKENS, MAX_ROUNDS, RING_TRACE, RING_WORDS, commit,
@@ -47,6 +47,8 @@ pub(crate) use norm::{NormIo, norm, norm_variant};
 pub(crate) use nucleus::{Branch, Nucleus, NucleusIo, NucleusParams, nucleus};
 pub(crate) use ranking::{Ranking, RankingParams, ranking};
 pub(crate) use rope_cache::{RopeIo, rope_cache, rope_cache_variant};
+#[cfg(test)]
+pub(crate) use sample::NO_ID;
 pub(crate) use sample::{SampleIo, SampleParams, sample, sample_variant};
 pub use set::KernelSet;
 pub(crate) use set::Widths;
@@ -139,6 +141,11 @@ impl Op {
     pub fn record(&self, recorder: &mut Recorder<'_>, extent: Extent) {
         let (form, grid) = self.form_and_grid(extent);
         recorder.dispatch(&form.kernel, &self.bind_group, grid);
+    }
+
+    /// Records every form over no workgroups.
+    pub fn warm_up(&self, recorder: &mut Recorder<'_>) {
+        self.forms.iter().for_each(|form| recorder.dispatch(&form.kernel, &self.bind_group, [0, 0, 0]));
     }
 
     fn form_and_grid(&self, extent: Extent) -> (&Form, [u32; 3]) {

@@ -33,12 +33,16 @@ pub(crate) struct SampleIo<'a> {
     pub sampled: &'a wgpu::Buffer,
 }
 
+/// What stands for the token of a row whose logits are not all finite.
+#[cfg(test)]
+pub(crate) const NO_ID: u32 = u32::MAX;
+
 /// The variant of a set.
 pub(crate) fn sample_variant(set: KernelSet) -> Variant {
     set.with_vocabulary_reduce(Variant::of("sample"))
 }
 
-/// `sampled[row]` for each row whose logits are wanted.
+/// `sampled[row]` for each row whose logits are wanted: an id, or `NO_ID`.
 pub(crate) fn sample(gpu: &Gpu, set: KernelSet, io: SampleIo<'_>) -> Op {
     let kernel = gpu.kernel(&sample_variant(set));
     let bind_group = gpu.bind(&kernel, &[io.params, io.state, io.rows, io.logits, io.weights, io.counts, io.sampled]);

@@ -9,7 +9,7 @@ use super::lora::Changes;
 use super::sizes::{self, Sizes};
 use super::upload::Matrix;
 use super::weights::{self, Weights};
-use crate::decode::Session;
+use crate::decode::{Sampling, Session};
 use crate::format::checkpoint::{Checkpoint, HeadKind};
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
@@ -17,7 +17,7 @@ use crate::format::mtp::HeadSet;
 use crate::format::safetensors::Dtype;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Gpu;
-use crate::kernels::{KernelSet, MAX_END_TOKENS, Widths};
+use crate::kernels::{AttentionShape, KernelSet, MAX_END_TOKENS, Widths};
 use crate::self_test::{InjectedFault, quick_test, width_invariance};
 use crate::{Error, ErrorKind, Result};
 
@@ -50,11 +50,11 @@ pub enum Progress {
         /// Bytes in all.
         total: u64,
     },
-    /// Pipelines compiled.
+    /// Pipelines compiled; then, counted anew, ops that the driver has made ready.
     Pipelines {
-        /// Pipelines done.
+        /// Pipelines or ops done.
         done: usize,
-        /// Pipelines in all.
+        /// Pipelines or ops in all.
         total: usize,
     },
     /// The prompt on its way through the model.
@@ -223,6 +223,7 @@ impl Engine {
             heads,
         };
         compile(&model, progress)?;
+        warm_up(&model, progress)?;
         Ok(Self { model: Arc::new(model), notes: notes.into(), heads: set.map(|set| set.summary().into()) })
     }
 
@@ -385,6 +386,27 @@ fn note_heads<H: Files>(set: &HeadSet<'_, H>, notes: &mut Vec<String>) {
         let done = if lora.gated { "acts on drafting rows only" } else { "was merged into the model" };
         notes.push(format!("the LoRA of rank {} that the multi-token heads bring {done}", lora.rank));
     }
+}
+
+/// Dispatches every form of every op once, over no workgroups. Nothing is computed, but lavapipe makes machine code when a
+/// pipeline first meets the values of a uniform that bounds its loops, and that should not be while a prompt is read.
+fn warm_up(model: &Model, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    const OPS_A_SUBMIT: usize = 8;
+    let attention = AttentionShape { context: 4, ..model.sizes.attention };
+    let buffers =
+        Buffers::new(&model.gpu, &Sizes { attention, chunk_rows: 1, vocab: 4, ..model.sizes }, model.heads.as_ref());
+    let sampling = Sampling::default().params(model.sizes.vocab, model.sizes.vocab_stride());
+    model.gpu.write(&buffers.sample_params, 0, &[sampling]);
+    let plan = Plan::new(model, &buffers);
+    let ops: Vec<_> = plan.ops().collect();
+    for (done, ops_of_submit) in ops.chunks(OPS_A_SUBMIT).enumerate() {
+        progress(Progress::Pipelines { done: done * OPS_A_SUBMIT, total: ops.len() });
+        let submission =
+            model.gpu.submit(None, |recorder| ops_of_submit.iter().for_each(|op| op.warm_up(recorder)), None);
+        model.gpu.wait(submission);
+    }
+    progress(Progress::Pipelines { done: ops.len(), total: ops.len() });
+    model.gpu.check()
 }
 
 fn note_tensors<F: Files>(checkpoint: &Checkpoint<'_, F>, used: Option<HeadKind>, notes: &mut Vec<String>) {

@@ -81,6 +81,13 @@ impl Plan {
             heads,
         }
     }
+
+    /// Every op.
+    pub fn ops(&self) -> impl Iterator<Item = &Op> {
+        let drafts = [&self.lookup, &self.script, &self.tree, &self.trace, &self.commit, &self.compact];
+        let heads = self.heads.iter().flat_map(HeadsPlan::ops);
+        [&self.body, &self.head, &self.sample, &self.score].into_iter().chain(drafts).flatten().chain(heads)
+    }
 }
 
 /// The variants behind the ops of a session of `model`, each once.

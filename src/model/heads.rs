@@ -270,6 +270,12 @@ pub(crate) struct HeadsPlan {
 }
 
 impl HeadsPlan {
+    /// Every op.
+    pub fn ops(&self) -> impl Iterator<Item = &Op> {
+        let heads = self.heads.iter().flat_map(|head| [&head.refill, &head.full, &head.candidates]).flatten();
+        heads.chain(&self.windows).chain(&self.keep)
+    }
+
     /// The longest chain that heads can draft: their offsets 2, 3, ... without a gap.
     pub fn depth(&self) -> usize {
         (0..self.windows.len()).take_while(|depth| self.heads.iter().any(|head| head.offset == depth + 2)).count()

@@ -3,10 +3,12 @@
 #![allow(dead_code, unused_imports, reason = "each test program uses a part")]
 
 mod adapters;
+mod npz;
 
 use std::path::PathBuf;
 
 pub use adapters::{DiskFiles, each_adapter, golden};
+pub use npz::Npz;
 
 /// A file or folder of the data beside the repository, or `None`, said loudly, where that data is missing.
 pub fn shared(path: &str) -> Option<PathBuf> {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
 use crate::gpu::Gpu;
-use crate::kernels::{Extent, Grid, KernelSet, Op};
+use crate::kernels::{Extent, Grid, KernelSet, NO_ID, Op};
 use crate::reference::random::{gumbel_of, pcg4d};
 use crate::reference::sample::{self as reference, Settings};
 use crate::self_test::bench::{read, run};
@@ -83,6 +83,27 @@ fn golden_cases_give_the_tokens_of_the_reference() {
         for case in golden_cases() {
             let positions: Vec<u32> = (1..=some_rows(gpu, set)).collect();
             pass(gpu, case.draw().check(gpu, set, &positions));
+        }
+    });
+}
+
+#[test]
+fn logits_that_are_not_finite_give_no_id() {
+    let hot = Settings { temperature: 0.8, ..PLAIN };
+    let filtered = Settings { top_k: 20, top_p: 0.9, min_p: 0.05, ..hot };
+    on_every_form(|gpu, set| {
+        for settings in [PLAIN, hot, filtered] {
+            let sampled = |logits: Vec<f32>| {
+                pollster::block_on(Draw::new(settings, logits).sampled(gpu, set, &[1, 2])).expect("the device works")
+            };
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let what = format!("{} {set}, {settings}: {bad}", gpu.summary());
+                assert_eq!(sampled(vec![bad; 300]), [NO_ID; 2], "{what}, all");
+                let mut logits = some_logits(3, 300);
+                logits[217] = bad;
+                assert_eq!(sampled(logits), [NO_ID; 2], "{what}, one");
+            }
+            assert!(sampled(vec![-1e30; 300]).iter().all(|id| *id < 300), "{set}: large, but finite");
         }
     });
 }

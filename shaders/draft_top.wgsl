@@ -1,9 +1,10 @@
-//! Candidates of a depth from a head's logits: the likeliest tokens, with the penalty and the noise that the target's own
+//! Candidates of a depth from a head's logits, or a marginal's probabilities: the likeliest tokens, with the penalty and the noise that the target's own
 //! sample will meet there. Filters are left out: what they remove is rarely the likeliest.
 //! dispatch: [1, 1, 1]
 //! use batch
 //! use tree
 //! use sampling
+//! use likelihood
 //! use reduce
 //! use random
 
@@ -22,7 +23,7 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> candidates: array<u32>;
 
 fn score(token: u32) -> f32 {
-    var logit = logits[token];
+    var logit = likelihood(logits[token]);
     if (sampling.repetition_penalty != 1.0 && counts[token] > 0u) {
         logit = select(logit / sampling.repetition_penalty, logit * sampling.repetition_penalty, logit < 0.0);
     }

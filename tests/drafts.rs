@@ -91,9 +91,9 @@ fn drafts_never_change_the_text() {
                 let expected = run(&mut plain_session, &PROMPT, &plain).await;
                 let text = [&PROMPT[..], &expected.ids].concat();
                 let mut drafters = scripts(&text, vocab).to_vec();
-                drafters.push(("lookup", Drafter::Lookup));
+                drafters.extend([("lookup", Drafter::Lookup), ("marginal", Drafter::Marginal)]);
                 for (what, drafter) in drafters {
-                    for tree in ["1,1,1,1", "3,2,1"] {
+                    for tree in if what == "marginal" { ["1", "3"] } else { ["1,1,1,1", "3,2,1"] } {
                         let drafted = run(&mut session, &PROMPT, &drafting(&plain, drafter.clone(), tree)).await;
                         let case = format!("{name}, {what} {tree}, {sampling:?}, {}", gpu.summary());
                         assert_eq!(drafted.ids, expected.ids, "{case}");

@@ -1,9 +1,9 @@
 //! The flags that say how tokens are drafted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use foretoken::{DraftOptions, DraftTree, Drafter, Error, ErrorKind, Result};
+use foretoken::{DraftOptions, DraftTree, Drafter, Result};
 
 /// Where drafts come from: a drafter's name, or a folder with heads.
 #[derive(Clone, Debug)]
@@ -51,12 +51,30 @@ impl DraftFlags {
     pub fn options(&self, trace: bool) -> Result<DraftOptions> {
         let drafter = match &self.draft {
             DraftFlag::Drafter(drafter) => drafter.clone(),
-            DraftFlag::Folder(folder) => {
-                let message = format!("--draft {}: expected auto, off, lookup, heads or marginal", folder.display());
-                return Err(Error::new(ErrorKind::Input, message));
-            }
+            DraftFlag::Folder(_) => Drafter::Heads,
         };
         let chain = self.draft_len.map(DraftTree::chain).transpose()?;
         Ok(DraftOptions { drafter, tree: self.draft_tree.clone().or(chain), trace })
     }
+
+    /// Which heads the model is loaded with.
+    pub fn heads(&self) -> HeadsWanted<'_> {
+        match &self.draft {
+            DraftFlag::Folder(folder) => HeadsWanted::Folder(folder),
+            DraftFlag::Drafter(Drafter::Off) => HeadsWanted::IfSound,
+            DraftFlag::Drafter(_) => HeadsWanted::Own,
+        }
+    }
+}
+
+/// The multi-token heads that a command loads its model with.
+#[derive(Clone, Copy, Debug)]
+pub enum HeadsWanted<'a> {
+    /// Those that the checkpoint brings.
+    Own,
+    /// The same, but a model with broken heads loads without them. LoRA that heads bring belongs to the model, so heads are
+    /// loaded even where nobody drafts.
+    IfSound,
+    /// Those in a folder of their own.
+    Folder(&'a Path),
 }

@@ -92,7 +92,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     let draft = args.draft.options(args.trace)?;
     let stop = args.stop.clone();
     let options = GenerateOptions { max_tokens: args.max_tokens, sampling, draft, stop, interrupt: None };
-    let loaded = args.engine.load(&mut Meter::default()).await?;
+    let loaded = args.engine.load_with(args.draft.heads(), &mut Meter::default()).await?;
     match prompt {
         None => interactive::run(&loaded, &options).await,
         Some(prompt) => once(&loaded, &prompt, &options, args.json).await,

@@ -9,6 +9,7 @@ use std::time::Instant;
 use foretoken::format::files::{Files, MemoryFiles};
 use foretoken::{AdapterSummary, Engine, EngineOptions, Gpu, GpuOptions, KernelSet, Result};
 
+use crate::drafting::HeadsWanted;
 use crate::folder::Folder;
 use crate::picks;
 use crate::terminal::{Meter, say};
@@ -96,12 +97,33 @@ pub struct Loaded {
 impl EngineFlags {
     /// Loads the model, with a bar where that takes long and its warnings on standard error.
     pub async fn load(&self, meter: &mut Meter) -> Result<Loaded> {
+        self.load_with(HeadsWanted::Own, meter).await
+    }
+
+    /// The same, with these heads.
+    pub async fn load_with(&self, heads: HeadsWanted<'_>, meter: &mut Meter) -> Result<Loaded> {
         let started = Instant::now();
         let files = self.model.files()?;
         let gpu = self.adapter.open().await?;
         let kernels = self.adapter.kernel_set(&gpu).await?;
         let options = EngineOptions { context: self.context.map(NonZeroUsize::get), kernels, ..Default::default() };
-        let engine = Engine::load(&gpu, &files, &options, &mut |progress| meter.update(progress)).await?;
+        let progress = &mut |progress| meter.update(progress);
+        let engine = match heads {
+            HeadsWanted::Folder(folder) => {
+                Engine::load_with_heads(&gpu, &files, &Folder::open(folder)?, &options, progress).await?
+            }
+            HeadsWanted::Own => Engine::load(&gpu, &files, &options, progress).await?,
+            HeadsWanted::IfSound => match Engine::load(&gpu, &files, &options, progress).await {
+                Ok(engine) => engine,
+                Err(error) => {
+                    let without = EngineOptions { heads: false, ..options };
+                    // Where it is not the heads that are broken, the first error says more.
+                    let engine = Engine::load(&gpu, &files, &without, progress).await.map_err(|_| error.clone())?;
+                    say(format_args!("note: {error}"));
+                    engine
+                }
+            },
+        };
         meter.clear();
         for note in engine.notes() {
             say(format_args!("note: {note}"));

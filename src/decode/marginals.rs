@@ -81,7 +81,7 @@ impl Session {
         let gpu = self.model.gpu.clone();
         let options = MarginalOptions::default();
         let run = self.marginal_run(&options);
-        run.work.ask_draft(&gpu, branches);
+        run.work.ask_star(&gpu, branches);
         // The star overwrites the session's own row, and would move on with every repetition.
         let state = gpu.storage_with("state", &[State::default()]);
         let rows = gpu.storage_with("rows", &[Row { position: committed as u32, ..Row::default() }]);

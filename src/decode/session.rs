@@ -107,14 +107,15 @@ type Step<'p> = (&'p [Op], Extent);
 
 impl Round {
     /// Draft, verify, accept.
-    fn steps<'p>(&self, plan: &'p Plan, verify: Extent) -> Vec<Step<'p>> {
+    fn steps<'p>(&self, plan: &'p Plan, marginal: Option<&'p Workspace>, verify: Extent) -> Vec<Step<'p>> {
         let one = Extent { rows: 1, logit_rows: 1, ..verify };
-        let mut steps = match (self.source, &plan.heads) {
+        let mut steps = match (self.source, &plan.heads, marginal) {
             _ if self.depth == 0 => Vec::new(),
-            (Source::Heads, Some(heads)) => heads.draft(self.depth, verify.keys),
-            (Source::Lookup, _) => vec![(&plan.lookup[..], one)],
-            (Source::Script, _) => vec![(&plan.script[..], one)],
-            (Source::None | Source::Heads | Source::Marginal, _) => Vec::new(),
+            (Source::Heads, Some(heads), _) => heads.draft(self.depth, verify.keys),
+            (Source::Marginal, _, Some(marginal)) => marginal.draft(plan, verify.keys),
+            (Source::Lookup, ..) => vec![(&plan.lookup[..], one)],
+            (Source::Script, ..) => vec![(&plan.script[..], one)],
+            (Source::None | Source::Heads | Source::Marginal, ..) => Vec::new(),
         };
         steps.push((&plan.tree, one));
         steps.extend([&plan.body, &plan.head, &plan.sample].map(|ops| (&ops[..], verify)));
@@ -186,6 +187,10 @@ impl Session {
         }
         if let Drafter::Script(script) = &options.draft.drafter {
             self.write_script(script);
+        }
+        if options.draft.drafter == Drafter::Marginal {
+            let Self { model, buffers, marginal, .. } = self;
+            marginal.get_or_insert_with(|| Box::new(Workspace::new(model, buffers))).ask_draft(&model.gpu);
         }
         Generation::start(self, prompt, limit, options, progress).await
     }
@@ -379,12 +384,12 @@ impl Session {
             let extent = Extent { rows: rows as u32, logit_rows: 1, keys: at as u32, many };
             let work = Work::Prompt { rows, last };
             if last {
-                self.submit(work, 1, |plan| {
+                self.submit(work, 1, |plan, _| {
                     let ops = [&plan.body, &plan.head, &plan.sample, &plan.commit];
                     ops.map(|ops| (&ops[..], extent)).into()
                 });
             } else {
-                self.submit(work, 1, |plan| vec![(&plan.body[..], extent)]);
+                self.submit(work, 1, |plan, _| vec![(&plan.body[..], extent)]);
             }
             if self.in_flight.len() >= IN_FLIGHT && !last {
                 self.receive().await?;
@@ -425,15 +430,20 @@ impl Session {
         if depth == 0 {
             self.heads_current = false;
         }
-        self.submit(work, rounds, |plan| round.steps(plan, extent));
+        self.submit(work, rounds, |plan, marginal| round.steps(plan, marginal, extent));
     }
 
     /// Records `repeats` times what `steps` gives, in one pass, and asks for the ring.
-    fn submit(&mut self, work: Work, repeats: usize, steps: impl for<'p> Fn(&'p Plan) -> Vec<Step<'p>>) {
+    fn submit(
+        &mut self,
+        work: Work,
+        repeats: usize,
+        steps: impl for<'p> Fn(&'p Plan, Option<&'p Workspace>) -> Vec<Step<'p>>,
+    ) {
         debug_assert!(repeats <= MAX_ROUNDS && work.most_tokens() <= MAX_EMITTED, "{work:?} overflows the ring");
         let staging = &self.staging[self.next_staging];
         let emitted = std::mem::offset_of!(State, emitted) as u64;
-        let steps = steps(&self.plan);
+        let steps = steps(&self.plan, self.marginal.as_deref());
         let submission = self.model.gpu.submit(
             // The emitted ids and the rounds are counted from 0 in each submit.
             Some((&self.buffers.state, emitted, 8)),

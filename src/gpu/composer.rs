@@ -58,6 +58,8 @@ const SOURCES: &[(&str, &str)] = sources![
     "lib/finish_gated",
     "lib/finish_plain",
     "lib/listing",
+    "lib/likelihood_logit",
+    "lib/likelihood_probability",
     "lib/norm_layer",
     "lib/norm_rms",
     "lib/peak_sum",

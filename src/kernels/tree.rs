@@ -75,9 +75,10 @@ pub(crate) struct DraftTopParams {
     pub depth: u32,
 }
 
-/// The variant of `draft_top` of a set.
-pub(crate) fn draft_top_variant(set: KernelSet) -> Variant {
-    set.with_vocabulary_reduce(Variant::of("draft_top"))
+/// The variant of `draft_top` of a set: from logits, or from probabilities.
+pub(crate) fn draft_top_variant(set: KernelSet, probabilities: bool) -> Variant {
+    let piece = if probabilities { "likelihood_probability" } else { "likelihood_logit" };
+    set.with_vocabulary_reduce(Variant::of("draft_top")).piece("likelihood", piece)
 }
 
 /// The buffers of `draft_top`.
@@ -94,7 +95,16 @@ pub(crate) struct DraftTopIo<'a> {
 
 /// The likeliest tokens of a head's logits become the candidates of `depth`, counted from 0.
 pub(crate) fn draft_top(gpu: &Gpu, set: KernelSet, depth: u32, io: DraftTopIo<'_>) -> Op {
-    let kernel = gpu.kernel(&draft_top_variant(set));
+    candidates(gpu, &draft_top_variant(set, false), depth, io)
+}
+
+/// The likeliest tokens of a distribution, given as probabilities in the place of logits, become the first candidates.
+pub(crate) fn draft_likeliest(gpu: &Gpu, set: KernelSet, io: DraftTopIo<'_>) -> Op {
+    candidates(gpu, &draft_top_variant(set, true), 0, io)
+}
+
+fn candidates(gpu: &Gpu, variant: &Variant, depth: u32, io: DraftTopIo<'_>) -> Op {
+    let kernel = gpu.kernel(variant);
     let params = gpu.uniform("draft_top", &DraftTopParams { depth });
     let buffers = [&params, io.sampling, io.tree, io.state, io.logits, io.counts, io.candidates];
     let bind_group = gpu.bind(&kernel, &buffers);

@@ -1,46 +1,87 @@
-//! A marginal without a readback: the heaviest branches after a row of logits, and the likeliest token beyond them.
+//! A marginal without a readback, as a drafter and for the bench.
 
 use super::batch::extent;
 use super::options::MarginalOptions;
 use super::workspace::{Part, Workspace};
 use crate::gpu::{Gpu, Recorder};
-use crate::kernels::{Cursor, MAX_BATCH_ROWS, Op};
-use crate::model::Plan;
+use crate::kernels::{
+    Cursor, DraftTopIo, Extent, MAX_BATCH_ROWS, Op, ShiftParams, WindowParams, draft_likeliest, shift, window,
+};
+use crate::model::{Buffers, Model, Plan};
 
-#[allow(dead_code, reason = "the bench uses the star alone; the whole is for a drafter")]
+/// Branches that a draft sums over.
+const BRANCHES: usize = 8;
+
+/// The ops of the drafter beside those of every marginal.
+pub(super) struct DraftOps {
+    /// The last position whose successor is known becomes the batch: what may follow it is what is summed over.
+    stage: [Op; 2],
+    /// The likeliest tokens of the mixture become the candidates of depth 0.
+    candidates: Op,
+}
+
+impl DraftOps {
+    pub fn new(model: &Model, b: &Buffers, mixture: &wgpu::Buffer) -> Self {
+        let (gpu, sizes) = (&model.gpu, &model.sizes);
+        let io = DraftTopIo {
+            sampling: &b.sample_params,
+            tree: &b.tree,
+            state: &b.state,
+            logits: mixture,
+            counts: &b.counts,
+            candidates: &b.candidates,
+        };
+        let staged = WindowParams { num_rows: 1, context: sizes.attention.context };
+        let own_token = ShiftParams { ahead: 0, vocab: sizes.vocab };
+        Self {
+            stage: [
+                window(gpu, staged, [&b.state, &b.rows]),
+                shift(gpu, own_token, [&b.state, &b.rows, &b.text, &b.candidates]),
+            ],
+            candidates: draft_likeliest(gpu, model.kernels, io),
+        }
+    }
+}
+
 impl Workspace {
-    /// Asks for the `branches` heaviest tokens and for the likeliest token of their mixture. Holds until something else
-    /// is asked.
-    pub fn ask_draft(&self, gpu: &Gpu, branches: usize) {
+    /// Asks for what [`Self::draft`] needs. Holds until something else is asked.
+    pub fn ask_draft(&self, gpu: &Gpu) {
+        self.ask_star(gpu, BRANCHES);
+    }
+
+    /// Asks for a star of the `branches` heaviest tokens.
+    pub fn ask_star(&self, gpu: &Gpu, branches: usize) {
         self.ask(gpu, &MarginalOptions { mass: 1.0, top: 1, ..MarginalOptions::default() }, branches);
         let most = branches.min(MAX_BATCH_ROWS) as u32;
         gpu.write(&self.cursor, 0, &[Cursor { most, ..Cursor::default() }]);
     }
 
-    /// Records it for the first row of the logits: its nucleus, a star of the `branches` that were asked for (at most one
-    /// batch), their mixture, its report. The star leaves `state` and `rows` as its batch; `keys` bounds what its rows
-    /// see. The answer is in [`Self::drafted`].
-    pub fn record_draft(&self, plan: &Plan, recorder: &mut Recorder<'_>, branches: usize, keys: usize) {
-        self.ops(Part::Nucleus).iter().for_each(|op| op.record(recorder, extent(1, keys)));
-        self.record_star(plan, recorder, branches, keys);
-        self.record_ranking(recorder);
+    /// The steps that draft the token after the text's last one as if that were not known: the marginal over the likeliest
+    /// tokens in its place. They leave `state` and `rows` as batches of their own; `keys` bounds what a row sees.
+    pub fn draft<'a>(&'a self, plan: &'a Plan, keys: u32) -> Vec<(&'a [Op], Extent)> {
+        let (one, star) = (extent(1, keys as usize), extent(BRANCHES, keys as usize));
+        vec![
+            (&self.draft.stage[..], one),
+            (&plan.body, one),
+            (&plan.head, one),
+            (self.ops(Part::Nucleus), one),
+            (self.ops(Part::Star), star),
+            (&plan.body, star),
+            (&plan.head, star),
+            (self.ops(Part::Mix), star),
+            (std::slice::from_ref(&self.draft.candidates), one),
+        ]
     }
 
-    /// The star's part of it.
+    /// Records a star of `branches`, and its mixture.
     pub fn record_star(&self, plan: &Plan, recorder: &mut Recorder<'_>, branches: usize, keys: usize) {
         let ops = self.ops(Part::Star).iter().chain(&plan.body).chain(&plan.head).chain(self.ops(Part::Mix));
         let extent = extent(branches.min(MAX_BATCH_ROWS), keys);
         ops.for_each(|op: &Op| op.record(recorder, extent));
     }
 
-    /// The report's part of it.
+    /// Records the report on the mixture.
     pub fn record_ranking(&self, recorder: &mut Recorder<'_>) {
         self.ops(Part::RankMixture).iter().for_each(|op| op.record(recorder, extent(1, 1)));
-    }
-
-    /// Where the answer is: the sum of the mixture as f32 (the mass of the branches) in word 0, the token in word 4, its
-    /// truncated sum as f32 in word 5.
-    pub fn drafted(&self) -> &wgpu::Buffer {
-        &self.reports
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::draft::DraftOps;
 use super::options::MarginalOptions;
 use super::text::POSITIONS;
 use crate::Result;
@@ -52,6 +53,7 @@ pub(crate) struct Workspace {
     mix: [Op; 2],
     rank_mixture: Op,
     rank_rows: Op,
+    pub(super) draft: DraftOps,
     tickets: Vec<Staging>,
     in_flight: VecDeque<(Pending, usize)>,
     next_ticket: usize,
@@ -112,6 +114,7 @@ impl Workspace {
             ],
             rank_mixture: ranking(gpu, set, true, [&ranking_params, &mixed, &targets, &reports]),
             rank_rows: ranking(gpu, set, false, [&ranking_params, &b.weights, &targets, &reports]),
+            draft: DraftOps::new(model, b, &mixed),
             tickets: (0..IN_FLIGHT + 1).map(|_| Staging::new(gpu, cursor.size())).collect(),
             in_flight: VecDeque::new(),
             next_ticket: 0,

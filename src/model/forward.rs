@@ -107,7 +107,7 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
         tree_rows_variant(),
         draft_lookup_variant(set),
         draft_script_variant(),
-        draft_top_variant(set),
+        draft_top_variant(set, false),
         compact_cache_variant(),
         trace_variant(set),
     ]);

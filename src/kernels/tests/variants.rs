@@ -44,7 +44,7 @@ pub(super) fn all_variants() -> BTreeSet<Variant> {
     all.extend(DTYPES.map(embed_variant));
     for set in KernelSet::ALL {
         all.extend([values_variant(set), sample_variant(set), draft_lookup_variant(set), trace_variant(set)]);
-        all.extend([draft_top_variant(set)]);
+        all.extend([false, true].map(|probabilities| draft_top_variant(set, probabilities)));
         all.extend([nucleus_variant(set), normalizer_variant(set), ranking_variant(set)]);
         all.extend(SUBGROUPS.iter().flat_map(|&subgroup| reductions(set, subgroup)));
     }

@@ -101,7 +101,10 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
 
 async fn once(loaded: &Loaded, prompt: &Prompt, options: &GenerateOptions, json: bool) -> Outcome<ExitCode> {
     let prompt_ids = match prompt {
-        Prompt::Text(text) => loaded.engine.tokenizer()?.encode(text, true)?,
+        Prompt::Text(text) => {
+            let hint = |error: Error| Error::new(error.kind(), format!("{error}; or give the prompt as ids: --ids"));
+            loaded.engine.tokenizer().map_err(hint)?.encode(text, true)?
+        }
         Prompt::Ids(ids) => ids.clone(),
     };
     let mut session = loaded.engine.session()?;

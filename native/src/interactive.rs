@@ -1,11 +1,13 @@
 //! A session at the terminal: the user and the model write one text in turns, and the cache is kept between them.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 
+use foretoken::format::tokenizer::Tokenizer;
 use foretoken::{Error, ErrorKind, GenerateOptions, Result};
 
 use crate::generate::{Output, generate};
+use crate::prompt::utf8;
 use crate::source::{Loaded, advice};
 use crate::terminal::{Outcome, say};
 
@@ -15,14 +17,20 @@ pub async fn run(loaded: &Loaded, options: &GenerateOptions) -> Outcome<ExitCode
     if let Some(advice) = advice(&loaded.adapter) {
         say(format_args!("note: {advice}"));
     }
+    let tokenizer = loaded.engine.tokenizer()?;
     let mut session = loaded.engine.session()?;
     let mut ids = Vec::new();
     while let Some(line) = read_line()? {
-        if line.is_empty() {
-            continue;
-        }
-        extend(&mut ids, loaded, &line)?;
-        let finished = generate(&mut session, &ids, options, Output::Printed).await?;
+        let longer = match line.and_then(|line| extended(&ids, tokenizer, &line, loaded.engine.context())) {
+            Ok(Some(longer)) => longer,
+            Ok(None) => continue,
+            Err(error) => {
+                say(format_args!("error: {error}; the line was left out"));
+                continue;
+            }
+        };
+        let finished = generate(&mut session, &longer, options, Output::Printed).await?;
+        ids = longer;
         ids.extend(&finished.ids);
         finished.end_line()?;
         finished.say_speed();
@@ -30,30 +38,38 @@ pub async fn run(loaded: &Loaded, options: &GenerateOptions) -> Outcome<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// Adds the user's line: on a line of its own, as the terminal shows it.
-fn extend(ids: &mut Vec<u32>, loaded: &Loaded, line: &str) -> Result<()> {
-    let tokenizer = loaded.engine.tokenizer()?;
-    if !ids.is_empty() {
-        ids.extend(tokenizer.encode(&format!("\n{line}"), false)?);
-        if ids.len() < loaded.engine.context() {
-            return Ok(());
-        }
-        say(format_args!("note: the context of {} tokens is full: the text starts anew", loaded.engine.context()));
+/// The text with the user's line: on a line of its own, as the terminal shows it. Nothing for an empty line.
+fn extended(ids: &[u32], tokenizer: &Tokenizer, line: &str, context: usize) -> Result<Option<Vec<u32>>> {
+    if line.is_empty() {
+        return Ok(None);
     }
-    *ids = tokenizer.encode(line, true)?;
-    Ok(())
+    if !ids.is_empty() {
+        let longer = [ids, &tokenizer.encode(&format!("\n{line}"), false)?].concat();
+        if longer.len() < context {
+            return Ok(Some(longer));
+        }
+    }
+    let alone = tokenizer.encode(line, true)?;
+    if alone.len() >= context {
+        let message = format!("{} tokens, but the context holds {context} and the answer needs room", alone.len());
+        return Err(Error::new(ErrorKind::Input, message));
+    }
+    if !ids.is_empty() {
+        say(format_args!("note: the context of {context} tokens is full: the text starts anew"));
+    }
+    Ok(Some(alone))
 }
 
-/// The next line, without its end; `None` when the input ends.
-fn read_line() -> Result<Option<String>> {
+/// The next line without its end, or what is wrong with it; `None` when the input ends.
+fn read_line() -> Result<Option<Result<String>>> {
     let _ = write!(io::stderr(), "> ");
-    let mut line = String::new();
-    match io::stdin().read_line(&mut line) {
+    let mut line = Vec::new();
+    match io::stdin().lock().read_until(b'\n', &mut line) {
         Ok(0) => {
             say(format_args!(""));
             Ok(None)
         }
-        Ok(_) => Ok(Some(line.trim_end_matches(['\r', '\n']).to_owned())),
+        Ok(_) => Ok(Some(utf8(line).map(|line| line.trim_end_matches(['\r', '\n']).to_owned()))),
         Err(error) => Err(Error::new(ErrorKind::Io, format!("standard input: {error}"))),
     }
 }

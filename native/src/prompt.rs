@@ -1,10 +1,13 @@
 //! Where the prompt comes from: a flag, a file, token ids, or standard input.
 
-use std::fs;
+use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use foretoken::{Error, ErrorKind, Result};
+
+/// More than the longest context of any model holds, and little enough to read at once: some files have no end.
+const MAX_TEXT_BYTES: u64 = 64 << 20;
 
 /// The flags that give a prompt; at most one of them may be used.
 #[derive(clap::Args)]
@@ -55,20 +58,31 @@ impl PromptFlags {
     }
 }
 
-/// The text of a file; fails where it is not UTF-8.
+/// The text of a file; fails where it is not UTF-8, or too long for any model.
 pub fn read_text(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).map_err(|error| Error::new(ErrorKind::Io, format!("{}: {error}", path.display())))?;
-    utf8(bytes).map_err(|error| error.within(path.display()))
+    File::open(path).map_err(io_error).and_then(read_all).map_err(|error| error.within(path.display()))
 }
 
 fn read_stdin() -> Result<String> {
-    let mut bytes = Vec::new();
-    let read = io::stdin().lock().read_to_end(&mut bytes);
-    read.map_err(|error| Error::new(ErrorKind::Io, format!("standard input: {error}")))?;
-    utf8(bytes).map_err(|error| error.within("standard input"))
+    read_all(io::stdin().lock()).map_err(|error| error.within("standard input"))
 }
 
-fn utf8(bytes: Vec<u8>) -> Result<String> {
+fn read_all(source: impl Read) -> Result<String> {
+    let mut bytes = Vec::new();
+    source.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes).map_err(io_error)?;
+    if bytes.len() as u64 > MAX_TEXT_BYTES {
+        let message = format!("expected a text of at most {MAX_TEXT_BYTES} bytes, got more");
+        return Err(Error::new(ErrorKind::Input, message));
+    }
+    utf8(bytes)
+}
+
+fn io_error(error: io::Error) -> Error {
+    Error::new(ErrorKind::Io, error.to_string())
+}
+
+/// The text of `bytes`.
+pub fn utf8(bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Error::new(ErrorKind::Input, format!("expected UTF-8 text, but byte {at} is not"))
@@ -96,6 +110,12 @@ mod tests {
         {
             assert_eq!(without_line_break(given.to_owned()), expected);
         }
+    }
+
+    #[test]
+    fn endless_text_is_refused() {
+        let error = read_all(io::repeat(0)).unwrap_err().to_string();
+        assert!(error.contains("at most 67108864 bytes"), "{error}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -173,6 +173,26 @@ fn from_a_terminal_it_takes_turns() {
     assert_eq!(run.stdout.matches("> ").count(), 3, "{}", run.stdout);
 }
 
+/// What makes no line of a text is said, and the session goes on: bytes that are no UTF-8, and more than the context holds.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_session_goes_on_after_a_line_it_cannot_use() {
+    let command = format!("{} generate --max-tokens 3 --context 16", env!("CARGO_BIN_EXE_foretoken"));
+    let mut script = Command::new("script");
+    script.args(["-qec", &command, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let long = "the fox and the dog ".repeat(20);
+    let input = [b"caf\xE9\n", long.as_bytes(), b"\nOnce upon\n", long.as_bytes(), b"\nThen\n\x04"].concat();
+    let mut child = script.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    // The terminal echoes the broken bytes.
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert_eq!(text.matches("expected UTF-8 text, but byte 3 is not").count(), 1, "{text}");
+    assert_eq!(text.matches("but the context holds 16").count(), 2, "{text}");
+    assert_eq!(text.matches("stop: ").count(), 2, "{text}");
+}
+
 #[test]
 fn a_reader_that_stops_reading_ends_it_quietly() {
     let (_temp, flags) = endless();
@@ -296,6 +316,21 @@ fn inspect_reports_what_is_wrong_and_fails() {
 }
 
 #[test]
+fn inspect_describes_what_a_sliding_window_leaves() {
+    let (_temp, folder) = golden_copy("mistral");
+    config(Path::new(&folder), |config| config["sliding_window"] = json!(24));
+    let run = foretoken(&["inspect", "--model", &folder, "--json"]);
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(run.stderr.contains("sliding_window 24 is not implemented"), "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((&report["context"], &report["missing"]), (&json!(24), &json!([])));
+    assert!(report["problem"].as_str().unwrap().contains("sliding_window 24"), "{report}");
+    let text = foretoken(&["inspect", "--model", &folder]).stdout;
+    assert!(text.contains("mistral") && text.contains("cache for 24 tokens"), "{text}");
+    foretoken(&["inspect", "--model", &folder, "--context", "24"]).success();
+}
+
+#[test]
 fn devices_are_tested() {
     let report = foretoken(&["devices", "--json"]).json();
     assert_eq!(report["passed"], true, "{report}");
@@ -361,6 +396,68 @@ fn wrong_prompts_are_refused() {
     start(&["generate", "--model", &folder]).input(b"\n").fails_with("empty");
     start(&["generate", "--model", &folder]).input(b"caf\xE9").fails_with("UTF-8");
     with(&["--ids", "1", "--max-tokens", "2"]).success();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn endless_files_are_refused() {
+    let folder = golden(CASE);
+    for [command, flag] in [["generate", "--prompt-file"], ["score", "--text-file"]] {
+        foretoken(&[command, "--model", &folder, flag, "/dev/zero"])
+            .fails_with("/dev/zero: expected a text of at most");
+    }
+}
+
+#[test]
+fn without_a_tokenizer_each_command_says_what_it_can_do() {
+    let (temp, folder) = golden_copy(CASE);
+    remove(temp.path(), "tokenizer.json");
+    foretoken(&["generate", "--model", &folder, "--prompt", "the"]).fails_with("--ids");
+    let text = temp.path().join("text.txt");
+    fs::write(&text, "the text").unwrap();
+    let score = foretoken(&["score", "--model", &folder, "--text-file", text.to_str().unwrap()]);
+    score.fails_with("tokenizer.json");
+    // It has no such flag.
+    assert!(!score.stderr.contains("--ids"), "{}", score.stderr);
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_named() {
+    let (temp, folder) = golden_copy(CASE);
+    let run = |prompt| foretoken(&["generate", "--model", &folder, "--prompt", prompt, "--max-tokens", "1"]);
+    support::edit_json(&temp.path().join("tokenizer.json"), |tokenizer| {
+        let mut token = tokenizer["added_tokens"][0].clone();
+        token["id"] = json!(96);
+        token["content"] = json!("<new>");
+        tokenizer["added_tokens"].as_array_mut().unwrap().push(token);
+    });
+    run("the text").success();
+    run("the <new>").fails_with("vocabulary has ids 0 to 95; tokenizer.json has ids up to 96");
+    fs::write(temp.path().join("tokenizer.json"), "{}").unwrap();
+    run("the text").fails_with(&format!("{folder}: tokenizer.json"));
+}
+
+#[test]
+fn a_bench_refuses_a_broken_model_before_it_measures() {
+    let (temp, folder) = golden_copy(CASE);
+    weights(temp.path(), |header, _| rename(header, Q_PROJ, "renamed"));
+    let run = foretoken(&["bench", "--model", &folder]);
+    run.fails_with(Q_PROJ);
+    assert!(!run.stderr.contains("memory"), "{}", run.stderr);
+}
+
+#[test]
+fn weights_that_overflow_have_no_score() {
+    let (temp, folder) = golden_copy(CASE);
+    weights(temp.path(), |header, data| {
+        let at = header[Q_PROJ.replace("self_attn.q_proj", "mlp.down_proj")]["data_offsets"].clone();
+        let [start, end] = [0, 1].map(|i| at[i].as_u64().unwrap() as usize);
+        data[start..end].chunks_exact_mut(4).for_each(|weight| weight.copy_from_slice(&f32::MAX.to_le_bytes()));
+    });
+    let text = temp.path().join("text.txt");
+    fs::write(&text, "the text").unwrap();
+    let run = foretoken(&["score", "--model", &folder, "--text-file", text.to_str().unwrap()]);
+    run.fails_with("not finite");
 }
 
 #[test]

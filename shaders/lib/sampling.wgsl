@@ -13,4 +13,5 @@ struct Sampling {
     min_p: f32,
     pad0: u32,
     seed: vec2<u32>,
+    pad1: vec2<u32>,
 }

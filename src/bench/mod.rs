@@ -77,13 +77,14 @@ pub async fn run<F: Files>(
 ) -> Result<Report> {
     let kernels = options.kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
     kernels.check(gpu.summary())?;
+    // First, so that whatever is wrong with the model is said before minutes of measurements.
+    progress("loading the model");
+    let engine_options = EngineOptions { kernels: Some(kernels), ..EngineOptions::default() };
+    let engine = Engine::load(gpu, files, &engine_options, &mut |_| {}).await?;
     let watch = Stopwatch::new(gpu, if options.quick { Effort::QUICK } else { Effort::FULL });
     progress("reading and copying memory");
     let (read, copy) = kernels::memory(gpu, &watch).await?;
     let kernel_rates = kernels::rates(gpu, kernels, &watch, read.median, options.quick, progress).await?;
-    progress("loading the model");
-    let engine_options = EngineOptions { kernels: Some(kernels), ..EngineOptions::default() };
-    let engine = Engine::load(gpu, files, &engine_options, &mut |_| {}).await?;
     let mut model = model::ModelBench::new(&engine, &watch, options.quick)?;
     progress("steps by their width");
     let step_widths = model.step_widths().await?;

@@ -213,6 +213,7 @@ impl Session {
             let pending = self.score_staging.read_after(submission);
             let found: Vec<f32> = self.score_staging.take(&self.model.gpu, pending).await?;
             self.row_pacing.ended(0, rows);
+            check_finite(&found[..rows])?;
             log_probs.extend_from_slice(&found[..rows]);
             progress(Progress::Prefill { tokens: log_probs.len(), total });
         }
@@ -555,8 +556,14 @@ impl Session {
         }
         let vocab = self.model.sizes.vocab;
         if let Some((at, id)) = ids.iter().enumerate().find(|(_, id)| **id >= vocab) {
+            let tokenizer = self.model.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.vocab_size());
+            let advice = if tokenizer <= vocab as usize {
+                String::new()
+            } else {
+                format!("; tokenizer.json has ids up to {}: is it this model's?", tokenizer - 1)
+            };
             return Err(Error::input(format!(
-                "token {at} of the prompt is {id}: the vocabulary has ids 0 to {}",
+                "token {at} of the prompt is {id}: the model's vocabulary has ids 0 to {}{advice}",
                 vocab - 1
             )));
         }
@@ -598,4 +605,13 @@ impl Session {
         prompt.iter().for_each(|&id| counts[id as usize] += 1);
         self.model.gpu.write(&self.buffers.counts, 0, &counts);
     }
+}
+
+/// Fails where weights that are finite themselves make a model compute numbers that f32 cannot hold.
+fn check_finite(log_probs: &[f32]) -> Result<()> {
+    if log_probs.iter().all(|log_prob| log_prob.is_finite()) {
+        return Ok(());
+    }
+    let message = "the model's logits are not finite: with these weights it computes numbers that f32 cannot hold";
+    Err(Error::format(message))
 }

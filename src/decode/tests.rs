@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::{GenerateOptions, Session};
+use super::{GenerateOptions, Sampling, Session};
 use crate::format::files::MemoryFiles;
 use crate::gpu::Recorder;
 use crate::kernels::tests::adapters::{on_every_adapter, on_every_set};
@@ -134,6 +134,8 @@ fn the_marginal_drafts_what_the_marginal_says() {
             session.write_state(State { committed: known + 1, length, limit: 90, num_rows: 1, ..State::default() });
             gpu.write(&session.buffers.text, 0, &text);
             gpu.write(&session.buffers.tree, 0, &[Tree::new(&[3])]);
+            let (vocab, stride) = (session.model.sizes.vocab, session.model.sizes.vocab_stride());
+            gpu.write(&session.buffers.sample_params, 0, &[Sampling::default().params(vocab, stride)]);
             let work = session.marginal.as_ref().expect("it was made");
             work.ask_draft(gpu);
             let steps = work.draft(&session.plan, length);

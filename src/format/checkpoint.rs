@@ -82,8 +82,8 @@ impl<'f, F: Files> Checkpoint<'f, F> {
     /// Reads and builds the tokenizer. Fails when there is none, or it is broken or not supported.
     pub async fn tokenizer(&self) -> Result<Tokenizer> {
         match read_whole(self.files, TOKENIZER, MAX_TOKENIZER_BYTES).await? {
-            Some(json) => Tokenizer::from_json(&json),
-            None => Err(missing(self.files, TOKENIZER, "without it the prompt must be given as token ids")),
+            Some(json) => Tokenizer::from_json(&json).map_err(|error| error.within(self.files.describe())),
+            None => Err(missing(self.files, TOKENIZER, "without it there are token ids, but no text")),
         }
     }
 

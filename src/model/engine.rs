@@ -238,7 +238,7 @@ impl Engine {
     /// [`ErrorKind::Io`] if the checkpoint has none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.model.tokenizer.as_deref().ok_or_else(|| {
-            Error::io("the checkpoint has no tokenizer.json, which text needs; give the prompt as token ids (--ids)")
+            Error::io("the checkpoint has no tokenizer.json, without which there are token ids, but no text")
         })
     }
 

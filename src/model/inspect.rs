@@ -52,7 +52,7 @@ pub struct Inspection {
     pub unknown: Vec<String>,
     /// Tensors the model needs and the checkpoint lacks.
     pub missing: Vec<String>,
-    /// What is wrong with the tensors, if something is.
+    /// Why loading would fail, if something is wrong with the tensors or a sliding window matters.
     pub problem: Option<String>,
     /// Multi-token heads: kind and what was found.
     pub heads: Vec<Heads>,
@@ -93,11 +93,15 @@ pub struct Heads {
 ///
 /// # Errors
 /// If a file is missing or broken, or the configuration asks for something that is not implemented. Wrong or missing
-/// tensors are part of the answer.
+/// tensors are part of the answer, and so is a context beyond a sliding window: the sizes are then for the window.
 pub async fn inspect<F: Files>(files: &F, context: Option<usize>) -> Result<Inspection> {
     let checkpoint = Checkpoint::open(files).await?;
     let config = checkpoint.config();
-    let context = sizes::context(config, context)?;
+    let (context, refusal) = match (sizes::context(config, context), config.sliding_window) {
+        // What is within the window can be run, so the sizes are for that.
+        (Err(error), Some(window)) if error.kind() == ErrorKind::Unsupported => (window, Some(error)),
+        (context, _) => (context?, None),
+    };
     let sizes = Sizes::new(config, context, u64::MAX)?;
     let account = checkpoint.account();
     let (heads, heads_problem) = heads(&checkpoint, &sizes).await;
@@ -131,7 +135,7 @@ pub async fn inspect<F: Files>(files: &F, context: Option<usize>) -> Result<Insp
         parameters: used.iter().map(|info| info.num_elements()).sum(),
         weights_bytes: used.iter().map(|info| info.byte_len()).sum(),
         dtypes,
-        problem: checkpoint.check().err().map(|error| error.to_string()).or(heads_problem),
+        problem: refusal.or(checkpoint.check().err()).map(|error| error.to_string()).or(heads_problem),
         heads,
         tensors_used: account.used,
         ignored: account.ignored,

@@ -16,7 +16,7 @@ use bench::noise;
 use hidden::{check_carry, check_keep, check_lora, check_window};
 use marginal::{check_mixture, check_nucleus, check_ranking, check_star};
 use product::{DTYPES, Plain, Product};
-use rounds::{Drafts, Rounds, check_compact, check_prompt_end, check_trace};
+use rounds::{Drafts, Rounds, check_compact, check_draft_top, check_prompt_end, check_trace};
 use sampling::{Draw, PLAIN, some_logits};
 use small::{check_embed, check_log_probs, check_norm};
 
@@ -57,6 +57,8 @@ pub async fn self_test(gpu: &Gpu, kernels: KernelSet, full: bool) -> Result<Vec<
         check_prompt_end(gpu, 5, 3, 60).await?,
         check_compact(gpu, AttentionShape { heads: 3, kv_heads: 3, ..SHAPE }, 2, &[0, 2, 5]).await?,
         check_trace(gpu, kernels, 300).await?,
+        check_draft_top(gpu, kernels, 301, 0.8, false).await?,
+        check_draft_top(gpu, kernels, 301, 0.0, true).await?,
         check_nucleus(gpu, kernels, &[some_logits(1, 301), some_logits(2, 301)], 0.9, 301).await?,
         check_star(gpu, 100, 20, 70, 32).await?,
         check_mixture(gpu, kernels, 301, 32, 3).await?,

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use foretoken::bench::{self, BenchOptions, RandomLlama, Report};
+use foretoken::format::files::Files;
 use foretoken::format::safetensors::Dtype;
-use foretoken::{Gpu, Result};
+use foretoken::{Engine, EngineOptions, Gpu, Result};
 
 use crate::folder::Folder;
-use crate::source::AdapterFlags;
+use crate::source::{AdapterFlags, Source};
 use crate::terminal::{Outcome, print, print_json, say};
 
 #[derive(clap::Args)]
@@ -24,6 +25,15 @@ pub struct Args {
     dtype: Dtype,
     #[command(flatten)]
     adapter: AdapterFlags,
+    /// Measure the drafters only: tokens a round, and what a round costs over a plain step [default model: the embedded one]
+    #[arg(long)]
+    drafts: bool,
+    /// With --drafts: a folder with multi-token heads
+    #[arg(long, value_name = "DIR", requires = "drafts")]
+    heads: Option<PathBuf>,
+    /// With --drafts: what the texts begin with
+    #[arg(long, value_name = "TEXT", requires = "drafts", default_value = "Once upon a time")]
+    prompt: String,
     /// A small model and few samples: shows that everything runs, not how fast
     #[arg(long)]
     quick: bool,
@@ -34,7 +44,30 @@ pub struct Args {
 
 pub async fn run(args: &Args) -> Outcome<ExitCode> {
     let gpu = args.adapter.open().await?;
+    if args.drafts {
+        return drafts(args, &gpu).await;
+    }
     let report = measure(args, &gpu).await?;
+    if !args.json {
+        print(&format!("{report}\n"))?;
+    }
+    print_json(&report)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn drafts(args: &Args, gpu: &Gpu) -> Outcome<ExitCode> {
+    let files = match &args.model {
+        Some(folder) => Source::Folder(Folder::open(folder)?),
+        None => Source::Embedded(foretoken::default_model()),
+    };
+    let options = EngineOptions { kernels: args.adapter.kernel_set(gpu).await?, ..EngineOptions::default() };
+    let engine = match &args.heads {
+        Some(heads) => Engine::load_with_heads(gpu, &files, &Folder::open(heads)?, &options, &mut |_| {}).await?,
+        None => Engine::load(gpu, &files, &options, &mut |_| {}).await?,
+    };
+    let prompt = engine.tokenizer()?.encode(&args.prompt, true)?;
+    let progress = &mut |what: &str| say(format_args!("... {what}"));
+    let report = bench::drafts(&engine, files.describe(), &prompt, args.quick, progress).await?;
     if !args.json {
         print(&format!("{report}\n"))?;
     }

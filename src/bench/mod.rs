@@ -4,6 +4,7 @@
 //! are what counts.
 
 mod checkpoint;
+mod drafts;
 mod kernels;
 mod model;
 mod stopwatch;
@@ -12,6 +13,7 @@ mod table;
 use std::process::Command;
 
 pub use checkpoint::RandomLlama;
+pub use drafts::{DraftRate, DraftReport, drafts};
 pub use kernels::KernelRate;
 pub use model::{ContextRate, PerToken, PrefillRate, StarWidth, StepPart, StepWidth};
 use serde::Serialize;

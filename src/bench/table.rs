@@ -66,7 +66,7 @@ impl Report {
 }
 
 /// `12.3 (11.9 - 13.0)`
-fn spread(spread: Spread, unit: f64) -> String {
+pub(super) fn spread(spread: Spread, unit: f64) -> String {
     let [median, p10, p90] = [spread.median, spread.p10, spread.p90].map(|value| number(value * unit));
     format!("{median} ({p10} - {p90})")
 }

@@ -10,7 +10,7 @@ use web_time::Instant;
 use super::depth::Depth;
 use super::draft::{DraftOptions, DraftTree, Drafter};
 use super::sampling::Sampling;
-use super::session::{IN_FLIGHT, Session, Source, Work};
+use super::session::{IN_FLIGHT, Received, Session, Source, Work};
 use super::stats::{DraftStats, Round, Stats};
 use super::stop::StopStrings;
 use crate::format::stream::StreamDecoder;
@@ -280,20 +280,27 @@ impl<'s> Generation<'s> {
                 break;
             }
             let tree = self.next_tree.take().unwrap_or_else(|| self.depth.next(&self.session.round_pacing));
-            if self.source == Source::Heads && tree.depth() > 0 && !self.session.heads_current() {
+            let refills = self.source == Source::Heads && !self.session.heads_current();
+            let times = self.session.draft_seconds(self.source, tree.depth()).is_none();
+            if tree.depth() > 0 && (refills || times) {
                 if self.session.waiting() > 0 {
                     // Where the text stands must be known first.
                     self.next_tree = Some(tree);
                     break;
                 }
-                self.session.refill_heads(known, self.limit);
+                if refills {
+                    self.session.refill_heads(known, self.limit);
+                }
+                if times {
+                    self.session.time_draft(self.source, &tree, known).await?;
+                }
                 self.session.round_pacing.restart();
             }
             let rounds = self.session.rounds(&tree, self.limit - planned, self.trace);
             self.session.submit_rounds(rounds, tree, self.source, planned, self.trace);
         }
         let waited = Instant::now();
-        let Some((work, emitted)) = self.session.receive().await? else { return Ok(()) };
+        let Some(Received { work, emitted, seconds }) = self.session.receive().await? else { return Ok(()) };
         self.drafts.sync_s += waited.elapsed().as_secs_f64();
         match work {
             // The prompt's submit says nothing of how long a round takes.
@@ -301,7 +308,7 @@ impl<'s> Generation<'s> {
                 self.session.round_pacing.restart();
                 self.arrived.extend(emitted.ids.iter().map(|&id| (id, false)));
             }
-            Work::Rounds { tree, .. } => self.end_rounds(&tree, &emitted),
+            Work::Rounds { tree, .. } => self.end_rounds(&tree, &emitted, seconds),
         }
         self.done = match emitted.done {
             DONE_END_TOKEN => Some(Stop::Eos),
@@ -313,9 +320,12 @@ impl<'s> Generation<'s> {
     }
 
     /// Takes up what the rounds of a submit brought.
-    fn end_rounds(&mut self, tree: &DraftTree, emitted: &Emitted) {
+    fn end_rounds(&mut self, tree: &DraftTree, emitted: &Emitted, seconds: f64) {
         let mut ids = emitted.ids.iter();
         self.drafts.submits += 1;
+        let draft = self.session.draft_seconds(self.source, tree.depth()).unwrap_or(0.0) * emitted.rounds.len() as f64;
+        self.drafts.draft_s += draft;
+        self.drafts.verify_s += (seconds - draft).max(0.0);
         for (at, &[drafted, accepted]) in emitted.rounds.iter().enumerate() {
             let accepted = accepted as usize;
             self.depth.ended(tree.depth(), drafted > 0, accepted);

@@ -34,10 +34,11 @@ impl Pacing {
         self.last_end = Instant::now();
     }
 
-    /// A submit of `count` units of `rows` rows has just ended.
-    pub fn ended(&mut self, rows: usize, count: usize) {
+    /// A submit of `count` units of `rows` rows has just ended. Returns the seconds it took.
+    pub fn ended(&mut self, rows: usize, count: usize) -> f64 {
         let now = Instant::now();
-        let seconds = now.duration_since(self.last_end).as_secs_f64() / count.max(1) as f64;
+        let elapsed = now.duration_since(self.last_end).as_secs_f64();
+        let seconds = elapsed / count.max(1) as f64;
         self.last_end = now;
         let unit = &mut self.units[rows.min(MAX_BATCH_ROWS)];
         // Slower is believed at once, faster by and by: a submit must not become too long.
@@ -47,6 +48,7 @@ impl Pacing {
             unit.usual = Some(unit.usual.map_or(seconds, |usual| usual + 0.25 * (seconds - usual)));
         }
         unit.measured += 1;
+        elapsed
     }
 
     /// Units of `rows` rows for the next submit, from `least` to `most`; `least` while nothing is known.

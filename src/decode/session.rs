@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use web_time::Instant;
+
 use super::draft::{DraftTree, Drafter, Script};
 use super::generation::{GenerateOptions, Generation, is_set};
 use super::pacing::Pacing;
 use super::sampling::Sampling;
-use crate::gpu::{Pending, Staging};
+use crate::gpu::{Pending, Recorder, Staging};
 use crate::kernels::{
     Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, MAX_TRACED_ROUNDS, Op, Row, SCRIPT_RANKS, State, Tree,
 };
@@ -43,6 +45,8 @@ pub struct Session {
     /// Positions, from the first on, that the heads have gone over for certain.
     heads_filled: usize,
     heads_current: bool,
+    /// Seconds that a draft of as many tokens takes.
+    draft_seconds: Vec<(Source, usize, f64)>,
 }
 
 /// A submit on its way.
@@ -69,6 +73,13 @@ impl Work {
             Self::Rounds { rounds, tree } => rounds * (tree.depth() + 1),
         }
     }
+}
+
+/// What a submit has brought back, and the seconds it took.
+pub(super) struct Received {
+    pub work: Work,
+    pub emitted: Emitted,
+    pub seconds: f64,
 }
 
 /// Where the drafts of a generation come from, once it is settled.
@@ -106,17 +117,23 @@ struct Round {
 type Step<'p> = (&'p [Op], Extent);
 
 impl Round {
-    /// Draft, verify, accept.
-    fn steps<'p>(&self, plan: &'p Plan, marginal: Option<&'p Workspace>, verify: Extent) -> Vec<Step<'p>> {
+    /// What fills the candidates. Run twice, it does the same twice.
+    fn draft<'p>(&self, plan: &'p Plan, marginal: Option<&'p Workspace>, verify: Extent) -> Vec<Step<'p>> {
         let one = Extent { rows: 1, logit_rows: 1, ..verify };
-        let mut steps = match (self.source, &plan.heads, marginal) {
+        match (self.source, &plan.heads, marginal) {
             _ if self.depth == 0 => Vec::new(),
             (Source::Heads, Some(heads), _) => heads.draft(self.depth, verify.keys),
             (Source::Marginal, _, Some(marginal)) => marginal.draft(plan, verify.keys),
             (Source::Lookup, ..) => vec![(&plan.lookup[..], one)],
             (Source::Script, ..) => vec![(&plan.script[..], one)],
             (Source::None | Source::Heads | Source::Marginal, ..) => Vec::new(),
-        };
+        }
+    }
+
+    /// Draft, verify, accept.
+    fn steps<'p>(&self, plan: &'p Plan, marginal: Option<&'p Workspace>, verify: Extent) -> Vec<Step<'p>> {
+        let one = Extent { rows: 1, logit_rows: 1, ..verify };
+        let mut steps = self.draft(plan, marginal, verify);
         steps.push((&plan.tree, one));
         steps.extend([&plan.body, &plan.head, &plan.sample].map(|ops| (&ops[..], verify)));
         if self.traced {
@@ -152,6 +169,7 @@ impl Session {
             tree: None,
             heads_filled: 0,
             heads_current: false,
+            draft_seconds: Vec::new(),
         }
     }
 
@@ -420,9 +438,7 @@ impl Session {
         traced: bool,
     ) {
         let layout = tree.layout();
-        if self.tree.replace(layout) != Some(layout) {
-            self.model.gpu.write(&self.buffers.tree, 0, &[layout]);
-        }
+        self.write_tree(layout);
         let (depth, chain) = (tree.depth(), tree.is_chain());
         let work = Work::Rounds { rounds, tree };
         let keys = (length + work.most_tokens()).min(self.context()) as u32;
@@ -460,6 +476,46 @@ impl Session {
         let pending = staging.read_after(submission);
         self.in_flight.push_back(InFlight { pending, staging: self.next_staging, work });
         self.next_staging = (self.next_staging + 1) % self.staging.len();
+    }
+
+    /// Seconds of the draft alone of a round, once [`Self::time_draft`] has measured it.
+    pub(super) fn draft_seconds(&self, source: Source, depth: usize) -> Option<f64> {
+        let known = |(of, tokens, _): &&(Source, usize, f64)| (*of, *tokens) == (source, depth);
+        self.draft_seconds.iter().find(known).map(|(.., seconds)| *seconds)
+    }
+
+    /// Measures a draft by drafting some times in a row, which changes nothing. Nothing may be in flight; `keys` bounds the
+    /// text's length.
+    pub(super) async fn time_draft(&mut self, source: Source, tree: &DraftTree, keys: usize) -> Result<()> {
+        const REPEATS: u32 = 3;
+        let (layout, depth) = (tree.layout(), tree.depth());
+        self.write_tree(layout);
+        let keys = (keys + depth + 1).min(self.context()) as u32;
+        let verify = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys, many: false };
+        let round = Round { source, depth, traced: false, chain: tree.is_chain() };
+        let mut seconds = 0.0;
+        // The first time does not count: drivers compile at the first dispatch.
+        for repeats in [1, REPEATS] {
+            let draft = round.draft(&self.plan, self.marginal.as_deref(), verify);
+            let started = Instant::now();
+            let record = |recorder: &mut Recorder<'_>| {
+                let steps = (0..repeats).flat_map(|_| &draft);
+                steps.for_each(|(ops, extent)| ops.iter().for_each(|op| op.record(recorder, *extent)));
+            };
+            let copy = Some((&self.buffers.log_probs, &self.score_staging));
+            let pending = self.score_staging.read_after(self.model.gpu.submit(None, record, copy));
+            self.score_staging.take::<u32>(&self.model.gpu, pending).await?;
+            seconds = started.elapsed().as_secs_f64() / f64::from(repeats);
+        }
+        self.draft_seconds.push((source, depth, seconds));
+        self.round_pacing.restart();
+        Ok(())
+    }
+
+    fn write_tree(&mut self, layout: Tree) {
+        if self.tree.replace(layout) != Some(layout) {
+            self.model.gpu.write(&self.buffers.tree, 0, &[layout]);
+        }
     }
 
     /// The longest chain that `source` can draft.
@@ -505,18 +561,18 @@ impl Session {
     }
 
     /// Waits for the oldest submit in flight.
-    pub(super) async fn receive(&mut self) -> Result<Option<(Work, Emitted)>> {
+    pub(super) async fn receive(&mut self) -> Result<Option<Received>> {
         let Some(InFlight { pending, staging, work }) = self.in_flight.pop_front() else { return Ok(None) };
         let ring: Vec<u32> = self.staging[staging].take(&self.model.gpu, pending).await?;
         let emitted = Emitted::of(&ring);
-        match &work {
+        let seconds = match &work {
             Work::Prompt { rows, .. } => self.row_pacing.ended(0, *rows),
             Work::Rounds { tree, .. } if !emitted.rounds.is_empty() => {
-                self.round_pacing.ended(tree.rows(), emitted.rounds.len());
+                self.round_pacing.ended(tree.rows(), emitted.rounds.len())
             }
-            Work::Rounds { .. } => {}
-        }
-        Ok(Some((work, emitted)))
+            Work::Rounds { .. } => 0.0,
+        };
+        Ok(Some(Received { work, emitted, seconds }))
     }
 
     /// Tokens that submits in flight bring at most.

@@ -48,7 +48,11 @@ pub struct DraftStats {
     pub acceptance: Vec<f64>,
     /// Rounds a submit.
     pub rounds_per_submit: f64,
-    /// Seconds the host waited for the GPU.
+    /// Seconds of the GPU spent on drafting: rounds, times what a draft alone took when it was measured.
+    pub draft_s: f64,
+    /// The rest of the rounds: forward pass, sampling, acceptance.
+    pub verify_s: f64,
+    /// Seconds the host waited for the GPU, while it could not do anything else.
     pub sync_s: f64,
     /// Why drafts are off at the end, if they are and nobody asked for it.
     pub off_reason: Option<String>,

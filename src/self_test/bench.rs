@@ -27,6 +27,7 @@ const TOLERANCES: &[(&str, f64, &str)] = &[
     ("log_probs", 1e-5, "as attention, and one thread may sum the whole vocabulary in f32"),
     ("sample", 0.0, "token ids"),
     ("rounds", 0.0, "integers"),
+    ("draft_top", 0.0, "token ids"),
     ("trace", 1e-5, "as log_probs"),
     ("compact_cache", 0.0, "a move"),
     ("nucleus", 2e-5, "as log_probs, relative to the probability of all that is kept"),

@@ -91,7 +91,8 @@ pub(crate) async fn check_star(gpu: &Gpu, context: u32, position: u32, count: u3
     let branch = |at: u32| Branch { token: 7 + 3 * at, probability: 1.0 / (1.0 + at as f32) };
     let branches: Vec<Branch> = (0..FIRST + count).map(branch).collect();
     let state_before = State { committed: 3, length: 4, limit: 90, num_rows: 2, logit_row: 1, ..State::default() };
-    let (state, rows) = (gpu.storage_with("state", &[state_before]), gpu.storage("rows", 16 * MAX_BATCH_ROWS as u64));
+    let (state, rows) =
+        (gpu.storage_with("state", &[state_before]), gpu.storage("rows", (size_of::<Row>() * MAX_BATCH_ROWS) as u64));
     let cursor = gpu.storage_with("cursor", &[Cursor { nucleus: 1, most, advance: 1, ..Cursor::default() }]);
     let nucleus = Nucleus { count, position, first: FIRST, ..Nucleus::default() };
     let row_weights = gpu.storage("row weights", 4 * MAX_BATCH_ROWS as u64);
@@ -112,7 +113,7 @@ pub(crate) async fn check_star(gpu: &Gpu, context: u32, position: u32, count: u3
         for at in 0..most {
             let used = at < chunk;
             let branch = branches[(FIRST + if used { first + at } else { 0 }) as usize];
-            want.extend([branch.token, position, if used { 1 << at } else { 1 }, 0]);
+            want.extend([branch.token, position, if used { 1 << at } else { 1 }, 0, 0]);
         }
         want.extend((0..most).map(|at| {
             let used = at < chunk;
@@ -122,7 +123,7 @@ pub(crate) async fn check_star(gpu: &Gpu, context: u32, position: u32, count: u3
         want.extend(bytemuck::cast::<State, [u32; 8]>(state_after));
         want.extend([1, first + chunk, first / most, most, 1]);
         first += chunk;
-        got.extend(read::<u32>(gpu, &rows, 4 * most as usize).await?);
+        got.extend(bytemuck::cast_slice::<Row, u32>(&read::<Row>(gpu, &rows, most as usize).await?));
         got.extend(read::<u32>(gpu, &row_weights, most as usize).await?);
         got.extend(read::<u32>(gpu, &state, 8).await?);
         got.extend(read::<u32>(gpu, &cursor, 5).await?);

@@ -2,15 +2,17 @@
 
 use super::KernelCheck;
 use super::bench::{compare, compare_exactly, noise, read, run};
+use super::sampling::{NOISE_MARGIN, PLAIN};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    AttentionShape, CommitIo, CommitParams, Emitted, Extent, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MAX_END_TOKENS,
-    Op, RING_WORDS, Row, SCRIPT_RANKS, State, Tree, commit, compact_cache, draft_lookup, draft_script, trace,
-    tree_rows,
+    AttentionShape, CommitIo, CommitParams, DraftTopIo, Emitted, Extent, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS,
+    MAX_END_TOKENS, Op, RING_WORDS, Row, SCRIPT_RANKS, SampleParams, State, Tree, commit, compact_cache,
+    draft_likeliest, draft_lookup, draft_script, draft_top, trace, tree_rows,
 };
 use crate::reference::commit::{Text, commit_prompt};
 use crate::reference::log_probs::log_prob;
+use crate::reference::sample::{Settings, scores};
 use crate::reference::{commit as reference, draft};
 
 const ONE: Extent = Extent { rows: 1, logit_rows: 1, keys: 0, many: false };
@@ -300,4 +302,47 @@ pub(crate) async fn check_trace(gpu: &Gpu, set: KernelSet, vocab: usize) -> Resu
         want.push(p);
     }
     Ok(compare("trace", format!("{set} {vocab}"), &got, &want))
+}
+
+/// Candidates of the third depth from logits, or from probabilities, of `vocab` tokens, some of which are penalised.
+pub(crate) async fn check_draft_top(
+    gpu: &Gpu,
+    set: KernelSet,
+    vocab: usize,
+    temperature: f32,
+    probabilities: bool,
+) -> Result<KernelCheck> {
+    let (depth, length, tree, seed) = (2, 9, Tree::new(&[5]), [3, 8]);
+    let logits: Vec<f32> = noise(64, vocab).iter().map(|x| 6.0 * x).collect();
+    let counts: Vec<u32> = (0..vocab as u32).map(|id| u32::from(id % 3 == 0)).collect();
+    let settings = Settings { repetition_penalty: 1.3, temperature, ..PLAIN };
+    let given: Vec<f32> = if probabilities { logits.iter().map(|x| x.exp()).collect() } else { logits.clone() };
+    let candidates = gpu.storage("candidates", 4 * (MAX_BATCH_ROWS * MAX_BATCH_ROWS) as u64);
+    let params = SampleParams {
+        vocab: vocab as u32,
+        temperature,
+        repetition_penalty: 1.3,
+        seed,
+        ..<SampleParams as bytemuck::Zeroable>::zeroed()
+    };
+    let io = DraftTopIo {
+        sampling: &gpu.uniform("sample", &params),
+        tree: &gpu.uniform("tree", &tree),
+        state: &gpu.storage_with("state", &[State { length, ..State::default() }]),
+        logits: &gpu.storage_with("logits", &given),
+        counts: &gpu.storage_with("counts", &counts),
+        candidates: &candidates,
+    };
+    let at = if probabilities { 0 } else { depth };
+    let op = if probabilities { draft_likeliest(gpu, set, io) } else { draft_top(gpu, set, depth, io) };
+    run(gpu, &[&op], ONE);
+    let found: Vec<u32> = read(gpu, &candidates, MAX_BATCH_ROWS * (1 + depth as usize)).await?;
+    let scores = scores(&logits, &counts, settings);
+    let want = draft::likeliest(&scores, temperature == 0.0, seed, length + at, 5);
+    let got = &found[at as usize * MAX_BATCH_ROWS..][..5];
+    // Where two are as good as equal, f32 may order them otherwise: from there on nothing is said.
+    let sure = want.iter().take_while(|(_, margin)| *margin > NOISE_MARGIN).count();
+    let want: Vec<u32> = want.iter().take(sure).map(|(id, _)| *id).collect();
+    let kind = if probabilities { "probabilities" } else { "logits" };
+    Ok(compare_exactly("draft_top", format!("{set} {kind} {vocab}"), &got[..sure], &want))
 }

@@ -2,7 +2,7 @@
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
 use crate::kernels::{AttentionShape, KernelSet};
-use crate::self_test::rounds::{Drafts, Rounds, check_compact, check_prompt_end, check_trace};
+use crate::self_test::rounds::{Drafts, Rounds, check_compact, check_draft_top, check_prompt_end, check_trace};
 
 const TEXT: [u32; 6] = [5, 2, 5, 3, 5, 2];
 
@@ -104,6 +104,16 @@ fn a_trace_says_what_the_target_thought() {
     on_every_set(|gpu, set| {
         for vocab in [5, 300, 32_000] {
             pass(gpu, check_trace(gpu, set, vocab));
+        }
+    });
+}
+
+#[test]
+fn heads_draft_their_likeliest_tokens() {
+    on_every_set(|gpu, set| {
+        for (vocab, temperature) in [(5, 0.0), (300, 0.0), (300, 0.7), (32_000, 1.3)] {
+            pass(gpu, check_draft_top(gpu, set, vocab, temperature, false));
+            pass(gpu, check_draft_top(gpu, set, vocab, temperature, true));
         }
     });
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use foretoken::format::files::{Files, MemoryFiles};
@@ -96,12 +96,22 @@ pub struct Loaded {
 impl EngineFlags {
     /// Loads the model, with a bar where that takes long and its warnings on standard error.
     pub async fn load(&self, meter: &mut Meter) -> Result<Loaded> {
+        self.load_with_heads(None, meter).await
+    }
+
+    /// The same, with the multi-token heads in a folder of their own, where one is given, instead of the checkpoint's.
+    pub async fn load_with_heads(&self, heads: Option<&Path>, meter: &mut Meter) -> Result<Loaded> {
         let started = Instant::now();
         let files = self.model.files()?;
+        let heads = heads.map(Folder::open).transpose()?;
         let gpu = self.adapter.open().await?;
         let kernels = self.adapter.kernel_set(&gpu).await?;
         let options = EngineOptions { context: self.context.map(NonZeroUsize::get), kernels, ..Default::default() };
-        let engine = Engine::load(&gpu, &files, &options, &mut |progress| meter.update(progress)).await?;
+        let mut on_progress = |progress| meter.update(progress);
+        let engine = match &heads {
+            Some(heads) => Engine::load_with_heads(&gpu, &files, heads, &options, &mut on_progress).await?,
+            None => Engine::load(&gpu, &files, &options, &mut on_progress).await?,
+        };
         meter.clear();
         for note in engine.notes() {
             say(format_args!("note: {note}"));

@@ -37,8 +37,8 @@ mod reference;
 mod self_test;
 
 pub use decode::{
-    DraftOptions, DraftStats, DraftTree, Drafter, GenerateOptions, Generation, MarginalReader, Round, Sampling, Script,
-    Session, Stats, Stop, Token,
+    Audit, AuditCase, AuditOptions, AuditedLogits, Difference, DraftOptions, DraftStats, DraftTree, Drafter,
+    GenerateOptions, Generation, MarginalReader, Round, Sampling, Script, Session, Stats, Stop, Token,
 };
 pub use default_model::default_model;
 pub use error::{Error, ErrorKind, Result};

@@ -3,6 +3,7 @@
 //! Standard output carries results only; everything else goes to standard error. The exit code is 0 only on success, 1
 //! on an error, 2 on wrong usage, 130 after Ctrl-C, and 141 where the reader of standard output is gone.
 
+mod audit;
 mod bench;
 mod devices;
 mod drafting;
@@ -56,6 +57,11 @@ enum Command {
     InitHeads(init_heads::Args),
     /// List the adapters, say which one is picked and why, and test every kernel on it
     Devices(devices::Args),
+    /// Check that drafts change nothing: texts with and without, and logits bit by bit, on this device
+    ///
+    /// Continues a few prompts with every drafter, as chains and as trees, greedily and drawn. The exit code is 0 where
+    /// every text is the one without drafts, and 1 at a difference.
+    Audit(audit::Args),
     /// Measure the adapter, the kernels and a model on it: a table, and one JSON line last
     Bench(bench::Args),
 }
@@ -94,6 +100,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Inspect(args) => pollster::block_on(inspect::run(&args)),
         Command::InitHeads(args) => pollster::block_on(init_heads::run(&args)),
         Command::Devices(args) => pollster::block_on(devices::run(&args)),
+        Command::Audit(args) => pollster::block_on(audit::run(&args)),
         Command::Bench(args) => pollster::block_on(bench::run(&args)),
     }
 }

@@ -104,17 +104,19 @@ impl EngineFlags {
     pub async fn load_with(&self, heads: HeadsWanted<'_>, meter: &mut Meter) -> Result<Loaded> {
         let started = Instant::now();
         let files = self.model.files()?;
+        let heads_files = match heads {
+            HeadsWanted::Folder(folder) => Some(Folder::open(folder)?),
+            HeadsWanted::Own | HeadsWanted::IfSound => None,
+        };
         let gpu = self.adapter.open().await?;
         let kernels = self.adapter.kernel_set(&gpu).await?;
         let options = EngineOptions { context: self.context.map(NonZeroUsize::get), kernels, ..Default::default() };
         let progress = &mut |progress| meter.update(progress);
-        let engine = match heads {
-            HeadsWanted::Folder(folder) => {
-                Engine::load_with_heads(&gpu, &files, &Folder::open(folder)?, &options, progress).await?
-            }
-            HeadsWanted::Own => Engine::load(&gpu, &files, &options, progress).await?,
-            HeadsWanted::IfSound => match Engine::load(&gpu, &files, &options, progress).await {
+        let engine = match &heads_files {
+            Some(heads) => Engine::load_with_heads(&gpu, &files, heads, &options, progress).await?,
+            None => match Engine::load(&gpu, &files, &options, progress).await {
                 Ok(engine) => engine,
+                Err(error) if !matches!(heads, HeadsWanted::IfSound) => return Err(error),
                 Err(error) => {
                     let without = EngineOptions { heads: false, ..options };
                     // Where it is not the heads that are broken, the first error says more.

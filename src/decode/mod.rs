@@ -1,5 +1,6 @@
 //! Texts: sessions, sampling, and the loop that keeps the GPU busy without asking it after every token.
 
+mod audit;
 mod depth;
 mod draft;
 mod generation;
@@ -14,6 +15,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
+pub use audit::{Audit, AuditCase, AuditOptions, AuditedLogits, Difference};
 pub use draft::{DraftOptions, DraftTree, Drafter, Script};
 pub use generation::{GenerateOptions, Generation, Stop, Token};
 pub use marginals::MarginalReader;

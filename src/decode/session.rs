@@ -348,7 +348,7 @@ impl Session {
     }
 
     /// Forgets the text.
-    async fn restart(&mut self) -> Result<()> {
+    pub(super) async fn restart(&mut self) -> Result<()> {
         self.drain().await?;
         self.tokens.clear();
         self.cached = 0;

@@ -34,7 +34,7 @@ fn golden(name: &str) -> MemoryFiles {
     MemoryFiles { name: name.to_owned(), files: files.into() }
 }
 
-fn load(gpu: &Gpu, name: &str, kernels: Option<KernelSet>, fault: Option<InjectedFault>) -> Engine {
+pub(super) fn load(gpu: &Gpu, name: &str, kernels: Option<KernelSet>, fault: Option<InjectedFault>) -> Engine {
     let options = EngineOptions { kernels, ..EngineOptions::default() };
     pollster::block_on(Engine::load_with_fault(gpu, &golden(name), &options, &mut |_| {}, fault)).expect("it loads")
 }

@@ -1,0 +1,527 @@
+//! The audit: on the device and the model at hand, texts with drafts against the text without, and logits of rows beside
+//! other rows against those of a row alone. It reads logits back, which nothing else in a session's life does in a round.
+
+use std::sync::Arc;
+
+use super::draft::{DraftOptions, DraftTree, Drafter, Script};
+use super::generation::GenerateOptions;
+use super::sampling::Sampling;
+use super::session::{Session, Source};
+use crate::kernels::{Extent, MAX_BATCH_ROWS, Row, SCRIPT_RANKS, State};
+use crate::model::{Engine, Progress};
+use crate::{Error, Result};
+
+/// Rows of the chains whose logits are compared, of one row's first.
+const WIDTHS: [usize; 8] = [1, 2, 3, 4, 5, 8, 17, 32];
+
+/// The tree that is drafted, and whose rows' logits are compared: 22 rows.
+const TREE: [usize; 4] = [3, 2, 1, 1];
+
+/// The longest chain that is drafted: with the text's last token it makes as many rows as a product takes at a time.
+const CHAIN: usize = 7;
+
+/// What to audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditOptions {
+    /// The texts to continue, as token ids.
+    pub prompts: Vec<Vec<u32>>,
+    /// Tokens to add to each.
+    pub tokens: usize,
+    /// Go on to the end of the context, or of the text, instead.
+    pub full: bool,
+}
+
+impl AuditOptions {
+    /// Tokens added to each prompt by default.
+    pub const TOKENS: usize = 48;
+
+    /// A handful of short prompts that leave half of the context free: an English story, a list that repeats itself, code and
+    /// German. Without a tokenizer: sequences of ids.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn for_engine(engine: &Engine) -> Result<Self> {
+        const TEXTS: [&str; 4] = [
+            "Once upon a time, there was a little fox who lived in a forest. One day, he",
+            "red, green, blue, red, green, blue, red, green, blue, red, green,",
+            "def add(a, b):\n    return a + b\n\ndef sub(a, b):\n    return",
+            "Es war einmal ein kleiner Fuchs. Er wohnte in einem Wald und",
+        ];
+        let mut prompts: Vec<Vec<u32>> = match engine.tokenizer() {
+            Ok(tokenizer) => TEXTS.iter().map(|text| tokenizer.encode(text, true)).collect::<Result<_>>()?,
+            Err(_) => {
+                let vocab = engine.config().vocab_size as u32;
+                let ids = |step: u32, period: u32| (0..16).map(|at| (1 + at % period * step) % vocab).collect();
+                vec![ids(7, 16), ids(29, 5), ids(1013, 16)]
+            }
+        };
+        let most = (engine.context() / 2).max(1);
+        prompts.iter_mut().for_each(|prompt| prompt.truncate(most));
+        prompts.retain(|prompt| !prompt.is_empty());
+        Ok(Self { prompts, tokens: Self::TOKENS, full: false })
+    }
+}
+
+/// What an audit found.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Audit {
+    /// Every text with drafts was the text without; and the logits had the same bits, unless drafts are off on this device
+    /// because loading has found already that they have not.
+    pub equal: bool,
+    /// Whether drafts are allowed on this device: [`Engine::width_invariant`].
+    pub width_invariant: bool,
+    /// Each way of drafting, over all prompts.
+    pub cases: Vec<AuditCase>,
+    /// The logits.
+    pub logits: AuditedLogits,
+    /// The first thing that differed: of texts if any did, else of logits.
+    pub first_difference: Option<Difference>,
+}
+
+/// One way of drafting, over all prompts.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct AuditCase {
+    /// Where the drafts came from.
+    pub drafter: &'static str,
+    /// Children of each node by depth.
+    pub tree: String,
+    /// 0, or that of [`Audit`]'s warm sampling, which has a top-p and a repetition penalty too.
+    pub temperature: f32,
+    /// Prompts.
+    pub prompts: usize,
+    /// Tokens of the texts without drafts, all of which were compared.
+    pub tokens: usize,
+    /// Drafts that were right.
+    pub accepted: u64,
+    /// Rounds.
+    pub rounds: u64,
+    /// Whether every text was the text without drafts.
+    pub equal: bool,
+}
+
+/// Logits of one row at a time against those of the same row in chains and trees.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct AuditedLogits {
+    /// Positions whose logits were compared.
+    pub positions: usize,
+    /// Rows of the chains.
+    pub widths: Vec<usize>,
+    /// Whether all bits were equal.
+    pub equal: bool,
+}
+
+/// Where two things differ that should be equal. Positions are those of the text, prompt included, from 0.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[serde(tag = "of", rename_all = "snake_case")]
+pub enum Difference {
+    /// A text with drafts is another one than without.
+    Text {
+        /// Index of the prompt.
+        prompt: usize,
+        /// Of the sampling.
+        temperature: f32,
+        /// Where the drafts came from.
+        drafter: &'static str,
+        /// Children of each node by depth.
+        tree: String,
+        /// Of the first token that differs.
+        position: usize,
+        /// The token without drafts; `None` if the text ends before it.
+        expected: Option<u32>,
+        /// The token with drafts; `None` likewise.
+        got: Option<u32>,
+    },
+    /// The logits of a row have other bits beside other rows.
+    Logits {
+        /// Index of the prompt.
+        prompt: usize,
+        /// Of the row.
+        position: usize,
+        /// Rows of the batch.
+        width: usize,
+        /// Children of each node by depth: ones for a chain.
+        tree: String,
+    },
+}
+
+/// One way of drafting.
+struct Way {
+    name: &'static str,
+    tree: DraftTree,
+    draft: Draft,
+}
+
+#[derive(Clone, Copy)]
+enum Draft {
+    Lookup,
+    Heads,
+    /// The candidates where the text has this token at this position, in a vocabulary of that size.
+    Script(fn(usize, u32, u32) -> [u32; SCRIPT_RANKS]),
+}
+
+impl Draft {
+    /// `text` is the one without drafts.
+    fn drafter(self, text: &[u32], vocab: u32) -> Drafter {
+        match self {
+            Self::Lookup => Drafter::Lookup,
+            Self::Heads => Drafter::Heads,
+            Self::Script(candidates) => {
+                let of_position = |(at, &id): (usize, &u32)| candidates(at, id, vocab);
+                Drafter::Script(Arc::new(Script(text.iter().enumerate().map(of_position).collect())))
+            }
+        }
+    }
+}
+
+fn right(_: usize, id: u32, _: u32) -> [u32; SCRIPT_RANKS] {
+    [id; SCRIPT_RANKS]
+}
+
+fn wrong(_: usize, id: u32, vocab: u32) -> [u32; SCRIPT_RANKS] {
+    [1, 2, 3, 4].map(|by| (id + by) % vocab)
+}
+
+/// In a chain right at every other place; in a tree the second child is right at the places between.
+fn half(at: usize, id: u32, vocab: u32) -> [u32; SCRIPT_RANKS] {
+    let mut candidates = wrong(at, id, vocab);
+    candidates[at % 2] = id;
+    candidates
+}
+
+fn samplings() -> [Sampling; 2] {
+    let warm = Sampling { temperature: 0.9, top_p: 0.95, repetition_penalty: 1.1, seed: 7, ..Sampling::default() };
+    [Sampling::default(), warm]
+}
+
+/// How far the audit is.
+struct Meter<'p> {
+    progress: &'p mut dyn FnMut(Progress),
+    done: usize,
+    total: usize,
+}
+
+impl Meter<'_> {
+    /// `more` positions of the part under way.
+    fn at(&mut self, more: usize) {
+        (self.progress)(Progress::Positions { done: self.done + more, total: self.total });
+    }
+
+    /// A part of `positions` positions is done.
+    fn end(&mut self, positions: usize) {
+        self.done += positions;
+        self.at(0);
+    }
+}
+
+impl Session {
+    /// Generates with and without drafts and compares: the texts id by id, the logits bit by bit. The session's own text is
+    /// forgotten.
+    ///
+    /// ```no_run
+    /// # async fn audit(engine: foretoken::Engine) -> foretoken::Result<()> {
+    /// let options = foretoken::AuditOptions::for_engine(&engine)?;
+    /// let audit = engine.session()?.audit(&options, &mut |_| {}).await?;
+    /// assert!(audit.equal, "{:?}", audit.first_difference);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Session::generate`]; also without prompts or tokens.
+    pub async fn audit(&mut self, options: &AuditOptions, progress: &mut dyn FnMut(Progress)) -> Result<Audit> {
+        if options.prompts.is_empty() || (options.tokens == 0 && !options.full) {
+            return Err(Error::input("an audit needs prompts and tokens to add to them: there is nothing to compare"));
+        }
+        let tokens = if options.full { self.context() } else { options.tokens };
+        let ways = self.ways()?;
+        let width_invariant = self.model.width_invariant;
+        let mut audit = Audit {
+            equal: true,
+            width_invariant,
+            cases: samplings().iter().flat_map(|sampling| ways.iter().map(|way| way.case(sampling))).collect(),
+            logits: AuditedLogits { positions: 0, widths: WIDTHS.to_vec(), equal: true },
+            first_difference: None,
+        };
+        let new = |prompt: &Vec<u32>| tokens.min(self.context().saturating_sub(prompt.len()));
+        let parts = samplings().len() * (1 + ways.len());
+        let total = options.prompts.iter().map(|prompt| parts * new(prompt) + prompt.len() + new(prompt)).sum();
+        let mut meter = Meter { progress, done: 0, total };
+        let mut unequal_logits = None;
+        for (index, prompt) in options.prompts.iter().enumerate() {
+            let text = self.audit_texts((index, prompt), tokens, &ways, &mut audit, &mut meter).await?;
+            let found = self.audit_logits(&text, &mut meter).await?;
+            audit.logits.positions += text.len();
+            if let Some((position, tree)) = found {
+                audit.logits.equal = false;
+                let (width, tree) = (tree.rows(), tree.to_string());
+                unequal_logits.get_or_insert(Difference::Logits { prompt: index, position, width, tree });
+            }
+        }
+        meter.end(meter.total - meter.done);
+        let texts_equal = audit.first_difference.is_none();
+        audit.equal = texts_equal && (audit.logits.equal || !width_invariant);
+        audit.first_difference = audit.first_difference.or(unequal_logits);
+        Ok(audit)
+    }
+
+    /// Every drafter, as a chain and as a tree.
+    fn ways(&self) -> Result<Vec<Way>> {
+        let drafts = [
+            ("lookup", Draft::Lookup),
+            ("heads", Draft::Heads),
+            ("script, right", Draft::Script(right)),
+            ("script, wrong", Draft::Script(wrong)),
+            ("script, half right", Draft::Script(half)),
+        ];
+        let mut ways = Vec::new();
+        for (name, draft) in drafts {
+            let deepest = match draft {
+                Draft::Lookup => self.deepest(Source::Lookup),
+                Draft::Heads => self.deepest(Source::Heads),
+                Draft::Script(_) => self.deepest(Source::Script),
+            };
+            if deepest > 0 {
+                let tree = DraftTree::new(&TREE[..deepest.min(TREE.len())])?;
+                ways.extend([DraftTree::chain(deepest.min(CHAIN))?, tree].map(|tree| Way { name, tree, draft }));
+            }
+        }
+        Ok(ways)
+    }
+
+    /// Continues a prompt in every way, and returns the text without drafts at temperature 0.
+    async fn audit_texts(
+        &mut self,
+        (index, prompt): (usize, &[u32]),
+        tokens: usize,
+        ways: &[Way],
+        audit: &mut Audit,
+        meter: &mut Meter<'_>,
+    ) -> Result<Vec<u32>> {
+        let vocab = self.model.sizes.vocab;
+        let options =
+            |sampling, draft| GenerateOptions { max_tokens: tokens, sampling, draft, ..GenerateOptions::default() };
+        let mut plain = Vec::new();
+        for sampling in samplings() {
+            plain.push(self.audit_text(prompt, &options(sampling, DraftOptions::off()), meter).await?.0);
+        }
+        for (at, way) in ways.iter().enumerate() {
+            // One sampling after the other: what the cache still holds is then of another text.
+            for (row, sampling) in samplings().into_iter().enumerate() {
+                let expected = &plain[row];
+                let drafter = way.draft.drafter(expected, vocab);
+                let draft = DraftOptions { drafter, tree: Some(way.tree.clone()), trace: false };
+                let (got, accepted, rounds) = self.audit_text(prompt, &options(sampling, draft), meter).await?;
+                let case = &mut audit.cases[row * ways.len() + at];
+                case.prompts += 1;
+                case.tokens += expected.len() - prompt.len();
+                case.accepted += accepted;
+                case.rounds += rounds;
+                if got != *expected {
+                    case.equal = false;
+                    let position = got.iter().zip(expected).take_while(|(got, expected)| got == expected).count();
+                    audit.first_difference.get_or_insert(Difference::Text {
+                        prompt: index,
+                        temperature: sampling.temperature,
+                        drafter: way.name,
+                        tree: way.tree.to_string(),
+                        position,
+                        expected: expected.get(position).copied(),
+                        got: got.get(position).copied(),
+                    });
+                }
+            }
+        }
+        Ok(plain.swap_remove(0))
+    }
+
+    /// The text, prompt included, its accepted drafts, and its rounds.
+    async fn audit_text(
+        &mut self,
+        prompt: &[u32],
+        options: &GenerateOptions,
+        meter: &mut Meter<'_>,
+    ) -> Result<(Vec<u32>, u64, u64)> {
+        let most = options.max_tokens.min(self.context().saturating_sub(prompt.len()));
+        let mut generation = self.generate(prompt, options, &mut |_| {}).await?;
+        while generation.next().await?.is_some() {
+            meter.at(generation.ids().len());
+        }
+        meter.end(most);
+        let drafts = generation.stats().drafts;
+        Ok(([prompt, generation.ids()].concat(), drafts.accepted, drafts.rounds))
+    }
+
+    /// The first position of `text` whose logits differ in a chain or a tree from those of its row alone, and that batch.
+    async fn audit_logits(&mut self, text: &[u32], meter: &mut Meter<'_>) -> Result<Option<(usize, DraftTree)>> {
+        self.restart().await?;
+        let mut found = None;
+        let mut differs = |position: usize, tree: &DraftTree| {
+            if found.as_ref().is_none_or(|&(first, _)| position < first) {
+                found = Some((position, tree.clone()));
+            }
+        };
+        for first in (0..text.len()).step_by(MAX_BATCH_ROWS) {
+            let end = text.len().min(first + MAX_BATCH_ROWS);
+            let mut alone = Vec::with_capacity(end - first);
+            for at in first..end {
+                alone.extend(self.batch_bits(text, at, &DraftTree::default()).await?);
+            }
+            // Trees leave siblings' keys behind in their own and later slots: so from the end, and the chains afterwards.
+            for at in (first..end).rev() {
+                let tree = DraftTree::new(&TREE[..TREE.len().min(end - at - 1)])?;
+                if !tree.is_chain() && at + tree.rows() <= self.context() {
+                    let together = self.batch_bits(text, at, &tree).await?;
+                    let unequal = together.iter().zip(&alone[at - first..]).position(|(a, b)| a != b);
+                    unequal.into_iter().for_each(|row| differs(at + row, &tree));
+                }
+            }
+            for width in WIDTHS {
+                for at in (first..end).step_by(width) {
+                    let chain = DraftTree::chain(width.min(end - at) - 1)?;
+                    let together = self.batch_bits(text, at, &chain).await?;
+                    let unequal = together.iter().zip(&alone[at - first..]).position(|(a, b)| a != b);
+                    unequal.into_iter().for_each(|row| differs(at + row, &chain));
+                }
+            }
+            meter.end(end - first);
+        }
+        self.restart().await?;
+        Ok(found)
+    }
+
+    /// Bits of the logits of the rows of a round that hold `text` from position `at` on, where the last child of each node is
+    /// the right one. What comes before is in the cache.
+    async fn batch_bits(&self, text: &[u32], at: usize, tree: &DraftTree) -> Result<Vec<Vec<u32>>> {
+        let (model, buffers, layout) = (&self.model, &self.buffers, tree.layout());
+        let (count, vocab) = (layout.num_rows as usize, model.sizes.vocab);
+        let mut path = vec![0];
+        let mut rows = Vec::with_capacity(count);
+        for (row, &[mask, depth, ..]) in layout.nodes[..count].iter().enumerate() {
+            let depth = depth as usize;
+            let last = !(row + 1..count).any(|other| layout.parent(other) == layout.parent(row));
+            let is_right = row == 0 || (last && layout.parent(row) == path.get(depth - 1).copied());
+            if is_right && row > 0 {
+                path.push(row);
+            }
+            let token = if is_right { text[at + depth] } else { (text[at + depth] + row as u32) % vocab };
+            rows.push(Row { token, position: (at + depth) as u32, mask, ..Row::default() });
+        }
+        model.gpu.write(&buffers.rows, 0, &rows);
+        self.write_state(State { committed: at as u32, num_rows: layout.num_rows, ..State::default() });
+        let (rows, keys) = (layout.num_rows, at as u32 + layout.num_rows);
+        let extent = Extent { rows, logit_rows: rows, keys, many: false };
+        let ops = || self.plan.body.iter().chain(&self.plan.head);
+        model.gpu.submit(None, |recorder| ops().for_each(|op| op.record(recorder, extent)), None);
+        let logits: Vec<u32> = model.gpu.read(&buffers.logits).await?;
+        let (vocab, stride) = (vocab as usize, model.sizes.vocab_stride() as usize);
+        Ok(path.iter().map(|row| logits[row * stride..][..vocab].to_vec()).collect())
+    }
+}
+
+impl Way {
+    fn case(&self, sampling: &Sampling) -> AuditCase {
+        AuditCase {
+            drafter: self.name,
+            tree: self.tree.to_string(),
+            temperature: sampling.temperature,
+            prompts: 0,
+            tokens: 0,
+            accepted: 0,
+            rounds: 0,
+            equal: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::tests::load;
+    use crate::kernels::tests::adapters::on_every_adapter;
+    use crate::self_test::InjectedFault;
+
+    fn audit(session: &mut Session) -> Audit {
+        let prompts = vec![vec![1, 5, 9, 13, 17, 21, 25], vec![3, 4, 3, 4, 3, 4]];
+        let options = AuditOptions { prompts, tokens: 16, full: false };
+        let mut last = (0, 1);
+        let audit = pollster::block_on(session.audit(&options, &mut |progress| {
+            let Progress::Positions { done, total } = progress else { panic!("{progress:?}") };
+            assert!((last.0..=total).contains(&done), "{progress:?} after {last:?}");
+            last = (done, total);
+        }));
+        assert_eq!(last.0, last.1);
+        audit.expect("an audit")
+    }
+
+    #[test]
+    fn a_sound_device_passes_and_drafts_of_every_kind_were_tried() {
+        on_every_adapter(|gpu| {
+            let audit = audit(&mut load(gpu, "llama-gqa", None, None).session().expect("a session"));
+            assert!(audit.equal && audit.width_invariant && audit.logits.equal, "{audit:?}");
+            assert_eq!((audit.cases.len(), audit.logits.positions), (2 * 4 * 2, 7 + 6 + 2 * 16));
+            for case in &audit.cases {
+                let [wrong, right] = ["wrong", ", right"].map(|part| case.drafter.ends_with(part));
+                assert_eq!((case.prompts, case.tokens), (2, 32), "{case:?}");
+                assert!(case.equal && (case.accepted == 0 || !wrong), "{case:?}");
+                assert!(case.accepted > 20 || !right, "{case:?}");
+                assert_eq!(case.rounds + case.accepted, 30, "{case:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_cache_that_trees_leave_in_disorder_is_found() {
+        on_every_adapter(|gpu| {
+            let mut session = load(gpu, "llama-gqa", None, None).session().expect("a session");
+            session.plan.compact.clear();
+            let audit = audit(&mut session);
+            assert!(!audit.equal && audit.logits.equal, "{audit:?}");
+            assert!(audit.cases.iter().all(|case| case.equal || case.tree == "3,2,1,1"), "{audit:?}");
+            let Some(Difference::Text { tree, position, expected, got, .. }) = &audit.first_difference else {
+                panic!("{audit:?}")
+            };
+            assert!(tree == "3,2,1,1" && *position > 6 && expected != got, "{audit:?}");
+        });
+    }
+
+    #[test]
+    fn a_row_that_feels_the_batch_before_is_found() {
+        on_every_adapter(|gpu| {
+            let mut session = load(gpu, "llama-gqa", None, None).session().expect("a session");
+            // Without the embedding a row starts from what the batch before left in its place: in the first rows this.
+            session.plan.body.remove(0);
+            session.model.gpu.write(&session.buffers.x, 0, &[0.5f32, -1.0, 0.25, 2.0]);
+            let audit = audit(&mut session);
+            assert!(!audit.equal && !audit.logits.equal, "{audit:?}");
+            let mut meter = Meter { progress: &mut |_| {}, done: 0, total: 0 };
+            let found = pollster::block_on(session.audit_logits(&[1, 2, 3], &mut meter)).expect("logits");
+            assert!(found.is_some_and(|(position, _)| position < 3));
+        });
+    }
+
+    #[test]
+    fn a_device_without_drafts_is_told_apart() {
+        on_every_adapter(|gpu| {
+            let engine = load(gpu, "llama-gqa", None, Some(InjectedFault::Both));
+            let audit = audit(&mut engine.session().expect("a session"));
+            assert!(audit.equal && !audit.width_invariant, "{audit:?}");
+            assert!(audit.cases.iter().all(|case| case.accepted == 0 && case.equal), "{audit:?}");
+        });
+    }
+
+    #[test]
+    fn nothing_to_compare_is_refused() {
+        on_every_adapter(|gpu| {
+            let mut session = load(gpu, "llama-gqa", None, None).session().expect("a session");
+            for options in [
+                AuditOptions { tokens: 3, ..AuditOptions::default() },
+                AuditOptions { prompts: vec![vec![1]], ..AuditOptions::default() },
+                AuditOptions { prompts: vec![vec![]], tokens: 3, full: false },
+                AuditOptions { prompts: vec![vec![96]], tokens: 3, full: false },
+            ] {
+                let refused = pollster::block_on(session.audit(&options, &mut |_| {}));
+                assert!(refused.is_err_and(|error| error.kind() == crate::ErrorKind::Input), "{options:?}");
+            }
+        });
+    }
+}

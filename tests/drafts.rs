@@ -4,10 +4,10 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{DiskFiles, each_adapter, golden};
+use common::{DiskFiles, each_adapter, golden, golden_in_memory};
 use foretoken::{
-    DraftOptions, DraftTree, Drafter, Engine, EngineOptions, GenerateOptions, Gpu, Sampling, Script, Session, Stats,
-    Stop,
+    DraftOptions, DraftTree, Drafter, Engine, EngineOptions, GenerateOptions, Gpu, GpuOptions, MarginalOptions,
+    Sampling, Script, Session, Stats, Stop,
 };
 
 /// Every base model of tests/golden.
@@ -53,6 +53,17 @@ async fn run(session: &mut Session, prompt: &[u32], options: &GenerateOptions) -
 
 fn options(max_tokens: usize, sampling: Sampling) -> GenerateOptions {
     GenerateOptions { max_tokens, sampling, draft: DraftOptions::off(), ..GenerateOptions::default() }
+}
+
+/// A model of 1024 tokens that ends no text by itself.
+async fn load_endless(gpu: &Gpu, name: &str) -> Engine {
+    let mut files = golden_in_memory(name);
+    let config = files.files.get_mut("config.json").expect("a config").to_mut();
+    let mut json: serde_json::Value = serde_json::from_slice(config).expect("json");
+    json["max_position_embeddings"] = 1024.into();
+    *config = json.to_string().into();
+    files.files.insert("generation_config.json".into(), br#"{"eos_token_id": []}"#.into());
+    Engine::load(gpu, &files, &EngineOptions::default(), &mut |_| {}).await.expect("the model loads")
 }
 
 fn drafting(plain: &GenerateOptions, drafter: Drafter, tree: &str) -> GenerateOptions {
@@ -288,6 +299,183 @@ fn drafts_that_cannot_be_are_refused() {
             assert!(error.to_string().contains(part), "{error}");
             // Nothing is lost: the model goes on without drafts.
             assert_eq!(run(&mut session, &PROMPT, &self::options(5, Sampling::default())).await.ids.len(), 5);
+        }
+    });
+}
+
+/// The value that chi-square with `bins - 1` degrees of freedom exceeds once in 10,000 times (Wilson and Hilferty).
+fn chi_square_limit(bins: usize) -> f64 {
+    let freedom = (bins - 1) as f64;
+    let spread = 2.0 / (9.0 * freedom);
+    freedom * (1.0 - spread + 3.719 * spread.sqrt()).powi(3)
+}
+
+#[test]
+fn the_law_with_drafts_is_the_targets() {
+    const SEEDS: u64 = 800;
+    each_adapter(|gpu| async move {
+        let engine = load_endless(&gpu, "llama-mha").await;
+        let vocab = engine.config().vocab_size;
+        let mut session = engine.session().expect("a session");
+        let every = MarginalOptions { mass: 1.0, top: vocab, ..MarginalOptions::default() };
+        let law = session.marginals(&PROMPT, &every, &mut |_| {}).await.expect("marginals").top;
+        assert_eq!(law.len(), vocab);
+        let mut counts = vec![0u64; vocab];
+        let (mut drafted, mut accepted) = (0, 0);
+        // What the last four seeds said is drafted for the next one.
+        let mut script = vec![[u32::MAX; 4]; PROMPT.len() + 4];
+        for seed in 0..SEEDS {
+            let plain = options(4, Sampling { temperature: 1.0, seed, ..Sampling::default() });
+            let drafter = Drafter::Script(Arc::new(Script(script.clone())));
+            let found = run(&mut session, &PROMPT, &drafting(&plain, drafter, "4,2")).await;
+            assert_eq!(found.ids.len(), 4);
+            counts[found.ids[1] as usize] += 1;
+            drafted += found.stats.drafts.drafted;
+            accepted += found.stats.drafts.accepted;
+            for (place, &id) in script[PROMPT.len()..].iter_mut().zip(&found.ids) {
+                if !place.contains(&id) {
+                    place[seed as usize % 4] = id;
+                }
+            }
+        }
+        // Tokens in the order of their probability, as many together as are expected five times.
+        let (mut chi_square, mut bins) = (0.0, 0);
+        let (mut expected, mut seen) = (0.0, 0.0);
+        for (at, token) in law.iter().enumerate() {
+            expected += token.p * SEEDS as f64;
+            seen += counts[token.id as usize] as f64;
+            let rest: f64 = law[at + 1..].iter().map(|token| token.p * SEEDS as f64).sum();
+            if at + 1 == vocab || (expected >= 5.0 && rest >= 5.0) {
+                chi_square += (seen - expected).powi(2) / expected;
+                bins += 1;
+                (expected, seen) = (0.0, 0.0);
+            }
+        }
+        let limit = chi_square_limit(bins);
+        let case = format!("{}: chi-square {chi_square:.1} of {bins} bins, at most {limit:.1}", gpu.summary());
+        println!("{case}; {accepted} of {drafted} drafts accepted");
+        assert!(bins > 10 && accepted > 20, "the test says nothing: {case}, {accepted} accepted");
+        assert!(chi_square < limit, "{case}");
+    });
+}
+
+/// What holds of the statistics of every generation.
+fn check_stats(stats: &Stats, case: &str) {
+    let drafts = &stats.drafts;
+    assert_eq!(drafts.rounds + drafts.accepted, stats.new_tokens as u64 - 1, "{case}");
+    assert_eq!(drafts.accepted_histogram.iter().sum::<u64>(), drafts.rounds, "{case}");
+    let accepted = drafts.accepted_histogram.iter().enumerate().map(|(count, rounds)| count as u64 * rounds);
+    assert_eq!(accepted.sum::<u64>(), drafts.accepted, "{case}");
+    assert!(drafts.accepted <= drafts.drafted, "{case}");
+    assert!(drafts.acceptance.iter().all(|share| (0.0..=1.0).contains(share)), "{case}: {drafts:?}");
+    let per_round = 1.0 + drafts.accepted as f64 / drafts.rounds as f64;
+    assert!(
+        (drafts.tokens_per_round - per_round).abs() < 1e-9 && drafts.rounds_per_submit >= 1.0,
+        "{case}: {drafts:?}"
+    );
+    if let Some(reason) = &drafts.off_reason {
+        assert!(reason.contains("do not pay") && drafts.drafted <= drafts.rounds * 31, "{case}: {reason}");
+    }
+}
+
+#[test]
+fn drafts_as_deep_as_pays_never_change_the_text() {
+    each_adapter(|gpu| async move {
+        let small = EngineOptions { context: Some(256), ..EngineOptions::default() };
+        let engine = Engine::load(&gpu, &foretoken::default_model(), &small, &mut |_| {}).await.expect("it loads");
+        let story = engine.tokenizer().expect("one").encode("Once upon a time", true).expect("ids");
+        let heads = load_heads(&gpu, "llama-gqa", "heads-parallel").await;
+        for (what, engine, prompt) in [("default", &engine, &story[..]), ("heads", &heads, &PROMPT[..])] {
+            let (mut plain_session, mut session) = (engine.session().expect("one"), engine.session().expect("another"));
+            for sampling in samplings() {
+                let plain = options(200, sampling);
+                let expected = run(&mut plain_session, prompt, &plain).await;
+                let found =
+                    run(&mut session, prompt, &GenerateOptions { draft: DraftOptions::default(), ..plain }).await;
+                let case = format!("{what}, {sampling:?}, {}", gpu.summary());
+                assert_eq!((found.ids, found.text, found.stop), (expected.ids, expected.text, expected.stop), "{case}");
+                check_stats(&found.stats, &case);
+                check_stats(&expected.stats, &case);
+                let drafts = found.stats.drafts;
+                assert_eq!(drafts.drafter, if what == "heads" { "heads" } else { "lookup" }, "{case}");
+                println!(
+                    "{case}: {} of {} accepted, {:.2} tokens a round, {:?}",
+                    drafts.accepted, drafts.drafted, drafts.tokens_per_round, drafts.off_reason
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn drafts_that_are_never_right_are_switched_off() {
+    each_adapter(|gpu| async move {
+        // Long enough that drafts are tried out whatever the device does in a submit.
+        let engine = load_endless(&gpu, "llama-mha").await;
+        let vocab = engine.config().vocab_size as u32;
+        let (mut plain_session, mut session) = (engine.session().expect("one"), engine.session().expect("another"));
+        let plain = options(900, Sampling::default());
+        let expected = run(&mut plain_session, &PROMPT, &plain).await;
+        assert_eq!(expected.ids.len(), 900);
+        let text = [&PROMPT[..], &expected.ids].concat();
+        for (what, drafter) in scripts(&text, vocab) {
+            let draft = DraftOptions { drafter, ..DraftOptions::default() };
+            let found = run(&mut session, &PROMPT, &GenerateOptions { draft, ..plain.clone() }).await;
+            let case = format!("{what}, {}", gpu.summary());
+            assert_eq!(found.ids, expected.ids, "{case}");
+            check_stats(&found.stats, &case);
+            let drafts = found.stats.drafts;
+            println!("{case}: {:.2} tokens a round, {:?}", drafts.tokens_per_round, drafts.off_reason);
+            match what {
+                "wrong" => {
+                    assert!(drafts.drafted > 0 && drafts.accepted == 0, "{case}: {drafts:?}");
+                    assert!(drafts.off_reason.is_some(), "{case}: {drafts:?}");
+                }
+                // Unless a row costs as much as a step.
+                "right" if drafts.off_reason.is_none() => assert!(drafts.tokens_per_round > 1.5, "{case}: {drafts:?}"),
+                _ => {}
+            }
+        }
+    });
+}
+
+#[test]
+fn nothing_is_created_in_a_round() {
+    each_adapter(|gpu| async move {
+        // A device of its own: the counters must not hear the other tests.
+        let options_of = GpuOptions { adapter: Some(gpu.summary().index.to_string()), ..GpuOptions::default() };
+        let gpu = Gpu::open(&options_of).await.expect("the adapter opens");
+        let engine = load_heads(&gpu, "llama-gqa", "heads-parallel").await;
+        let loaded = gpu.counts().pipelines;
+        let mut session = engine.session().expect("a session");
+        let plain = options(60, Sampling::default());
+        let text = [&PROMPT[..], &run(&mut session, &PROMPT, &plain).await.ids].concat();
+        let [_, _, (_, half), _] = scripts(&text, engine.config().vocab_size as u32);
+        let plan = [(Drafter::Lookup, "3,2"), (half.clone(), "1,1,1"), (half, "2,2,1"), (Drafter::Heads, "5,2")];
+        for (drafter, tree) in plan.into_iter().chain([(Drafter::Heads, "1,1"), (Drafter::Marginal, "1")]) {
+            let options = drafting(&plain, drafter, tree);
+            let mut generation = session.generate(&PROMPT, &options, &mut |_| {}).await.expect("a prompt");
+            let created = || {
+                let counts = gpu.counts();
+                (counts.pipelines, counts.bind_groups, counts.buffers)
+            };
+            let before = created();
+            while generation.next().await.expect("a round").is_some() {}
+            let (after, stats) = (created(), generation.stats());
+            let Stats { ref drafts, submits, passes, dispatches, readbacks, .. } = stats;
+            let case = format!("{}: {} {tree}", gpu.summary(), drafts.drafter);
+            assert_eq!(after, before, "{case}");
+            // The marginal brings its own kernels when it is first asked for.
+            assert!(after.0 == loaded || drafts.drafter == "marginal", "{case}: a pipeline was compiled after loading");
+            assert_eq!(passes, submits, "{case}: one pass a submit");
+            // The prompt's submit and, with heads, what they take to go over the prompt.
+            assert!(readbacks <= submits && submits <= drafts.rounds + 4, "{case}: {stats:?}");
+            let rounds = drafts.rounds as f64;
+            println!(
+                "{case}: {:.1} dispatches and {:.2} submits a round",
+                dispatches as f64 / rounds,
+                submits as f64 / rounds
+            );
         }
     });
 }

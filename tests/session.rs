@@ -6,10 +6,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{DiskFiles, each_adapter, golden, shared};
+use common::{DiskFiles, each_adapter, golden, golden_in_memory, shared};
 use foretoken::format::files::MemoryFiles;
 use foretoken::{
-    Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet, Progress, Sampling, Session, Stop,
+    DraftOptions, Drafter, Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet, Progress,
+    Sampling, Session, Stop,
 };
 
 async fn load(gpu: &Gpu, name: &str) -> Engine {
@@ -343,6 +344,74 @@ fn an_embedding_beyond_the_binding_limit_is_split() {
                 let whole = whole.session().expect("a session").logits(&ids).await.expect("logits");
                 assert!(split == whole, "{}: a split embedding computes other logits", gpu.summary());
             }
+        }
+    });
+}
+
+/// Multiplies the f32 elements of a tensor.
+fn scale(files: &mut MemoryFiles, tensor: &str, by: f32) {
+    let file = files.files.get_mut("model.safetensors").expect("weights").to_mut();
+    let (length, rest) = file.split_first_chunk_mut::<8>().expect("a length");
+    let (header, data) = rest.split_at_mut(u64::from_le_bytes(*length) as usize);
+    let header: serde_json::Value = serde_json::from_slice(header).expect("a header");
+    let [start, end] = [0, 1].map(|at| header[tensor]["data_offsets"][at].as_u64().expect("an offset") as usize);
+    for element in data[start..end].chunks_exact_mut(4) {
+        let scaled = f32::from_le_bytes([element[0], element[1], element[2], element[3]]) * by;
+        assert!(scaled.is_finite());
+        element.copy_from_slice(&scaled.to_le_bytes());
+    }
+}
+
+#[test]
+fn logits_that_overflow_end_a_text_with_an_error() {
+    each_adapter(|gpu| async move {
+        let options = options(24, Sampling::default());
+        let load = async |files: &MemoryFiles| {
+            Engine::load(&gpu, files, &EngineOptions::default(), &mut |_| {}).await.expect("the model loads")
+        };
+        let sound = load(&golden_in_memory("llama-gqa")).await;
+        let (ids, whole, _) = run(&mut sound.session().expect("a session"), &PROMPT, &options).await;
+        // Where in the text the logits are larger than anywhere before, so that they can overflow there first.
+        let text = [&PROMPT[..], &ids].concat();
+        let logits = sound.session().expect("a session").logits(&text).await.expect("logits");
+        let largest: Vec<f32> =
+            logits.iter().map(|row| row.iter().fold(0.0, |most: f32, x| most.max(x.abs()))).collect();
+        let before = |at: usize| largest[PROMPT.len() - 1..at].iter().copied().fold(0.0, f32::max);
+        let ratio = |at: usize| largest[at] / before(at);
+        let record = (PROMPT.len()..text.len() - 1).max_by(|&a, &b| ratio(a).total_cmp(&ratio(b))).expect("a place");
+        let threshold = f32::MAX / (largest[record] * before(record)).sqrt();
+        println!("{}: token {record}, {} times what came before", gpu.summary(), ratio(record));
+
+        let mut later = golden_in_memory("llama-gqa");
+        scale(&mut later, "lm_head.weight", threshold);
+        let mut at_once = golden_in_memory("llama-mha");
+        // The head's weights are the embedding's; norms take the embedding's size out, and the last one brings it back.
+        scale(&mut at_once, "model.embed_tokens.weight", 1e16);
+        scale(&mut at_once, "model.norm.weight", 1e30);
+        for (files, least) in [(later, 1), (at_once, 0)] {
+            let engine = load(&files).await;
+            let mut session = engine.session().expect("a session");
+            for draft in [DraftOptions::off(), DraftOptions { drafter: Drafter::Lookup, ..DraftOptions::default() }] {
+                let options = GenerateOptions { draft, ..options.clone() };
+                let mut generation = session.generate(&PROMPT, &options, &mut |_| {}).await.expect("a prompt");
+                let error = loop {
+                    match generation.next().await {
+                        Ok(token) => assert!(token.is_some(), "{}: the text ended", files.name),
+                        Err(error) => break error,
+                    }
+                };
+                assert!(error.to_string().contains("not finite"), "{error}");
+                // What came before is there, and asking again says the same.
+                assert!(generation.ids().len() >= least, "{}", files.name);
+                if least > 0 {
+                    assert_eq!(generation.ids(), &ids[..generation.ids().len()]);
+                    assert!(whole.starts_with(generation.text()), "{:?} of {whole:?}", generation.text());
+                }
+                assert!(generation.next().await.is_err());
+                assert_eq!(generation.stop(), None);
+            }
+            let error = session.score(&text, &mut |_| {}).await.expect_err("no score");
+            assert!(error.to_string().contains("not finite"), "{error}");
         }
     });
 }

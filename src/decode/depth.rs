@@ -111,10 +111,11 @@ impl Depth {
     }
 }
 
-/// What a round of `rows` rows costs, in plain steps: measured, or on the line through the measured ones around it.
+/// What a round of `rows` rows costs, in plain steps: measured, or on the line through the measured ones around it. Never less
+/// than a plain step, whatever a moment's noise says, so that drafts that bring nothing end.
 fn cost(pacing: &Pacing, rows: usize) -> f64 {
     let Some(plain) = pacing.seconds(1) else { return 1.0 };
-    let known = |rows: usize| pacing.seconds(rows).map(|seconds| (rows as f64, seconds / plain));
+    let known = |rows: usize| pacing.seconds(rows).map(|seconds| (rows as f64, (seconds / plain).max(1.0)));
     if let Some((_, cost)) = known(rows) {
         return cost;
     }
@@ -143,7 +144,7 @@ mod tests {
         let mut last = 0;
         for round in 0..60 {
             last = depth.next(&pacing).depth();
-            let accepted = if round % one_in == 0 { last } else { 0 };
+            let accepted = if (round + 1) % one_in == 0 { last } else { 0 };
             depth.ended(last, true, accepted);
         }
         (depth, last)
@@ -158,6 +159,13 @@ mod tests {
         assert!(off.verdict().is_some_and(|verdict| verdict.contains("do not pay")), "{:?}", off.verdict());
         // Always right, but a row costs as much as a step: nothing is gained.
         assert_eq!(settle(1, 1.0).1, 0);
+    }
+
+    #[test]
+    fn drafts_that_bring_nothing_end_though_a_round_seems_cheap() {
+        let (off, depth) = settle(usize::MAX, -0.1);
+        assert_eq!(depth, 0, "{:?}", off.verdict());
+        assert!(off.verdict().is_some());
     }
 
     #[test]

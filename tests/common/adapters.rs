@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use foretoken::format::files::Files;
+use foretoken::format::files::{Files, MemoryFiles};
 use foretoken::{Error, ErrorKind, Gpu, GpuOptions, Result};
 
 /// Every adapter of this machine, opened once. Fails where there is none: a test that needs a GPU must not pass without.
@@ -33,6 +33,17 @@ pub fn each_adapter<F: Future<Output = ()>>(test: impl Fn(Gpu) -> F) {
 /// The folder of a golden checkpoint.
 pub fn golden(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden")).join(name)
+}
+
+/// The files of a golden checkpoint, to be changed.
+pub fn golden_in_memory(name: &str) -> MemoryFiles {
+    let entries = std::fs::read_dir(golden(name)).expect("the checkpoint's folder");
+    let files = entries.map(|entry| {
+        let entry = entry.expect("an entry");
+        let bytes = std::fs::read(entry.path()).expect("its bytes");
+        (entry.file_name().into_string().expect("a name"), Cow::Owned(bytes))
+    });
+    MemoryFiles { name: name.to_owned(), files: files.collect() }
 }
 
 /// A checkpoint folder, read as asked.

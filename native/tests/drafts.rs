@@ -174,7 +174,8 @@ fn heads_that_do_not_fit_are_refused() {
     let temp = tempfile::tempdir().unwrap();
     let folder = temp.path().to_str().unwrap();
     let config = temp.path().join("mtp_config.json");
-    let edits: &[(&str, fn(&mut Value))] = &[
+    type Edit = fn(&mut Value);
+    let edits: &[(&str, Edit)] = &[
         ("`version` 2: this program reads version 1", |config| config["version"] = json!(2)),
         ("`version`", |config| config["version"] = json!("1")),
         ("`format`", |config| config["format"] = json!("another")),
@@ -204,7 +205,7 @@ fn a_model_beside_broken_heads_runs_without_drafts() {
     let (temp, folder) = golden_copy(CASE);
     for broken in [br#"{"format": "foretoken-mtp", "version": 9}"#.to_vec(), b"{".to_vec(), Vec::new()] {
         copy_heads("heads-parallel", temp.path());
-        fs::write(temp.path().join("mtp_config.json"), broken).unwrap();
+        fs::write(temp.path().join("mtp_config.json"), &broken).unwrap();
         // A version to come is left out; files that are damaged must not go unnoticed.
         let damaged = broken.len() < 2;
         generate_with(&folder, &["--draft", "heads"]).fails_with("heads");

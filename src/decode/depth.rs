@@ -67,7 +67,7 @@ impl Depth {
             let tried = self.most.min(3);
             self.resting = Some(0);
             self.verdict = Some(format!(
-                "drafts do not pay here: with {tried} drafts a round brought {:.2} tokens and took {:.2} plain steps",
+                "drafts do not pay here: with {tried} drafted a round brought {:.2} tokens and took {:.2} plain steps",
                 self.tokens(tried),
                 cost(pacing, tried + 1)
             ));

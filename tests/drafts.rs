@@ -2,9 +2,13 @@
 
 mod common;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use common::{DiskFiles, each_adapter, golden, golden_in_memory};
+use foretoken::format::checkpoint::Checkpoint;
+use foretoken::format::files::{Files, MemoryFiles};
+use foretoken::format::mtp::{Init, InitOptions, InitSource, init_heads};
 use foretoken::{
     DraftOptions, DraftTree, Drafter, Engine, EngineOptions, GenerateOptions, Gpu, GpuOptions, MarginalOptions,
     Sampling, Script, Session, Stats, Stop,
@@ -476,6 +480,56 @@ fn nothing_is_created_in_a_round() {
                 dispatches as f64 / rounds,
                 submits as f64 / rounds
             );
+        }
+    });
+}
+
+/// Untrained heads for `base`, in memory.
+async fn new_heads(base: &impl Files) -> MemoryFiles {
+    let checkpoint = Checkpoint::open(base).await.expect("a checkpoint");
+    let options = InitOptions {
+        heads: 3,
+        sequential: false,
+        depth: 1,
+        source: InitSource::Default,
+        init: Init::Copy,
+        seed: 1,
+        backbone_first: true,
+    };
+    let files = init_heads(&checkpoint, &options).await.expect("heads");
+    let files = files.into_iter().map(|(name, bytes)| (name, Cow::Owned(bytes))).collect();
+    MemoryFiles { name: "new heads".to_owned(), files }
+}
+
+#[test]
+fn the_default_model_writes_one_text_to_the_end_of_its_context() {
+    each_adapter(|gpu| async move {
+        let base = foretoken::default_model();
+        let small = EngineOptions { context: Some(80), ..EngineOptions::default() };
+        let heads = new_heads(&base).await;
+        let engine = Engine::load_with_heads(&gpu, &base, &heads, &small, &mut |_| {}).await.expect("it loads");
+        let vocab = engine.config().vocab_size as u32;
+        let prompt = engine.tokenizer().expect("one").encode("Once upon a time", true).expect("ids");
+        let (mut plain_session, mut session) = (engine.session().expect("one"), engine.session().expect("another"));
+        for sampling in [Sampling::default(), samplings()[2]] {
+            let plain = options(1000, sampling);
+            let expected = run(&mut plain_session, &prompt, &plain).await;
+            assert_eq!((expected.stop, prompt.len() + expected.ids.len()), (Stop::Length, 80), "{}", expected.text);
+            let text = [&prompt[..], &expected.ids].concat();
+            let half = scripts(&text, vocab)[2].clone();
+            for (what, drafter, trees) in [
+                ("lookup", Drafter::Lookup, ["1,1,1", "3,2,1"]),
+                ("heads", Drafter::Heads, ["1,1", "4,2"]),
+                ("marginal", Drafter::Marginal, ["1", "4"]),
+                (half.0, half.1, ["1,1,1,1,1,1,1", "2,2,2,1"]),
+            ] {
+                for tree in trees {
+                    let drafted = run(&mut session, &prompt, &drafting(&plain, drafter.clone(), tree)).await;
+                    let case = format!("{what} {tree}, {sampling:?}, {}", gpu.summary());
+                    assert_eq!(drafted.ids, expected.ids, "{case}");
+                    assert_eq!((drafted.text, drafted.stop), (expected.text.clone(), expected.stop), "{case}");
+                }
+            }
         }
     });
 }

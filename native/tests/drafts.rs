@@ -197,7 +197,7 @@ fn heads_that_do_not_fit_are_refused() {
     fs::write(temp.path().join("mtp.safetensors"), b"short").unwrap();
     generate(&["--draft", folder]).fails_with("mtp.safetensors");
     fs::remove_file(temp.path().join("mtp.safetensors")).unwrap();
-    generate(&["--draft", folder]).fails_with("is missing");
+    generate(&["--draft", folder]).fails_with("mtp.safetensors is missing");
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::draft::{DraftOptions, DraftTree, Drafter, Script};
 use super::generation::GenerateOptions;
+use super::round::Source;
 use super::sampling::Sampling;
-use super::session::{Session, Source};
+use super::session::Session;
 use crate::kernels::{Extent, MAX_BATCH_ROWS, Row, SCRIPT_RANKS, State};
 use crate::model::{Engine, Progress};
 use crate::{Error, Result};

@@ -9,8 +9,9 @@ use web_time::Instant;
 
 use super::depth::Depth;
 use super::draft::{DraftOptions, DraftTree, Drafter};
+use super::round::{Received, Source, Work};
 use super::sampling::Sampling;
-use super::session::{IN_FLIGHT, Received, Session, Source, Work};
+use super::session::{IN_FLIGHT, Session};
 use super::stats::{DraftStats, Round, Stats};
 use super::stop::StopStrings;
 use crate::format::stream::StreamDecoder;

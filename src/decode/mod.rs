@@ -1,5 +1,6 @@
 //! Texts: sessions, sampling, and the loop that keeps the GPU busy without asking it after every token.
 
+mod analysis;
 mod audit;
 mod depth;
 mod draft;
@@ -8,6 +9,7 @@ mod generation;
 mod head_tests;
 mod marginals;
 mod pacing;
+mod round;
 mod sampling;
 mod session;
 mod stats;

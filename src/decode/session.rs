@@ -4,16 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use web_time::Instant;
-
-use super::draft::{DraftTree, Drafter, Script};
+use super::draft::Drafter;
 use super::generation::{GenerateOptions, Generation, is_set};
 use super::pacing::Pacing;
+use super::round::{Received, Source, Step, Work};
 use super::sampling::Sampling;
-use crate::gpu::{Pending, Recorder, Staging};
-use crate::kernels::{
-    Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, MAX_TRACED_ROUNDS, Op, Row, SCRIPT_RANKS, State, Tree,
-};
+use crate::gpu::{Pending, Staging};
+use crate::kernels::{Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, Op, Row, State, Tree};
 use crate::marginal::Workspace;
 use crate::model::{Buffers, HeadsPlan, Model, Plan, Progress};
 use crate::{Error, Result};
@@ -35,18 +32,18 @@ pub struct Session {
     /// Made when it is first needed.
     pub(super) marginal: Option<Box<Workspace>>,
     staging: Vec<Staging>,
-    score_staging: Staging,
+    pub(super) score_staging: Staging,
     in_flight: VecDeque<InFlight>,
     next_staging: usize,
     pub(super) round_pacing: Pacing,
-    row_pacing: Pacing,
+    pub(super) row_pacing: Pacing,
     /// The tree that the GPU knows.
-    tree: Option<Tree>,
+    pub(super) tree: Option<Tree>,
     /// Positions, from the first on, that the heads have gone over for certain.
-    heads_filled: usize,
-    heads_current: bool,
+    pub(super) heads_filled: usize,
+    pub(super) heads_current: bool,
     /// Seconds that a draft of as many tokens takes.
-    draft_seconds: Vec<(Source, usize, f64)>,
+    pub(super) draft_seconds: Vec<(Source, usize, f64)>,
 }
 
 /// A submit on its way.
@@ -54,98 +51,6 @@ struct InFlight {
     pending: Pending,
     staging: usize,
     work: Work,
-}
-
-/// What a submit does.
-#[derive(Clone, Debug)]
-pub(super) enum Work {
-    /// Reads as many rows of a prompt; the last such submit samples a token.
-    Prompt { rows: usize, last: bool },
-    /// Rounds of one tree.
-    Rounds { rounds: usize, tree: DraftTree },
-}
-
-impl Work {
-    /// Tokens it brings at most.
-    fn most_tokens(&self) -> usize {
-        match self {
-            Self::Prompt { last, .. } => usize::from(*last),
-            Self::Rounds { rounds, tree } => rounds * (tree.depth() + 1),
-        }
-    }
-}
-
-/// What a submit has brought back, and the seconds it took.
-pub(super) struct Received {
-    pub work: Work,
-    pub emitted: Emitted,
-    pub seconds: f64,
-}
-
-/// Where the drafts of a generation come from, once it is settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
-    None,
-    Heads,
-    Marginal,
-    Lookup,
-    Script,
-}
-
-impl Source {
-    /// The name in statistics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "off",
-            Self::Heads => "heads",
-            Self::Marginal => "marginal",
-            Self::Lookup => "lookup",
-            Self::Script => "script",
-        }
-    }
-}
-
-/// What a round is made of.
-struct Round {
-    source: Source,
-    depth: usize,
-    traced: bool,
-    chain: bool,
-}
-
-/// Ops, and over how many rows.
-type Step<'p> = (&'p [Op], Extent);
-
-impl Round {
-    /// What fills the candidates. Run twice, it does the same twice.
-    fn draft<'p>(&self, plan: &'p Plan, marginal: Option<&'p Workspace>, verify: Extent) -> Vec<Step<'p>> {
-        let one = Extent { rows: 1, logit_rows: 1, ..verify };
-        match (self.source, &plan.heads, marginal) {
-            _ if self.depth == 0 => Vec::new(),
-            (Source::Heads, Some(heads), _) => heads.draft(self.depth, verify.keys),
-            (Source::Marginal, _, Some(marginal)) => marginal.draft(plan, verify.keys),
-            (Source::Lookup, ..) => vec![(&plan.lookup[..], one)],
-            (Source::Script, ..) => vec![(&plan.script[..], one)],
-            (Source::None | Source::Heads | Source::Marginal, ..) => Vec::new(),
-        }
-    }
-
-    /// Draft, verify, accept.
-    fn steps<'p>(&self, plan: &'p Plan, marginal: Option<&'p Workspace>, verify: Extent) -> Vec<Step<'p>> {
-        let one = Extent { rows: 1, logit_rows: 1, ..verify };
-        let mut steps = self.draft(plan, marginal, verify);
-        steps.push((&plan.tree, one));
-        steps.extend([&plan.body, &plan.head, &plan.sample].map(|ops| (&ops[..], verify)));
-        if self.traced {
-            steps.push((&plan.trace, verify));
-        }
-        steps.push((&plan.commit, one));
-        if !self.chain {
-            steps.push((&plan.compact, one));
-            steps.extend(plan.heads.iter().map(|heads| (&heads.keep[..], one)));
-        }
-        steps
-    }
 }
 
 impl Session {
@@ -213,102 +118,6 @@ impl Session {
         Generation::start(self, prompt, limit, options, progress).await
     }
 
-    /// The natural logarithm of the probability of each token of `ids` after the first, given those before it.
-    ///
-    /// # Errors
-    /// As [`Session::generate`].
-    pub async fn score(&mut self, ids: &[u32], progress: &mut dyn FnMut(Progress)) -> Result<Vec<f32>> {
-        self.check_ids(ids)?;
-        self.restart().await?;
-        let total = ids.len() - 1;
-        let mut log_probs = Vec::with_capacity(total);
-        while log_probs.len() < total {
-            let first = log_probs.len();
-            let rows = self.row_pacing.units(0, 8, MAX_BATCH_ROWS).min(total - first);
-            self.row_pacing.restart();
-            let copy = Some((&self.buffers.log_probs, &self.score_staging));
-            let submission = self.submit_chunk(ids, first, rows, &self.plan.score, copy);
-            let pending = self.score_staging.read_after(submission);
-            let found: Vec<f32> = self.score_staging.take(&self.model.gpu, pending).await?;
-            self.row_pacing.ended(0, rows);
-            check_finite(&found[..rows])?;
-            log_probs.extend_from_slice(&found[..rows]);
-            progress(Progress::Prefill { tokens: log_probs.len(), total });
-        }
-        self.tokens.extend_from_slice(ids);
-        self.cached = total;
-        Ok(log_probs)
-    }
-
-    /// The logits after each token of `ids`, one vector of the vocabulary's size for each. For analysis: this reads much
-    /// memory back.
-    ///
-    /// # Errors
-    /// As [`Session::generate`].
-    pub async fn logits(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
-        self.check_ids(ids)?;
-        self.restart().await?;
-        let (vocab, stride) = (self.model.sizes.vocab as usize, self.model.sizes.vocab_stride() as usize);
-        let mut logits = Vec::with_capacity(ids.len());
-        for first in (0..ids.len()).step_by(MAX_BATCH_ROWS) {
-            let rows = MAX_BATCH_ROWS.min(ids.len() - first);
-            self.submit_chunk(ids, first, rows, &[], None);
-            let found: Vec<f32> = self.model.gpu.read(&self.buffers.logits).await?;
-            logits.extend(found.chunks_exact(stride).take(rows).map(|row| row[..vocab].to_vec()));
-        }
-        self.tokens.extend_from_slice(ids);
-        self.cached = ids.len();
-        Ok(logits)
-    }
-
-    /// The logits of each multi-token head after each token of `ids`, nearest head first. A sequential head also reads
-    /// tokens that come later, so it has no answer at the last positions: its list is shorter. For analysis.
-    ///
-    /// # Errors
-    /// As [`Session::generate`]; [`ErrorKind::Input`](crate::ErrorKind::Input) without heads.
-    pub async fn head_logits(&mut self, ids: &[u32]) -> Result<Vec<Vec<Vec<f32>>>> {
-        self.check_ids(ids)?;
-        self.restart().await?;
-        let Some(plan) = &self.plan.heads else {
-            return Err(Error::input("this model has no multi-token heads"));
-        };
-        let (model, buffers) = (&self.model, &self.buffers);
-        let (vocab, stride) = (model.sizes.vocab as usize, model.sizes.vocab_stride() as usize);
-        model.gpu.write(&buffers.text, 0, ids);
-        let mut logits = vec![Vec::with_capacity(ids.len()); plan.heads.len()];
-        for first in (0..ids.len()).step_by(MAX_BATCH_ROWS) {
-            let rows = MAX_BATCH_ROWS.min(ids.len() - first);
-            let extent =
-                Extent { rows: rows as u32, logit_rows: rows as u32, keys: (first + rows) as u32, many: false };
-            self.write_rows(ids, first, rows);
-            self.write_state(State {
-                committed: first as u32,
-                length: ids.len() as u32,
-                num_rows: rows as u32,
-                ..State::default()
-            });
-            let replay = |ops: &[&[Op]]| {
-                model.gpu.submit(
-                    None,
-                    |recorder| ops.iter().copied().flatten().for_each(|op| op.record(recorder, extent)),
-                    None,
-                )
-            };
-            replay(&[&self.plan.body, &self.plan.head]);
-            for (head, logits) in plan.heads.iter().zip(&mut logits) {
-                if !head.backbone {
-                    replay(&[&head.full]);
-                }
-                let found: Vec<f32> = model.gpu.read(&buffers.logits).await?;
-                let known = rows.min((ids.len() - first).saturating_sub(head.ahead));
-                logits.extend(found.chunks_exact(stride).take(known).map(|row| row[..vocab].to_vec()));
-            }
-        }
-        self.tokens.extend_from_slice(ids);
-        self.cached = ids.len();
-        Ok(logits)
-    }
-
     /// Forgets the text and stages a chain of `rows` rows after `committed` others, for [`Session::step_ops`].
     pub(crate) fn stage_chain(&mut self, committed: usize, rows: usize) -> Extent {
         self.tokens.clear();
@@ -329,22 +138,6 @@ impl Session {
     /// The ops of a step up to its sampled tokens; without `commit` they can be run again and again.
     pub(crate) fn step_ops(&self) -> impl Iterator<Item = &Op> {
         self.plan.body.iter().chain(&self.plan.head).chain(&self.plan.sample)
-    }
-
-    /// Runs rows `first .. first + rows` of `ids` and their logits, then `tail`.
-    fn submit_chunk(
-        &self,
-        ids: &[u32],
-        first: usize,
-        rows: usize,
-        tail: &[Op],
-        copy: Option<(&wgpu::Buffer, &Staging)>,
-    ) -> wgpu::SubmissionIndex {
-        self.write_rows(ids, first, rows);
-        self.write_state(State { committed: first as u32, num_rows: rows as u32, ..State::default() });
-        let extent = Extent { rows: rows as u32, logit_rows: rows as u32, keys: (first + rows) as u32, many: false };
-        let ops = || self.plan.body.iter().chain(&self.plan.head).chain(tail);
-        self.model.gpu.submit(None, |recorder| ops().for_each(|op| op.record(recorder, extent)), copy)
     }
 
     /// Forgets the text.
@@ -422,36 +215,8 @@ impl Session {
         Ok(true)
     }
 
-    /// Rounds of `tree` that one submit takes, of at most `most`.
-    pub(super) fn rounds(&self, tree: &DraftTree, most: usize, traced: bool) -> usize {
-        let fit = if traced { MAX_TRACED_ROUNDS } else { MAX_ROUNDS }.min(MAX_EMITTED / (tree.depth() + 1));
-        self.round_pacing.units(tree.rows(), 1, fit.min(most))
-    }
-
-    /// Sends `rounds` rounds on their way: draft, verify, accept. `length` bounds the text's length before them.
-    pub(super) fn submit_rounds(
-        &mut self,
-        rounds: usize,
-        tree: DraftTree,
-        source: Source,
-        length: usize,
-        traced: bool,
-    ) {
-        let layout = tree.layout();
-        self.write_tree(layout);
-        let (depth, chain) = (tree.depth(), tree.is_chain());
-        let work = Work::Rounds { rounds, tree };
-        let keys = (length + work.most_tokens()).min(self.context()) as u32;
-        let extent = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys, many: false };
-        let round = Round { source, depth, traced, chain };
-        if depth == 0 {
-            self.heads_current = false;
-        }
-        self.submit(work, rounds, |plan, marginal| round.steps(plan, marginal, extent));
-    }
-
     /// Records `repeats` times what `steps` gives, in one pass, and asks for the ring.
-    fn submit(
+    pub(super) fn submit(
         &mut self,
         work: Work,
         repeats: usize,
@@ -478,88 +243,6 @@ impl Session {
         self.next_staging = (self.next_staging + 1) % self.staging.len();
     }
 
-    /// Seconds of the draft alone of a round, once [`Self::time_draft`] has measured it.
-    pub(super) fn draft_seconds(&self, source: Source, depth: usize) -> Option<f64> {
-        let known = |(of, tokens, _): &&(Source, usize, f64)| (*of, *tokens) == (source, depth);
-        self.draft_seconds.iter().find(known).map(|(.., seconds)| *seconds)
-    }
-
-    /// Measures a draft by drafting some times in a row, which changes nothing. Nothing may be in flight; `keys` bounds the
-    /// text's length.
-    pub(super) async fn time_draft(&mut self, source: Source, tree: &DraftTree, keys: usize) -> Result<()> {
-        const REPEATS: u32 = 3;
-        let (layout, depth) = (tree.layout(), tree.depth());
-        self.write_tree(layout);
-        let keys = (keys + depth + 1).min(self.context()) as u32;
-        let verify = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys, many: false };
-        let round = Round { source, depth, traced: false, chain: tree.is_chain() };
-        let mut seconds = 0.0;
-        // The first time does not count: drivers compile at the first dispatch.
-        for repeats in [1, REPEATS] {
-            let draft = round.draft(&self.plan, self.marginal.as_deref(), verify);
-            let started = Instant::now();
-            let record = |recorder: &mut Recorder<'_>| {
-                let steps = (0..repeats).flat_map(|_| &draft);
-                steps.for_each(|(ops, extent)| ops.iter().for_each(|op| op.record(recorder, *extent)));
-            };
-            let copy = Some((&self.buffers.log_probs, &self.score_staging));
-            let pending = self.score_staging.read_after(self.model.gpu.submit(None, record, copy));
-            self.score_staging.take::<u32>(&self.model.gpu, pending).await?;
-            seconds = started.elapsed().as_secs_f64() / f64::from(repeats);
-        }
-        self.draft_seconds.push((source, depth, seconds));
-        self.round_pacing.restart();
-        Ok(())
-    }
-
-    fn write_tree(&mut self, layout: Tree) {
-        if self.tree.replace(layout) != Some(layout) {
-            self.model.gpu.write(&self.buffers.tree, 0, &[layout]);
-        }
-    }
-
-    /// The longest chain that `source` can draft.
-    pub(super) fn deepest(&self, source: Source) -> usize {
-        match source {
-            Source::None => 0,
-            Source::Heads => self.plan.heads.as_ref().map_or(0, HeadsPlan::depth),
-            Source::Marginal => 1,
-            Source::Lookup | Source::Script => DraftTree::MAX_DRAFTS,
-        }
-    }
-
-    /// Whether heads have gone over all positions but those that the next round's window holds.
-    pub(super) fn heads_current(&self) -> bool {
-        self.heads_current
-    }
-
-    /// Lets the heads go over the positions that they have not seen: of the prompt, or of a time without drafts. Nothing
-    /// may be in flight, and the text has `length` tokens.
-    pub(super) fn refill_heads(&mut self, length: usize, limit: usize) {
-        let Some(plan) = &self.plan.heads else { return };
-        let state = |committed: usize, rows: usize| State {
-            committed: committed as u32,
-            length: length as u32,
-            limit: limit as u32,
-            num_rows: rows as u32,
-            logit_row: rows as u32 - 1,
-            ..State::default()
-        };
-        let known = length - 1;
-        for first in (self.heads_filled..known).step_by(MAX_BATCH_ROWS) {
-            let rows = MAX_BATCH_ROWS.min(known - first);
-            let row = |at: usize| Row { position: at as u32, ..Row::default() };
-            let staged: Vec<Row> = (first..first + rows).map(row).collect();
-            self.model.gpu.write(&self.buffers.rows, 0, &staged);
-            self.write_state(state(first, rows));
-            let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (first + rows) as u32, many: false };
-            let ops = || plan.heads.iter().flat_map(|head| &head.refill);
-            self.model.gpu.submit(None, |recorder| ops().for_each(|op| op.record(recorder, extent)), None);
-        }
-        self.write_state(state(known, 1));
-        self.heads_current = true;
-    }
-
     /// Waits for the oldest submit in flight.
     pub(super) async fn receive(&mut self) -> Result<Option<Received>> {
         let Some(InFlight { pending, staging, work }) = self.in_flight.pop_front() else { return Ok(None) };
@@ -583,13 +266,6 @@ impl Session {
     /// Submits in flight.
     pub(super) fn waiting(&self) -> usize {
         self.in_flight.len()
-    }
-
-    /// The text has `length` tokens after rounds that heads have drafted: what lies behind their window stays as it is.
-    pub(super) fn heads_drafted(&mut self, length: usize) {
-        if let Some(plan) = &self.plan.heads {
-            self.heads_filled = self.heads_filled.max(length.saturating_sub(2 * plan.window() + 1));
-        }
     }
 
     /// Adds a token that the GPU has sampled. Its keys and values come with the step after it, so all before it are cached.
@@ -650,24 +326,9 @@ impl Session {
         self.model.gpu.write(&self.buffers.rows, 0, &rows);
     }
 
-    fn write_script(&self, script: &Script) {
-        let mut candidates = script.0.clone();
-        candidates.resize(self.context() + 1, [u32::MAX; SCRIPT_RANKS]);
-        self.model.gpu.write(&self.buffers.script, 0, &candidates);
-    }
-
     fn write_counts(&self, prompt: &[u32]) {
         let mut counts = vec![0u32; self.model.sizes.vocab as usize];
         prompt.iter().for_each(|&id| counts[id as usize] += 1);
         self.model.gpu.write(&self.buffers.counts, 0, &counts);
     }
-}
-
-/// Fails where weights that are finite themselves make a model compute numbers that f32 cannot hold.
-fn check_finite(log_probs: &[f32]) -> Result<()> {
-    if log_probs.iter().all(|log_prob| log_prob.is_finite()) {
-        return Ok(());
-    }
-    let message = "the model's logits are not finite: with these weights it computes numbers that f32 cannot hold";
-    Err(Error::format(message))
 }

@@ -42,10 +42,13 @@ pub(super) async fn open<'f, F: Files>(files: &'f F, config: &ModelConfig) -> Re
     let parsed = parse(&json, config).map_err(|error| error.within(files.describe()))?;
     let (heads, lora) = parsed;
     let tensors = Tensors::of_file(files, TENSORS).await?;
+    // Heads that are the backbone's own layers need no tensors.
+    let without_file = tensors.is_none();
     let tensors = tensors.unwrap_or_else(|| Tensors::new(files, Header::default()));
     let kind = HeadKind::Foretoken;
     let set = HeadSet { kind, heads, lora, norms_less_one: false, tensors, unused: Vec::new() };
-    set.checked(config, CONFIG, |_| true).map(Some)
+    let name = |error: Error| if without_file { error.within(format!("{TENSORS} is missing")) } else { error };
+    set.checked(config, CONFIG, |_| true).map(Some).map_err(name)
 }
 
 fn parse(json: &[u8], config: &ModelConfig) -> Result<(Vec<Head>, Option<Lora>)> {

@@ -1,0 +1,230 @@
+//! Rounds: what one is made of, where its drafts come from, and what heads need before they draft.
+
+use web_time::Instant;
+
+use super::draft::{DraftTree, Script};
+use super::session::Session;
+use crate::Result;
+use crate::gpu::Recorder;
+use crate::kernels::{
+    Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, MAX_TRACED_ROUNDS, Op, Row, SCRIPT_RANKS, State, Tree,
+};
+use crate::marginal::Workspace;
+use crate::model::{HeadsPlan, Plan};
+
+/// What a submit does.
+#[derive(Clone, Debug)]
+pub(super) enum Work {
+    /// Reads as many rows of a prompt; the last such submit samples a token.
+    Prompt { rows: usize, last: bool },
+    /// Rounds of one tree.
+    Rounds { rounds: usize, tree: DraftTree },
+}
+
+impl Work {
+    /// Tokens it brings at most.
+    pub fn most_tokens(&self) -> usize {
+        match self {
+            Self::Prompt { last, .. } => usize::from(*last),
+            Self::Rounds { rounds, tree } => rounds * (tree.depth() + 1),
+        }
+    }
+}
+
+/// What a submit has brought back, and the seconds it took.
+pub(super) struct Received {
+    pub work: Work,
+    pub emitted: Emitted,
+    pub seconds: f64,
+}
+
+/// Where the drafts of a generation come from, once it is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    None,
+    Heads,
+    Marginal,
+    Lookup,
+    Script,
+}
+
+impl Source {
+    /// The name in statistics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "off",
+            Self::Heads => "heads",
+            Self::Marginal => "marginal",
+            Self::Lookup => "lookup",
+            Self::Script => "script",
+        }
+    }
+}
+
+/// What a round is made of.
+struct Round {
+    source: Source,
+    depth: usize,
+    traced: bool,
+    chain: bool,
+}
+
+/// Ops, and over how many rows.
+pub(super) type Step<'p> = (&'p [Op], Extent);
+
+impl Round {
+    /// What fills the candidates. Run twice, it does the same twice.
+    fn draft<'p>(&self, plan: &'p Plan, marginal: Option<&'p Workspace>, verify: Extent) -> Vec<Step<'p>> {
+        let one = Extent { rows: 1, logit_rows: 1, ..verify };
+        match (self.source, &plan.heads, marginal) {
+            _ if self.depth == 0 => Vec::new(),
+            (Source::Heads, Some(heads), _) => heads.draft(self.depth, verify.keys),
+            (Source::Marginal, _, Some(marginal)) => marginal.draft(plan, verify.keys),
+            (Source::Lookup, ..) => vec![(&plan.lookup[..], one)],
+            (Source::Script, ..) => vec![(&plan.script[..], one)],
+            (Source::None | Source::Heads | Source::Marginal, ..) => Vec::new(),
+        }
+    }
+
+    /// Draft, verify, accept.
+    fn steps<'p>(&self, plan: &'p Plan, marginal: Option<&'p Workspace>, verify: Extent) -> Vec<Step<'p>> {
+        let one = Extent { rows: 1, logit_rows: 1, ..verify };
+        let mut steps = self.draft(plan, marginal, verify);
+        steps.push((&plan.tree, one));
+        steps.extend([&plan.body, &plan.head, &plan.sample].map(|ops| (&ops[..], verify)));
+        if self.traced {
+            steps.push((&plan.trace, verify));
+        }
+        steps.push((&plan.commit, one));
+        if !self.chain {
+            steps.push((&plan.compact, one));
+            steps.extend(plan.heads.iter().map(|heads| (&heads.keep[..], one)));
+        }
+        steps
+    }
+}
+
+impl Session {
+    /// Rounds of `tree` that one submit takes, of at most `most`.
+    pub(super) fn rounds(&self, tree: &DraftTree, most: usize, traced: bool) -> usize {
+        let fit = if traced { MAX_TRACED_ROUNDS } else { MAX_ROUNDS }.min(MAX_EMITTED / (tree.depth() + 1));
+        self.round_pacing.units(tree.rows(), 1, fit.min(most))
+    }
+
+    /// Sends `rounds` rounds on their way: draft, verify, accept. `length` bounds the text's length before them.
+    pub(super) fn submit_rounds(
+        &mut self,
+        rounds: usize,
+        tree: DraftTree,
+        source: Source,
+        length: usize,
+        traced: bool,
+    ) {
+        let layout = tree.layout();
+        self.write_tree(layout);
+        let (depth, chain) = (tree.depth(), tree.is_chain());
+        let work = Work::Rounds { rounds, tree };
+        let keys = (length + work.most_tokens()).min(self.context()) as u32;
+        let extent = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys, many: false };
+        let round = Round { source, depth, traced, chain };
+        if depth == 0 {
+            self.heads_current = false;
+        }
+        self.submit(work, rounds, |plan, marginal| round.steps(plan, marginal, extent));
+    }
+
+    /// Seconds of the draft alone of a round, once [`Self::time_draft`] has measured it.
+    pub(super) fn draft_seconds(&self, source: Source, depth: usize) -> Option<f64> {
+        let known = |(of, tokens, _): &&(Source, usize, f64)| (*of, *tokens) == (source, depth);
+        self.draft_seconds.iter().find(known).map(|(.., seconds)| *seconds)
+    }
+
+    /// Measures a draft by drafting some times in a row, which changes nothing. Nothing may be in flight; `keys` bounds the
+    /// text's length.
+    pub(super) async fn time_draft(&mut self, source: Source, tree: &DraftTree, keys: usize) -> Result<()> {
+        const REPEATS: u32 = 3;
+        let (layout, depth) = (tree.layout(), tree.depth());
+        self.write_tree(layout);
+        let keys = (keys + depth + 1).min(self.context()) as u32;
+        let verify = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys, many: false };
+        let round = Round { source, depth, traced: false, chain: tree.is_chain() };
+        let mut seconds = 0.0;
+        // The first time does not count: drivers compile at the first dispatch.
+        for repeats in [1, REPEATS] {
+            let draft = round.draft(&self.plan, self.marginal.as_deref(), verify);
+            let started = Instant::now();
+            let record = |recorder: &mut Recorder<'_>| {
+                let steps = (0..repeats).flat_map(|_| &draft);
+                steps.for_each(|(ops, extent)| ops.iter().for_each(|op| op.record(recorder, *extent)));
+            };
+            let copy = Some((&self.buffers.log_probs, &self.score_staging));
+            let pending = self.score_staging.read_after(self.model.gpu.submit(None, record, copy));
+            self.score_staging.take::<u32>(&self.model.gpu, pending).await?;
+            seconds = started.elapsed().as_secs_f64() / f64::from(repeats);
+        }
+        self.draft_seconds.push((source, depth, seconds));
+        self.round_pacing.restart();
+        Ok(())
+    }
+
+    fn write_tree(&mut self, layout: Tree) {
+        if self.tree.replace(layout) != Some(layout) {
+            self.model.gpu.write(&self.buffers.tree, 0, &[layout]);
+        }
+    }
+
+    /// The longest chain that `source` can draft.
+    pub(super) fn deepest(&self, source: Source) -> usize {
+        match source {
+            Source::None => 0,
+            Source::Heads => self.plan.heads.as_ref().map_or(0, HeadsPlan::depth),
+            Source::Marginal => 1,
+            Source::Lookup | Source::Script => DraftTree::MAX_DRAFTS,
+        }
+    }
+
+    /// Whether heads have gone over all positions but those that the next round's window holds.
+    pub(super) fn heads_current(&self) -> bool {
+        self.heads_current
+    }
+
+    /// Lets the heads go over the positions that they have not seen: of the prompt, or of a time without drafts. Nothing
+    /// may be in flight, and the text has `length` tokens.
+    pub(super) fn refill_heads(&mut self, length: usize, limit: usize) {
+        let Some(plan) = &self.plan.heads else { return };
+        let state = |committed: usize, rows: usize| State {
+            committed: committed as u32,
+            length: length as u32,
+            limit: limit as u32,
+            num_rows: rows as u32,
+            logit_row: rows as u32 - 1,
+            ..State::default()
+        };
+        let known = length - 1;
+        for first in (self.heads_filled..known).step_by(MAX_BATCH_ROWS) {
+            let rows = MAX_BATCH_ROWS.min(known - first);
+            let row = |at: usize| Row { position: at as u32, ..Row::default() };
+            let staged: Vec<Row> = (first..first + rows).map(row).collect();
+            self.model.gpu.write(&self.buffers.rows, 0, &staged);
+            self.write_state(state(first, rows));
+            let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (first + rows) as u32, many: false };
+            let ops = || plan.heads.iter().flat_map(|head| &head.refill);
+            self.model.gpu.submit(None, |recorder| ops().for_each(|op| op.record(recorder, extent)), None);
+        }
+        self.write_state(state(known, 1));
+        self.heads_current = true;
+    }
+
+    /// The text has `length` tokens after rounds that heads have drafted: what lies behind their window stays as it is.
+    pub(super) fn heads_drafted(&mut self, length: usize) {
+        if let Some(plan) = &self.plan.heads {
+            self.heads_filled = self.heads_filled.max(length.saturating_sub(2 * plan.window() + 1));
+        }
+    }
+
+    pub(super) fn write_script(&self, script: &Script) {
+        let mut candidates = script.0.clone();
+        candidates.resize(self.context() + 1, [u32::MAX; SCRIPT_RANKS]);
+        self.model.gpu.write(&self.buffers.script, 0, &candidates);
+    }
+}

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use foretoken::{DraftOptions, DraftTree, Drafter, Result};
+use foretoken::{DraftOptions, DraftTree, Drafter, Error, ErrorKind, Result};
 
 /// Where drafts come from: a drafter's name, or a folder with heads.
 #[derive(Clone, Debug)]
@@ -22,7 +22,15 @@ impl FromStr for DraftFlag {
             "heads" => Self::Drafter(Drafter::Heads),
             "marginal" => Self::Drafter(Drafter::Marginal),
             "lookup" => Self::Drafter(Drafter::Lookup),
-            folder => Self::Folder(PathBuf::from(folder)),
+            folder if Path::new(folder).is_dir() => Self::Folder(PathBuf::from(folder)),
+            other => {
+                return Err(Error::new(
+                    ErrorKind::Input,
+                    format!(
+                        "'{other}': expected auto, off, heads, marginal, lookup, or a folder with multi-token heads"
+                    ),
+                ));
+            }
         })
     }
 }
@@ -31,7 +39,7 @@ impl FromStr for DraftFlag {
 pub struct DraftFlags {
     /// Where drafts come from: auto, off, heads, marginal, lookup, or a folder with multi-token heads
     ///
-    /// Drafts never change the text. auto takes the model's heads, else lookup; it drafts as many tokens as pay on this
+    /// Drafts never change the text of the model that is loaded; heads may bring a LoRA, which makes it another model. auto takes the model's heads, else lookup; it drafts as many tokens as pay on this
     /// device, and none where none do.
     #[arg(long, value_name = "DRAFTER", default_value = "auto")]
     draft: DraftFlag,

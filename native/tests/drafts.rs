@@ -153,7 +153,7 @@ fn drafts_that_cannot_be_are_refused() {
         (&["--draft", "lookup", "--draft-tree", "4;2"], "such as 4,2,1"),
         (&["--draft", "lookup", "--draft-tree", ""], "such as 4,2,1"),
         (&["--draft-len", "1", "--draft-tree", "1"], "cannot be used with"),
-        (&["--draft", "/no/such/folder"], "no such folder"),
+        (&["--draft", "/no/such/folder"], "or a folder with multi-token heads"),
     ];
     for (flags, message) in cases {
         generate(flags).fails_with_in(message, &format!("{flags:?}"));

@@ -12,6 +12,9 @@ use foretoken::{Error, ErrorKind};
 use crate::source::ModelFlag;
 use crate::terminal::{Outcome, say};
 
+/// Heads of the other layout that has files of its own; they would be shadowed.
+const MEDUSA: &str = "medusa_lm_head.safetensors";
+
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -84,8 +87,8 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     };
     let made = init_heads(&checkpoint, &options).await?;
     fs::create_dir_all(&args.out).map_err(|error| io(&args.out, &error))?;
-    if args.out.join(CONFIG).exists() {
-        let message = format!("{}: there are heads already; name another folder", args.out.join(CONFIG).display());
+    if let Some(there) = [CONFIG, MEDUSA].map(|name| args.out.join(name)).iter().find(|path| path.exists()) {
+        let message = format!("{}: there are heads already; name another folder", there.display());
         return Err(Error::new(ErrorKind::Input, message).into());
     }
     // The description last: a folder without one has no heads, whatever else was interrupted.

@@ -95,9 +95,10 @@ pub struct Loaded {
 }
 
 impl EngineFlags {
-    /// Loads the model, with a bar where that takes long and its warnings on standard error.
+    /// Loads the model, with a bar where that takes long and its warnings on standard error. It does not need heads, so broken
+    /// ones do not stop it.
     pub async fn load(&self, meter: &mut Meter) -> Result<Loaded> {
-        self.load_with(HeadsWanted::Own, meter).await
+        self.load_with(HeadsWanted::IfSound, meter).await
     }
 
     /// The same, with these heads.

@@ -13,6 +13,12 @@ use tempfile::TempDir;
 /// The golden checkpoint that most tests use.
 pub const CASE: &str = "llama-gqa";
 
+/// The file that holds its weights.
+pub const WEIGHTS: &str = "model.safetensors";
+
+/// One of its tensors.
+pub const Q_PROJ: &str = "model.layers.0.self_attn.q_proj.weight";
+
 /// Where the command keeps its kernel picks in tests, so that none of the user's is used or changed.
 const HOME: &str = env!("CARGO_TARGET_TMPDIR");
 
@@ -111,6 +117,12 @@ pub fn golden_copy(case: &str) -> (TempDir, String) {
     (temp, folder)
 }
 
+/// `generate` on the golden checkpoint with its prompt.
+pub fn generate(more: &[&str]) -> Run {
+    let (folder, prompt) = (golden(CASE), ids_flag(&expected(CASE)["prompt_ids"]));
+    foretoken(&[&["generate", "--model", &folder, "--ids", &prompt], more].concat())
+}
+
 /// Token ids as `--ids` takes them.
 pub fn ids_flag(ids: &Value) -> String {
     let ids = ids.as_array().unwrap().iter().map(Value::to_string);
@@ -133,4 +145,21 @@ pub fn edit_weights(path: &Path, change: impl FnOnce(&mut Value, &mut Vec<u8>)) 
     let header = header.to_string();
     let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
     fs::write(path, file).unwrap();
+}
+
+/// Changes a checkpoint's configuration.
+pub fn config(folder: &Path, change: impl FnOnce(&mut Value)) {
+    edit_json(&folder.join("config.json"), change);
+}
+
+/// Changes a checkpoint's weights, as [`edit_weights`] does.
+pub fn weights(folder: &Path, change: impl FnOnce(&mut Value, &mut Vec<u8>)) {
+    edit_weights(&folder.join(WEIGHTS), change);
+}
+
+/// Gives a tensor of a safetensors header another name.
+pub fn rename(header: &mut Value, from: &str, to: &str) {
+    let tensors = header.as_object_mut().unwrap();
+    let tensor = tensors.remove(from).unwrap();
+    tensors.insert(to.to_owned(), tensor);
 }

@@ -1,0 +1,86 @@
+//! `foretoken inspect` and `foretoken init-heads`: what they say of checkpoints and heads, sound and broken, without a GPU.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use support::{CASE, Q_PROJ, config, expected, foretoken, golden, golden_copy, ids_flag, rename, weights};
+
+#[test]
+fn inspect_describes() {
+    let folder = golden(CASE);
+    let report = foretoken(&["inspect", "--model", &folder, "--json"]).json();
+    assert_eq!(report["model_type"], "llama");
+    assert_eq!(report["missing"], json!([]));
+    assert!(!report["tensors_used"].as_array().unwrap().is_empty());
+    for size in ["parameters", "weights_bytes", "cache_bytes", "work_bytes"] {
+        assert!(report[size].as_u64().unwrap() > 0, "{size}");
+    }
+    assert!(foretoken(&["inspect", "--model", &folder]).success().stdout.contains("llama"));
+    foretoken(&["inspect"]).success();
+}
+
+#[test]
+fn new_heads_are_written_inspected_and_loaded() {
+    let ((_temp, folder), other) = (golden_copy(CASE), tempfile::tempdir().unwrap());
+    let before = foretoken(&["inspect", "--model", &folder]).success().stdout;
+    assert!(before.contains("none found"), "{before}");
+    foretoken(&["init-heads", "--model", &folder, "--out", &folder, "--heads", "2", "--backbone-first"]).success();
+    let report = foretoken(&["inspect", "--model", &folder, "--json"]).json();
+    let heads = &report["heads"][0];
+    assert_eq!((&heads["kind"], &heads["used"]), (&json!("Foretoken"), &json!(true)));
+    assert_eq!((&heads["offsets"], &heads["layers"]), (&json!([1, 2]), &json!([0, 1])));
+    let text = foretoken(&["inspect", "--model", &folder]).success().stdout;
+    assert!(text.contains("2 parallel heads") && text.contains("parameters"), "{text}");
+    // The next token is the model's own business.
+    let ids = ids_flag(&expected(CASE)["prompt_ids"]);
+    let generated = foretoken(&["generate", "--model", &folder, "--ids", &ids, "--max-tokens", "24", "--json"]).json();
+    assert_eq!(generated["ids"], expected(CASE)["ids"]);
+    let again = foretoken(&["init-heads", "--model", &folder, "--out", &folder]);
+    again.fails_with("mtp_config.json: there are heads already");
+    let out = other.path().join("deep/heads");
+    let random = ["--kind", "sequential", "--init", "random", "--seed", "7", "--source", "whs", "--depth", "2"];
+    let base = ["init-heads", "--model", &folder, "--out", out.to_str().unwrap()];
+    foretoken(&[&base[..], &random].concat()).success();
+    assert!(out.join("mtp.safetensors").exists());
+    foretoken(&[&base[..], &["--source", "nothing"]].concat()).fails_with("final-norm");
+    foretoken(&[&base[..], &["--depth", "9"]].concat()).fails_with("9 layers a head");
+}
+
+#[test]
+fn broken_heads_beside_a_model_are_reported() {
+    let (_temp, folder) = golden_copy(CASE);
+    fs::write(Path::new(&folder).join("mtp_config.json"), "{").unwrap();
+    let inspected = foretoken(&["inspect", "--model", &folder, "--json"]);
+    assert!(inspected.code == Some(1) && inspected.stderr.contains("mtp_config.json"), "{}", inspected.stderr);
+    foretoken(&["generate", "--model", &folder, "--ids", "1,2"]).fails_with("mtp_config.json");
+}
+
+#[test]
+fn inspect_reports_what_is_wrong_and_fails() {
+    let (_temp, folder) = golden_copy(CASE);
+    weights(Path::new(&folder), |header, _| rename(header, Q_PROJ, "renamed"));
+    let run = foretoken(&["inspect", "--model", &folder, "--json"]);
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["missing"], json!([Q_PROJ]));
+    assert_eq!(report["unknown"], json!(["renamed"]));
+    assert!(run.stderr.contains(Q_PROJ), "{}", run.stderr);
+}
+
+#[test]
+fn inspect_describes_what_a_sliding_window_leaves() {
+    let (_temp, folder) = golden_copy("mistral");
+    config(Path::new(&folder), |config| config["sliding_window"] = json!(24));
+    let run = foretoken(&["inspect", "--model", &folder, "--json"]);
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(run.stderr.contains("sliding_window 24 is not implemented"), "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((&report["context"], &report["missing"]), (&json!(24), &json!([])));
+    assert!(report["problem"].as_str().unwrap().contains("sliding_window 24"), "{report}");
+    let text = foretoken(&["inspect", "--model", &folder]).stdout;
+    assert!(text.contains("mistral") && text.contains("cache for 24 tokens"), "{text}");
+    foretoken(&["inspect", "--model", &folder, "--context", "24"]).success();
+}

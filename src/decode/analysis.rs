@@ -66,34 +66,17 @@ impl Session {
         let Some(plan) = &self.plan.heads else {
             return Err(Error::input("this model has no multi-token heads"));
         };
-        let (model, buffers) = (&self.model, &self.buffers);
-        let (vocab, stride) = (model.sizes.vocab as usize, model.sizes.vocab_stride() as usize);
-        model.gpu.write(&buffers.text, 0, ids);
+        let (vocab, stride) = (self.model.sizes.vocab as usize, self.model.sizes.vocab_stride() as usize);
+        self.model.gpu.write(&self.buffers.text, 0, ids);
         let mut logits = vec![Vec::with_capacity(ids.len()); plan.heads.len()];
         for first in (0..ids.len()).step_by(MAX_BATCH_ROWS) {
             let rows = MAX_BATCH_ROWS.min(ids.len() - first);
-            let extent =
-                Extent { rows: rows as u32, logit_rows: rows as u32, keys: (first + rows) as u32, many: false };
-            self.write_rows(ids, first, rows);
-            self.write_state(State {
-                committed: first as u32,
-                length: ids.len() as u32,
-                num_rows: rows as u32,
-                ..State::default()
-            });
-            let replay = |ops: &[&[Op]]| {
-                model.gpu.submit(
-                    None,
-                    |recorder| ops.iter().copied().flatten().for_each(|op| op.record(recorder, extent)),
-                    None,
-                )
-            };
-            replay(&[&self.plan.body, &self.plan.head]);
+            self.submit_chunk(ids, first, rows, &[], None);
             for (head, logits) in plan.heads.iter().zip(&mut logits) {
                 if !head.backbone {
-                    replay(&[&head.full]);
+                    self.replay(&[&head.full], every_row(first, rows), None);
                 }
-                let found: Vec<f32> = model.gpu.read(&buffers.logits).await?;
+                let found: Vec<f32> = self.model.gpu.read(&self.buffers.logits).await?;
                 let known = rows.min((ids.len() - first).saturating_sub(head.ahead));
                 logits.extend(found.chunks_exact(stride).take(known).map(|row| row[..vocab].to_vec()));
             }
@@ -113,11 +96,26 @@ impl Session {
         copy: Option<(&wgpu::Buffer, &Staging)>,
     ) -> wgpu::SubmissionIndex {
         self.write_rows(ids, first, rows);
-        self.write_state(State { committed: first as u32, num_rows: rows as u32, ..State::default() });
-        let extent = Extent { rows: rows as u32, logit_rows: rows as u32, keys: (first + rows) as u32, many: false };
-        let ops = || self.plan.body.iter().chain(&self.plan.head).chain(tail);
-        self.model.gpu.submit(None, |recorder| ops().for_each(|op| op.record(recorder, extent)), copy)
+        let (committed, num_rows) = (first as u32, rows as u32);
+        self.write_state(State { committed, length: ids.len() as u32, num_rows, ..State::default() });
+        self.replay(&[&self.plan.body, &self.plan.head, tail], every_row(first, rows), copy)
     }
+
+    /// Runs `ops` over the batch that `rows` and `state` describe.
+    pub(super) fn replay(
+        &self,
+        ops: &[&[Op]],
+        extent: Extent,
+        copy: Option<(&wgpu::Buffer, &Staging)>,
+    ) -> wgpu::SubmissionIndex {
+        let all = || ops.iter().copied().flatten();
+        self.model.gpu.submit(None, |recorder| all().for_each(|op| op.record(recorder, extent)), copy)
+    }
+}
+
+/// `rows` rows after `first` others, and the logits of each.
+fn every_row(first: usize, rows: usize) -> Extent {
+    Extent { rows: rows as u32, logit_rows: rows as u32, keys: (first + rows) as u32, many: false }
 }
 
 /// Fails where weights that are finite themselves make a model compute numbers that f32 cannot hold.

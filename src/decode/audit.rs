@@ -411,8 +411,7 @@ impl Session {
         self.write_state(State { committed: at as u32, num_rows: layout.num_rows, ..State::default() });
         let (rows, keys) = (layout.num_rows, at as u32 + layout.num_rows);
         let extent = Extent { rows, logit_rows: rows, keys, many: false };
-        let ops = || self.plan.body.iter().chain(&self.plan.head);
-        model.gpu.submit(None, |recorder| ops().for_each(|op| op.record(recorder, extent)), None);
+        self.replay(&[&self.plan.body, &self.plan.head], extent, None);
         let logits: Vec<u32> = model.gpu.read(&buffers.logits).await?;
         let (vocab, stride) = (vocab as usize, model.sizes.vocab_stride() as usize);
         Ok(path.iter().map(|row| logits[row * stride..][..vocab].to_vec()).collect())

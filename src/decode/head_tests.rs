@@ -29,8 +29,7 @@ fn session(gpu: &Gpu, backbone: &str, heads: &str, set: KernelSet) -> Session {
 
 fn replay(session: &Session, ops: &[&[Op]], rows: usize, keys: usize) {
     let extent = Extent { rows: rows as u32, logit_rows: 1, keys: keys as u32, many: false };
-    let all = || ops.iter().copied().flatten();
-    session.model.gpu.submit(None, |recorder| all().for_each(|op| op.record(recorder, extent)), None);
+    session.replay(ops, extent, None);
 }
 
 fn logits(session: &Session) -> Vec<u32> {
@@ -128,8 +127,7 @@ fn adapted_logits(session: &Session, text: &[u32], adapter: impl Fn(usize) -> bo
         session.model.gpu.write(&session.buffers.rows, 0, &rows);
         session.write_state(State { committed: first as u32, num_rows: count as u32, ..State::default() });
         let extent = Extent { rows: count as u32, logit_rows: count as u32, keys: (first + count) as u32, many: false };
-        let ops = || session.plan.body.iter().chain(&session.plan.head);
-        session.model.gpu.submit(None, |recorder| ops().for_each(|op| op.record(recorder, extent)), None);
+        session.replay(&[&session.plan.body, &session.plan.head], extent, None);
         let found: Vec<f32> = pollster::block_on(session.model.gpu.read(&session.buffers.logits)).expect("logits");
         all.extend(found.chunks_exact(stride).take(count).map(|row| row[..vocab].to_vec()));
     }

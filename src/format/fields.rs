@@ -2,6 +2,8 @@
 //!
 //! An absent field and `null` mean the same: `None`.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -47,6 +49,25 @@ impl<'a> Fields<'a> {
     /// Like [`size`](Self::size), and the field must be there.
     pub(super) fn required_size(&self, key: &str) -> Result<usize> {
         self.size(key)?.ok_or_else(|| self.error(format!("`{key}` is missing; expected a whole number from 1")))
+    }
+
+    /// A whole number in `range`, and the field must be there.
+    pub(super) fn within(&self, key: &str, range: RangeInclusive<usize>) -> Result<usize> {
+        let number = self.get(key).and_then(whole).filter(|number| range.contains(number));
+        number.ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            self.error(format!("`{key}`: expected a whole number from {least} to {most}, got {}", self.got(key)))
+        })
+    }
+
+    /// What a message says that a field holds.
+    pub(super) fn got(&self, key: &str) -> String {
+        self.get(key).map_or("nothing".to_owned(), brief)
+    }
+
+    /// What messages call the field.
+    pub(super) fn place_of(&self, key: &str) -> String {
+        format!("{}, `{key}`", self.place)
     }
 
     /// A whole number from 0 to [`MAX_SIZE`], 0 where absent.

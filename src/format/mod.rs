@@ -12,6 +12,7 @@ pub mod mtp;
 pub mod rope;
 pub mod safetensors;
 pub mod stream;
+mod strict;
 pub mod tensors;
 pub mod tokenizer;
 mod tokenizer_rules;

@@ -112,22 +112,55 @@ fn what_no_head_needs_is_told_and_other_structures_are_refused() {
 fn broken_descriptions_are_refused() {
     let changed = |changes: Value| with(described(), changes);
     let format = ErrorKind::Format;
-    refuse(changed(json!({"format": "other"})), format, &["format", "foretoken-mtp", "other"]);
+    refuse(changed(json!({"format": "other"})), format, &["`format`: expected \"foretoken-mtp\", got \"other\""]);
     refuse(changed(json!({"version": 2})), ErrorKind::Unsupported, &["version", "2", "1"]);
-    refuse(changed(json!({"kind": "medusa"})), format, &["kind", "parallel", "medusa"]);
+    refuse(changed(json!({"version": "1"})), format, &["`version`: expected 1, got \"1\""]);
+    refuse(changed(json!({"kind": "medusa"})), format, &["`kind`: expected \"parallel\" or", "got \"medusa\""]);
+    refuse(changed(json!({"kind": null})), format, &["null"]);
     refuse(changed(json!({"head": []})), ErrorKind::Unsupported, &["`head`", "heads"]);
     refuse(changed(json!({"heads": []})), format, &["1 to 32"]);
     refuse(changed(json!({"heads": [3]})), format, &["head 1", "3"]);
     let heads = |head: Value| changed(json!({"heads": [head]}));
-    refuse(heads(json!({"offset": 34, "layers": 1, "source": {"layer": 1}})), format, &["offset", "33", "34"]);
-    refuse(heads(json!({"offset": 2, "layers": 0, "source": {"layer": 1}})), format, &["layers", "0"]);
+    refuse(
+        heads(json!({"offset": 34, "layers": 1, "source": {"layer": 1}})),
+        format,
+        &["head 1", "`offset`: expected a whole number from 1 to 33, got 34"],
+    );
+    refuse(
+        heads(json!({"offset": 2, "layers": 0, "source": {"layer": 1}})),
+        format,
+        &["`layers`: expected a whole number from 1 to 64, got 0"],
+    );
     refuse(heads(json!({"offset": 2, "layers": 1})), format, &["source"]);
-    refuse(heads(json!({"offset": 2, "layers": 1, "source": {"layer": 3}})), format, &["layer 3", "2"]);
+    refuse(
+        heads(json!({"offset": 2, "layers": 1, "source": {"layer": 3}})),
+        format,
+        &["head 1, `source`", "`layer`: expected a whole number from 1 to 2, got 3"],
+    );
     refuse(heads(json!({"offset": 2, "layers": 1, "source": {"head": 1}})), format, &["head 1"]);
     refuse(heads(json!({"offset": 2, "backbone_last_layer": true})), format, &["offset", "2"]);
     refuse(heads(json!({"offset": 2, "layer": 1})), ErrorKind::Unsupported, &["`layer`"]);
     let twice = json!({"offset": 2, "layers": 1, "source": {"layer": 1}});
-    refuse(changed(json!({"heads": [twice, twice]})), format, &["head 2", "offset"]);
+    refuse(changed(json!({"heads": [twice, twice]})), format, &["head 2", "offset", "above the 2", "got 2"]);
+    refuse(heads(json!({"layers": 1, "source": {"layer": 1}})), format, &["`offset`", "1 to 33, got nothing"]);
+    let mix = json!({"offset": 2, "layers": 1, "source": {"mix": {"temperature": -1}}});
+    refuse(heads(mix), format, &["head 1, `source`, `mix`", "temperature"]);
+}
+
+#[test]
+fn a_description_says_everything_once() {
+    let whole = described().to_string();
+    for (from, to, part) in [
+        ("{\"alpha\"", "{\"rank\":3,\"alpha\"", "`rank` occurs twice"),
+        ("\"own_norm\":true", "\"own_norm\":null", "null"),
+        ("\"own_norm\":true", "\"own_norm\":true,\"offset\":4", "`offset` occurs twice"),
+    ] {
+        assert_eq!(whole.matches(from).count(), 1, "{from}");
+        let mut files = folder(&described(), &tensors());
+        put(&mut files, "mtp_config.json", whole.replace(from, to).into_bytes());
+        let result = block_on(HeadSet::open(&files, &config(&llama())));
+        refused(result, ErrorKind::Format, &["mtp_config.json", part]);
+    }
 }
 
 #[test]
@@ -157,8 +190,9 @@ fn lora_of_another_rank_or_target_is_refused() {
     refuse(lora(json!({"rank": 3})), ErrorKind::Format, &["lora.0.q_proj.a", "[3, 8]", "[2, 8]"]);
     refuse(lora(json!({"rank": 0})), ErrorKind::Format, &["rank"]);
     refuse(lora(json!({"targets": ["o_proj"]})), ErrorKind::Unsupported, &["o_proj", "q_proj"]);
-    refuse(lora(json!({"targets": []})), ErrorKind::Format, &["targets"]);
-    refuse(lora(json!({"blocks": [2]})), ErrorKind::Format, &["blocks", "0 to 1"]);
+    refuse(lora(json!({"targets": []})), ErrorKind::Format, &["targets", "got []"]);
+    refuse(lora(json!({"targets": ["q_proj", "q_proj"]})), ErrorKind::Format, &["\"q_proj\" occurs twice"]);
+    refuse(lora(json!({"blocks": [2]})), ErrorKind::Format, &["blocks", "0 to 1", "got [2]"]);
     refuse(lora(json!({"blocks": [1, 0]})), ErrorKind::Format, &["ascending"]);
     refuse(lora(json!({"alpha": 0})), ErrorKind::Format, &["alpha"]);
     refuse(lora(json!({"dropout": 0.1})), ErrorKind::Unsupported, &["dropout"]);

@@ -6,9 +6,10 @@ use super::{Head, HeadSet, HeadSource, Lora, LoraPart, MAX_HEADS, MAX_OFFSET, Wi
 use crate::error::{Error, Result};
 use crate::format::checkpoint::HeadKind;
 use crate::format::config::ModelConfig;
-use crate::format::fields::{Fields, brief, parse_object};
+use crate::format::fields::{Fields, brief};
 use crate::format::files::{Files, read_whole};
 use crate::format::safetensors::Header;
+use crate::format::strict::parse_strictly;
 use crate::format::tensors::Tensors;
 
 /// The file that describes the heads.
@@ -21,7 +22,7 @@ pub const TENSORS: &str = "mtp.safetensors";
 pub const FORMAT: &str = "foretoken-mtp";
 
 /// The version this code reads and writes.
-pub const VERSION: usize = 1;
+pub const VERSION: u64 = 1;
 
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
@@ -52,25 +53,29 @@ pub(super) async fn open<'f, F: Files>(files: &'f F, config: &ModelConfig) -> Re
 }
 
 fn parse(json: &[u8], config: &ModelConfig) -> Result<(Vec<Head>, Option<Lora>)> {
-    let map = parse_object(CONFIG, json)?;
+    let map = parse_strictly(CONFIG, json)?;
     let fields = Fields::new(CONFIG, &map);
     match fields.text("format")? {
         Some(FORMAT) => {}
-        other => return Err(fields.error(format!("`format`: expected \"{FORMAT}\", got {other:?}"))),
+        _ => return Err(fields.error(format!("`format`: expected \"{FORMAT}\", got {}", fields.got("format")))),
     }
-    match fields.required_size("version")? {
-        VERSION => {}
-        other => {
+    match fields.get("version").map(Value::as_u64) {
+        Some(Some(VERSION)) => {}
+        Some(Some(other)) => {
             let message =
                 format!("`version` {other}: this program reads version {VERSION}; update it, or make the heads anew");
             return Err(fields.unsupported(message));
         }
+        _ => return Err(fields.error(format!("`version`: expected {VERSION}, got {}", fields.got("version")))),
     }
     known(&fields, FIELDS)?;
     let sequential = match fields.text("kind")? {
         Some("parallel") => false,
         Some("sequential") => true,
-        other => return Err(fields.error(format!("`kind`: expected \"parallel\" or \"sequential\", got {other:?}"))),
+        _ => {
+            let got = fields.got("kind");
+            return Err(fields.error(format!("`kind`: expected \"parallel\" or \"sequential\", got {got}")));
+        }
     };
     let backbone = fields.object("backbone")?.ok_or_else(|| fields.error("`backbone` is missing"))?;
     check_backbone(backbone, config)?;
@@ -122,8 +127,8 @@ fn check_backbone(stated: &Map<String, Value>, config: &ModelConfig) -> Result<(
 fn heads(fields: &Fields<'_>, sequential: bool, config: &ModelConfig) -> Result<Vec<Head>> {
     let list = match fields.get("heads") {
         Some(Value::Array(list)) if (1..=MAX_HEADS).contains(&list.len()) => list,
-        other => {
-            let got = other.map_or("nothing".to_owned(), brief);
+        _ => {
+            let got = fields.got("heads");
             return Err(fields.error(format!("`heads`: expected a list of 1 to {MAX_HEADS} heads, got {got}")));
         }
     };
@@ -136,8 +141,11 @@ fn heads(fields: &Fields<'_>, sequential: bool, config: &ModelConfig) -> Result<
         let fields = Fields::new(&place, map);
         known(&fields, HEAD_FIELDS)?;
         let head = head(&fields, index, sequential, config)?;
-        if heads.last().is_some_and(|before| before.offset >= head.offset) {
-            return Err(fields.error("`offset`: expected one above that of the head before"));
+        if let Some(before) = heads.last().filter(|before| before.offset >= head.offset) {
+            let (before, got) = (before.offset, head.offset);
+            return Err(
+                fields.error(format!("`offset`: expected one above the {before} of the head before, got {got}"))
+            );
         }
         heads.push(head);
     }
@@ -146,11 +154,7 @@ fn heads(fields: &Fields<'_>, sequential: bool, config: &ModelConfig) -> Result<
 
 fn head(fields: &Fields<'_>, index: usize, sequential: bool, config: &ModelConfig) -> Result<Head> {
     let at = |part: &str| format!("heads.{index}.{part}");
-    let offset = fields.required_size("offset")?;
-    let least = if sequential { 2 } else { 1 };
-    if !(least..=MAX_OFFSET).contains(&offset) {
-        return Err(fields.error(format!("`offset`: expected {least} to {MAX_OFFSET}, got {offset}")));
-    }
+    let offset = fields.within("offset", if sequential { 2 } else { 1 }..=MAX_OFFSET)?;
     if fields.flag("backbone_last_layer")? == Some(true) {
         if offset != 1 {
             return Err(fields.error(format!("`backbone_last_layer`: that predicts `offset` 1, got {offset}")));
@@ -159,10 +163,7 @@ fn head(fields: &Fields<'_>, index: usize, sequential: bool, config: &ModelConfi
         let wiring = Wiring::LastLayer;
         return Ok(Head { offset, source, wiring, layers: Vec::new(), final_norm: None, lm_head: None });
     }
-    let layers = fields.required_size("layers")?;
-    if layers > MAX_LAYERS {
-        return Err(fields.error(format!("`layers`: expected at most {MAX_LAYERS}, got {layers}")));
-    }
+    let layers = fields.within("layers", 1..=MAX_LAYERS)?;
     let wiring = match sequential {
         false => Wiring::Layers,
         true => Wiring::Sequential {
@@ -186,22 +187,24 @@ fn head(fields: &Fields<'_>, index: usize, sequential: bool, config: &ModelConfi
 fn source(fields: &Fields<'_>, index: usize, sequential: bool, config: &ModelConfig) -> Result<HeadSource> {
     let expected =
         "`source`: expected {\"layer\": l}, {\"mix\": {\"temperature\": t}}, \"final_norm\" or {\"head\": n}";
-    let value = fields.get("source").ok_or_else(|| fields.error(expected))?;
+    let value = fields.get("source").ok_or_else(|| fields.error(format!("{expected}, got nothing")))?;
     if value.as_str() == Some("final_norm") {
         return Ok(HeadSource::FinalNorm);
     }
     let wrong = || fields.error(format!("{expected}, got {}", brief(value)));
     let map = value.as_object().filter(|map| map.len() == 1).ok_or_else(wrong)?;
-    let inner = Fields::new("mtp_config.json, `source`", map);
+    let place = fields.place_of("source");
+    let inner = Fields::new(&place, map);
     let total = config.num_hidden_layers;
-    if let Some(layer) = inner.size("layer")? {
-        return match layer <= total {
-            true => Ok(HeadSource::Layer(layer)),
-            false => Err(fields.error(format!("`source`: layer {layer}; the backbone has {total}"))),
-        };
+    if inner.has_key("layer") {
+        // The backbone's blocks.
+        return inner.within("layer", 1..=total).map(HeadSource::Layer);
     }
     if let Some(mix) = inner.object("mix")? {
-        let temperature = Fields::new("mtp_config.json, `mix`", mix).positive("temperature")?.unwrap_or(1.0);
+        let place = inner.place_of("mix");
+        let mix = Fields::new(&place, mix);
+        known(&mix, &["temperature"])?;
+        let temperature = mix.positive("temperature")?.unwrap_or(1.0);
         if total < 2 {
             return Err(fields.error("`source`: a mix needs a backbone of at least 2 blocks"));
         }
@@ -220,10 +223,7 @@ fn source(fields: &Fields<'_>, index: usize, sequential: bool, config: &ModelCon
 fn parse_lora(map: &Map<String, Value>, config: &ModelConfig) -> Result<Lora> {
     let fields = Fields::new("mtp_config.json, `lora`", map);
     known(&fields, LORA_FIELDS)?;
-    let rank = fields.required_size("rank")?;
-    if rank > MAX_RANK {
-        return Err(fields.error(format!("`rank`: expected 1 to {MAX_RANK}, got {rank}")));
-    }
+    let rank = fields.within("rank", 1..=MAX_RANK)?;
     let alpha = fields.positive("alpha")?.unwrap_or(rank as f64);
     let adaptable = config.adaptable();
     let short = |name: &'static str| name.rsplit('.').next().unwrap_or(name);
@@ -232,6 +232,9 @@ fn parse_lora(map: &Map<String, Value>, config: &ModelConfig) -> Result<Lora> {
     if let Some(target) = targets.iter().find(|target| !all.contains(target)) {
         let message = format!("`targets`: \"{target}\"; {} has: {}", config.model_type, all.join(", "));
         return Err(fields.unsupported(message));
+    }
+    if let Some(twice) = targets.iter().enumerate().find(|(at, target)| targets[..*at].contains(target)) {
+        return Err(fields.error(format!("`targets`: \"{}\" occurs twice", twice.1)));
     }
     let blocks = blocks(&fields, config.num_hidden_layers)?;
     let mut parts = Vec::new();
@@ -252,7 +255,8 @@ fn parse_lora(map: &Map<String, Value>, config: &ModelConfig) -> Result<Lora> {
 fn strings<'a>(fields: &Fields<'a>, key: &str) -> Result<Vec<&'a str>> {
     let list = fields.get(key).and_then(Value::as_array);
     let list = list.and_then(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
-    list.filter(|list| !list.is_empty()).ok_or_else(|| fields.error(format!("`{key}`: expected a list of names")))
+    list.filter(|list| !list.is_empty())
+        .ok_or_else(|| fields.error(format!("`{key}`: expected a list of at least one name, got {}", fields.got(key))))
 }
 
 /// Blocks of the backbone, counted from 0 as in the names of tensors.
@@ -261,6 +265,8 @@ fn blocks(fields: &Fields<'_>, total: usize) -> Result<Vec<usize>> {
     let number = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|&n| n < total);
     let list = list.and_then(|list| list.iter().map(number).collect::<Option<Vec<_>>>());
     let ascending = |list: &Vec<usize>| !list.is_empty() && list.is_sorted_by(|a, b| a < b);
-    list.filter(ascending)
-        .ok_or_else(|| fields.error(format!("`blocks`: expected an ascending list of numbers from 0 to {}", total - 1)))
+    list.filter(ascending).ok_or_else(|| {
+        let (last, got) = (total - 1, fields.got("blocks"));
+        fields.error(format!("`blocks`: expected an ascending list of numbers from 0 to {last}, got {got}"))
+    })
 }

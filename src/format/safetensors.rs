@@ -200,7 +200,10 @@ impl Header {
     fn add(&mut self, file_name: &str, name: String, tensor: RawTensor, data_start: u64) -> Result<()> {
         let shape = tensor.shape.iter().map(|&size| usize::try_from(size)).collect::<StdResult<Vec<_>, _>>();
         let shape = shape.map_err(|_| {
-            broken(file_name, format!("tensor \"{name}\": shape {:?} exceeds this machine's sizes", tensor.shape))
+            broken(
+                file_name,
+                format!("tensor \"{name}\": shape {} exceeds this machine's sizes", brief_shape(&tensor.shape)),
+            )
         })?;
         match Dtype::from_stored(tensor.dtype) {
             Some(dtype) => {
@@ -235,21 +238,35 @@ impl RawTensor {
     /// Checks dimensions and length. `data_offsets` must be ordered.
     fn check_length(&self, name: &str) -> StdResult<(), String> {
         let Self { dtype, shape, data_offsets: (start, end) } = self;
+        let brief = || brief_shape(shape);
         if shape.contains(&0) {
-            return Err(format!("tensor \"{name}\": shape {shape:?} has a dimension of zero; expected positive sizes"));
+            return Err(format!(
+                "tensor \"{name}\": shape {} has a dimension of zero; expected positive sizes",
+                brief()
+            ));
         }
         let bits = shape.iter().try_fold(dtype.bitsize() as u64, |product, &size| product.checked_mul(size));
-        let bits = bits.ok_or_else(|| format!("tensor \"{name}\": the size of shape {shape:?} overflows"))?;
+        let bits = bits.ok_or_else(|| format!("tensor \"{name}\": the size of shape {} overflows", brief()))?;
         if bits % 8 != 0 {
-            return Err(format!("tensor \"{name}\": shape {shape:?} of {dtype} does not fill whole bytes"));
+            return Err(format!("tensor \"{name}\": shape {} of {dtype} does not fill whole bytes", brief()));
         }
         let (expected, got) = (bits / 8, end - start);
         if expected != got {
             return Err(format!(
-                "tensor \"{name}\": expected {expected} bytes for shape {shape:?} of {dtype}, got {got}"
+                "tensor \"{name}\": expected {expected} bytes for shape {} of {dtype}, got {got}",
+                brief()
             ));
         }
         Ok(())
+    }
+}
+
+/// A shape for a message: of very many dimensions the first and the number of all.
+pub(super) fn brief_shape<T: fmt::Debug>(shape: &[T]) -> String {
+    const SHOWN: usize = 8;
+    match shape.get(..SHOWN).filter(|_| shape.len() > SHOWN) {
+        Some(first) => format!("{first:?}... of {} dimensions", shape.len()),
+        None => format!("{shape:?}"),
     }
 }
 

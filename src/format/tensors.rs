@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::checkpoint::find_headers;
 use super::files::{Files, read_exact};
-use super::safetensors::{Header, PREFIX_BYTES, SkippedTensor, TensorInfo, header_len};
+use super::safetensors::{Header, PREFIX_BYTES, SkippedTensor, TensorInfo, brief_shape, header_len};
 use crate::error::{Error, Result};
 
 /// Tensors by name, and the files that hold them.
@@ -84,8 +84,9 @@ impl<'f, F: Files> Tensors<'f, F> {
         match (self.found.get(name), self.skipped.get(name)) {
             (Some(info), _) if info.shape == shape => Ok(info),
             (Some(info), _) => Err(Error::format(format!(
-                "{} in {folder}: tensor \"{name}\": expected shape {shape:?} by {stated_by}, got {:?}",
-                info.file, info.shape
+                "{} in {folder}: tensor \"{name}\": expected shape {shape:?} by {stated_by}, got {}",
+                info.file,
+                brief_shape(&info.shape)
             ))),
             (None, Some(skipped)) => Err(Error::unsupported(format!(
                 "{folder}: tensor \"{name}\": expected F32, F16 or BF16, got {}",

@@ -90,6 +90,8 @@ fn broken_shapes_and_offsets_are_refused_with_expected_and_got() {
         |shape: &str, offsets: &str| format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}}}"#);
     check_refused(&one("[0]", "[0,0]"), 0, &["\"a\"", "[0]", "zero"]);
     check_refused(&one("[2,0,3]", "[0,0]"), 0, &["[2, 0, 3]", "zero"]);
+    let long = vec!["0"; 5000].join(",");
+    check_refused(&one(&format!("[{long}]"), "[0,0]"), 0, &["[0, 0, 0, 0, 0, 0, 0, 0]... of 5000 dimensions"]);
     check_refused(&one("[4294967296,4294967296]", "[0,4]"), 4, &["overflows"]);
     check_refused(&one("[18446744073709551615]", "[0,4]"), 4, &["overflows"]);
     check_refused(&one("[18446744073709551616]", "[0,4]"), 4, &["\"a\""]);

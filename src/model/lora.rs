@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use super::upload::{Arrangement, Matrix, Tensor, padded};
 use super::weights::Loader;
-use crate::Result;
 use crate::format::files::Files;
 use crate::format::mtp::{HeadSet, Lora, LoraPart};
 use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
 use crate::kernels::NO_ADAPTER;
+use crate::{Error, Result};
 
 /// `scale * B A`, to be added to a matrix.
 pub(super) struct Change {
@@ -112,7 +112,10 @@ async fn values<F: Files>(set: &HeadSet<'_, F>, name: &str) -> Result<Vec<f32>> 
 
 impl Change {
     /// The changed matrix, in f32 whatever it was stored in; the sums are f64.
-    pub fn apply<'a>(&self, tensor: &Tensor<'_>) -> Tensor<'a> {
+    ///
+    /// # Errors
+    /// Where an element of the matrix, which is called `name`, becomes too large for f32.
+    pub fn apply<'a>(&self, name: &str, tensor: &Tensor<'_>) -> Result<Tensor<'a>> {
         let mut matrix = tensor.to_f32();
         let inputs = tensor.row_len;
         for (row, out) in matrix.chunks_exact_mut(inputs).enumerate() {
@@ -121,9 +124,18 @@ impl Change {
                 let b = f64::from(self.b[row * self.rank + r]);
                 sums.iter_mut().zip(a).for_each(|(sum, &a)| *sum += b * f64::from(a));
             }
-            out.iter_mut().zip(sums).for_each(|(out, sum)| *out = (f64::from(*out) + self.scale * sum) as f32);
+            for (out, sum) in out.iter_mut().zip(sums) {
+                let value = f64::from(*out) + self.scale * sum;
+                *out = value as f32;
+                if !out.is_finite() {
+                    return Err(Error::format(format!(
+                        "tensor \"{name}\" with the LoRA that the multi-token heads bring: row {row} gets {value:e}, which f32 \
+                         cannot hold"
+                    )));
+                }
+            }
         }
         let bytes = matrix.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Tensor { dtype: Dtype::F32, row_len: inputs, bytes: Cow::Owned(bytes) }
+        Ok(Tensor { dtype: Dtype::F32, row_len: inputs, bytes: Cow::Owned(bytes) })
     }
 }

@@ -203,7 +203,7 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         for name in names {
             let tensor = self.tensor(name).await?;
             tensors.push(match self.changes.and_then(|changes| changes.of(name)) {
-                Some(change) => change.apply(&tensor),
+                Some(change) => change.apply(name, &tensor)?,
                 None => tensor,
             });
         }

@@ -74,4 +74,5 @@ fn what_cannot_be_audited_is_refused() {
     foretoken(&["audit", "--model", "no such folder"]).fails_with("no such folder");
     foretoken(&["audit", "--model", &folder, "--heads", "no such folder"]).fails_with("no such folder");
     foretoken(&["audit", "--model", &folder, "--heads", &golden("heads-neox")]).fails_with("heads");
+    foretoken(&["audit", "--model", &folder, "--context", "1"]).fails_with("nothing to compare");
 }

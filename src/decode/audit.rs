@@ -244,6 +244,12 @@ impl Session {
             first_difference: None,
         };
         let new = |prompt: &Vec<u32>| tokens.min(self.context().saturating_sub(prompt.len()));
+        if options.prompts.iter().all(|prompt| new(prompt) == 0) {
+            return Err(Error::input(format!(
+                "an audit needs room for tokens after its prompts: in a context of {} there is nothing to compare",
+                self.context()
+            )));
+        }
         let parts = samplings().len() * (1 + ways.len());
         let total = options.prompts.iter().map(|prompt| parts * new(prompt) + prompt.len() + new(prompt)).sum();
         let mut meter = Meter { progress, done: 0, total };
@@ -518,6 +524,7 @@ mod tests {
                 AuditOptions { prompts: vec![vec![1]], ..AuditOptions::default() },
                 AuditOptions { prompts: vec![vec![]], tokens: 3, full: false },
                 AuditOptions { prompts: vec![vec![96]], tokens: 3, full: false },
+                AuditOptions { prompts: vec![vec![1; session.context()]], tokens: 3, full: false },
             ] {
                 let refused = pollster::block_on(session.audit(&options, &mut |_| {}));
                 assert!(refused.is_err_and(|error| error.kind() == crate::ErrorKind::Input), "{options:?}");

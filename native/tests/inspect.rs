@@ -47,6 +47,7 @@ fn new_heads_are_written_inspected_and_loaded() {
     assert!(out.join("mtp.safetensors").exists());
     foretoken(&[&base[..], &["--source", "nothing"]].concat()).fails_with("final-norm");
     foretoken(&[&base[..], &["--depth", "9"]].concat()).fails_with("9 layers a head");
+    foretoken(&[&base[..], &["--kind", "sequential", "--backbone-first"]].concat()).fails_with("offset 2");
 }
 
 #[test]

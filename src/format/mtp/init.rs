@@ -94,6 +94,11 @@ fn check(options: &InitOptions, config: &ModelConfig) -> Result<()> {
     if !(1..=most).contains(&options.heads) {
         return Err(Error::input(format!("{} heads: expected 1 to {most}", options.heads)));
     }
+    if options.sequential && options.backbone_first {
+        return Err(Error::input(
+            "sequential heads have no backbone's block among them: they begin at offset 2; leave it out, or make parallel heads",
+        ));
+    }
     if options.depth == 0 || options.depth > blocks {
         return Err(Error::input(format!("{} layers a head: expected 1 to {blocks}, the backbone's", options.depth)));
     }

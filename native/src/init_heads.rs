@@ -10,7 +10,7 @@ use foretoken::format::mtp::{CONFIG, Init, InitOptions, InitSource, TENSORS, ini
 use foretoken::{Error, ErrorKind};
 
 use crate::source::ModelFlag;
-use crate::terminal::{Outcome, say};
+use crate::terminal::{Outcome, counted, say};
 
 /// Heads of the other layout that has files of its own; they would be shadowed.
 const MEDUSA: &str = "medusa_lm_head.safetensors";
@@ -96,7 +96,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         let path = args.out.join(name);
         fs::write(&path, &made[name]).map_err(|error| io(&path, &error))?;
     }
-    say(format_args!("{} heads in {}", args.heads, args.out.display()));
+    say(format_args!("{} in {}", counted(args.heads, "head"), args.out.display()));
     Ok(ExitCode::SUCCESS)
 }
 

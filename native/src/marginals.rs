@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::prompt::{Prompt, PromptFlags};
 use crate::source::{EngineFlags, Loaded};
-use crate::terminal::{Meter, Outcome, bytes, print, print_json, say};
+use crate::terminal::{Meter, Outcome, bytes, counted, print, print_json, say, visible};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true, args_override_self = true)]
@@ -61,7 +61,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     if args.json {
         print_json(&report(&found, tokenizer))?;
     } else {
-        print(&table(&found, tokenizer))?;
+        print(&visible(&table(&found, tokenizer)))?;
         say_cost(&found, &loaded, seconds);
     }
     Ok(ExitCode::SUCCESS)
@@ -118,9 +118,9 @@ fn table(found: &Marginals, tokenizer: Option<&Tokenizer>) -> String {
 /// On standard error: where, how long, how much; and that a cap has cut something off.
 fn say_cost(found: &Marginals, Loaded { engine, adapter, .. }: &Loaded, seconds: f64) {
     let (Cost { rows, chunks, bytes: read }, kernels) = (found.cost, engine.kernels());
-    let (read, plural) = (bytes(read), if chunks == 1 { "" } else { "s" });
+    let (read, rows, chunks) = (bytes(read), counted(rows, "row"), counted(chunks, "chunk"));
     say(format_args!(
-        "[{adapter} · {kernels} kernels · beyond the prompt: {rows} rows in {chunks} chunk{plural}, {read} read · \
+        "[{adapter} · {kernels} kernels · beyond the prompt: {rows} in {chunks}, {read} read · \
          {seconds:.2} s]"
     ));
     if found.capped {

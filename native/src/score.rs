@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::prompt::read_text;
 use crate::source::EngineFlags;
-use crate::terminal::{Meter, Outcome, print, print_json, say};
+use crate::terminal::{Meter, Outcome, counted, print, print_json, say, visible};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -52,7 +52,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     if args.json {
         print_json(&report)?
     } else {
-        print(&table(&report, tokenizer))?
+        print(&visible(&table(&report, tokenizer)))?
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -98,7 +98,7 @@ fn table(report: &Report, tokenizer: &Tokenizer) -> String {
         let _ = writeln!(lines, "{logprob:9.4}  {id:6}  {token}");
     }
     let Report { nll, bits_per_byte, tokens, .. } = report;
-    let _ = writeln!(lines, "{tokens} tokens, {nll:.4} nats a token, {bits_per_byte:.4} bits per byte");
+    let _ = writeln!(lines, "{}, {nll:.4} nats a token, {bits_per_byte:.4} bits per byte", counted(*tokens, "token"));
     lines
 }
 

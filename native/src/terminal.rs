@@ -1,6 +1,7 @@
 //! What the user sees: results on standard output, everything else on standard error.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Display};
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -40,9 +41,28 @@ pub fn print_json(value: &impl serde::Serialize) -> Outcome<()> {
     print(&format!("{json}\n"))
 }
 
-/// Writes a line to standard error. Unlike `eprintln!` it does not panic where that is closed: it is for people only.
+/// Writes a line to standard error, for people only. Unlike `eprintln!` it does not panic where that is closed.
 pub fn say(line: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", visible(&line.to_string()));
+}
+
+/// `text` with its control characters escaped, all but line breaks and tabs: names in files are anybody's, and a terminal
+/// takes such characters for orders.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(obeyed) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if obeyed(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown.into()
+}
+
+/// `1 token`, `2 tokens`.
+pub fn counted<N: Display + PartialEq<N> + From<u8>>(count: N, what: &str) -> String {
+    if count == N::from(1) { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// `1536` as `1.5 KiB`.
@@ -117,7 +137,13 @@ impl Drop for Meter {
 
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::{bytes, visible};
+
+    #[test]
+    fn nothing_orders_the_terminal_about() {
+        assert_eq!(visible("a\x1b[2J\r\u{9b}\0\x7f"), "a\\u{1b}[2J\\r\\u{9b}\\u{0}\\u{7f}");
+        assert_eq!(visible("größer 日本 🦊\n\tend"), "größer 日本 🦊\n\tend");
+    }
 
     #[test]
     fn bytes_are_short() {

@@ -1,6 +1,7 @@
 //! Marginalization in a session: it reads the text into the session's cache and borrows its buffers.
 
 use super::session::Session;
+use crate::error::counted;
 use crate::gpu::Recorder;
 use crate::kernels::{Extent, MAX_BATCH_ROWS, Op, Row, State};
 use crate::marginal::{MarginalOptions, Marginals, Run, TextPosition, TextReader, Workspace};
@@ -34,10 +35,10 @@ impl Session {
         let (needed, context) = (ids.len() + options.offset - 1, self.context());
         if needed > context {
             return Err(Error::input(format!(
-                "offset {} after {} tokens needs a context of {needed}, but it holds {context}; shorten the prompt or \
+                "offset {} after {} needs a context of {needed}, but it holds {context}; shorten the prompt or \
                  raise --context",
                 options.offset,
-                ids.len()
+                counted(ids.len(), "token")
             )));
         }
         self.drain().await?;

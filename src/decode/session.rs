@@ -9,6 +9,7 @@ use super::generation::{GenerateOptions, Generation, is_set};
 use super::pacing::Pacing;
 use super::round::{Received, Source, Step, Work};
 use super::sampling::Sampling;
+use crate::error::counted;
 use crate::gpu::{Pending, Staging};
 use crate::kernels::{Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, Op, Row, State, Tree};
 use crate::marginal::Workspace;
@@ -301,8 +302,8 @@ impl Session {
         }
         if ids.len() > self.context() {
             return Err(Error::input(format!(
-                "the prompt has {} tokens, the context holds {}; shorten it or raise --context",
-                ids.len(),
+                "the prompt has {}, the context holds {}; shorten it or raise --context",
+                counted(ids.len(), "token"),
                 self.context()
             )));
         }

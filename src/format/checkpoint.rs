@@ -12,7 +12,7 @@ use super::files::{Files, read_exact, read_whole};
 use super::safetensors::{Header, Index, SkippedTensor, TensorInfo};
 use super::tensors::{Tensors, read_header};
 use super::tokenizer::Tokenizer;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
@@ -203,7 +203,7 @@ impl<'f, F: Files> Checkpoint<'f, F> {
             return format!("{file} is there");
         }
         if kind != HeadKind::DeepSeek {
-            return format!("{} tensors", tensors.len());
+            return counted(tensors.len(), "tensor");
         }
         let mut layers: Vec<_> = tensors.iter().filter_map(|name| self.extra_layer(name)).collect();
         layers.sort_unstable();

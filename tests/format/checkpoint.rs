@@ -165,8 +165,8 @@ fn multi_token_heads_are_found_by_their_layouts() {
         &[("model.layers.2.eh_proj.weight", &[8, 16]), ("model.layers.2.enorm.weight", &[8])];
     check(&sharded(extra), HeadKind::DeepSeek, 2, "announces 0 extra layers");
     assert!(open(&sharded(&extra[1..])).unwrap().multi_token_heads().is_empty(), "a layer too many is no head");
-    check(&sharded(&[("mtp.fc.weight", &[8, 16])]), HeadKind::Qwen, 1, "1 tensors");
-    check(&sharded(&[("model.mtp_layers.0.input_proj.weight", &[8, 16])]), HeadKind::MiMo, 1, "1 tensors");
+    check(&sharded(&[("mtp.fc.weight", &[8, 16])]), HeadKind::Qwen, 1, "1 tensor");
+    check(&sharded(&[("model.mtp_layers.0.input_proj.weight", &[8, 16])]), HeadKind::MiMo, 1, "1 tensor");
     check(&sharded(&[("midlayer.hidden_norm.weight", &[8]), ("d2t", &[4])]), HeadKind::Eagle3, 2, "2 tensors");
     let mut files = checkpoint(&llama());
     put(&mut files, "medusa_lm_head.safetensors", Vec::new());

@@ -45,6 +45,6 @@ pub use error::{Error, ErrorKind, Result};
 pub use gpu::{AdapterSummary, Gpu, GpuOptions};
 pub use kernels::{KernelSet, measure_kernels};
 pub use marginal::{MarginalOptions, Marginals};
-pub use model::{Engine, EngineOptions, Heads, Inspection, Progress, inspect};
+pub use model::{Engine, EngineOptions, Heads, Inspection, Progress, inspect, inspect_with_heads};
 pub use self_test::{KernelCheck, self_test};
 pub use wgpu;

@@ -2,12 +2,14 @@
 
 use std::fmt::Write;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use foretoken::{Error, ErrorKind, Heads, Inspection};
 
+use crate::folder::Folder;
 use crate::source::ModelFlag;
-use crate::terminal::{Outcome, bytes, print, print_json};
+use crate::terminal::{Outcome, bytes, counted, print, print_json, visible};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -16,6 +18,9 @@ pub struct Args {
     /// The context to count memory for [default: the model's own, at most 4096]
     #[arg(long, value_name = "TOKENS")]
     context: Option<NonZeroUsize>,
+    /// A folder with multi-token heads [default: the checkpoint's own, if it has any]
+    #[arg(long, value_name = "DIR")]
+    heads: Option<PathBuf>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -23,11 +28,15 @@ pub struct Args {
 
 pub async fn run(args: &Args) -> Outcome<ExitCode> {
     let files = args.model.files()?;
-    let inspection = foretoken::inspect(&files, args.context.map(NonZeroUsize::get)).await?;
+    let context = args.context.map(NonZeroUsize::get);
+    let inspection = match &args.heads {
+        Some(heads) => foretoken::inspect_with_heads(&files, &Folder::open(heads)?, context).await?,
+        None => foretoken::inspect(&files, context).await?,
+    };
     if args.json {
         print_json(&inspection)?
     } else {
-        print(&description(&inspection))?
+        print(&visible(&description(&inspection)))?
     }
     // The report is complete, but `generate` would refuse this checkpoint, and scripts should notice.
     match inspection.problem {
@@ -45,7 +54,7 @@ fn description(inspection: &Inspection) -> String {
         ("vocabulary", thousands(inspection.vocab_size as u64)),
         ("layers", layers(inspection)),
         ("attention", attention(inspection)),
-        ("longest text", format!("{} tokens", inspection.max_position_embeddings)),
+        ("longest text", counted(inspection.max_position_embeddings, "token")),
         ("end tokens", join(&inspection.eos_token_ids, "none")),
         ("GPU memory", memory(inspection)),
         ("tensors", tensors(inspection)),
@@ -70,7 +79,8 @@ fn description(inspection: &Inspection) -> String {
 }
 
 fn dtypes(inspection: &Inspection) -> String {
-    let dtypes: Vec<_> = inspection.dtypes.iter().map(|(dtype, count)| format!("{count} tensors {dtype}")).collect();
+    let dtypes: Vec<_> =
+        inspection.dtypes.iter().map(|(dtype, count)| format!("{} {dtype}", counted(*count, "tensor"))).collect();
     join(&dtypes, "none")
 }
 
@@ -88,9 +98,10 @@ fn attention(inspection: &Inspection) -> String {
 fn memory(inspection: &Inspection) -> String {
     let &Inspection { weights_bytes, cache_bytes, work_bytes, context, .. } = inspection;
     format!(
-        "{}: weights {}, cache for {context} tokens {}, work {}",
+        "{}: weights {}, cache for {} {}, work {}",
         bytes(weights_bytes.saturating_add(cache_bytes).saturating_add(work_bytes)),
         bytes(weights_bytes),
+        counted(context, "token"),
         bytes(cache_bytes),
         bytes(work_bytes)
     )

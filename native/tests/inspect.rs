@@ -60,6 +60,38 @@ fn broken_heads_beside_a_model_are_reported() {
 }
 
 #[test]
+fn heads_in_a_folder_of_their_own_are_described() {
+    let (folder, heads) = (golden(CASE), golden("heads-parallel"));
+    let report = foretoken(&["inspect", "--model", &folder, "--heads", &heads, "--json"]).json();
+    assert_eq!(report["heads"].as_array().unwrap().len(), 1, "{report}");
+    assert_eq!((&report["heads"][0]["kind"], &report["heads"][0]["used"]), (&json!("Foretoken"), &json!(true)));
+    assert!(report["heads"][0]["parameters"].as_u64().unwrap() > 0, "{report}");
+    let text = foretoken(&["inspect", "--model", &folder, "--heads", &heads]).success().stdout;
+    assert!(text.contains("parallel heads"), "{text}");
+    // Those that the checkpoint brings stand aside.
+    let (_temp, both) = golden_copy(CASE);
+    foretoken(&["init-heads", "--model", &both, "--out", &both]).success();
+    let report = foretoken(&["inspect", "--model", &both, "--heads", &heads, "--json"]).json();
+    let used: Vec<_> = report["heads"].as_array().unwrap().iter().map(|heads| &heads["used"]).collect();
+    assert_eq!(used, [&json!(true), &json!(false)], "{report}");
+    foretoken(&["inspect", "--model", &folder, "--heads", &folder]).fails_with("no multi-token heads");
+    foretoken(&["inspect", "--model", &folder, "--heads", &golden("heads-neox")]).fails_with("model_type");
+}
+
+#[test]
+fn names_cannot_order_the_terminal_about() {
+    let (_temp, folder) = golden_copy(CASE);
+    let name = "größe\u{1b}[2J\r\u{9b}x";
+    weights(Path::new(&folder), |header, _| rename(header, Q_PROJ, name));
+    let run = foretoken(&["inspect", "--model", &folder]);
+    assert!(run.stdout.contains("größe\\u{1b}[2J\\r\\u{9b}x"), "{:?}", run.stdout);
+    weights(Path::new(&folder), |header, _| header[name]["dtype"] = json!("a\u{1b}[2J"));
+    let run = foretoken(&["inspect", "--model", &folder]);
+    run.fails_with("a\\u{1b}[2J");
+    assert!(!run.stderr.contains('\u{1b}'), "{:?}", run.stderr);
+}
+
+#[test]
 fn inspect_reports_what_is_wrong_and_fails() {
     let (_temp, folder) = golden_copy(CASE);
     weights(Path::new(&folder), |header, _| rename(header, Q_PROJ, "renamed"));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::sizes::{self, Sizes};
-use crate::format::checkpoint::{Checkpoint, HeadKind};
+use crate::format::checkpoint::{Checkpoint, FoundHeads, HeadKind};
 use crate::format::config::{Activation, ModelConfig, Norm};
 use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
@@ -95,6 +95,22 @@ pub struct Heads {
 /// If a file is missing or broken, or the configuration asks for something that is not implemented. Wrong or missing
 /// tensors are part of the answer, and so is a context beyond a sliding window: the sizes are then for the window.
 pub async fn inspect<F: Files>(files: &F, context: Option<usize>) -> Result<Inspection> {
+    examine(files, None::<&F>, context).await
+}
+
+/// [`inspect`] with the multi-token heads in a folder of their own, whatever heads the checkpoint brings.
+///
+/// # Errors
+/// As [`inspect`]; also where the folder has no heads, or they do not fit the model.
+pub async fn inspect_with_heads<F: Files, H: Files>(
+    files: &F,
+    heads: &H,
+    context: Option<usize>,
+) -> Result<Inspection> {
+    examine(files, Some(heads), context).await
+}
+
+async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option<usize>) -> Result<Inspection> {
     let checkpoint = Checkpoint::open(files).await?;
     let config = checkpoint.config();
     let (context, refusal) = match (sizes::context(config, context), config.sliding_window) {
@@ -104,7 +120,10 @@ pub async fn inspect<F: Files>(files: &F, context: Option<usize>) -> Result<Insp
     };
     let sizes = Sizes::new(config, context, u64::MAX)?;
     let account = checkpoint.account();
-    let (heads, heads_problem) = heads(&checkpoint, &sizes).await;
+    let (heads, heads_problem) = match own {
+        Some(files) => (apart(&checkpoint, files, &sizes).await?, None),
+        None => heads(&checkpoint, &sizes).await,
+    };
     let used: Vec<_> = account.used.iter().filter_map(|name| checkpoint.tensor(name)).collect();
     let mut dtypes = BTreeMap::new();
     for info in &used {
@@ -147,15 +166,26 @@ pub async fn inspect<F: Files>(files: &F, context: Option<usize>) -> Result<Insp
     })
 }
 
+/// The heads in a folder of their own first, then those of the checkpoint, which are not used.
+async fn apart<H: Files>(checkpoint: &Checkpoint<'_, impl Files>, files: &H, sizes: &Sizes) -> Result<Vec<Heads>> {
+    let set = HeadSet::open(files, checkpoint.config()).await?;
+    let mut used = Heads { kind: format!("{:?}", set.kind), ..Heads::default() };
+    describe(&set, checkpoint.config(), sizes, &mut used);
+    let others = found(checkpoint).into_iter().map(|(_, heads)| Heads { note: heads.note + ", not used", ..heads });
+    Ok(std::iter::once(used).chain(others).collect())
+}
+
+fn found(checkpoint: &Checkpoint<'_, impl Files>) -> Vec<(HeadKind, Heads)> {
+    let named = |found: FoundHeads| {
+        let (kind, tensors, note) = (format!("{:?}", found.kind), found.tensors, found.note);
+        (found.kind, Heads { kind, tensors, note, ..Heads::default() })
+    };
+    checkpoint.multi_token_heads().into_iter().map(named).collect()
+}
+
 /// Every kind of heads that was found, and what is wrong with those that would be loaded.
 async fn heads<F: Files>(checkpoint: &Checkpoint<'_, F>, sizes: &Sizes) -> (Vec<Heads>, Option<String>) {
-    let found = checkpoint.multi_token_heads().into_iter();
-    let mut all: Vec<(HeadKind, Heads)> = found
-        .map(|found| {
-            let (kind, tensors, note) = (format!("{:?}", found.kind), found.tensors, found.note);
-            (found.kind, Heads { kind, tensors, note, ..Heads::default() })
-        })
-        .collect();
+    let mut all = found(checkpoint);
     let mut problem = None;
     match HeadSet::of_checkpoint(checkpoint).await {
         Ok(Some(set)) => {

@@ -15,4 +15,4 @@ pub(crate) use engine::Model;
 pub use engine::{Engine, EngineOptions, Progress};
 pub(crate) use forward::Plan;
 pub(crate) use heads::HeadsPlan;
-pub use inspect::{Heads, Inspection, inspect};
+pub use inspect::{Heads, Inspection, inspect, inspect_with_heads};

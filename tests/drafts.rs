@@ -307,6 +307,23 @@ fn drafts_that_cannot_be_are_refused() {
     });
 }
 
+#[test]
+fn what_heads_cannot_draft_lookup_drafts_and_no_drafts_have_a_reason() {
+    each_adapter(|gpu| async move {
+        let engine = load_heads(&gpu, "llama-gqa", "heads-parallel").await;
+        let mut session = engine.session().expect("a session");
+        let plain = options(12, Sampling::default());
+        for (tree, drafter) in [("1,1", "heads"), ("1,1,1", "lookup")] {
+            let found = run(&mut session, &PROMPT, &drafting(&plain, Drafter::Auto, tree)).await;
+            assert_eq!(found.stats.drafts.drafter, drafter, "{tree}");
+        }
+        let draft = DraftOptions { drafter: Drafter::Heads, tree: DraftTree::chain(0).ok(), trace: false };
+        let drafts = run(&mut session, &PROMPT, &GenerateOptions { draft, ..plain }).await.stats.drafts;
+        assert_eq!((drafts.drafter, drafts.drafted), ("heads", 0));
+        assert!(drafts.off_reason.is_some_and(|reason| reason.contains("0 tokens")));
+    });
+}
+
 /// The value that chi-square with `bins - 1` degrees of freedom exceeds once in 10,000 times (Wilson and Hilferty).
 fn chi_square_limit(bins: usize) -> f64 {
     let freedom = (bins - 1) as f64;

@@ -39,8 +39,9 @@ impl FromStr for DraftFlag {
 pub struct DraftFlags {
     /// Where drafts come from: auto, off, heads, marginal, lookup, or a folder with multi-token heads
     ///
-    /// Drafts never change the text of the model that is loaded; heads may bring a LoRA, which makes it another model. auto takes the model's heads, else lookup; it drafts as many tokens as pay on this
-    /// device, and none where none do.
+    /// Drafts never change the text of the model that is loaded; heads may bring a LoRA, which makes it another model. auto
+    /// takes the model's heads, else lookup, also where heads do not draft as many tokens as asked for; it drafts as many
+    /// tokens as pay on this device, and none where none do.
     #[arg(long, value_name = "DRAFTER", default_value = "auto")]
     draft: DraftFlag,
     /// Draft this many tokens a round, instead of as many as pay
@@ -55,14 +56,27 @@ impl DraftFlags {
     /// What the library is asked for.
     ///
     /// # Errors
-    /// For a chain that is too long.
+    /// For a chain that is too long, and for drafts of a shape where there are to be none.
     pub fn options(&self, trace: bool) -> Result<DraftOptions> {
+        let fixed = match (self.draft_len, &self.draft_tree) {
+            (Some(_), _) => Some("--draft-len"),
+            (None, tree) => tree.as_ref().map(|_| "--draft-tree"),
+        };
+        if let (DraftFlag::Drafter(Drafter::Off), Some(flag)) = (&self.draft, fixed) {
+            let message = format!("--draft off drafts nothing, so {flag} cannot be used with it");
+            return Err(Error::new(ErrorKind::Input, message));
+        }
         let drafter = match &self.draft {
             DraftFlag::Drafter(drafter) => drafter.clone(),
             DraftFlag::Folder(_) => Drafter::Heads,
         };
         let chain = self.draft_len.map(DraftTree::chain).transpose()?;
         Ok(DraftOptions { drafter, tree: self.draft_tree.clone().or(chain), trace })
+    }
+
+    /// Whether the checkpoint's own heads must be sound.
+    pub fn wants_own_heads(&self) -> bool {
+        matches!(self.heads(), HeadsWanted::Own)
     }
 
     /// Which heads the model is loaded with.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::builder::NonEmptyStringValueParser;
-use foretoken::{DraftStats, Error, ErrorKind, GenerateOptions, Round, Sampling, Session, Stats, Stop};
+use foretoken::{DraftStats, Drafter, Error, ErrorKind, GenerateOptions, Round, Sampling, Session, Stats, Stop};
 use serde::Serialize;
 
 use crate::drafting::DraftFlags;
@@ -13,7 +13,7 @@ use crate::interactive;
 use crate::interrupt::{self, Watch};
 use crate::prompt::{Prompt, PromptFlags};
 use crate::source::{EngineFlags, Loaded, advice};
-use crate::terminal::{Meter, Outcome, print, print_json, say};
+use crate::terminal::{Meter, Outcome, counted, print, print_json, say};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true, args_override_self = true)]
@@ -92,7 +92,12 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     let draft = args.draft.options(args.trace)?;
     let stop = args.stop.clone();
     let options = GenerateOptions { max_tokens: args.max_tokens, sampling, draft, stop, interrupt: None };
-    let loaded = args.engine.load_with(args.draft.heads(), &mut Meter::default()).await?;
+    let loaded = match args.engine.load_with(args.draft.heads(), &mut Meter::default()).await {
+        Err(error) if args.draft.wants_own_heads() && args.engine.only_heads_are_broken().await => {
+            return Err(Error::new(error.kind(), format!("{error}; without them the model runs: --draft off")).into());
+        }
+        loaded => loaded?,
+    };
     match prompt {
         None => interactive::run(&loaded, &options).await,
         Some(prompt) => once(&loaded, &prompt, &options, args.json).await,
@@ -223,12 +228,19 @@ impl Finished {
             0.0 => String::new(),
             _ => format!(" · seed {}", options.sampling.seed),
         };
-        let (prompt, new, load_s) = (tokens(prompt_tokens), tokens(new_tokens), loaded.load_s);
+        let (prompt, new, load_s) = (counted(prompt_tokens, "token"), counted(new_tokens, "token"), loaded.load_s);
         say(format_args!(
             "[{adapter} · {kernels} kernels · loaded in {load_s:.1} s · prompt: {prompt} in {prefill_s:.2} s · text: {new}, \
              {tokens_per_s:.1} tokens/s{} · stop: {stop}{seed}]",
             drafted(drafts)
         ));
+        if let (Drafter::Auto, Some(tree), Some(_)) =
+            (&options.draft.drafter, &options.draft.tree, loaded.engine.heads())
+            && drafts.drafter == "lookup"
+        {
+            let depth = tree.depth();
+            say(format_args!("note: the model's heads do not draft {depth} tokens a round, so lookup does"));
+        }
         if let Some(reason) = &drafts.off_reason {
             say(format_args!("note: {reason}"));
         }
@@ -240,7 +252,7 @@ impl Finished {
     /// The same in fewer words, for every turn of a session.
     pub fn say_speed(&self) {
         let Stats { new_tokens, tokens_per_s, ref drafts, .. } = self.stats;
-        let (new, drafts) = (tokens(new_tokens), drafted(drafts));
+        let (new, drafts) = (counted(new_tokens, "token"), drafted(drafts));
         say(format_args!("[{new}, {tokens_per_s:.1} tokens/s{drafts} · stop: {}]", self.stop));
     }
 
@@ -250,10 +262,6 @@ impl Finished {
             _ => ExitCode::SUCCESS,
         }
     }
-}
-
-fn tokens(count: usize) -> String {
-    if count == 1 { "1 token".to_owned() } else { format!("{count} tokens") }
 }
 
 /// How the drafts did: nothing where there were none.

@@ -6,7 +6,9 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::files::{Files, MemoryFiles};
+use foretoken::format::mtp::HeadSet;
 use foretoken::{AdapterSummary, Engine, EngineOptions, Gpu, GpuOptions, KernelSet, Result};
 
 use crate::drafting::HeadsWanted;
@@ -101,6 +103,13 @@ impl EngineFlags {
         self.load_with(HeadsWanted::IfSound, meter).await
     }
 
+    /// Whether the model could be loaded but for the heads that it brings.
+    pub async fn only_heads_are_broken(&self) -> bool {
+        let Ok(files) = self.model.files() else { return false };
+        let Ok(checkpoint) = Checkpoint::open(&files).await else { return false };
+        checkpoint.check().is_ok() && HeadSet::of_checkpoint(&checkpoint).await.is_err()
+    }
+
     /// The same, with these heads.
     pub async fn load_with(&self, heads: HeadsWanted<'_>, meter: &mut Meter) -> Result<Loaded> {
         let started = Instant::now();
@@ -122,7 +131,7 @@ impl EngineFlags {
                     let without = EngineOptions { heads: false, ..options };
                     // Where it is not the heads that are broken, the first error says more.
                     let engine = Engine::load(&gpu, &files, &without, progress).await.map_err(|_| error.clone())?;
-                    say(format_args!("note: {error}"));
+                    say(format_args!("note: the model runs without its multi-token heads: {error}"));
                     engine
                 }
             },

@@ -152,6 +152,8 @@ fn drafts_that_cannot_be_are_refused() {
         (&["--draft", "lookup", "--draft-tree", "8,8"], "at most 31"),
         (&["--draft", "lookup", "--draft-tree", "4;2"], "such as 4,2,1"),
         (&["--draft", "lookup", "--draft-tree", ""], "such as 4,2,1"),
+        (&["--draft", "off", "--draft-len", "2"], "--draft-len cannot be used"),
+        (&["--draft", "off", "--draft-tree", "2"], "--draft-tree cannot be used"),
         (&["--draft-len", "1", "--draft-tree", "1"], "cannot be used with"),
         (&["--draft", "/no/such/folder"], "or a folder with multi-token heads"),
     ];
@@ -164,6 +166,11 @@ fn drafts_that_cannot_be_are_refused() {
     generate(&["--draft", "marginal", "--draft-len", "2"]).fails_with("at most 1");
     let heads = golden("heads-parallel");
     generate(&["--draft", &heads, "--draft-len", "3"]).fails_with("at most 2");
+    // Unless it is anybody's: then lookup drafts them.
+    let (temp, folder) = golden_copy(CASE);
+    copy_heads("heads-parallel", temp.path());
+    let run = generate_with(&folder, &["--draft-len", "3"]).success();
+    assert!(run.stderr.contains("heads do not draft 3 tokens a round, so lookup does"), "{}", run.stderr);
     // A folder, but without heads.
     generate(&["--draft", &golden("llama-mha")]).fails_with("llama-mha");
 }
@@ -201,6 +208,22 @@ fn heads_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn a_lora_that_overflows_is_named() {
+    let temp = tempfile::tempdir().unwrap();
+    copy_heads("heads-lora", temp.path());
+    support::edit_weights(&temp.path().join("mtp.safetensors"), |header, data| {
+        for part in ["a", "b"] {
+            let at = &header[format!("lora.0.q_proj.{part}")]["data_offsets"];
+            let [start, end] = [0, 1].map(|i| at[i].as_u64().unwrap() as usize);
+            data[start..end].chunks_exact_mut(4).for_each(|weight| weight.copy_from_slice(&1e30f32.to_le_bytes()));
+        }
+    });
+    let run = generate(&["--draft", temp.path().to_str().unwrap()]);
+    run.fails_with("layers.0.self_attn.q_proj.weight");
+    run.fails_with("f32 cannot hold");
+}
+
+#[test]
 fn a_model_beside_broken_heads_runs_without_drafts() {
     let (temp, folder) = golden_copy(CASE);
     for broken in [br#"{"format": "foretoken-mtp", "version": 9}"#.to_vec(), b"{".to_vec(), Vec::new()] {
@@ -215,6 +238,7 @@ fn a_model_beside_broken_heads_runs_without_drafts() {
         for drafter in if damaged { &["off"][..] } else { &["off", "lookup", "auto"] } {
             let run = generate_with(&folder, &["--draft", drafter, "--json"]);
             assert!(run.stderr.contains("note: ") && run.stderr.contains("mtp_config.json"), "{}", run.stderr);
+            assert!(!run.stderr.contains("--draft off"), "{}", run.stderr);
             assert_eq!(run.json()["ids"], expected(CASE)["ids"]);
         }
     }

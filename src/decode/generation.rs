@@ -110,9 +110,11 @@ const DEEPEST: usize = 7;
 /// # Errors
 /// For heads or a depth that the model does not have.
 fn settle(draft: &DraftOptions, session: &Session) -> Result<(Source, Option<String>)> {
+    let depth = draft.tree.as_ref().map(DraftTree::depth);
     let source = match &draft.drafter {
         Drafter::Off => Source::None,
-        Drafter::Auto if session.deepest(Source::Heads) > 0 => Source::Heads,
+        // Where a tree is asked for that goes deeper than the heads, somebody else drafts it.
+        Drafter::Auto if session.deepest(Source::Heads) >= depth.unwrap_or(1).max(1) => Source::Heads,
         Drafter::Auto | Drafter::Lookup => Source::Lookup,
         Drafter::Heads if session.deepest(Source::Heads) > 0 => Source::Heads,
         Drafter::Heads => {
@@ -127,13 +129,13 @@ fn settle(draft: &DraftOptions, session: &Session) -> Result<(Source, Option<Str
         let reason = "this driver computes a row differently beside other rows, so drafts would change the text";
         return Ok((Source::None, Some(reason.to_owned())));
     }
-    match &draft.tree {
-        Some(tree) if source != Source::None && tree.depth() > session.deepest(source) => Err(Error::input(format!(
-            "drafts of {} tokens: {} can draft at most {} here",
-            tree.depth(),
+    match depth {
+        Some(depth) if source != Source::None && depth > session.deepest(source) => Err(Error::input(format!(
+            "drafts of {depth} tokens: {} can draft at most {} here",
             source.name(),
             session.deepest(source)
         ))),
+        Some(0) if source != Source::None => Ok((source, Some("drafts of 0 tokens were asked for".to_owned()))),
         _ => Ok((source, None)),
     }
 }

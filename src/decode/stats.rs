@@ -54,7 +54,7 @@ pub struct DraftStats {
     pub verify_s: f64,
     /// Seconds the host waited for the GPU, while it could not do anything else.
     pub sync_s: f64,
-    /// Why drafts are off at the end, if they are and nobody asked for it.
+    /// Why drafts are off at the end, if they are and the drafter was not [`Drafter::Off`](super::Drafter::Off).
     pub off_reason: Option<String>,
     #[serde(skip)]
     pub(super) submits: u64,

@@ -10,6 +10,7 @@ use super::sizes::{self, Sizes};
 use super::upload::Matrix;
 use super::weights::{self, Weights};
 use crate::decode::{Sampling, Session};
+use crate::error::counted;
 use crate::format::checkpoint::{Checkpoint, HeadKind};
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
@@ -372,15 +373,14 @@ async fn heads_of<'f, F: Files>(
             notes.push(format!("multi-token heads are not used: {error}"));
             Ok(None)
         }
-        Err(error) => Err(error.within("multi-token heads (without them the model may still load: --draft off)")),
-        found => found,
+        found => found.map_err(|error| error.within("multi-token heads")),
     }
 }
 
 fn note_heads<H: Files>(set: &HeadSet<'_, H>, notes: &mut Vec<String>) {
     if !set.unused.is_empty() {
         let (count, names) = (set.unused.len(), some(&set.unused));
-        notes.push(format!("{count} tensors of the multi-token heads are not used: {names}"));
+        notes.push(format!("multi-token heads: {} not used: {names}", counted(count, "tensor")));
     }
     if let Some(lora) = &set.lora {
         let done = if lora.gated { "acts on drafting rows only" } else { "was merged into the model" };
@@ -413,8 +413,8 @@ fn note_tensors<F: Files>(checkpoint: &Checkpoint<'_, F>, used: Option<HeadKind>
     let unknown = checkpoint.account().unknown;
     if !unknown.is_empty() {
         notes.push(format!(
-            "{} tensors are not part of this model and were ignored: {}",
-            unknown.len(),
+            "ignored {} that this model does not have: {}",
+            counted(unknown.len(), "tensor"),
             some(&unknown)
         ));
     }

@@ -23,6 +23,8 @@ mod star;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trace;
+#[allow(dead_code, unused_imports, reason = "the trainer that records them is built on these")]
+pub(crate) mod train;
 mod tree;
 mod window;
 
@@ -115,6 +117,8 @@ pub(crate) enum Grid {
         columns4: u32,
         logits: bool,
     },
+    /// Always the same.
+    Fixed([u32; 3]),
 }
 
 /// One form of a kernel: how many rows and column blocks a workgroup covers.
@@ -162,6 +166,7 @@ impl Op {
                 let form = self.form_for(rows, many);
                 (form, [columns4.div_ceil(form.columns4), rows.div_ceil(form.rows), 1])
             }
+            Grid::Fixed(grid) => (&self.forms[0], grid),
         }
     }
 

@@ -21,6 +21,11 @@ use crate::kernels::rope_cache::rope_cache_variant;
 use crate::kernels::sample::sample_variant;
 use crate::kernels::star::star_variant;
 use crate::kernels::trace::trace_variant;
+use crate::kernels::train::activate::{activate_inputs_variant, activate_variant};
+use crate::kernels::train::lora::{lora_inputs_variant, lora_weights_variant};
+use crate::kernels::train::norm::{norm_inputs_variant, norm_weights_variant};
+use crate::kernels::train::product::{column_sums_variant, matmul_inputs_variant, matmul_weights_variant};
+use crate::kernels::train::step::{adamw_variant, clip_factor_variant, squares_variant};
 use crate::kernels::tree::{
     compact_cache_variant, draft_lookup_variant, draft_script_variant, draft_top_variant, tree_rows_variant,
 };
@@ -42,6 +47,7 @@ pub(super) fn all_variants() -> BTreeSet<Variant> {
     all.extend([bench_copy_variant(), bench_read_variant()]);
     all.extend([carry_variant(), keep_variant(), lora_variant(), shift_variant(), window_variant()]);
     all.extend(DTYPES.map(embed_variant));
+    all.extend(training_variants());
     for set in KernelSet::ALL {
         all.extend([values_variant(set), sample_variant(set), draft_lookup_variant(set), trace_variant(set)]);
         all.extend([false, true].map(|probabilities| draft_top_variant(set, probabilities)));
@@ -55,13 +61,27 @@ pub(super) fn all_variants() -> BTreeSet<Variant> {
     all
 }
 
-fn reductions(set: KernelSet, subgroup: u32) -> [Variant; 4] {
+fn reductions(set: KernelSet, subgroup: u32) -> [Variant; 6] {
     [
         softmax_variant(set, subgroup),
         log_probs_variant(set, subgroup),
         norm_variant(set, subgroup, false),
         norm_variant(set, subgroup, true),
+        norm_inputs_variant(set, subgroup, false),
+        norm_inputs_variant(set, subgroup, true),
     ]
+}
+
+fn training_variants() -> Vec<Variant> {
+    let mut all = vec![lora_inputs_variant(), lora_weights_variant(), column_sums_variant(), matmul_weights_variant()];
+    all.extend([adamw_variant(), clip_factor_variant(), squares_variant()]);
+    for switch in [false, true] {
+        all.push(norm_weights_variant(switch));
+        all.extend(DTYPES.map(|dtype| matmul_inputs_variant(dtype, switch)));
+        all.extend(ACTIVATIONS.map(|activation| activate_variant(activation, switch)));
+        all.extend(ACTIVATIONS.map(|activation| activate_inputs_variant(activation, switch)));
+    }
+    all
 }
 
 /// Every product there is.

@@ -1,0 +1,38 @@
+//! Kernels of training: what the gradient of each product, norm and activation is, and the step that follows.
+//!
+//! Rows are all rows of a micro-batch, so an op has one size for good. Gradients of parameters lie as the parameters do
+//! and are added to their buffers; gradients of activations are set or added, as their names' docs say. Every sum has
+//! one fixed order: a step is the same bits again.
+
+pub(super) mod activate;
+pub(super) mod lora;
+pub(super) mod norm;
+pub(super) mod product;
+pub(super) mod step;
+
+pub(crate) use activate::{activate, activate_inputs};
+pub(crate) use lora::{lora_inputs, lora_weights};
+pub(crate) use norm::{NormInputsIo, NormWeightsIo, norm_inputs, norm_weights};
+pub(crate) use product::{column_sums, matmul_inputs, matmul_weights};
+pub(crate) use step::{AdamIo, AdamStep, adamw, clip_factor, squares};
+
+use super::{Grid, Op};
+
+/// The most workgroups that a dispatch may have in one dimension.
+const MAX_GROUPS: u32 = 65_535;
+
+/// Columns of a buffer of rows: what a product reads or writes.
+#[derive(Clone, Copy)]
+pub(crate) struct Columns<'a> {
+    pub buffer: &'a wgpu::Buffer,
+    /// Blocks of four in a row.
+    pub stride4: u32,
+    /// Where the columns begin, in blocks of four.
+    pub first4: u32,
+}
+
+/// A grid that never changes.
+fn fixed(grid: [u32; 3]) -> Grid {
+    assert!(grid.iter().all(|&groups| groups <= MAX_GROUPS), "a dispatch of {grid:?} workgroups");
+    Grid::Fixed(grid)
+}

@@ -19,9 +19,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if (id.x >= params.inner4) {
         return;
     }
-    let from = id.y * params.inner4 + id.x;
-    let at = from * BLOCKS;
-    let d = dout[from];
+    let place = id.y * params.inner4 + id.x;
+    let at = place * BLOCKS;
+    let d = dout[place];
     if (BLOCKS == 2u) {
         let gate = pre[at];
         dpre[at] = d * pre[at + 1u] * slope(gate);

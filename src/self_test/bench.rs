@@ -33,6 +33,18 @@ const TOLERANCES: &[(&str, f64, &str)] = &[
     ("nucleus", 2e-5, "as log_probs, relative to the probability of all that is kept"),
     ("star", 0.0, "copies and integers"),
     ("mixture", 2e-5, "as log_probs, and rows are added one by one"),
+    ("matmul_inputs", 4e-6, "as matmul"),
+    ("matmul_weights", 4e-6, "as matmul, over rows"),
+    ("column_sums", 4e-6, "as matmul_weights"),
+    ("lora_inputs", 4e-6, "as matmul"),
+    ("lora_weights", 4e-6, "as matmul_weights"),
+    ("norm_inputs", 1e-5, "three sums of a row, as norm's, and a difference of what they give"),
+    ("norm_weights", 1e-5, "as matmul_weights, of what norm may be off by"),
+    ("activate", 3e-5, "as matmul activated"),
+    ("activate_inputs", 3e-5, "as matmul activated"),
+    ("squares", 1e-6, "parts of 256 squares, and some hundreds of parts"),
+    ("clip_factor", 1e-6, "a sum, a root and a quotient"),
+    ("adamw", 2e-6, "two roots and three quotients of 2.5 units in the last place each"),
     ("ranking", 2e-5, "one thread may sum 64 values in turn and as many such sums; ln may be off by 3 units"),
 ];
 

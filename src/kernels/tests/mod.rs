@@ -11,4 +11,5 @@ mod sampling;
 mod self_test;
 mod shaders;
 mod small;
+mod training;
 mod variants;

@@ -44,7 +44,7 @@ pub(crate) struct AdamStep {
     pub beta1: f32,
     pub beta2: f32,
     pub eps: f32,
-    /// `1 - beta1^step`
+    /// `1 - beta1^step`, in f64 from what an f32 holds of `beta1`: 1 - 0.999 is another number in f32.
     pub correction1: f32,
     /// `1 - beta2^step`
     pub correction2: f32,

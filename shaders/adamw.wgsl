@@ -1,9 +1,10 @@
 //! A step of AdamW (Loshchilov and Hutter, arXiv 1711.05101) as torch.optim.AdamW takes it. A gradient whose norm is not
 //! finite changes nothing.
-//! dispatch: [x, y, 1], 256 values a workgroup
+//! dispatch: [x, y, 1], 256 blocks of four values a workgroup
 
 struct Params {
-    count: u32,
+    // Blocks of four.
+    count4: u32,
     // Multiplies the rate.
     scale: f32,
 }
@@ -24,10 +25,10 @@ struct AdamStep {
 @group(0) @binding(1) var<uniform> step: AdamStep;
 // Norm, factor, whether it is finite: see clip_factor.
 @group(0) @binding(2) var<storage, read> clip: array<f32>;
-@group(0) @binding(3) var<storage, read_write> value: array<f32>;
-@group(0) @binding(4) var<storage, read> grad: array<f32>;
-@group(0) @binding(5) var<storage, read_write> first: array<f32>;
-@group(0) @binding(6) var<storage, read_write> second: array<f32>;
+@group(0) @binding(3) var<storage, read_write> value: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> grad: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> first: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> second: array<vec4<f32>>;
 
 @compute @workgroup_size(256)
 fn main(
@@ -36,12 +37,12 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = (group.y * groups.x + group.x) * 256u + lane;
-    if (i >= params.count || clip[2] == 0.0) {
+    if (i >= params.count4 || clip[2] == 0.0) {
         return;
     }
     let rate = step.rate * params.scale;
     let g = grad[i] * clip[1];
-    let m = fma(1.0 - step.beta1, g - first[i], first[i]);
+    let m = fma(vec4<f32>(1.0 - step.beta1), g - first[i], first[i]);
     let v = fma((1.0 - step.beta2) * g, g, step.beta2 * second[i]);
     first[i] = m;
     second[i] = v;

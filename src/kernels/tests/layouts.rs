@@ -45,7 +45,7 @@ macro_rules! layout {
 fn params(shader: &str) -> Option<Layout> {
     Some(match shader {
         "activate" | "activate_inputs" => layout!(ActivateParams: inner4),
-        "adamw" => layout!(AdamParams: count, scale),
+        "adamw" => layout!(AdamParams: count4, scale),
         "attention_scores" => layout!(ScoresParams: heads, kv_heads, head_dim4, stride4, context, scale),
         "attention_softmax" => layout!(SoftmaxParams: heads, context),
         "attention_values" => layout!(ValuesParams: heads, kv_heads, head_dim4, context, stride4),
@@ -61,7 +61,7 @@ fn params(shader: &str) -> Option<Layout> {
         "lora" | "lora_inputs" => layout!(LoraParams: columns4, rank, t_stride),
         "lora_weights" => layout!(LoraWeightsParams: columns4, rank, t_stride, rows),
         "matmul" | "matmul_tiled" => layout!(MatmulParams: columns4, inputs4, x_stride4, y_stride4, y_first4),
-        "matmul_inputs" | "matmul_weights" => {
+        "matmul_inputs" | "matmul_inputs_tiled" | "matmul_weights" | "matmul_weights_tiled" => {
             layout!(ProductParams: rows, columns4, inputs4, x_stride4, x_first4, y_stride4, y_first4)
         }
         "mixture" => layout!(MixtureParams: stride4),
@@ -72,7 +72,7 @@ fn params(shader: &str) -> Option<Layout> {
         "nucleus" => layout!(NucleusParams: vocab, stride, mass, most, capacity),
         "ranking" => layout!(RankingParams: vocab, stride, top),
         "rope_cache" => layout!(RopeParams: heads, kv_heads, head_dim, rotary_dim, stride, context),
-        "squares" => layout!(SquaresParams: count, slot),
+        "squares" => layout!(SquaresParams: count4, slot),
         "trace" => layout!(TraceParams: vocab, stride),
         "star" => layout!(StarParams: context),
         "shift" => layout!(ShiftParams: ahead, vocab),

@@ -4,9 +4,10 @@ use super::adapters::{checked_gpus, gpus, pass};
 use super::variants::{ACTIVATIONS, DTYPES};
 use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
+use crate::kernels::train::product::{Cut, matmul_inputs_cut, matmul_weights_cut};
 use crate::kernels::train::{
     AdamIo, AdamStep, Columns, NormInputsIo, NormWeightsIo, activate, activate_inputs, adamw, clip_factor, column_sums,
-    lora_inputs, lora_weights, matmul_inputs, matmul_weights, norm_inputs, norm_weights, squares,
+    lora_inputs, lora_weights, norm_inputs, norm_weights, squares,
 };
 use crate::kernels::{Activation, Extent, KernelSet, LoraParams, NO_ADAPTER, Op};
 use crate::reference::matmul::pack;
@@ -90,14 +91,17 @@ fn inputs_of_products_get_their_gradient() {
                 let w = rounded(&noise(n as u32, columns * inputs), dtype);
                 let weight = weights(gpu, &pack(&w, inputs), dtype);
                 // What pads dy meets weights of zero.
-                let [dy, dx] = [(1, columns), (2, inputs)].map(|(seed, width)| Strided::new(gpu, seed, rows, width));
+                let dy = Strided::new(gpu, 1, rows, columns);
                 let sizes = [rows, columns.div_ceil(4), inputs.div_ceil(4)].map(|size| size as u32);
-                let op = matmul_inputs(gpu, dtype, accumulate, sizes, dy.columns(), &weight, dx.columns());
-                run_fixed(gpu, &op);
                 let w = wide(&w);
                 let want: Vec<_> = dy.rows().iter().map(|dy| reference::product::matmul_inputs(dy, &w)).collect();
-                let form = format!("{dtype} {accumulate} [{rows}, {columns}] -> {inputs}");
-                check(gpu, "matmul_inputs", form, &dx.buffer, &dx.with(&want, accumulate));
+                for cut in Cut::ALL {
+                    let dx = Strided::new(gpu, 2, rows, inputs);
+                    let form = (cut, dtype, accumulate);
+                    run_fixed(gpu, &matmul_inputs_cut(gpu, form, sizes, dy.columns(), &weight, dx.columns()));
+                    let form = format!("{cut:?} {dtype} {accumulate} [{rows}, {columns}] -> {inputs}");
+                    check(gpu, "matmul_inputs", form, &dx.buffer, &dx.with(&want, accumulate));
+                }
             }
         }
     });
@@ -110,14 +114,16 @@ fn weights_of_products_get_their_gradient() {
             let [x, dy] =
                 [(1, inputs), (2, columns)].map(|(seed, width)| Strided::without_padding(gpu, seed, rows, width));
             let before = pack(&noise(3, columns * inputs), inputs);
-            let dw = gpu.storage_with("dw", &before);
             let sizes = [rows, columns.div_ceil(4), inputs.div_ceil(4)].map(|size| size as u32);
-            run_fixed(gpu, &matmul_weights(gpu, sizes, x.columns(), dy.columns(), &dw));
-            let (x, dy) = (x.rows(), dy.rows());
-            let pairs: Vec<_> = x.iter().zip(&dy).map(|(x, dy)| (&x[..], &dy[..])).collect();
+            let (x_rows, dy_rows) = (x.rows(), dy.rows());
+            let pairs: Vec<_> = x_rows.iter().zip(&dy_rows).map(|(x, dy)| (&x[..], &dy[..])).collect();
             let mut want = pack(&reference::product::matmul_weights(&pairs), inputs);
             want.iter_mut().zip(&before).for_each(|(want, &before)| *want += f64::from(before));
-            check(gpu, "matmul_weights", format!("[{rows}, {inputs}] x [{columns}]"), &dw, &want);
+            for cut in Cut::ALL {
+                let dw = gpu.storage_with("dw", &before);
+                run_fixed(gpu, &matmul_weights_cut(gpu, cut, sizes, x.columns(), dy.columns(), &dw));
+                check(gpu, "matmul_weights", format!("{cut:?} [{rows}, {inputs}] x [{columns}]"), &dw, &want);
+            }
         }
     });
 }
@@ -390,12 +396,13 @@ fn a_gradient_has_the_same_bits_again() {
         let [x, dy] = [(1, inputs), (2, columns)].map(|(seed, width)| Strided::new(gpu, seed, rows, width));
         let weight = weights(gpu, &pack(&noise(3, columns * inputs), inputs), Dtype::F32);
         let sizes = [rows, columns / 4, inputs / 4].map(|size| size as u32);
-        let again = || {
+        let again = |cut| {
             let (dw, dx) = (gpu.storage("dw", 4 * (columns * inputs) as u64), Strided::new(gpu, 4, rows, inputs));
-            run_fixed(gpu, &matmul_weights(gpu, sizes, x.columns(), dy.columns(), &dw));
-            run_fixed(gpu, &matmul_inputs(gpu, Dtype::F32, true, sizes, dy.columns(), &weight, dx.columns()));
+            run_fixed(gpu, &matmul_weights_cut(gpu, cut, sizes, x.columns(), dy.columns(), &dw));
+            let form = (cut, Dtype::F32, true);
+            run_fixed(gpu, &matmul_inputs_cut(gpu, form, sizes, dy.columns(), &weight, dx.columns()));
             [&dw, &dx.buffer].map(|b| bits(&pollster::block_on(gpu.read(b)).expect("the device works")))
         };
-        assert_eq!(again(), again(), "{}", gpu.summary());
+        Cut::ALL.iter().for_each(|&cut| assert_eq!(again(cut), again(cut), "{}: {cut:?}", gpu.summary()));
     });
 }

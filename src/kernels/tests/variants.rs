@@ -24,7 +24,7 @@ use crate::kernels::trace::trace_variant;
 use crate::kernels::train::activate::{activate_inputs_variant, activate_variant};
 use crate::kernels::train::lora::{lora_inputs_variant, lora_weights_variant};
 use crate::kernels::train::norm::{norm_inputs_variant, norm_weights_variant};
-use crate::kernels::train::product::{column_sums_variant, matmul_inputs_variant, matmul_weights_variant};
+use crate::kernels::train::product::{Cut, column_sums_variant, matmul_inputs_variant, matmul_weights_variant};
 use crate::kernels::train::step::{adamw_variant, clip_factor_variant, squares_variant};
 use crate::kernels::tree::{
     compact_cache_variant, draft_lookup_variant, draft_script_variant, draft_top_variant, tree_rows_variant,
@@ -73,11 +73,14 @@ fn reductions(set: KernelSet, subgroup: u32) -> [Variant; 6] {
 }
 
 fn training_variants() -> Vec<Variant> {
-    let mut all = vec![lora_inputs_variant(), lora_weights_variant(), column_sums_variant(), matmul_weights_variant()];
+    let mut all = vec![lora_inputs_variant(), lora_weights_variant(), column_sums_variant()];
+    all.extend(Cut::ALL.map(matmul_weights_variant));
     all.extend([adamw_variant(), clip_factor_variant(), squares_variant()]);
     for switch in [false, true] {
         all.push(norm_weights_variant(switch));
-        all.extend(DTYPES.map(|dtype| matmul_inputs_variant(dtype, switch)));
+        for cut in Cut::ALL {
+            all.extend(DTYPES.map(|dtype| matmul_inputs_variant(cut, dtype, switch)));
+        }
         all.extend(ACTIVATIONS.map(|activation| activate_variant(activation, switch)));
         all.extend(ACTIVATIONS.map(|activation| activate_inputs_variant(activation, switch)));
     }

@@ -18,6 +18,10 @@ pub(crate) use step::{AdamIo, AdamStep, adamw, clip_factor, squares};
 
 use super::{Grid, Op};
 
+/// The most rows of a micro-batch: some kernels take a workgroup a row, and some add up all rows in one loop, which lavapipe
+/// ends after about 65,535 rounds. Who makes the ops checks it; past it they panic.
+pub(crate) const MAX_TRAINED_ROWS: u32 = 65_000;
+
 /// The most workgroups that a dispatch may have in one dimension.
 const MAX_GROUPS: u32 = 65_535;
 

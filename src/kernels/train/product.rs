@@ -1,4 +1,7 @@
 //! The gradients of `y = W x + bias`.
+//!
+//! Software adapters pay for every load, so there a thread owns as many sums as one compiles in a second or so; GPUs share
+//! what they load through workgroup memory.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -44,27 +47,57 @@ pub(crate) struct ColumnSumsParams {
     pub first4: u32,
 }
 
-/// Threads of a workgroup; rows and blocks of four inputs of a thread.
-const INPUTS_SHAPE: [u32; 3] = [32, 8, 2];
-
-/// Threads of a workgroup; blocks of four inputs and of four columns of a thread.
-const WEIGHTS_SHAPE: [u32; 3] = [32, 2, 2];
-
-/// The variant for weights of a dtype.
-pub(crate) fn matmul_inputs_variant(dtype: Dtype, accumulate: bool) -> Variant {
-    let [lanes, rows, blocks] = INPUTS_SHAPE;
-    Variant::of("matmul_inputs")
-        .piece("weight", weight_piece(dtype))
-        .piece("store", if accumulate { "store_add" } else { "store_set" })
-        .constant("LANES", lanes)
-        .constant("ROWS", rows)
-        .constant("BLOCKS", blocks)
+/// How a product is cut: for the adapter, or as a test wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Many sums a thread.
+    Blocks,
+    /// Tiles of 64 by 64 sums a workgroup.
+    Tiles,
 }
 
-/// The one variant.
-pub(crate) fn matmul_weights_variant() -> Variant {
+impl Cut {
+    /// Both.
+    #[cfg(test)]
+    pub const ALL: [Self; 2] = [Self::Blocks, Self::Tiles];
+
+    fn of(gpu: &Gpu) -> Self {
+        if gpu.summary().software { Self::Blocks } else { Self::Tiles }
+    }
+}
+
+/// Threads of a workgroup, a software adapter's 8 at once; rows and blocks of four inputs of a thread.
+const INPUTS_SHAPE: [u32; 3] = [8, 8, 4];
+
+/// Threads of a workgroup; blocks of four inputs and of four columns of a thread.
+const WEIGHTS_SHAPE: [u32; 3] = [8, 4, 4];
+
+/// The variant for weights of a dtype.
+pub(crate) fn matmul_inputs_variant(cut: Cut, dtype: Dtype, accumulate: bool) -> Variant {
+    let bound = |shader| {
+        Variant::of(shader)
+            .piece("weight", weight_piece(dtype))
+            .piece("store", if accumulate { "store_add" } else { "store_set" })
+    };
+    let [lanes, rows, blocks] = INPUTS_SHAPE;
+    match cut {
+        Cut::Blocks => {
+            bound("matmul_inputs").constant("LANES", lanes).constant("ROWS", rows).constant("BLOCKS", blocks)
+        }
+        Cut::Tiles => bound("matmul_inputs_tiled"),
+    }
+}
+
+/// The one variant of a cut.
+pub(crate) fn matmul_weights_variant(cut: Cut) -> Variant {
     let [lanes, inputs, columns] = WEIGHTS_SHAPE;
-    Variant::of("matmul_weights").constant("LANES", lanes).constant("INPUTS", inputs).constant("COLUMNS", columns)
+    match cut {
+        Cut::Blocks => Variant::of("matmul_weights")
+            .constant("LANES", lanes)
+            .constant("INPUTS", inputs)
+            .constant("COLUMNS", columns),
+        Cut::Tiles => Variant::of("matmul_weights_tiled"),
+    }
 }
 
 /// The one variant.
@@ -77,31 +110,57 @@ pub(crate) fn matmul_inputs(
     gpu: &Gpu,
     dtype: Dtype,
     accumulate: bool,
+    sizes: [u32; 3],
+    dy: Columns<'_>,
+    weight: &wgpu::Buffer,
+    dx: Columns<'_>,
+) -> Op {
+    matmul_inputs_cut(gpu, (Cut::of(gpu), dtype, accumulate), sizes, dy, weight, dx)
+}
+
+/// The same, cut as asked for.
+pub(crate) fn matmul_inputs_cut(
+    gpu: &Gpu,
+    (cut, dtype, accumulate): (Cut, Dtype, bool),
     [rows, columns4, inputs4]: [u32; 3],
     dy: Columns<'_>,
     weight: &wgpu::Buffer,
     dx: Columns<'_>,
 ) -> Op {
-    let kernel = gpu.kernel(&matmul_inputs_variant(dtype, accumulate));
+    let kernel = gpu.kernel(&matmul_inputs_variant(cut, dtype, accumulate));
     let uniform = gpu.uniform("matmul inputs", &ProductParams::new([rows, columns4, inputs4], dx, dy));
     let bind_group = gpu.bind(&kernel, &[&uniform, dy.buffer, weight, dx.buffer]);
     let [lanes, tall, blocks] = INPUTS_SHAPE;
-    Op::single(kernel, bind_group, fixed([inputs4.div_ceil(lanes * blocks), rows.div_ceil(tall), 1]))
+    let [wide, tall] = match cut {
+        Cut::Blocks => [lanes * blocks, tall],
+        Cut::Tiles => [16, 64],
+    };
+    Op::single(kernel, bind_group, fixed([inputs4.div_ceil(wide), rows.div_ceil(tall), 1]))
 }
 
 /// `dw[i, c] += sum over r of x[r, i] dy[r, c]`; `dw` is f32 and packed as the weight.
-pub(crate) fn matmul_weights(
+pub(crate) fn matmul_weights(gpu: &Gpu, sizes: [u32; 3], x: Columns<'_>, dy: Columns<'_>, dw: &wgpu::Buffer) -> Op {
+    matmul_weights_cut(gpu, Cut::of(gpu), sizes, x, dy, dw)
+}
+
+/// The same, cut as asked for.
+pub(crate) fn matmul_weights_cut(
     gpu: &Gpu,
+    cut: Cut,
     [rows, columns4, inputs4]: [u32; 3],
     x: Columns<'_>,
     dy: Columns<'_>,
     dw: &wgpu::Buffer,
 ) -> Op {
-    let kernel = gpu.kernel(&matmul_weights_variant());
+    let kernel = gpu.kernel(&matmul_weights_variant(cut));
     let uniform = gpu.uniform("matmul weights", &ProductParams::new([rows, columns4, inputs4], x, dy));
     let bind_group = gpu.bind(&kernel, &[&uniform, x.buffer, dy.buffer, dw]);
     let [lanes, inputs, columns] = WEIGHTS_SHAPE;
-    Op::single(kernel, bind_group, fixed([columns4.div_ceil(lanes * columns), inputs4.div_ceil(inputs), 1]))
+    let [wide, tall] = match cut {
+        Cut::Blocks => [lanes * columns, inputs],
+        Cut::Tiles => [16, 16],
+    };
+    Op::single(kernel, bind_group, fixed([columns4.div_ceil(wide), inputs4.div_ceil(tall), 1]))
 }
 
 /// `sums[c] += sum over r of dy[r, c]`: the gradient of a bias.

@@ -1,4 +1,7 @@
 //! From gradients to new parameters: their norm, the factor that clips them, and AdamW.
+//!
+//! They take four values at a time: storage buffers are multiples of four values, and zeros pad the last four. A gradient
+//! of zero leaves a zero where it is.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -8,14 +11,14 @@ use crate::gpu::{Gpu, Variant};
 /// Lanes of the one workgroup that adds squares.
 const SQUARES_LANES: u32 = 256;
 
-/// Values of a workgroup of `adamw`.
-const ADAM_VALUES: u32 = 256;
+/// Blocks of four values of a workgroup of `adamw`.
+const ADAM_BLOCKS: u32 = 256;
 
 /// The uniform of `squares.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct SquaresParams {
-    pub count: u32,
+    pub count4: u32,
     pub slot: u32,
 }
 
@@ -31,7 +34,7 @@ pub(crate) struct ClipParams {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct AdamParams {
-    pub count: u32,
+    pub count4: u32,
     pub scale: f32,
 }
 
@@ -83,7 +86,7 @@ pub(crate) fn adamw_variant() -> Variant {
 /// `norms[slot] =` the sum of squares of `count` values; not finite if any of them is not.
 pub(crate) fn squares(gpu: &Gpu, count: u32, grad: &wgpu::Buffer, norms: &wgpu::Buffer, slot: u32) -> Op {
     let kernel = gpu.kernel(&squares_variant());
-    let uniform = gpu.uniform("squares", &SquaresParams { count, slot });
+    let uniform = gpu.uniform("squares", &SquaresParams { count4: count.div_ceil(4), slot });
     let bind_group = gpu.bind(&kernel, &[&uniform, grad, norms]);
     Op::single(kernel, bind_group, fixed([1, 1, 1]))
 }
@@ -99,9 +102,10 @@ pub(crate) fn clip_factor(gpu: &Gpu, count: u32, max_norm: f32, norms: &wgpu::Bu
 /// A step of AdamW over `count` values, its rate multiplied with `scale`; nothing where the gradients are not finite.
 pub(crate) fn adamw(gpu: &Gpu, count: u32, scale: f32, io: AdamIo<'_>) -> Op {
     let kernel = gpu.kernel(&adamw_variant());
-    let uniform = gpu.uniform("adamw", &AdamParams { count, scale });
+    let count4 = count.div_ceil(4);
+    let uniform = gpu.uniform("adamw", &AdamParams { count4, scale });
     let bind_group = gpu.bind(&kernel, &[&uniform, io.step, io.clip, io.value, io.grad, io.first, io.second]);
-    let groups = count.div_ceil(ADAM_VALUES);
+    let groups = count4.div_ceil(ADAM_BLOCKS);
     let x = groups.clamp(1, 32_768);
     Op::single(kernel, bind_group, fixed([x, groups.div_ceil(x), 1]))
 }

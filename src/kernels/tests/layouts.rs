@@ -13,6 +13,10 @@ use crate::kernels::norm::NormParams;
 use crate::kernels::rope_cache::RopeParams;
 use crate::kernels::star::StarParams;
 use crate::kernels::trace::TraceParams;
+use crate::kernels::train::{
+    CausalParams, CausalSoftmaxParams, LossFactorsParams, LossParams, LossSummaryParams, MixDotParams, MixParams,
+    MixSoftmaxParams, PickParams, RopeRowsParams,
+};
 use crate::kernels::tree::{CompactParams, DraftTopParams};
 use crate::kernels::{
     Branch, CommitParams, Cursor, EmbedParams, LogProbsParams, NormalizerParams, Nucleus, NucleusParams, RankingParams,
@@ -60,6 +64,18 @@ fn params(shader: &str) -> Option<Layout> {
         "star" => layout!(StarParams: context),
         "shift" => layout!(ShiftParams: ahead, vocab),
         "window" => layout!(WindowParams: num_rows, context),
+        "rope_rows" => layout!(RopeRowsParams: rows, length, rotating, head_dim, half, stride, back),
+        "causal_scores" | "causal_gather" | "causal_scatter" => {
+            layout!(CausalParams: length, heads, kv_heads, head_dim4, a_stride4, a_first4, b_stride4, b_first4, scale)
+        }
+        "causal_softmax" | "causal_softmax_inputs" => layout!(CausalSoftmaxParams: length, heads),
+        "gather_rows" | "scatter_rows" => layout!(PickParams: picked, width4),
+        "mix" => layout!(MixParams: count4, index),
+        "mix_dot" => layout!(MixDotParams: count4, index),
+        "mix_softmax" | "mix_softmax_inputs" => layout!(MixSoftmaxParams: layers, temperature),
+        "loss_scan" | "loss_inputs" => layout!(LossParams: picked, first, count, stride4, choice),
+        "loss_summary" => layout!(LossSummaryParams: picked, slot),
+        "loss_factors" => layout!(LossFactorsParams: heads, balance, weight),
         _ => return None,
     })
 }

@@ -25,7 +25,7 @@ use crate::kernels::tree::{
     compact_cache_variant, draft_lookup_variant, draft_script_variant, draft_top_variant, tree_rows_variant,
 };
 use crate::kernels::window::{shift_variant, window_variant};
-use crate::kernels::{KernelSet, Widths};
+use crate::kernels::{KernelSet, Widths, train};
 
 pub(super) const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
@@ -42,6 +42,7 @@ pub(super) fn all_variants() -> BTreeSet<Variant> {
     all.extend([bench_copy_variant(), bench_read_variant()]);
     all.extend([carry_variant(), keep_variant(), lora_variant(), shift_variant(), window_variant()]);
     all.extend(DTYPES.map(embed_variant));
+    all.extend(sequence_variants());
     for set in KernelSet::ALL {
         all.extend([values_variant(set), sample_variant(set), draft_lookup_variant(set), trace_variant(set)]);
         all.extend([false, true].map(|probabilities| draft_top_variant(set, probabilities)));
@@ -51,6 +52,33 @@ pub(super) fn all_variants() -> BTreeSet<Variant> {
     for form in matmul_forms() {
         all.extend(form.widths.rows().iter().map(|&rows| form.narrow(rows)));
         all.extend(form.tiled());
+    }
+    all
+}
+
+/// Training: attention over sequences, losses, mixes.
+fn sequence_variants() -> BTreeSet<Variant> {
+    let mut all = BTreeSet::from([
+        train::rope_rows_variant(),
+        train::causal_scores_variant(),
+        train::causal_gather_variant(),
+        train::causal_scatter_variant(),
+        train::gather_rows_variant(),
+        train::scatter_rows_variant(),
+        train::mix_softmax_variant(),
+        train::mix_softmax_inputs_variant(),
+        train::mix_dot_variant(),
+        train::loss_factors_variant(),
+        train::loss_inputs_variant(),
+    ]);
+    all.extend([false, true].map(train::mix_variant));
+    for set in KernelSet::ALL {
+        all.insert(train::loss_summary_variant(set));
+        for subgroup in SUBGROUPS {
+            all.insert(train::causal_softmax_variant(set, subgroup));
+            all.insert(train::causal_softmax_inputs_variant(set, subgroup));
+            all.insert(train::loss_scan_variant(set, subgroup));
+        }
     }
     all
 }

@@ -33,6 +33,17 @@ const TOLERANCES: &[(&str, f64, &str)] = &[
     ("nucleus", 2e-5, "as log_probs, relative to the probability of all that is kept"),
     ("star", 0.0, "copies and integers"),
     ("mixture", 2e-5, "as log_probs, and rows are added one by one"),
+    ("rope_rows", 5e-7, "as rope_cache"),
+    ("causal_scores", 4e-6, "as matmul"),
+    ("causal_softmax", 2e-5, "as attention"),
+    ("causal_gather", 4e-6, "as matmul"),
+    ("causal_scatter", 4e-6, "as matmul"),
+    ("gather_rows", 0.0, "a copy"),
+    ("scatter_rows", 2e-7, "a sum of two"),
+    ("mix", 2e-7, "a product and a sum"),
+    ("mix_dot", 1e-5, "a thread may add thousands of products in turn, which cancel"),
+    ("mix_softmax", 1e-6, "exp and divisions of some tens of values"),
+    ("loss", 2e-5, "as log_probs, and chunks are added one by one"),
     ("ranking", 2e-5, "one thread may sum 64 values in turn and as many such sums; ln may be off by 3 units"),
 ];
 

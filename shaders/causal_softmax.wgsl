@@ -11,25 +11,39 @@ struct Params {
 // [sequences, heads, length, length]
 @group(0) @binding(1) var<storage, read_write> m: array<f32>;
 
-@compute @workgroup_size(LANES, ROWS)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-    let lane = local.x;
-    let i = group.x * ROWS + local.y;
+const LOWEST: f32 = -3.0e38;
+
+@compute @workgroup_size(LANES * ROWS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let lane = thread % LANES;
+    let i = group.x * ROWS + thread / LANES;
     let keys = select(0u, i + 1u, i < params.length);
-    let first = ((group.z * params.heads + group.y) * params.length + i) * params.length;
-    var highest = -3.0e38;
-    for (var j = lane; j < keys; j += LANES) {
-        highest = max(highest, m[first + j]);
-    }
-    highest = reduce_max(highest, lane);
+    let first = ((group.z * params.heads + group.y) * params.length + min(i, params.length - 1u)) * params.length;
+    var highest = LOWEST;
     var sum = 0.0;
-    for (var j = lane; j < keys; j += LANES) {
-        let e = exp(m[first + j] - highest);
-        m[first + j] = e;
-        sum += e;
+    for (var j = lane; j < keys; j += 8u * LANES) {
+        //: repeat n 8
+        let x$n = select(LOWEST, m[first + min(j + $nu * LANES, i)], j + $nu * LANES < keys);
+        //: end
+        let higher = max(highest, max(max(max(x0, x1), max(x2, x3)), max(max(x4, x5), max(x6, x7))));
+        let four = (exp(x0 - higher) + exp(x1 - higher)) + (exp(x2 - higher) + exp(x3 - higher));
+        let more = (exp(x4 - higher) + exp(x5 - higher)) + (exp(x6 - higher) + exp(x7 - higher));
+        sum = fma(sum, exp(highest - higher), four + more);
+        highest = higher;
     }
-    let inverse = 1.0 / reduce_sum(sum, lane);
-    for (var j = lane; j < keys; j += LANES) {
-        m[first + j] *= inverse;
+    let peak = reduce_max(highest, lane);
+    let inverse = 1.0 / reduce_sum(sum * exp(highest - peak), lane);
+    // Whole steps first, then what is left.
+    var j = lane;
+    for (; j + 7u * LANES < keys; j += 8u * LANES) {
+        //: repeat n 8
+        let x$n = m[first + j + $nu * LANES];
+        //: end
+        //: repeat n 8
+        m[first + j + $nu * LANES] = exp(x$n - peak) * inverse;
+        //: end
+    }
+    for (; j < keys; j += LANES) {
+        m[first + j] = exp(m[first + j] - peak) * inverse;
     }
 }

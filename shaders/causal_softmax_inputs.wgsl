@@ -13,10 +13,10 @@ struct Params {
 @group(0) @binding(1) var<storage, read> p: array<f32>;
 @group(0) @binding(2) var<storage, read_write> dm: array<f32>;
 
-@compute @workgroup_size(LANES, ROWS)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-    let lane = local.x;
-    let i = group.x * ROWS + local.y;
+@compute @workgroup_size(LANES * ROWS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let lane = thread % LANES;
+    let i = group.x * ROWS + thread / LANES;
     let keys = select(0u, i + 1u, i < params.length);
     let first = ((group.z * params.heads + group.y) * params.length + i) * params.length;
     var sum = 0.0;

@@ -15,10 +15,10 @@ fn block(first: u32, i: u32) -> vec4<f32> {
     return select(vec4<f32>(LOWEST), logits[first + min(i, params.stride4 - 1u)], columns < vec4<u32>(params.count));
 }
 
-@compute @workgroup_size(LANES, ROWS)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-    let lane = local.x;
-    let row = (group.z * 32768u + group.y) * ROWS + local.y;
+@compute @workgroup_size(LANES * ROWS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let lane = thread % LANES;
+    let row = (group.z * 32768u + group.y) * ROWS + thread / LANES;
     var wanted = NO_TARGET;
     if (row < params.picked) {
         wanted = targets[row];

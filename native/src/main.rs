@@ -14,6 +14,8 @@ mod inspect;
 mod interactive;
 mod interrupt;
 mod marginals;
+mod merge;
+mod output;
 mod picks;
 mod prompt;
 mod score;
@@ -55,6 +57,11 @@ enum Command {
     Inspect(inspect::Args),
     /// Make multi-token heads for a model, untrained: where training starts
     InitHeads(init_heads::Args),
+    /// Write a checkpoint with the LoRA of heads merged into its weights, and the heads without it beside them
+    ///
+    /// The new folder is in Hugging Face layout, its tensors of the types they had. What it generates is what the model
+    /// generates with these heads.
+    Merge(merge::Args),
     /// List the adapters, say which one is picked and why, and test every kernel on it
     Devices(devices::Args),
     /// Check that drafts change nothing: texts with and without, and logits bit by bit, on this device
@@ -99,6 +106,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Marginals(args) => pollster::block_on(marginals::run(&args)),
         Command::Inspect(args) => pollster::block_on(inspect::run(&args)),
         Command::InitHeads(args) => pollster::block_on(init_heads::run(&args)),
+        Command::Merge(args) => pollster::block_on(merge::run(&args)),
         Command::Devices(args) => pollster::block_on(devices::run(&args)),
         Command::Audit(args) => pollster::block_on(audit::run(&args)),
         Command::Bench(args) => pollster::block_on(bench::run(&args)),

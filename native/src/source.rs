@@ -144,6 +144,16 @@ pub enum Source {
     Embedded(MemoryFiles),
 }
 
+impl Source {
+    /// The names of what is there, in order; not all need be files.
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Self::Folder(files) => files.names().cloned().collect(),
+            Self::Embedded(files) => files.files.keys().cloned().collect(),
+        }
+    }
+}
+
 impl Files for Source {
     async fn len(&self, name: &str) -> Result<Option<u64>> {
         match self {

@@ -199,24 +199,29 @@ fn random(name: &str, shape: &[usize], seed: u64, blocks: usize) -> Vec<f32> {
     }
     let adds = ["o_proj", "down_proj", "dense_4h_to_h", "attention.dense"].iter().any(|part| name.contains(part));
     let deviation = if adds { 0.02 / (2.0 * blocks as f64).sqrt() } else { 0.02 };
+    let mut uniform = uniform(name, seed);
+    let mut normal = || {
+        let radius = (-2.0 * (1.0 - uniform()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * uniform()).cos()
+    };
+    (0..count).map(|_| (deviation * normal()) as f32).collect()
+}
+
+/// Numbers from 0 up to 1 for the tensor `name`.
+pub(super) fn uniform(name: &str, seed: u64) -> impl FnMut() -> f64 + use<> {
     // FNV-1a of the name, so that a tensor's numbers do not depend on which others there are.
     let hash = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let mut state = seed ^ hash;
-    let mut uniform = || {
+    move || {
         // SplitMix64.
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    };
-    let mut normal = || {
-        let radius = (-2.0 * (1.0 - uniform()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * uniform()).cos()
-    };
-    (0..count).map(|_| (deviation * normal()) as f32).collect()
+    }
 }
 
 fn serialize(tensors: &BTreeMap<String, Made>) -> Result<Vec<u8>> {

@@ -35,6 +35,7 @@ pub mod marginal;
 pub mod model;
 mod reference;
 mod self_test;
+pub mod train;
 
 pub use decode::{
     Audit, AuditCase, AuditOptions, AuditedLogits, Difference, DraftOptions, DraftStats, DraftTree, Drafter,

@@ -12,6 +12,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("kernels", 3),
     ("self_test", 4),
     ("model", 5),
+    ("train", 6),
     ("marginal", 6),
     ("decode", 7),
     ("bench", 8),

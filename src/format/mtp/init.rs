@@ -22,6 +22,8 @@ pub enum Init {
     Copy,
     /// Small random numbers; norms do nothing.
     Random,
+    /// The same, but a head for the next token is a copy: then it begins as what the model is.
+    RandomBeyondFirst,
 }
 
 /// What new heads read.
@@ -144,13 +146,18 @@ async fn head<F: Files>(
 ) -> Result<()> {
     let config = checkpoint.config();
     let at = |part: &str| format!("heads.{index}.{part}");
+    let init = match options.init {
+        Init::RandomBeyondFirst if index == 0 && !options.sequential => Init::Copy,
+        Init::RandomBeyondFirst => Init::Random,
+        init => init,
+    };
     for layer in 0..options.depth {
         let to = at(&format!("layers.{layer}"));
         let from = config.layer_name(config.num_hidden_layers - options.depth + layer);
         for (name, shape) in config.layer_tensors(&to) {
-            let values = match options.init {
+            let values = match init {
                 Init::Copy => read(checkpoint, checkpoint.require(&name.replacen(&to, &from, 1), &shape)?).await?,
-                Init::Random => random(&name, &shape, options.seed, config.num_hidden_layers),
+                _ => random(&name, &shape, options.seed, config.num_hidden_layers),
             };
             tensors.insert(name, Made { shape, values });
         }
@@ -168,10 +175,10 @@ async fn head<F: Files>(
         }
         let (name, hidden) = (at("projection.weight"), config.hidden_size);
         let shape = vec![hidden, 2 * hidden];
-        let values = match options.init {
+        let values = match init {
             // The hidden state passes; what the embedding adds is left to training.
             Init::Copy => (0..2 * hidden * hidden).map(|i| f32::from(i / (2 * hidden) == i % (2 * hidden))).collect(),
-            Init::Random => random(&name, &shape, options.seed, 1),
+            _ => random(&name, &shape, options.seed, 1),
         };
         tensors.insert(name, Made { shape, values });
     }

@@ -21,6 +21,7 @@ mod prompt;
 mod score;
 mod source;
 mod terminal;
+mod train;
 
 use std::env;
 use std::process::ExitCode;
@@ -57,6 +58,11 @@ enum Command {
     Inspect(inspect::Args),
     /// Make multi-token heads for a model, untrained: where training starts
     InitHeads(init_heads::Args),
+    /// Train multi-token heads on texts, on the GPU
+    ///
+    /// The output folder then holds heads for generate --draft. Ctrl-C writes a checkpoint, and --resume goes on from it as if nothing
+    /// had been.
+    Train(Box<train::Args>),
     /// Write a checkpoint with the LoRA of heads merged into its weights, and the heads without it beside them
     ///
     /// The new folder is in Hugging Face layout, its tensors of the types they had. What it generates is what the model
@@ -106,6 +112,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Marginals(args) => pollster::block_on(marginals::run(&args)),
         Command::Inspect(args) => pollster::block_on(inspect::run(&args)),
         Command::InitHeads(args) => pollster::block_on(init_heads::run(&args)),
+        Command::Train(args) => pollster::block_on(train::run(&args)),
         Command::Merge(args) => pollster::block_on(merge::run(&args)),
         Command::Devices(args) => pollster::block_on(devices::run(&args)),
         Command::Audit(args) => pollster::block_on(audit::run(&args)),

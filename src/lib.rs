@@ -38,7 +38,8 @@ mod self_test;
 
 pub use decode::{
     Audit, AuditCase, AuditOptions, AuditedLogits, Difference, DraftOptions, DraftStats, DraftTree, Drafter,
-    GenerateOptions, Generation, MarginalReader, Round, Sampling, Script, Session, Stats, Stop, Token,
+    GenerateOptions, Generation, MarginalReader, ReadOptions, Reading, Round, Sampling, Script, Session, Stats, Stop,
+    Token,
 };
 pub use default_model::default_model;
 pub use error::{Error, ErrorKind, Result};

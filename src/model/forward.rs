@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     pub tree: Vec<Op>,
     /// Embedding and blocks: rows to the residual stream, keys and values to the cache.
     pub body: Vec<Op>,
+    /// Where each block of the body ends.
+    pub block_ends: Vec<usize>,
     /// Final norm and LM head of the rows whose logits are wanted.
     pub head: Vec<Op>,
     /// What the target samples after each row.
@@ -48,6 +50,7 @@ impl Plan {
         let planner = Planner { model, buffers };
         let heads = heads::of(model, buffers);
         let mut body = planner.embed_with(&model.weights.embedding);
+        let mut block_ends = Vec::new();
         for (index, layer) in model.weights.layers.iter().enumerate() {
             let adapt = |ops: &mut Vec<Op>| {
                 if let Some((heads, buffers)) = heads {
@@ -58,6 +61,7 @@ impl Plan {
             if let Some((heads, buffers)) = heads {
                 planner.tap(heads, buffers, index + 1, &mut body);
             }
+            block_ends.push(body.len());
         }
         if let Some((heads, buffers)) = heads {
             planner.tap_final_norm(heads, buffers, &mut body);
@@ -72,6 +76,7 @@ impl Plan {
             script: vec![draft_script(gpu, [&b.tree, &b.state, &b.script, &b.candidates])],
             tree: vec![tree_rows(gpu, [&b.tree, &b.state, &b.rows, &b.text, &b.candidates])],
             body,
+            block_ends,
             head: planner.head(),
             sample: vec![planner.sample()],
             trace: vec![trace(gpu, set, logits, [&b.state, &b.rows, &b.logits, &b.sampled, &b.ring])],

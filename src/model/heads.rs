@@ -254,9 +254,23 @@ pub(crate) struct HeadPlan {
     pub refill: Vec<Op>,
     /// The same, and the logits of the rows from `state.logit_row` on to the first rows of `logits`.
     pub full: Vec<Op>,
+    /// Of a head that reads the next token and a hidden state of the backbone: the logits of siblings. All rows read the hidden state at
+    /// the committed length, and the tokens that are in the rows already. None for others.
+    pub star: Vec<Op>,
     /// From the logits of one row to the candidates of the depth that this head drafts; none for the next token, which
     /// nobody drafts.
     pub candidates: Vec<Op>,
+}
+
+/// What a head's ops are to leave.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// [`HeadPlan::refill`]
+    Refill,
+    /// [`HeadPlan::full`]
+    Full,
+    /// [`HeadPlan::star`]
+    Star,
 }
 
 /// What serves all heads.
@@ -272,7 +286,8 @@ pub(crate) struct HeadsPlan {
 impl HeadsPlan {
     /// Every op.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
-        let heads = self.heads.iter().flat_map(|head| [&head.refill, &head.full, &head.candidates]).flatten();
+        let heads =
+            self.heads.iter().flat_map(|head| [&head.refill, &head.full, &head.star, &head.candidates]).flatten();
         heads.chain(&self.windows).chain(&self.keep)
     }
 
@@ -376,10 +391,14 @@ impl Planner<'_> {
     fn head_plan(&self, heads: &Heads, index: usize, buffers: &HeadBuffers) -> HeadPlan {
         let head = &heads.heads[index];
         let backbone = matches!(head.body, Body::LastLayer);
-        let (mut refill, mut full) = (Vec::new(), Vec::new());
+        let (mut refill, mut full, mut star) = (Vec::new(), Vec::new(), Vec::new());
         if !backbone {
-            self.head_ops(heads, index, buffers, false, &mut refill);
-            self.head_ops(heads, index, buffers, true, &mut full);
+            self.head_ops(heads, index, buffers, Pass::Refill, &mut refill);
+            self.head_ops(heads, index, buffers, Pass::Full, &mut full);
+        }
+        let of_backbone = !matches!(heads.sources[head.source], Source::Head(_));
+        if head.ahead == 1 && of_backbone {
+            self.head_ops(heads, index, buffers, Pass::Star, &mut star);
         }
         let b = self.buffers;
         let io = DraftTopIo {
@@ -394,11 +413,11 @@ impl Planner<'_> {
         let depth = head.offset.checked_sub(2).filter(|&depth| depth < MAX_BATCH_ROWS);
         let candidates =
             depth.map(|depth| draft_top(&self.model.gpu, self.model.kernels, depth as u32, io)).into_iter().collect();
-        HeadPlan { offset: head.offset, ahead: head.ahead, backbone, refill, full, candidates }
+        HeadPlan { offset: head.offset, ahead: head.ahead, backbone, refill, full, star, candidates }
     }
 
-    fn head_ops(&self, heads: &Heads, index: usize, buffers: &HeadBuffers, logits: bool, ops: &mut Vec<Op>) {
-        let (head, b) = (&heads.heads[index], self.buffers);
+    fn head_ops(&self, heads: &Heads, index: usize, buffers: &HeadBuffers, pass: Pass, ops: &mut Vec<Op>) {
+        let (head, b, logits) = (&heads.heads[index], self.buffers, pass != Pass::Refill);
         let history = &buffers.histories[head.source];
         if let Body::Residual(blocks) = &head.body {
             if logits {
@@ -407,15 +426,20 @@ impl Planner<'_> {
             return;
         }
         if let Body::Sequential(join, _) = &head.body {
-            let params = ShiftParams { ahead: head.ahead as u32, vocab: self.model.sizes.vocab };
-            ops.push(shift(&self.model.gpu, params, [&b.state, &b.rows, &b.text, &b.candidates]));
-            self.recall(history, ops);
+            if pass == Pass::Star {
+                self.recall(history, Place::Same, ops);
+            } else {
+                let params = ShiftParams { ahead: head.ahead as u32, vocab: self.model.sizes.vocab };
+                ops.push(shift(&self.model.gpu, params, [&b.state, &b.rows, &b.text, &b.candidates]));
+                self.recall(history, Place::Committed, ops);
+            }
             self.join(join, ops);
         } else {
-            self.recall(history, ops);
+            self.recall(history, Place::Committed, ops);
         }
         let caches = &buffers.caches[index];
-        let output = head.output.map(|output| &buffers.histories[output]);
+        // What siblings leave would lie where other positions' states belong.
+        let output = head.output.filter(|_| pass != Pass::Star).map(|output| &buffers.histories[output]);
         let whole = head.layers().len() - usize::from(!logits && output.is_none());
         for (layer, cache) in head.layers().iter().zip(caches).take(whole) {
             self.layer(layer, cache, ops);
@@ -434,8 +458,8 @@ impl Planner<'_> {
         }
     }
 
-    fn recall(&self, history: &wgpu::Buffer, ops: &mut Vec<Op>) {
-        let (x, y) = ((history, Place::Committed), (&self.buffers.x, Place::Rows));
+    fn recall(&self, history: &wgpu::Buffer, place: Place, ops: &mut Vec<Op>) {
+        let (x, y) = ((history, place), (&self.buffers.x, Place::Rows));
         ops.push(self.carry(Carry { x, y, weight: 1.0, accumulate: false, wanted: false }));
     }
 

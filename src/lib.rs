@@ -24,6 +24,7 @@
 //!
 //! A program that has a wgpu device of its own shares it through [`Gpu::from_device`].
 
+pub mod analysis;
 pub mod bench;
 pub mod decode;
 mod default_model;

@@ -9,6 +9,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("format", 1),
     ("reference", 1),
     ("gpu", 2),
+    ("analysis", 2),
     ("kernels", 3),
     ("self_test", 4),
     ("model", 5),

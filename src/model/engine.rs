@@ -9,6 +9,7 @@ use super::lora::Changes;
 use super::sizes::{self, Sizes};
 use super::upload::Matrix;
 use super::weights::{self, Weights};
+use crate::analysis::HeadFacts;
 use crate::decode::{Sampling, Session};
 use crate::format::checkpoint::{Checkpoint, HeadKind};
 use crate::format::config::ModelConfig;
@@ -115,6 +116,7 @@ pub struct Engine {
     model: Arc<Model>,
     notes: Arc<[String]>,
     heads: Option<Arc<str>>,
+    head_parameters: u64,
 }
 
 impl Engine {
@@ -224,7 +226,9 @@ impl Engine {
         };
         compile(&model, progress)?;
         warm_up(&model, progress)?;
-        Ok(Self { model: Arc::new(model), notes: notes.into(), heads: set.map(|set| set.summary().into()) })
+        let head_parameters = set.map_or(0, |set| set.parameters(&model.config));
+        let heads = set.map(|set| set.summary().into());
+        Ok(Self { model: Arc::new(model), notes: notes.into(), heads, head_parameters })
     }
 
     /// The configuration of the model.
@@ -266,6 +270,29 @@ impl Engine {
     /// What the multi-token heads in use are, for people; `None` without any.
     pub fn heads(&self) -> Option<&str> {
         self.heads.as_deref()
+    }
+
+    /// Weights of the multi-token heads in use, with their LoRA.
+    pub fn head_parameters(&self) -> u64 {
+        self.head_parameters
+    }
+
+    /// The multi-token heads in use, nearest first: wiring and cost.
+    pub fn head_facts(&self) -> Vec<HeadFacts> {
+        let Some(heads) = &self.model.heads else { return Vec::new() };
+        let step = self.step_bytes(0) as f64;
+        let facts = |head: &heads::Head| HeadFacts {
+            offset: head.offset,
+            ahead: head.ahead,
+            backbone: matches!(head.body, heads::Body::LastLayer),
+            layers: head.layers().len(),
+            mix: match &heads.sources[head.source] {
+                heads::Source::Mix(weights) => Some(weights.clone()),
+                _ => None,
+            },
+            draft_over_step: head.read_bytes(&self.model.weights) as f64 / step,
+        };
+        heads.heads.iter().map(facts).collect()
     }
 
     /// Weights that each row of a prompt is multiplied with.

@@ -9,7 +9,7 @@ use super::engine::Model;
 use super::forward::{Planner, accumulate, head_form, layer_forms, linear_form};
 use super::lora::{Adapter, adapter};
 use super::upload::{Arrangement, Matrix};
-use super::weights::{Layer, Linear, Loader, NormWeights};
+use super::weights::{Layer, Linear, Loader, NormWeights, Weights};
 use crate::Result;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
@@ -83,6 +83,21 @@ impl Head {
             Body::Layers(layers) | Body::Sequential(_, layers) => layers,
             Body::LastLayer | Body::Residual(_) => &[],
         }
+    }
+
+    /// Bytes of weights that a row reads on its way to logits.
+    pub fn read_bytes(&self, weights: &Weights) -> u64 {
+        let layers = self.layers().iter().flat_map(|layer| [&layer.qkv, &layer.out, &layer.mlp_in, &layer.mlp_out]);
+        let mut bytes: u64 = layers.map(|linear| linear.matrix.bytes()).sum();
+        match &self.body {
+            // The step before has brought its logits.
+            Body::LastLayer => return 0,
+            Body::Sequential(join, _) => bytes += join.from_hidden.bytes() + join.from_embedding.bytes(),
+            Body::Residual(blocks) => bytes += blocks.iter().map(|block| block.matrix.bytes()).sum::<u64>(),
+            Body::Layers(_) => {}
+        }
+        let lm_head = self.lm_head.as_ref().or(weights.lm_head.as_ref()).unwrap_or(&weights.embedding);
+        bytes + lm_head.bytes()
     }
 }
 

@@ -3,6 +3,7 @@
 //! Standard output carries results only; everything else goes to standard error. The exit code is 0 only on success, 1
 //! on an error, 2 on wrong usage, 130 after Ctrl-C, and 141 where the reader of standard output is gone.
 
+mod analyze;
 mod audit;
 mod bench;
 mod devices;
@@ -15,6 +16,7 @@ mod interactive;
 mod interrupt;
 mod marginals;
 mod picks;
+mod plot;
 mod prompt;
 mod score;
 mod source;
@@ -51,6 +53,11 @@ enum Command {
     /// Sums the model's distribution over the tokens that may stand in between. Each token's probability comes with
     /// certified bounds: the sum over all tokens in between lies within them.
     Marginals(marginals::Args),
+    /// Measure how well a model, its marginals and multi-token heads predict ahead: accuracy with intervals, plots
+    ///
+    /// Teacher-forced, over every sample of a JSON-lines file. The folder of the results holds report.json, report.md, SVG
+    /// plots and a record of each sample, so that an interrupted run goes on, and shards can be put together.
+    Analyze(analyze::Args),
     /// Describe a checkpoint: family, sizes, memory, tensors, heads
     Inspect(inspect::Args),
     /// Make multi-token heads for a model, untrained: where training starts
@@ -97,6 +104,7 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Generate(args) => pollster::block_on(generate::run(&args)),
         Command::Score(args) => pollster::block_on(score::run(&args)),
         Command::Marginals(args) => pollster::block_on(marginals::run(&args)),
+        Command::Analyze(args) => pollster::block_on(analyze::run(&args)),
         Command::Inspect(args) => pollster::block_on(inspect::run(&args)),
         Command::InitHeads(args) => pollster::block_on(init_heads::run(&args)),
         Command::Devices(args) => pollster::block_on(devices::run(&args)),

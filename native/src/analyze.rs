@@ -164,9 +164,14 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     let engines: Vec<Engine> = loaded.iter().map(|loaded| loaded.engine.clone()).collect();
     measure_all(&run, &samples, base_engine, &engines, &mut store).await?;
     let mut drafts = Vec::new();
-    let depth = run.settings.offsets.saturating_sub(1);
-    for (engine, facts) in engines.iter().zip(&run.heads).filter(|_| depth > 0) {
-        drafts.extend(timing::draft(engine, &facts.label, depth, &samples[0].ids).await?);
+    // Half a text, so that it does not end at once.
+    let prompt = &samples[0].ids[..samples[0].ids.len().div_ceil(2)];
+    for (engine, facts) in engines.iter().zip(&run.heads) {
+        let drafts_offset = |offset: &usize| facts.heads.iter().any(|head| head.offset == *offset);
+        let depth = (2..=run.settings.offsets).take_while(drafts_offset).count();
+        if depth > 0 {
+            drafts.extend(timing::draft(engine, &facts.label, depth, prompt).await?);
+        }
     }
     let (adapter, kernels) = (first.adapter.to_string(), first.engine.kernels().to_string());
     let timings = [Timing { adapter, kernels, drafts }];

@@ -162,7 +162,8 @@ fn fed_heads_have_not_read_what_comes() {
                     let want = pollster::block_on(session.head_logits(&expected)).expect("logits");
                     let (want, got) = (&want[head][at], &greedy[&(head, at)]);
                     assert_eq!(expected.len(), at + 1 + ahead, "heads one after the other");
-                    assert!(bits(&[want.clone()]) == bits(&[got.clone()]), "{what}: head {head}, position {at}");
+                    let [want_bits, got_bits] = [want, got].map(|row| bits(std::slice::from_ref(row)));
+                    assert!(want_bits == got_bits, "{what}: head {head}, position {at}");
                     expected.push(argmax(want));
                 }
                 // The mixture over three next tokens.

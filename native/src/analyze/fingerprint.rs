@@ -52,13 +52,12 @@ impl Fingerprint {
 pub async fn of_files<F: Files>(files: &F, names: &[&str]) -> Result<String> {
     const INDEX: &str = "model.safetensors.index.json";
     let mut names: BTreeSet<String> = names.iter().map(|&name| name.to_owned()).collect();
-    if names.contains(INDEX) {
-        if let Some(len) = files.len(INDEX).await? {
-            let index: serde_json::Value =
-                serde_json::from_slice(&files.read(INDEX, 0..len).await?).unwrap_or_default();
-            let shards = index["weight_map"].as_object().into_iter().flatten();
-            names.extend(shards.filter_map(|(_, shard)| shard.as_str().map(str::to_owned)));
-        }
+    if names.contains(INDEX)
+        && let Some(len) = files.len(INDEX).await?
+    {
+        let index: serde_json::Value = serde_json::from_slice(&files.read(INDEX, 0..len).await?).unwrap_or_default();
+        let shards = index["weight_map"].as_object().into_iter().flatten();
+        names.extend(shards.filter_map(|(_, shard)| shard.as_str().map(str::to_owned)));
     }
     let mut fingerprint = Fingerprint::default();
     for name in &names {

@@ -11,7 +11,8 @@ const BOTTOM: f64 = 58.0;
 const RIGHT: f64 = 210.0;
 
 /// Told apart also by those who see few colours (Okabe and Ito), and dark enough on white.
-const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#3b9fd1", "#333333"];
+const COLOURS: [&str; 9] =
+    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#333333", "#8c564b", "#7fbf3f"];
 
 /// A value with its interval; without one, both ends are the value.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -8,7 +8,7 @@ struct Params {
     // Rows of a history.
     slots: u32,
     // Where the rows of x and of y begin: 0 at the first, 1 at the committed length, 2 at the first of the batch's rows
-    // whose logits are wanted, counted from the committed length.
+    // whose logits are wanted, counted from the committed length. 3, of x only: every row is that at the committed length.
     x_place: u32,
     y_place: u32,
     // 1: add to y.
@@ -30,7 +30,7 @@ fn start(place: u32) -> u32 {
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let read = start(params.x_place) + id.y;
+    let read = start(params.x_place) + select(id.y, 0u, params.x_place == 3u);
     let write = start(params.y_place) + id.y;
     let inside = (params.x_place == 0u || read < params.slots) && (params.y_place == 0u || write < params.slots);
     if (id.x >= params.width4 || state.done != 0u || !inside) {

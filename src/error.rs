@@ -25,6 +25,8 @@ pub enum ErrorKind {
     OutOfMemory,
     /// The GPU device was lost or reported an error while working.
     Device,
+    /// Training met a loss or a gradient that is not a finite number.
+    NotFinite,
     /// The self-test found a kernel that computes wrong results on this adapter.
     SelfTest,
 }

@@ -24,6 +24,7 @@
 //!
 //! A program that has a wgpu device of its own shares it through [`Gpu::from_device`].
 
+pub mod analysis;
 pub mod bench;
 pub mod decode;
 mod default_model;
@@ -35,10 +36,12 @@ pub mod marginal;
 pub mod model;
 mod reference;
 mod self_test;
+pub mod train;
 
 pub use decode::{
     Audit, AuditCase, AuditOptions, AuditedLogits, Difference, DraftOptions, DraftStats, DraftTree, Drafter,
-    GenerateOptions, Generation, MarginalReader, Round, Sampling, Script, Session, Stats, Stop, Token,
+    GenerateOptions, Generation, MarginalReader, ReadOptions, Reading, Round, Sampling, Script, Session, Stats, Stop,
+    Token,
 };
 pub use default_model::default_model;
 pub use error::{Error, ErrorKind, Result};
@@ -47,4 +50,5 @@ pub use kernels::{KernelSet, measure_kernels};
 pub use marginal::{MarginalOptions, Marginals};
 pub use model::{Engine, EngineOptions, Heads, Inspection, Progress, inspect, inspect_with_heads};
 pub use self_test::{KernelCheck, self_test};
+pub use train::{HeadLoss, MicroBatch, StepReport, TrainOptions, Trainer};
 pub use wgpu;

@@ -9,10 +9,12 @@ const FLOORS: &[(&str, u32)] = &[
     ("format", 1),
     ("reference", 1),
     ("gpu", 2),
+    ("analysis", 2),
     ("kernels", 3),
     ("self_test", 4),
     ("model", 5),
     ("marginal", 6),
+    ("train", 6),
     ("decode", 7),
     ("bench", 8),
 ];

@@ -21,6 +21,14 @@ class Config:
     rms_norm_eps: float = 1e-5
 
 
+SIZES = {
+    "default": Config(),  # 3.2 million parameters
+    "1m": Config(hidden_size=96, intermediate_size=256, head_dim=16),  # 1.0 million
+    # 0.35 million, 0.2 of them in the embedding.
+    "0.3m": Config(hidden_size=48, intermediate_size=128, num_attention_heads=4, num_key_value_heads=2, head_dim=12),
+}
+
+
 def rotary_tables(config, length):
     frequencies = config.rope_theta ** (-torch.arange(0, config.head_dim, 2) / config.head_dim)
     angles = torch.outer(torch.arange(length), frequencies).repeat(1, 2)

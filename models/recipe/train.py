@@ -2,7 +2,8 @@
 
     python train.py --text ../../../shared/text --run run --minutes 100
 
-Stopped at any moment, the same command goes on from the last checkpoint with the minutes that were left.
+Stopped at any moment, the same command goes on from the last checkpoint with the minutes that were left. With --steps in place of
+--minutes the schedule follows the steps.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import torch
 
 import data
 from evaluate import Scorer
-from model import Config, Llama
+from model import SIZES, Llama
 
 TOKENS_PER_STEP = 3072
 MUON_RATE, ADAM_RATE = 0.02, 4e-3  # peaks; all rates share one schedule
@@ -98,14 +99,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True, help="folder of the corpora (for validation)")
     parser.add_argument("--run", type=Path, required=True, help="folder of tokenizer, token streams and checkpoints")
-    parser.add_argument("--minutes", type=float, required=True, help="time for the whole training")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--minutes", type=float, help="time for the whole training")
+    length.add_argument("--steps", type=int, help=f"steps of {TOKENS_PER_STEP} tokens in the whole training")
+    parser.add_argument("--size", choices=SIZES, default="default")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(SEED)
 
-    model = Llama(Config())
+    model = Llama(SIZES[args.size])
     optimizers = make_optimizers(model)
     loss_of = torch.compile(model.loss, dynamic=False) if args.compile else model.loss
     validation = data.validation_stories(args.text)[::4]
@@ -125,7 +129,10 @@ def main():
 
     log = open(args.run / "log.jsonl", "a", buffering=1)
     started = time.monotonic() - elapsed
-    total, recent, saved_at = 60 * args.minutes, [], elapsed
+    recent, saved_at = [], elapsed
+
+    def progress_now():
+        return step / args.steps if args.steps else elapsed / (60 * args.minutes)
 
     def save():
         save_atomically({
@@ -138,8 +145,7 @@ def main():
             "elapsed": elapsed,
         }, checkpoint)  # fmt: skip
 
-    while (elapsed := time.monotonic() - started) < total:
-        progress = elapsed / total
+    while (progress := progress_now()) < 1.0:
         length = window_length(step, progress)
         ids = torch.from_numpy(mixture.batch(TOKENS_PER_STEP // length, length + 1, progress))
         loss = loss_of(ids)
@@ -149,7 +155,7 @@ def main():
                 group["lr"] = group["peak"] * rate_factor(progress)
             optimizer.step()
             optimizer.zero_grad()
-        step, tokens = step + 1, tokens + ids[:, 1:].numel()
+        step, tokens, elapsed = step + 1, tokens + ids[:, 1:].numel(), time.monotonic() - started
         recent.append(loss.item())
 
         if step % 20 == 0:
@@ -163,7 +169,6 @@ def main():
         if elapsed - saved_at > 120:
             save()
             saved_at = elapsed
-    elapsed = total
     save()
     log.write(json.dumps({"step": step, "tokens": tokens, "finished": True,
                           "validation_bits_per_byte": round(scorer.bits_per_byte(validation), 4)}) + "\n")

@@ -94,7 +94,9 @@ impl DraftFlags {
 pub enum HeadsWanted<'a> {
     /// Those that the checkpoint brings.
     Own,
-    /// The same, but a model with broken heads loads without them. LoRA that heads bring belongs to the model, so heads are
+    /// None, whatever the checkpoint brings.
+    Without,
+    /// As Own, but a model with broken heads loads without them. LoRA that heads bring belongs to the model, so heads are
     /// loaded even where nobody drafts.
     IfSound,
     /// Those in a folder of their own.

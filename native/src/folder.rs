@@ -34,6 +34,11 @@ impl Folder {
         Ok(Self { path: path.to_owned(), maps })
     }
 
+    /// Every name the folder had when it was opened.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.maps.keys()
+    }
+
     fn bytes(&self, name: &str) -> Result<Option<&[u8]>> {
         let Some(cell) = self.maps.get(name) else { return Ok(None) };
         if cell.get().is_none() {

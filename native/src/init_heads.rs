@@ -46,19 +46,22 @@ pub struct Args {
     backbone_first: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Kind {
+/// Whether heads read a token beside the hidden state.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum Kind {
     Parallel,
     Sequential,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum InitArg {
+/// What new heads are made of.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum InitArg {
     Copy,
     Random,
 }
 
-fn source(text: &str) -> Result<InitSource, String> {
+/// What `--source` says.
+pub fn source(text: &str) -> Result<InitSource, String> {
     match text {
         // The temperature of arXiv 2502.09419.
         "whs" => Ok(InitSource::Mix { temperature: 0.1 }),

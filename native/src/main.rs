@@ -3,6 +3,7 @@
 //! Standard output carries results only; everything else goes to standard error. The exit code is 0 only on success, 1
 //! on an error, 2 on wrong usage, 130 after Ctrl-C, and 141 where the reader of standard output is gone.
 
+mod analyze;
 mod audit;
 mod bench;
 mod devices;
@@ -14,11 +15,15 @@ mod inspect;
 mod interactive;
 mod interrupt;
 mod marginals;
+mod merge;
+mod output;
 mod picks;
+mod plot;
 mod prompt;
 mod score;
 mod source;
 mod terminal;
+mod train;
 
 use std::env;
 use std::process::ExitCode;
@@ -51,10 +56,25 @@ enum Command {
     /// Sums the model's distribution over the tokens that may stand in between. Each token's probability comes with
     /// certified bounds: the sum over all tokens in between lies within them.
     Marginals(marginals::Args),
+    /// Measure how well a model, its marginals and multi-token heads predict ahead: accuracy with intervals, plots
+    ///
+    /// Teacher-forced, over every sample of a JSON-lines file. The folder of the results holds report.json, report.md, SVG
+    /// plots and a record of each sample, so that an interrupted run goes on, and shards can be put together.
+    Analyze(analyze::Args),
     /// Describe a checkpoint: family, sizes, memory, tensors, heads
     Inspect(inspect::Args),
     /// Make multi-token heads for a model, untrained: where training starts
     InitHeads(init_heads::Args),
+    /// Train multi-token heads on texts, on the GPU
+    ///
+    /// The output folder then holds heads for generate --draft. Ctrl-C writes a checkpoint, and --resume goes on from it as if nothing
+    /// had been.
+    Train(Box<train::Args>),
+    /// Write a checkpoint with the LoRA of heads merged into its weights, and the heads without it beside them
+    ///
+    /// The new folder is in Hugging Face layout, its tensors of the types they had. What it generates is what the model
+    /// generates with these heads.
+    Merge(merge::Args),
     /// List the adapters, say which one is picked and why, and test every kernel on it
     Devices(devices::Args),
     /// Check that drafts change nothing: texts with and without, and logits bit by bit, on this device
@@ -97,8 +117,11 @@ fn run(command: Command) -> Outcome<ExitCode> {
         Command::Generate(args) => pollster::block_on(generate::run(&args)),
         Command::Score(args) => pollster::block_on(score::run(&args)),
         Command::Marginals(args) => pollster::block_on(marginals::run(&args)),
+        Command::Analyze(args) => pollster::block_on(analyze::run(&args)),
         Command::Inspect(args) => pollster::block_on(inspect::run(&args)),
         Command::InitHeads(args) => pollster::block_on(init_heads::run(&args)),
+        Command::Train(args) => pollster::block_on(train::run(&args)),
+        Command::Merge(args) => pollster::block_on(merge::run(&args)),
         Command::Devices(args) => pollster::block_on(devices::run(&args)),
         Command::Audit(args) => pollster::block_on(audit::run(&args)),
         Command::Bench(args) => pollster::block_on(bench::run(&args)),

@@ -97,6 +97,11 @@ pub struct Loaded {
 }
 
 impl EngineFlags {
+    /// The checkpoint's files.
+    pub fn files(&self) -> Result<Source> {
+        self.model.files()
+    }
+
     /// Loads the model, with a bar where that takes long and its warnings on standard error. It does not need heads, so broken
     /// ones do not stop it.
     pub async fn load(&self, meter: &mut Meter) -> Result<Loaded> {
@@ -116,11 +121,13 @@ impl EngineFlags {
         let files = self.model.files()?;
         let heads_files = match heads {
             HeadsWanted::Folder(folder) => Some(Folder::open(folder)?),
-            HeadsWanted::Own | HeadsWanted::IfSound => None,
+            HeadsWanted::Own | HeadsWanted::IfSound | HeadsWanted::Without => None,
         };
         let gpu = self.adapter.open().await?;
         let kernels = self.adapter.kernel_set(&gpu).await?;
-        let options = EngineOptions { context: self.context.map(NonZeroUsize::get), kernels, ..Default::default() };
+        let context = self.context.map(NonZeroUsize::get);
+        let own = !matches!(heads, HeadsWanted::Without);
+        let options = EngineOptions { context, kernels, heads: own, ..Default::default() };
         let progress = &mut |progress| meter.update(progress);
         let engine = match &heads_files {
             Some(heads) => Engine::load_with_heads(&gpu, &files, heads, &options, progress).await?,
@@ -151,6 +158,16 @@ pub enum Source {
     Folder(Folder),
     /// In this program.
     Embedded(MemoryFiles),
+}
+
+impl Source {
+    /// The names of what is there, in order; not all need be files.
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Self::Folder(files) => files.names().cloned().collect(),
+            Self::Embedded(files) => files.files.keys().cloned().collect(),
+        }
+    }
 }
 
 impl Files for Source {

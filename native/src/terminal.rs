@@ -135,6 +135,38 @@ impl Drop for Meter {
     }
 }
 
+/// A bar for long work: how much is done, how fast, and the time left; invisible where standard error is no terminal.
+pub struct Work {
+    bar: ProgressBar,
+    since: Instant,
+}
+
+impl Work {
+    /// Work of `total` parts, of which `done` were done before.
+    pub fn new(name: &'static str, done: u64, total: u64) -> Self {
+        let bar = ProgressBar::new(total).with_position(done).with_prefix(name);
+        let template = "{prefix} {bar:30} {pos} of {len} · {msg} · {eta} left";
+        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.reset_eta();
+        Self { bar, since: Instant::now() }
+    }
+
+    /// `done` parts are done now, with so many tokens in this run.
+    pub fn update(&mut self, done: u64, tokens: u64, remark: &str) {
+        let rate = tokens as f64 / self.since.elapsed().as_secs_f64().max(1e-9);
+        let dot = if remark.is_empty() { "" } else { " · " };
+        self.bar.set_message(format!("{remark}{dot}{rate:.0} tokens/s"));
+        self.bar.set_position(done);
+    }
+}
+
+impl Drop for Work {
+    /// What is said next starts on a clean line.
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{bytes, visible};

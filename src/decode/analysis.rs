@@ -1,5 +1,6 @@
 //! A session as an instrument: scores of a text, and logits, brought back for whoever studies them.
 
+use super::reading::{ReadOptions, Reading};
 use super::session::Session;
 use crate::gpu::Staging;
 use crate::kernels::{Extent, MAX_BATCH_ROWS, Op, State};
@@ -61,28 +62,21 @@ impl Session {
     /// # Errors
     /// As [`Session::generate`]; [`ErrorKind::Input`](crate::ErrorKind::Input) without heads.
     pub async fn head_logits(&mut self, ids: &[u32]) -> Result<Vec<Vec<Vec<f32>>>> {
-        self.check_ids(ids)?;
-        self.restart().await?;
         let Some(plan) = &self.plan.heads else {
             return Err(Error::input("this model has no multi-token heads"));
         };
-        let (vocab, stride) = (self.model.sizes.vocab as usize, self.model.sizes.vocab_stride() as usize);
-        self.model.gpu.write(&self.buffers.text, 0, ids);
-        let mut logits = vec![Vec::with_capacity(ids.len()); plan.heads.len()];
-        for first in (0..ids.len()).step_by(MAX_BATCH_ROWS) {
-            let rows = MAX_BATCH_ROWS.min(ids.len() - first);
-            self.submit_chunk(ids, first, rows, &[], None);
-            for (head, logits) in plan.heads.iter().zip(&mut logits) {
-                if !head.backbone {
-                    self.replay(&[&head.full], every_row(first, rows), None);
-                }
-                let found: Vec<f32> = self.model.gpu.read(&self.buffers.logits).await?;
-                let known = rows.min((ids.len() - first).saturating_sub(head.ahead));
-                logits.extend(found.chunks_exact(stride).take(known).map(|row| row[..vocab].to_vec()));
+        let backbone: Vec<bool> = plan.heads.iter().map(|head| head.backbone).collect();
+        let mut logits = vec![Vec::with_capacity(ids.len()); backbone.len()];
+        let options = ReadOptions { positions: 0..ids.len(), depths: false, heads: true, feed: None };
+        let mut keep = |reading: Reading, _: usize, row: &[f32]| match reading {
+            Reading::Next => {
+                let backbones = logits.iter_mut().zip(&backbone).filter(|(_, backbone)| **backbone);
+                backbones.for_each(|(logits, _)| logits.push(row.to_vec()));
             }
-        }
-        self.tokens.extend_from_slice(ids);
-        self.cached = ids.len();
+            Reading::Head(head) => logits[head].push(row.to_vec()),
+            Reading::Depth(_) | Reading::Fed(_) => {}
+        };
+        self.read_logits(ids, &options, &mut keep).await?;
         Ok(logits)
     }
 
@@ -119,7 +113,7 @@ fn every_row(first: usize, rows: usize) -> Extent {
 }
 
 /// Fails where weights that are finite themselves make a model compute numbers that f32 cannot hold.
-fn check_finite(log_probs: &[f32]) -> Result<()> {
+pub(super) fn check_finite(log_probs: &[f32]) -> Result<()> {
     if log_probs.iter().all(|log_prob| log_prob.is_finite()) {
         return Ok(());
     }

@@ -1,9 +1,11 @@
 //! Heads over rows that are staged on the GPU, as drafts use them: the bits are those of the analysis.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
-use super::Session;
+use super::{ReadOptions, Reading, Session};
 use crate::format::files::MemoryFiles;
 use crate::gpu::Gpu;
 use crate::kernels::tests::adapters::on_every_set;
@@ -115,6 +117,77 @@ fn staged_rows_give_the_bits_of_the_analysis() {
     });
 }
 
+/// What sequential heads say of `text` that were fed, by head and position.
+fn fed(
+    session: &mut Session,
+    text: &[u32],
+    positions: Range<usize>,
+    feed: usize,
+) -> BTreeMap<(usize, usize), Vec<f32>> {
+    let options = ReadOptions { positions, depths: false, heads: true, feed: Some(feed) };
+    let mut found = BTreeMap::new();
+    let mut keep = |reading, at, row: &[f32]| {
+        if let Reading::Fed(head) = reading {
+            found.insert((head, at), row.to_vec());
+        }
+    };
+    pollster::block_on(session.read_logits(text, &options, &mut keep)).expect("logits");
+    found
+}
+
+fn argmax(row: &[f32]) -> u32 {
+    (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).expect("a token") as u32
+}
+
+#[test]
+fn fed_heads_have_not_read_what_comes() {
+    let text: Vec<u32> = (0..44).map(|i| 3 + i * 29 % 90).collect();
+    let positions = 29..41;
+    on_every_set(|gpu, set| {
+        for (backbone, heads) in [("neox-parallel", "heads-sequential"), ("llama-odd", "heads-deepseek")] {
+            let what = format!("{heads}, {set}, {}", gpu.summary());
+            let mut session = session(gpu, backbone, heads, set);
+            let greedy = fed(&mut session, &text, positions.clone(), 1);
+            let mixed = fed(&mut session, &text, positions.clone(), 3);
+            let next = pollster::block_on(session.logits(&text)).expect("logits");
+            let aheads: Vec<usize> =
+                session.plan.heads.as_ref().expect("heads").heads.iter().map(|head| head.ahead).collect();
+            assert_eq!(greedy.len(), aheads.len() * positions.len(), "{what}");
+            for at in positions.clone() {
+                // The text up to there, then what the model and the heads expect.
+                let mut expected = text[..=at].to_vec();
+                expected.push(argmax(&next[at]));
+                for (head, ahead) in aheads.iter().enumerate() {
+                    let want = pollster::block_on(session.head_logits(&expected)).expect("logits");
+                    let (want, got) = (&want[head][at], &greedy[&(head, at)]);
+                    assert_eq!(expected.len(), at + 1 + ahead, "heads one after the other");
+                    let [want_bits, got_bits] = [want, got].map(|row| bits(std::slice::from_ref(row)));
+                    assert!(want_bits == got_bits, "{what}: head {head}, position {at}");
+                    expected.push(argmax(want));
+                }
+                // The mixture over three next tokens.
+                let mut likeliest: Vec<u32> = (0..next[at].len() as u32).collect();
+                likeliest.sort_by(|&a, &b| next[at][b as usize].total_cmp(&next[at][a as usize]));
+                let weights: Vec<f64> = likeliest[..3]
+                    .iter()
+                    .map(|&y| f64::from(next[at][y as usize] - next[at][likeliest[0] as usize]).exp())
+                    .collect();
+                let mut want = vec![0.0; next[at].len()];
+                for (weight, &y) in weights.iter().zip(&likeliest) {
+                    let given = [&text[..=at], &[y]].concat();
+                    let row = &pollster::block_on(session.head_logits(&given)).expect("logits")[0][at];
+                    let sum: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
+                    let share = weight / weights.iter().sum::<f64>();
+                    want.iter_mut().zip(row).for_each(|(want, &x)| *want += share * f64::from(x).exp() / sum);
+                }
+                for (got, want) in mixed[&(0, at)].iter().zip(want) {
+                    assert!((f64::from(*got).exp() - want).abs() < 1e-6, "{what}: position {at}: {got} {want}");
+                }
+            }
+        }
+    });
+}
+
 /// The logits of each token of `text`, with the adapters on where `adapter` says so. Rows lie in batches of 32.
 fn adapted_logits(session: &Session, text: &[u32], adapter: impl Fn(usize) -> bool) -> Vec<Vec<f32>> {
     let (vocab, stride) = (session.model.sizes.vocab as usize, session.model.sizes.vocab_stride() as usize);
@@ -148,12 +221,12 @@ fn a_gated_lora_leaves_rows_without_it_as_they_were() {
             let mut config: serde_json::Value = serde_json::from_slice(&files.files["mtp_config.json"]).expect("json");
             config["lora"]["gated"] = true.into();
             files.files.insert("mtp_config.json".to_owned(), Cow::Owned(config.to_string().into_bytes()));
-            let base = golden(expected["backbone"].as_str().expect("a name"));
+            let base_files = golden(expected["backbone"].as_str().expect("a name"));
             let options = EngineOptions { kernels: Some(set), self_test: false, ..EngineOptions::default() };
-            let plain = pollster::block_on(Engine::load(gpu, &base, &options, &mut |_| {})).expect("it loads");
-            let gated = pollster::block_on(Engine::load_with_heads(gpu, &base, &files, &options, &mut |_| {}))
+            let plain = pollster::block_on(Engine::load(gpu, &base_files, &options, &mut |_| {})).expect("it loads");
+            let gated = pollster::block_on(Engine::load_with_heads(gpu, &base_files, &files, &options, &mut |_| {}))
                 .expect("it loads");
-            let [plain, gated] = [plain, gated].map(|engine| engine.session().expect("a session"));
+            let [plain, mut gated] = [plain, gated].map(|engine| engine.session().expect("a session"));
             let text: Vec<u32> =
                 expected["ids"].as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect();
             let base = bits(&adapted_logits(&plain, &text, |_| false));
@@ -161,6 +234,16 @@ fn a_gated_lora_leaves_rows_without_it_as_they_were() {
             // Up to the first row that is on, nothing knows of it.
             let mixed = bits(&adapted_logits(&gated, &text, |at| at >= 9));
             assert!(mixed[..9] == base[..9] && mixed[9] != base[9], "{what}: mixed");
+            // Heads read the streams of rows that are on; the model's own prediction is of rows that are off.
+            let merged = golden(heads);
+            let merged = pollster::block_on(Engine::load_with_heads(gpu, &base_files, &merged, &options, &mut |_| {}));
+            let mut merged = merged.expect("it loads").session().expect("a session");
+            let [want, got] = [&mut merged, &mut gated]
+                .map(|session| pollster::block_on(session.head_logits(&text)).expect("logits"));
+            for (want, got) in want[1].iter().flatten().zip(got[1].iter().flatten()) {
+                assert!((want - got).abs() <= 2e-3, "{what}: heads {want} {got}");
+            }
+            assert!(bits(&got[0]) == base, "{what}: the model's own");
             let on = adapted_logits(&gated, &text, |_| true);
             let head = &expected["heads"][0];
             let tolerance = 2e-4 * head["logits_range"].as_f64().expect("a range");

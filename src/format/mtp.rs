@@ -4,6 +4,7 @@
 //! from hidden states of the backbone; nothing that a layout says is ignored without a word.
 
 mod init;
+mod lora;
 mod own;
 mod published;
 
@@ -16,6 +17,7 @@ use super::tensors::Tensors;
 use crate::error::{Error, Result};
 
 pub use init::{Init, InitOptions, InitSource, init_heads};
+pub use lora::{LoraOptions, add_lora, halved, without_lora};
 pub use own::{CONFIG, FORMAT, TENSORS, VERSION};
 
 /// More heads than any checkpoint has.

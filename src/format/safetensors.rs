@@ -414,3 +414,16 @@ impl<'de> Visitor<'de> for UniqueNamesVisitor {
         Ok(UniqueNames(names))
     }
 }
+/// A file of f32 tensors, each with its shape and row-major values; `file` names it in errors.
+pub(crate) fn serialize_f32(file: &str, tensors: &BTreeMap<String, (Vec<usize>, Vec<f32>)>) -> Result<Vec<u8>> {
+    use ::safetensors::{Dtype, SafeTensorError, serialize, tensor::TensorView};
+    let wrong = |error: SafeTensorError| Error::format(format!("{file}: {error}"));
+    let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let bytes: Vec<Vec<u8>> = tensors.values().map(|(_, values)| bytes(values)).collect();
+    let views = tensors
+        .iter()
+        .zip(&bytes)
+        .map(|((name, (shape, _)), bytes)| TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name, view)));
+    let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(wrong)?;
+    serialize(views, None).map_err(wrong)
+}

@@ -265,6 +265,14 @@ impl Gpu {
         })
     }
 
+    /// Sets all of `buffers` to zero.
+    pub(crate) fn clear(&self, buffers: &[&wgpu::Buffer]) {
+        let mut encoder = self.inner.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        buffers.iter().for_each(|buffer| encoder.clear_buffer(buffer, 0, None));
+        count(&self.inner.counters.submits);
+        self.inner.queue.submit([encoder.finish()]);
+    }
+
     /// Records one compute pass with `record` and the copies of `copies` (source, staging), and submits them.
     pub(crate) fn submit(
         &self,

@@ -37,6 +37,8 @@ pub(crate) enum Place {
     Committed,
     /// Of a history, from the first row of the batch whose logits are wanted on. Takes as many as those.
     Wanted,
+    /// Of a history that is read, the slot at the committed length for every row: siblings.
+    Same,
 }
 
 /// The one variant of `carry`.

@@ -16,7 +16,8 @@ pub(crate) enum Activation {
 }
 
 impl Activation {
-    fn piece(self) -> &'static str {
+    /// The piece that computes it.
+    pub(super) fn piece(self) -> &'static str {
         match self {
             Self::None => "activation_none",
             Self::Silu => "activation_silu",

@@ -23,6 +23,7 @@ mod star;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trace;
+pub(crate) mod train;
 mod tree;
 mod window;
 
@@ -115,6 +116,8 @@ pub(crate) enum Grid {
         columns4: u32,
         logits: bool,
     },
+    /// Always the same.
+    Fixed([u32; 3]),
 }
 
 /// One form of a kernel: how many rows and column blocks a workgroup covers.
@@ -157,6 +160,7 @@ impl Op {
             Grid::LogitRows { x } => (&self.forms[0], [x, extent.logit_rows, 1]),
             Grid::Heads { x, y } => (&self.forms[0], [x, y, extent.rows]),
             Grid::Keys { heads } => (&self.forms[0], [extent.keys.div_ceil(64), heads, extent.rows]),
+            Grid::Fixed(grid) => (&self.forms[0], grid),
             Grid::Matmul { columns4, logits } => {
                 let (rows, many) = if logits { (extent.logit_rows, false) } else { (extent.rows, extent.many) };
                 let form = self.form_for(rows, many);

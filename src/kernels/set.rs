@@ -115,6 +115,29 @@ impl KernelSet {
         variant.piece("reduce", "reduce_workgroup").constant("LANES", lanes)
     }
 
+    /// Binds a reduction over rows of which there are many: in the software set a thread has a row, and 64 of
+    /// them make a workgroup; in the others 64 lanes share a row.
+    pub(crate) fn with_many_rows(self, variant: Variant, subgroup: u32) -> Variant {
+        const LANES: u32 = 64;
+        match self {
+            Self::Software => {
+                variant.piece("reduce", "reduce_serial").constant("LANES", 1).constant("ROWS", self.many_rows())
+            }
+            Self::Subgroup if subgroup > 1 && subgroup <= LANES => {
+                let variant = variant.piece("reduce", "reduce_subgroup").constant("SUBGROUP", subgroup);
+                variant.constant("LANES", LANES).constant("ROWS", self.many_rows())
+            }
+            _ => {
+                variant.piece("reduce", "reduce_workgroup").constant("LANES", LANES).constant("ROWS", self.many_rows())
+            }
+        }
+    }
+
+    /// Rows of a workgroup of what [`Self::with_many_rows`] has bound.
+    pub(crate) fn many_rows(self) -> u32 {
+        if self == Self::Software { 64 } else { 1 }
+    }
+
     /// Binds the sum over splits that a shape of this set needs.
     pub(crate) fn with_split(variant: Variant, (lanes, splits): (u32, u32)) -> Variant {
         let piece = if splits == 1 { "split_none" } else { "split_workgroup" };

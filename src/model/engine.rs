@@ -9,6 +9,7 @@ use super::lora::Changes;
 use super::sizes::{self, Sizes};
 use super::upload::Matrix;
 use super::weights::{self, Weights};
+use crate::analysis::HeadFacts;
 use crate::decode::{Sampling, Session};
 use crate::error::counted;
 use crate::format::checkpoint::{Checkpoint, HeadKind};
@@ -116,6 +117,7 @@ pub struct Engine {
     model: Arc<Model>,
     notes: Arc<[String]>,
     heads: Option<Arc<str>>,
+    head_parameters: u64,
 }
 
 impl Engine {
@@ -205,9 +207,9 @@ impl Engine {
             None => Changes::default(),
         };
         let need = |error| with_need(error, total, &sizes);
-        let weights = weights::load(gpu, checkpoint, &changes, &mut on_bytes).await.map_err(need)?;
+        let weights = weights::load(gpu, checkpoint, &changes, usize::MAX, &mut on_bytes).await.map_err(need)?;
         let heads = match set {
-            Some(set) => Some(heads::load(gpu, &config, set, &mut on_bytes).await.map_err(need)?),
+            Some(set) => Some(heads::load(gpu, &config, set, false, &mut on_bytes).await.map_err(need)?),
             None => None,
         };
         let rotation = gpu.storage_with("rotation", &rotation_table(&config, context));
@@ -225,7 +227,9 @@ impl Engine {
         };
         compile(&model, progress)?;
         warm_up(&model, progress)?;
-        Ok(Self { model: Arc::new(model), notes: notes.into(), heads: set.map(|set| set.summary().into()) })
+        let head_parameters = set.map_or(0, |set| set.parameters(&model.config));
+        let heads = set.map(|set| set.summary().into());
+        Ok(Self { model: Arc::new(model), notes: notes.into(), heads, head_parameters })
     }
 
     /// The configuration of the model.
@@ -269,6 +273,29 @@ impl Engine {
         self.heads.as_deref()
     }
 
+    /// Weights of the multi-token heads in use, with their LoRA.
+    pub fn head_parameters(&self) -> u64 {
+        self.head_parameters
+    }
+
+    /// The multi-token heads in use, nearest first: wiring and cost.
+    pub fn head_facts(&self) -> Vec<HeadFacts> {
+        let Some(heads) = &self.model.heads else { return Vec::new() };
+        let step = self.step_bytes(0) as f64;
+        let facts = |head: &heads::Head| HeadFacts {
+            offset: head.offset,
+            ahead: head.ahead,
+            backbone: matches!(head.body, heads::Body::LastLayer),
+            layers: head.layers().len(),
+            mix: match &heads.sources[head.source] {
+                heads::Source::Mix(mix) => Some(mix.weights.clone()),
+                _ => None,
+            },
+            draft_over_step: head.read_bytes(&self.model.weights) as f64 / step,
+        };
+        heads.heads.iter().map(facts).collect()
+    }
+
     /// Weights that each row of a prompt is multiplied with.
     pub(crate) fn block_weights(&self) -> u64 {
         self.model.weights.block_matrices().map(Matrix::weights).sum()
@@ -308,7 +335,7 @@ async fn load_tokenizer<F: Files>(checkpoint: &Checkpoint<'_, F>) -> Result<Arc<
     checkpoint.tokenizer().await.map(Arc::new)
 }
 
-async fn check_kernels(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> Result<()> {
+pub(super) async fn check_kernels(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> Result<()> {
     let checks = quick_test(gpu, kernels, dtype).await?;
     match checks.iter().find(|check| !check.passed) {
         None => Ok(()),
@@ -357,7 +384,7 @@ fn compile(model: &Model, progress: &mut dyn FnMut(Progress)) -> Result<()> {
     model.gpu.check()
 }
 
-async fn open<F: Files>(files: &F) -> Result<Checkpoint<'_, F>> {
+pub(super) async fn open<F: Files>(files: &F) -> Result<Checkpoint<'_, F>> {
     let checkpoint = Checkpoint::open(files).await?;
     checkpoint.check()?;
     Ok(checkpoint)
@@ -432,13 +459,13 @@ fn some(names: &[String]) -> String {
     text
 }
 
-fn expected_bytes<F: Files>(checkpoint: &Checkpoint<'_, F>) -> u64 {
+pub(super) fn expected_bytes<F: Files>(checkpoint: &Checkpoint<'_, F>) -> u64 {
     let expected = checkpoint.config().expected_tensors();
     expected.iter().filter_map(|(name, _)| checkpoint.tensor(name)).map(|info| info.byte_len()).sum()
 }
 
 /// Adds what would have been needed to an out-of-memory error.
-fn with_need(error: Error, weights_bytes: u64, sizes: &Sizes) -> Error {
+pub(super) fn with_need(error: Error, weights_bytes: u64, sizes: &Sizes) -> Error {
     if error.kind() != ErrorKind::OutOfMemory {
         return error;
     }
@@ -450,7 +477,7 @@ fn with_need(error: Error, weights_bytes: u64, sizes: &Sizes) -> Error {
 }
 
 /// Rotations of every position, in f64: shaders' sine and cosine are too coarse for large angles.
-fn rotation_table(config: &ModelConfig, context: usize) -> Vec<[f32; 2]> {
+pub(super) fn rotation_table(config: &ModelConfig, context: usize) -> Vec<[f32; 2]> {
     let frequencies = config.rope.inv_freq();
     let at = |position: usize, frequency: &f64| {
         let (sin, cos) = (position as f64 * frequency).sin_cos();

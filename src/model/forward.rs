@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     pub tree: Vec<Op>,
     /// Embedding and blocks: rows to the residual stream, keys and values to the cache.
     pub body: Vec<Op>,
+    /// Where each block of the body ends.
+    pub block_ends: Vec<usize>,
     /// Final norm and LM head of the rows whose logits are wanted.
     pub head: Vec<Op>,
     /// What the target samples after each row.
@@ -48,6 +50,7 @@ impl Plan {
         let planner = Planner { model, buffers };
         let heads = heads::of(model, buffers);
         let mut body = planner.embed_with(&model.weights.embedding);
+        let mut block_ends = Vec::new();
         for (index, layer) in model.weights.layers.iter().enumerate() {
             let adapt = |ops: &mut Vec<Op>| {
                 if let Some((heads, buffers)) = heads {
@@ -58,6 +61,7 @@ impl Plan {
             if let Some((heads, buffers)) = heads {
                 planner.tap(heads, buffers, index + 1, &mut body);
             }
+            block_ends.push(body.len());
         }
         if let Some((heads, buffers)) = heads {
             planner.tap_final_norm(heads, buffers, &mut body);
@@ -72,6 +76,7 @@ impl Plan {
             script: vec![draft_script(gpu, [&b.tree, &b.state, &b.script, &b.candidates])],
             tree: vec![tree_rows(gpu, [&b.tree, &b.state, &b.rows, &b.text, &b.candidates])],
             body,
+            block_ends,
             head: planner.head(),
             sample: vec![planner.sample()],
             trace: vec![trace(gpu, set, logits, [&b.state, &b.rows, &b.logits, &b.sampled, &b.ring])],
@@ -135,11 +140,11 @@ pub(super) fn layer_forms(model: &Model, layer: &Layer) -> [MatmulForm; 4] {
     ]
 }
 
-pub(super) fn head_form(model: &Model, matrix: &Matrix) -> MatmulForm {
+pub(crate) fn head_form(model: &Model, matrix: &Matrix) -> MatmulForm {
     MatmulForm::plain(model.kernels, model.widths, matrix.dtype)
 }
 
-pub(super) fn linear_form(model: &Model, linear: &Linear) -> MatmulForm {
+pub(crate) fn linear_form(model: &Model, linear: &Linear) -> MatmulForm {
     MatmulForm { bias: linear.bias.is_some(), ..head_form(model, &linear.matrix) }
 }
 
@@ -152,7 +157,7 @@ fn mlp_in_form(model: &Model, linear: &Linear) -> MatmulForm {
     MatmulForm { activation, gated: model.config.gated_mlp, ..linear_form(model, linear) }
 }
 
-pub(super) fn accumulate(form: MatmulForm) -> MatmulForm {
+pub(crate) fn accumulate(form: MatmulForm) -> MatmulForm {
     MatmulForm { accumulate: true, ..form }
 }
 
@@ -167,13 +172,7 @@ type Source<'a> = (&'a wgpu::Buffer, u32);
 impl Planner<'_> {
     /// The rows' tokens to the stream, by `table`.
     pub(super) fn embed_with(&self, table: &Matrix) -> Vec<Op> {
-        let hidden = self.model.sizes.hidden;
-        let shard = |shard: &Shard| {
-            let params =
-                EmbedParams { width: hidden, stride: hidden, first: shard.first4 * 4, count: shard.columns4 * 4 };
-            embed(&self.model.gpu, table.dtype, params, &self.buffers.rows, &shard.buffer, &self.buffers.x)
-        };
-        table.shards.iter().map(shard).collect()
+        embed_ops(self.model, table, &self.buffers.rows, &self.buffers.x)
     }
 
     /// Pre-norm attention and MLP. In a parallel residual (GPT-NeoX) both read the block's input, so the MLP's norm is
@@ -306,17 +305,7 @@ impl Planner<'_> {
     }
 
     pub(super) fn norm(&self, weights: &NormWeights, y: &wgpu::Buffer, logits: bool) -> Op {
-        let (Norm::Rms { eps } | Norm::Layer { eps }) = self.model.config.norm;
-        let io = NormIo {
-            state: &self.buffers.state,
-            x: &self.buffers.x,
-            y,
-            scale: &weights.scale,
-            shift: weights.shift.as_ref(),
-            logits,
-        };
-        let width = self.model.config.hidden_size as u32;
-        norm(&self.model.gpu, self.model.kernels, width, self.model.sizes.hidden, eps as f32, io)
+        norm_op(self.model, &self.buffers.state, weights, &self.buffers.x, y, logits)
     }
 
     fn linear(&self, form: MatmulForm, linear: &Linear, x: Source<'_>, y: Source<'_>) -> Vec<Op> {
@@ -328,27 +317,91 @@ impl Planner<'_> {
         form: MatmulForm,
         matrix: &Matrix,
         bias: Option<&[wgpu::Buffer]>,
-        (x, x_stride4): Source<'_>,
-        (y, y_stride4): Source<'_>,
+        x: Source<'_>,
+        y: Source<'_>,
         logits: bool,
     ) -> Vec<Op> {
-        let blocks = if form.gated { 2 } else { 1 };
-        let op = |(index, shard): (usize, &Shard)| {
-            let io = MatmulIo {
-                state: &self.buffers.state,
-                x,
-                weight: &shard.buffer,
-                y,
-                bias: bias.map(|shards| &shards[index]),
-                columns4: shard.columns4 / blocks,
-                inputs4: matrix.inputs4,
-                x_stride4,
-                y_stride4,
-                y_first4: shard.first4 / blocks,
-                logits,
-            };
-            matmul(&self.model.gpu, form, io)
-        };
-        matrix.shards.iter().enumerate().map(op).collect()
+        product_ops(self.model, &self.buffers.state, form, matrix, bias, x, y, logits)
     }
+}
+
+/// The tokens of `rows` to `x`, by `table`.
+pub(crate) fn embed_ops(model: &Model, table: &Matrix, rows: &wgpu::Buffer, x: &wgpu::Buffer) -> Vec<Op> {
+    let hidden = model.sizes.hidden;
+    let shard = |shard: &Shard| {
+        let params = EmbedParams { width: hidden, stride: hidden, first: shard.first4 * 4, count: shard.columns4 * 4 };
+        embed(&model.gpu, table.dtype, params, rows, &shard.buffer, x)
+    };
+    table.shards.iter().map(shard).collect()
+}
+
+/// `y = norm(x)`; with `logits` of the rows whose logits are wanted.
+pub(crate) fn norm_op(
+    model: &Model,
+    state: &wgpu::Buffer,
+    weights: &NormWeights,
+    x: &wgpu::Buffer,
+    y: &wgpu::Buffer,
+    logits: bool,
+) -> Op {
+    let (Norm::Rms { eps } | Norm::Layer { eps }) = model.config.norm;
+    let io = NormIo { state, x, y, scale: &weights.scale, shift: weights.shift.as_ref(), logits };
+    norm(&model.gpu, model.kernels, model.config.hidden_size as u32, model.sizes.hidden, eps as f32, io)
+}
+
+/// The plain product of `x` with one shard of a matrix, to the first columns of rows of `y` as wide as the shard.
+pub(crate) fn shard_op(
+    model: &Model,
+    state: &wgpu::Buffer,
+    matrix: &Matrix,
+    shard: &Shard,
+    (x, x_stride4): Source<'_>,
+    y: &wgpu::Buffer,
+) -> Op {
+    let io = MatmulIo {
+        state,
+        x,
+        weight: &shard.buffer,
+        y,
+        bias: None,
+        columns4: shard.columns4,
+        inputs4: matrix.inputs4,
+        x_stride4,
+        y_stride4: shard.columns4,
+        y_first4: 0,
+        logits: false,
+    };
+    matmul(&model.gpu, head_form(model, matrix), io)
+}
+
+/// The product of `x` with a matrix, shard by shard.
+#[expect(clippy::too_many_arguments, reason = "a product has as many parts")]
+pub(crate) fn product_ops(
+    model: &Model,
+    state: &wgpu::Buffer,
+    form: MatmulForm,
+    matrix: &Matrix,
+    bias: Option<&[wgpu::Buffer]>,
+    (x, x_stride4): Source<'_>,
+    (y, y_stride4): Source<'_>,
+    logits: bool,
+) -> Vec<Op> {
+    let blocks = if form.gated { 2 } else { 1 };
+    let op = |(index, shard): (usize, &Shard)| {
+        let io = MatmulIo {
+            state,
+            x,
+            weight: &shard.buffer,
+            y,
+            bias: bias.map(|shards| &shards[index]),
+            columns4: shard.columns4 / blocks,
+            inputs4: matrix.inputs4,
+            x_stride4,
+            y_stride4,
+            y_first4: shard.first4 / blocks,
+            logits,
+        };
+        matmul(&model.gpu, form, io)
+    };
+    matrix.shards.iter().enumerate().map(op).collect()
 }

@@ -8,8 +8,8 @@ use super::buffers::Buffers;
 use super::engine::Model;
 use super::forward::{Planner, accumulate, head_form, layer_forms, linear_form};
 use super::lora::{Adapter, adapter};
-use super::upload::{Arrangement, Matrix};
-use super::weights::{Layer, Linear, Loader, NormWeights};
+use super::upload::{Arrangement, Matrix, Placed};
+use super::weights::{Layer, Linear, Loader, NormWeights, Weights};
 use crate::Result;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
@@ -25,12 +25,21 @@ use crate::kernels::{
 pub(crate) enum Source {
     /// The stream after this many blocks.
     Layer(usize),
-    /// The streams after 1, 2, ... blocks, each with its weight.
-    Mix(Vec<f32>),
+    /// The streams after 1, 2, ... blocks, mixed.
+    Mix(Mix),
     /// The output of the final norm.
     FinalNorm,
     /// The output of the final norm of this head.
     Head(usize),
+}
+
+/// `softmax(logits / temperature)` of streams.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Mix {
+    pub tensor: String,
+    pub logits: Vec<f32>,
+    pub temperature: f64,
+    pub weights: Vec<f32>,
 }
 
 impl Source {
@@ -38,7 +47,7 @@ impl Source {
     pub fn weight_of(&self, blocks: usize) -> Option<f32> {
         match self {
             Self::Layer(layer) => (*layer == blocks).then_some(1.0),
-            Self::Mix(weights) => weights.get(blocks.checked_sub(1)?).copied(),
+            Self::Mix(mix) => mix.weights.get(blocks.checked_sub(1)?).copied(),
             Self::FinalNorm | Self::Head(_) => None,
         }
     }
@@ -46,11 +55,11 @@ impl Source {
 
 /// The projection of a sequential head, in two halves, and its norms.
 pub(crate) struct Join {
-    hidden_norm: NormWeights,
-    embedding_norm: NormWeights,
-    from_hidden: Matrix,
-    from_embedding: Matrix,
-    embedding: Option<Matrix>,
+    pub hidden_norm: NormWeights,
+    pub embedding_norm: NormWeights,
+    pub from_hidden: Matrix,
+    pub from_embedding: Matrix,
+    pub embedding: Option<Matrix>,
 }
 
 /// What a head does with its source before the final norm.
@@ -70,8 +79,8 @@ pub(crate) struct Head {
     /// Of [`Heads::sources`].
     pub source: usize,
     pub body: Body,
-    final_norm: Option<NormWeights>,
-    lm_head: Option<Matrix>,
+    pub final_norm: Option<NormWeights>,
+    pub lm_head: Option<Matrix>,
     /// The source that its output is for other heads.
     output: Option<usize>,
 }
@@ -84,6 +93,21 @@ impl Head {
             Body::LastLayer | Body::Residual(_) => &[],
         }
     }
+
+    /// Bytes of weights that a row reads on its way to logits.
+    pub fn read_bytes(&self, weights: &Weights) -> u64 {
+        let layers = self.layers().iter().flat_map(|layer| [&layer.qkv, &layer.out, &layer.mlp_in, &layer.mlp_out]);
+        let mut bytes: u64 = layers.map(|linear| linear.matrix.bytes()).sum();
+        match &self.body {
+            // The step before has brought its logits.
+            Body::LastLayer => return 0,
+            Body::Sequential(join, _) => bytes += join.from_hidden.bytes() + join.from_embedding.bytes(),
+            Body::Residual(blocks) => bytes += blocks.iter().map(|block| block.matrix.bytes()).sum::<u64>(),
+            Body::Layers(_) => {}
+        }
+        let lm_head = self.lm_head.as_ref().or(weights.lm_head.as_ref()).unwrap_or(&weights.embedding);
+        bytes + lm_head.bytes()
+    }
 }
 
 /// All heads of a model.
@@ -91,21 +115,30 @@ pub(crate) struct Heads {
     pub heads: Vec<Head>,
     /// What heads read, each once.
     pub sources: Vec<Source>,
-    /// By block of the backbone: the changes of a gated LoRA. Empty without one.
+    /// By block of the backbone: the changes of a LoRA that was not merged. Empty without one.
     pub adapters: Vec<Option<Adapter>>,
+    /// For training: where the trained values belong.
+    pub placed: Vec<Placed>,
 }
 
-/// Reads the weights of `set` for a backbone of `config`.
+/// Reads the weights of `set` for a backbone of `config`. To be trained, all are in f32 and no LoRA is merged.
 pub(super) async fn load<F: Files>(
     gpu: &Gpu,
     config: &ModelConfig,
     set: &HeadSet<'_, F>,
+    training: bool,
     on_bytes: &mut dyn FnMut(u64),
 ) -> Result<Heads> {
     let mut loader = Loader::new(gpu, &set.tensors, config, on_bytes);
     loader.norm_offset = if set.norms_less_one { 1.0 } else { 0.0 };
-    let mut all = Heads { heads: Vec::with_capacity(set.heads.len()), sources: Vec::new(), adapters: Vec::new() };
-    if let Some(lora) = set.lora.as_ref().filter(|lora| lora.gated) {
+    loader.placed = training.then(Vec::new);
+    let mut all = Heads {
+        heads: Vec::with_capacity(set.heads.len()),
+        sources: Vec::new(),
+        adapters: Vec::new(),
+        placed: Vec::new(),
+    };
+    if let Some(lora) = set.lora.as_ref().filter(|lora| lora.gated || training) {
         for block in 0..config.num_hidden_layers {
             let (names, columns) = loader.qkv(&config.layer_name(block));
             all.adapters.push(adapter(gpu, &mut loader, lora, &names, &columns).await?);
@@ -128,6 +161,7 @@ pub(super) async fn load<F: Files>(
         let head = head_weights(&mut loader, config, head, at).await?;
         all.heads.push(head);
     }
+    all.placed = loader.placed.take().unwrap_or_default();
     gpu.flush_writes();
     gpu.check()?;
     Ok(all)
@@ -198,13 +232,18 @@ async fn table<F: Files>(loader: &mut Loader<'_, '_, F>, name: &str, vocab: usiz
 }
 
 /// `softmax(W / temperature)`.
-async fn mix<F: Files>(loader: &mut Loader<'_, '_, F>, name: &str, temperature: f64) -> Result<Vec<f32>> {
-    let raw = loader.tensor(name).await?.to_f32();
-    let scaled: Vec<f64> = raw.iter().map(|&w| f64::from(w) / temperature).collect();
+async fn mix<F: Files>(loader: &mut Loader<'_, '_, F>, name: &str, temperature: f64) -> Result<Mix> {
+    let logits = loader.tensor(name).await?.to_f32();
+    let scaled: Vec<f64> = logits.iter().map(|&w| f64::from(w) / temperature).collect();
     let most = scaled.iter().copied().fold(f64::MIN, f64::max);
     let powers: Vec<f64> = scaled.iter().map(|w| (w - most).exp()).collect();
     let sum: f64 = powers.iter().sum();
-    Ok(powers.iter().map(|power| (power / sum) as f32).collect())
+    if loader.placed.is_some() {
+        let buffer = loader.vector(name, &logits);
+        loader.remember_vector(&buffer, name.to_owned(), logits.len());
+    }
+    let weights = powers.iter().map(|power| (power / sum) as f32).collect();
+    Ok(Mix { tensor: name.to_owned(), logits, temperature, weights })
 }
 
 /// The products of heads, for their pipelines.
@@ -254,9 +293,23 @@ pub(crate) struct HeadPlan {
     pub refill: Vec<Op>,
     /// The same, and the logits of the rows from `state.logit_row` on to the first rows of `logits`.
     pub full: Vec<Op>,
+    /// Of a head that reads the next token and a hidden state of the backbone: the logits of siblings. All rows read the hidden state at
+    /// the committed length, and the tokens that are in the rows already. None for others.
+    pub star: Vec<Op>,
     /// From the logits of one row to the candidates of the depth that this head drafts; none for the next token, which
     /// nobody drafts.
     pub candidates: Vec<Op>,
+}
+
+/// What a head's ops are to leave.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// [`HeadPlan::refill`]
+    Refill,
+    /// [`HeadPlan::full`]
+    Full,
+    /// [`HeadPlan::star`]
+    Star,
 }
 
 /// What serves all heads.
@@ -272,7 +325,8 @@ pub(crate) struct HeadsPlan {
 impl HeadsPlan {
     /// Every op.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
-        let heads = self.heads.iter().flat_map(|head| [&head.refill, &head.full, &head.candidates]).flatten();
+        let heads =
+            self.heads.iter().flat_map(|head| [&head.refill, &head.full, &head.star, &head.candidates]).flatten();
         heads.chain(&self.windows).chain(&self.keep)
     }
 
@@ -376,10 +430,14 @@ impl Planner<'_> {
     fn head_plan(&self, heads: &Heads, index: usize, buffers: &HeadBuffers) -> HeadPlan {
         let head = &heads.heads[index];
         let backbone = matches!(head.body, Body::LastLayer);
-        let (mut refill, mut full) = (Vec::new(), Vec::new());
+        let (mut refill, mut full, mut star) = (Vec::new(), Vec::new(), Vec::new());
         if !backbone {
-            self.head_ops(heads, index, buffers, false, &mut refill);
-            self.head_ops(heads, index, buffers, true, &mut full);
+            self.head_ops(heads, index, buffers, Pass::Refill, &mut refill);
+            self.head_ops(heads, index, buffers, Pass::Full, &mut full);
+        }
+        let of_backbone = !matches!(heads.sources[head.source], Source::Head(_));
+        if head.ahead == 1 && of_backbone {
+            self.head_ops(heads, index, buffers, Pass::Star, &mut star);
         }
         let b = self.buffers;
         let io = DraftTopIo {
@@ -394,11 +452,11 @@ impl Planner<'_> {
         let depth = head.offset.checked_sub(2).filter(|&depth| depth < MAX_BATCH_ROWS);
         let candidates =
             depth.map(|depth| draft_top(&self.model.gpu, self.model.kernels, depth as u32, io)).into_iter().collect();
-        HeadPlan { offset: head.offset, ahead: head.ahead, backbone, refill, full, candidates }
+        HeadPlan { offset: head.offset, ahead: head.ahead, backbone, refill, full, star, candidates }
     }
 
-    fn head_ops(&self, heads: &Heads, index: usize, buffers: &HeadBuffers, logits: bool, ops: &mut Vec<Op>) {
-        let (head, b) = (&heads.heads[index], self.buffers);
+    fn head_ops(&self, heads: &Heads, index: usize, buffers: &HeadBuffers, pass: Pass, ops: &mut Vec<Op>) {
+        let (head, b, logits) = (&heads.heads[index], self.buffers, pass != Pass::Refill);
         let history = &buffers.histories[head.source];
         if let Body::Residual(blocks) = &head.body {
             if logits {
@@ -407,15 +465,20 @@ impl Planner<'_> {
             return;
         }
         if let Body::Sequential(join, _) = &head.body {
-            let params = ShiftParams { ahead: head.ahead as u32, vocab: self.model.sizes.vocab };
-            ops.push(shift(&self.model.gpu, params, [&b.state, &b.rows, &b.text, &b.candidates]));
-            self.recall(history, ops);
+            if pass == Pass::Star {
+                self.recall(history, Place::Same, ops);
+            } else {
+                let params = ShiftParams { ahead: head.ahead as u32, vocab: self.model.sizes.vocab };
+                ops.push(shift(&self.model.gpu, params, [&b.state, &b.rows, &b.text, &b.candidates]));
+                self.recall(history, Place::Committed, ops);
+            }
             self.join(join, ops);
         } else {
-            self.recall(history, ops);
+            self.recall(history, Place::Committed, ops);
         }
         let caches = &buffers.caches[index];
-        let output = head.output.map(|output| &buffers.histories[output]);
+        // What siblings leave would lie where other positions' states belong.
+        let output = head.output.filter(|_| pass != Pass::Star).map(|output| &buffers.histories[output]);
         let whole = head.layers().len() - usize::from(!logits && output.is_none());
         for (layer, cache) in head.layers().iter().zip(caches).take(whole) {
             self.layer(layer, cache, ops);
@@ -434,8 +497,8 @@ impl Planner<'_> {
         }
     }
 
-    fn recall(&self, history: &wgpu::Buffer, ops: &mut Vec<Op>) {
-        let (x, y) = ((history, Place::Committed), (&self.buffers.x, Place::Rows));
+    fn recall(&self, history: &wgpu::Buffer, place: Place, ops: &mut Vec<Op>) {
+        let (x, y) = ((history, place), (&self.buffers.x, Place::Rows));
         ops.push(self.carry(Carry { x, y, weight: 1.0, accumulate: false, wanted: false }));
     }
 

@@ -54,9 +54,9 @@ pub(super) async fn adapter<F: Files>(
     if present.is_empty() {
         return Ok(None);
     }
-    let mut b = Vec::with_capacity(present.len());
+    let mut factors = Vec::with_capacity(present.len());
     for part in &present {
-        b.push(loader.tensor(&part.b).await?.to_f32());
+        factors.push(loader.tensor(&part.b).await?.to_f32());
     }
     // The n-th product with a change has the n-th stretch of A x.
     let nth = |tensor: usize| parts[tensor].map(|_| parts[..tensor].iter().flatten().count());
@@ -67,15 +67,21 @@ pub(super) async fn adapter<F: Files>(
         let Some((n, row)) = place.and_then(|(tensor, row)| Some((nth(tensor)?, row))) else { continue };
         starts[column / 4] = (n * lora.rank) as u32;
         for r in 0..lora.rank {
-            packed[r * width + column] = (lora.scale() * f64::from(b[n][row * lora.rank + r])) as f32;
+            packed[r * width + column] = (lora.scale() * f64::from(factors[n][row * lora.rank + r])) as f32;
         }
     }
+    let b = gpu.storage_with("lora b", &packed);
+    let of = |tensor: usize, row| Some((nth(tensor)?, row));
+    let places = columns.columns.iter().map(|place| place.and_then(|(tensor, row)| of(tensor, row))).collect();
+    let inputs = (0..lora.rank).map(Some).collect();
+    let shapes = present.iter().map(|part| (part.b.clone(), vec![part.outputs, lora.rank])).collect();
+    loader.remember(&b, shapes, Arrangement { columns: places, inputs });
     let rows = present.iter().enumerate().flat_map(|(n, _)| (0..lora.rank).map(move |row| Some((n, row))));
     let arrangement = Arrangement { columns: padded(rows), inputs: columns.inputs.clone() };
     let names: Vec<&str> = present.iter().map(|part| part.a.as_str()).collect();
     Ok(Some(Adapter {
         a: loader.matrix(&names, &arrangement, 4).await?,
-        b: gpu.storage_with("lora b", &packed),
+        b,
         starts: gpu.storage_with("lora starts", &starts),
         rank: lora.rank as u32,
     }))

@@ -5,6 +5,7 @@
 //! it also joins matrices that share an input, reorders their columns, and pads with zeros.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use half::{bf16, f16};
@@ -33,6 +34,11 @@ impl<'a> Tensor<'a> {
         Ok(Self { dtype: info.dtype, row_len: info.shape.last().copied().unwrap_or(1), bytes })
     }
 
+    /// `[rows, row_len]`
+    pub fn shape(&self) -> Vec<usize> {
+        vec![self.bytes.len() / self.dtype.size_bytes() / self.row_len, self.row_len]
+    }
+
     /// The elements as f32.
     pub fn to_f32(&self) -> Vec<f32> {
         match self.dtype {
@@ -42,7 +48,8 @@ impl<'a> Tensor<'a> {
         }
     }
 
-    fn widened(self) -> Self {
+    /// The same elements as f32.
+    pub fn widened(self) -> Self {
         if self.dtype == Dtype::F32 {
             return self;
         }
@@ -52,7 +59,8 @@ impl<'a> Tensor<'a> {
 }
 
 /// Where each column and input of a packed matrix comes from; `None` is padding.
-pub(super) struct Arrangement {
+#[derive(Clone)]
+pub(crate) struct Arrangement {
     /// Tensor and row of each column; a multiple of four long.
     pub columns: Vec<Option<(usize, usize)>>,
     /// Element of the row for each input; a multiple of four long.
@@ -63,6 +71,39 @@ impl Arrangement {
     /// All rows of the only tensor, with `inputs` inputs.
     pub fn plain(columns: usize, inputs: usize) -> Self {
         Self { columns: padded((0..columns).map(|row| Some((0, row)))), inputs: padded((0..inputs).map(Some)) }
+    }
+}
+
+/// A buffer and where its values come from: how trained values find back into tensors.
+pub(crate) struct Placed {
+    pub buffer: wgpu::Buffer,
+    /// Name and shape of each tensor.
+    pub tensors: Vec<(String, Vec<usize>)>,
+    pub arrangement: Arrangement,
+}
+
+impl Placed {
+    /// Values in the buffer, padding included.
+    pub fn count(&self) -> usize {
+        self.arrangement.columns.len() * self.arrangement.inputs.len()
+    }
+
+    /// Puts the buffer's `values` where they belong in the tensors of that name; row-major, made where they are missing.
+    pub fn unpack(&self, values: &[f32], tensors: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>) {
+        let Arrangement { columns, inputs } = &self.arrangement;
+        for (index, (name, shape)) in self.tensors.iter().enumerate() {
+            let (_, tensor) =
+                tensors.entry(name.clone()).or_insert_with(|| (shape.clone(), vec![0.0; shape.iter().product()]));
+            let row_len: usize = shape[1..].iter().product();
+            for (n, column) in columns.iter().enumerate() {
+                let Some((_, row)) = column.filter(|&(of, _)| of == index) else { continue };
+                for (k, input) in inputs.iter().enumerate() {
+                    if let Some(input) = *input {
+                        tensor[row * row_len + input] = values[k * columns.len() + n];
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -124,12 +165,24 @@ impl<'a> Uploader<'a> {
         arrangement: &Arrangement,
         block: usize,
     ) -> Result<Matrix> {
+        self.matrix_in_shards(name, tensors, arrangement, block, usize::MAX)
+    }
+
+    /// [`Uploader::matrix`] with at most `most` columns in a shard.
+    pub fn matrix_in_shards(
+        &mut self,
+        name: &str,
+        tensors: Vec<Tensor<'_>>,
+        arrangement: &Arrangement,
+        block: usize,
+        most: usize,
+    ) -> Result<Matrix> {
         let mixed = tensors.windows(2).any(|pair| pair[0].dtype != pair[1].dtype);
         let tensors: Vec<_> = if mixed { tensors.into_iter().map(Tensor::widened).collect() } else { tensors };
         let dtype = tensors[0].dtype;
         let column_bytes = arrangement.inputs.len() * dtype.size_bytes();
         let limit = usize::try_from(self.gpu.summary().max_binding_bytes).unwrap_or(usize::MAX);
-        let fit = limit / column_bytes / block * block;
+        let fit = (limit / column_bytes).min(most) / block * block;
         if fit == 0 {
             return Err(Error::new(
                 ErrorKind::OutOfMemory,

@@ -1,13 +1,13 @@
 //! The weights of a model in the kernels' layout, whatever names and shapes the checkpoint gives them.
 
 use super::lora::Changes;
-use super::upload::{Arrangement, Matrix, Tensor, Uploader, padded};
-use crate::Result;
+use super::upload::{Arrangement, Matrix, Placed, Tensor, Uploader, padded};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::config::{Family, ModelConfig};
 use crate::format::files::Files;
 use crate::format::tensors::Tensors;
 use crate::gpu::Gpu;
+use crate::{Error, Result};
 
 /// A matrix with its optional bias. The bias is kept per shard.
 pub(crate) struct Linear {
@@ -50,19 +50,21 @@ impl Weights {
     }
 }
 
-/// Reads the weights of `checkpoint`, with `changes` to some; `on_bytes` hears the size of each tensor as it arrives.
+/// Reads the weights of `checkpoint`, with `changes` to some; at most `vocab_columns` columns of a matrix over the
+/// vocabulary in one buffer; `on_bytes` hears the size of each tensor as it arrives.
 pub(super) async fn load<F: Files>(
     gpu: &Gpu,
     checkpoint: &Checkpoint<'_, F>,
     changes: &Changes,
+    vocab_columns: usize,
     on_bytes: &mut dyn FnMut(u64),
 ) -> Result<Weights> {
     let config = checkpoint.config();
     let mut loader = Loader::new(gpu, checkpoint.all(), config, on_bytes);
     loader.changes = Some(changes);
     let (embedding, head) = (config.embedding_name(), config.lm_head_name());
-    let vocab = Arrangement::plain(config.vocab_size, config.hidden_size);
-    let embedding = loader.matrix(&[embedding], &vocab, 4).await?;
+    loader.vocab_columns = vocab_columns;
+    let embedding = loader.vocabulary(embedding).await?;
     let mut layers = Vec::with_capacity(config.num_hidden_layers);
     for index in 0..config.num_hidden_layers {
         layers.push(loader.layer(&config.layer_name(index)).await?);
@@ -71,7 +73,7 @@ pub(super) async fn load<F: Files>(
         Family::Llama => loader.norm("model.norm").await?,
         Family::GptNeox => loader.norm("gpt_neox.final_layer_norm").await?,
     };
-    let lm_head = if config.tie_word_embeddings { None } else { Some(loader.matrix(&[head], &vocab, 4).await?) };
+    let lm_head = if config.tie_word_embeddings { None } else { Some(loader.vocabulary(head).await?) };
     gpu.flush_writes();
     gpu.check()?;
     Ok(Weights { embedding, layers, final_norm, lm_head })
@@ -86,6 +88,10 @@ pub(super) struct Loader<'a, 'f, F: Files> {
     changes: Option<&'a Changes>,
     /// What is added to the scales of norms.
     pub norm_offset: f32,
+    /// To be trained: everything is kept in f32, and this remembers where it came from.
+    pub placed: Option<Vec<Placed>>,
+    /// At most so many columns of a matrix over the vocabulary lie in one buffer.
+    pub vocab_columns: usize,
 }
 
 impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
@@ -95,7 +101,9 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         config: &'a ModelConfig,
         on_bytes: &'a mut dyn FnMut(u64),
     ) -> Self {
-        Self { tensors, config, uploader: Uploader::new(gpu), on_bytes, changes: None, norm_offset: 0.0 }
+        let uploader = Uploader::new(gpu);
+        let (changes, placed) = (None, None);
+        Self { tensors, config, uploader, on_bytes, changes, norm_offset: 0.0, placed, vocab_columns: usize::MAX }
     }
 
     /// The layer whose tensors' names begin with `at`.
@@ -207,7 +215,43 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
                 None => tensor,
             });
         }
-        self.uploader.matrix(names[0], tensors, arrangement, block)
+        if self.placed.is_none() {
+            return self.uploader.matrix(names[0], tensors, arrangement, block);
+        }
+        let tensors: Vec<_> = tensors.into_iter().map(Tensor::widened).collect();
+        let shapes = tensors.iter().map(Tensor::shape).zip(names).map(|(shape, name)| ((*name).to_owned(), shape));
+        let shapes = shapes.collect();
+        let matrix = self.uploader.matrix(names[0], tensors, arrangement, block)?;
+        let [shard] = &matrix.shards[..] else {
+            return Err(Error::unsupported(format!("{}: too large a matrix to be trained on this adapter", names[0])));
+        };
+        self.remember(&shard.buffer, shapes, arrangement.clone());
+        Ok(matrix)
+    }
+
+    /// A matrix over the vocabulary, `[vocab, hidden]`.
+    pub async fn vocabulary(&mut self, name: &str) -> Result<Matrix> {
+        let arrangement = Arrangement::plain(self.config.vocab_size, self.config.hidden_size);
+        let tensor = self.tensor(name).await?;
+        self.uploader.matrix_in_shards(name, vec![tensor], &arrangement, 4, self.vocab_columns)
+    }
+
+    /// A vector on the GPU.
+    pub fn vector(&mut self, name: &str, values: &[f32]) -> wgpu::Buffer {
+        self.uploader.vector(name, values)
+    }
+
+    /// Notes where the values of `buffer` came from, if that is wanted.
+    pub fn remember(&mut self, buffer: &wgpu::Buffer, tensors: Vec<(String, Vec<usize>)>, arrangement: Arrangement) {
+        if let Some(placed) = &mut self.placed {
+            placed.push(Placed { buffer: buffer.clone(), tensors, arrangement });
+        }
+    }
+
+    /// A vector whose elements are the rows of the only tensor.
+    pub fn remember_vector(&mut self, buffer: &wgpu::Buffer, name: String, count: usize) {
+        let columns = padded((0..count).map(|row| Some((0, row))));
+        self.remember(buffer, vec![(name, vec![count])], Arrangement { columns, inputs: vec![Some(0)] });
     }
 
     pub async fn linear(
@@ -238,18 +282,26 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         let values: Vec<f32> = arrangement.columns.iter().map(value).collect();
         let part = |first4: u32, columns4: u32| &values[first4 as usize * 4..][..columns4 as usize * 4];
         let shards = &matrix.shards;
-        Ok(shards.iter().map(|s| self.uploader.vector("bias", part(s.first4, s.columns4))).collect())
+        let buffers: Vec<_> = shards.iter().map(|s| self.uploader.vector("bias", part(s.first4, s.columns4))).collect();
+        let shapes = tensors.iter().zip(names).map(|(tensor, name)| (format!("{name}.bias"), vec![tensor.len()]));
+        let arrangement = Arrangement { columns: arrangement.columns.clone(), inputs: vec![Some(0)] };
+        self.remember(&buffers[0], shapes.collect(), arrangement);
+        Ok(buffers)
     }
 
     pub async fn norm(&mut self, name: &str) -> Result<NormWeights> {
         let mut scale = self.tensor(&format!("{name}.weight")).await?.to_f32();
         scale.iter_mut().for_each(|scale| *scale += self.norm_offset);
+        let count = scale.len();
         let scale = self.uploader.vector(name, &scale);
+        self.remember_vector(&scale, format!("{name}.weight"), count);
         let shift = match self.config.family {
             Family::Llama => None,
             Family::GptNeox => {
                 let shift = self.tensor(&format!("{name}.bias")).await?.to_f32();
-                Some(self.uploader.vector(name, &shift))
+                let shift = self.uploader.vector(name, &shift);
+                self.remember_vector(&shift, format!("{name}.bias"), count);
+                Some(shift)
             }
         };
         Ok(NormWeights { scale, shift })

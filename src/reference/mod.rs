@@ -15,3 +15,5 @@ pub(crate) mod norm;
 pub(crate) mod random;
 pub(crate) mod rope_cache;
 pub(crate) mod sample;
+#[cfg(test)]
+pub(crate) mod train;

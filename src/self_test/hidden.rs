@@ -24,10 +24,10 @@ pub(crate) async fn check_carry(
     let (committed, logit_row) = (SLOTS - 5, 2);
     let start = |place| match place {
         Place::Rows => 0,
-        Place::Committed => committed,
+        Place::Committed | Place::Same => committed,
         Place::Wanted => committed + logit_row,
     };
-    let room = |place| if place == Place::Rows { rows } else { SLOTS - start(place) };
+    let room = |place| if matches!(place, Place::Rows | Place::Same) { rows } else { SLOTS - start(place) };
     let (x, y) = (noise(61, SLOTS * width), noise(62, SLOTS * width));
     let state = State { committed: committed as u32, logit_row: logit_row as u32, ..State::default() };
     let state = gpu.storage_with("state", &[state]);
@@ -44,7 +44,12 @@ pub(crate) async fn check_carry(
     run(gpu, &[&op], extent);
     let mut want: Vec<f64> = y.iter().map(|&y| y.into()).collect();
     let moved = rows.min(room(from)).min(room(to));
-    reference::hidden::carry(&x, &mut want, width, (start(from), start(to), moved), weight, accumulate);
+    if from == Place::Same {
+        let to = |row| (start(from), start(to) + row, 1);
+        (0..moved).for_each(|row| reference::hidden::carry(&x, &mut want, width, to(row), weight, accumulate));
+    } else {
+        reference::hidden::carry(&x, &mut want, width, (start(from), start(to), moved), weight, accumulate);
+    }
     let got = read::<f32>(gpu, &target, SLOTS * width).await?;
     Ok(compare("carry", format!("{from:?} to {to:?} [{rows}, {width}]"), &got, &want))
 }

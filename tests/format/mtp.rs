@@ -1,11 +1,14 @@
 //! Multi-token heads: what is refused, and how.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use foretoken::format::checkpoint::{Checkpoint, HeadKind};
 use foretoken::format::config::ModelConfig;
 use foretoken::format::files::MemoryFiles;
-use foretoken::format::mtp::{HeadSet, HeadSource, Wiring};
+use foretoken::format::mtp::{
+    HeadSet, HeadSource, Init, InitOptions, InitSource, LoraOptions, Wiring, add_lora, halved, init_heads, without_lora,
+};
 use foretoken::{ErrorKind, Result};
 use pollster::block_on;
 use serde_json::{Value, json};
@@ -237,4 +240,95 @@ fn layouts_that_are_not_implemented_are_named() {
     let opened = block_on(Checkpoint::open(&files)).unwrap();
     assert!(block_on(HeadSet::of_checkpoint(&opened)).unwrap().is_none());
     refused(block_on(HeadSet::open(&files, &config(&llama()))), ErrorKind::Io, &["mtp_config.json", "model.layers.2."]);
+}
+
+// ---------------------------------------------------------------------------------------- heads to train, and a LoRA
+
+fn made(init: Init) -> BTreeMap<String, Vec<u8>> {
+    let model = checkpoint(&llama());
+    let checkpoint = block_on(Checkpoint::open(&model)).unwrap();
+    let (source, seed) = (InitSource::Default, 5);
+    let options = InitOptions { heads: 2, sequential: false, depth: 1, source, init, seed, backbone_first: false };
+    block_on(init_heads(&checkpoint, &options)).unwrap()
+}
+
+fn in_memory(files: &BTreeMap<String, Vec<u8>>) -> MemoryFiles {
+    let files = files.iter().map(|(name, bytes)| (name.clone(), Cow::Owned(bytes.clone()))).collect();
+    MemoryFiles { name: "memory".to_owned(), files }
+}
+
+/// A tensor's bytes.
+fn tensor(files: &BTreeMap<String, Vec<u8>>, name: &str) -> Vec<u8> {
+    let all = safetensors::SafeTensors::deserialize(&files["mtp.safetensors"]).unwrap();
+    all.tensor(name).unwrap().data().to_vec()
+}
+
+#[test]
+fn random_heads_leave_the_first_a_copy() {
+    let [copies, random, beyond] = [Init::Copy, Init::Random, Init::RandomBeyondFirst].map(made);
+    for (head, like) in [(0, &copies), (1, &random)] {
+        let name = format!("heads.{head}.layers.0.mlp.up_proj.weight");
+        assert_eq!(tensor(&beyond, &name), tensor(like, &name));
+        assert_ne!(tensor(&copies, &name), tensor(&random, &name));
+    }
+}
+
+#[test]
+fn a_lora_is_put_to_heads_and_taken_from_them() {
+    for model in [llama(), gpt_neox()] {
+        let config = config(&model);
+        let model = checkpoint(&model);
+        let opened = block_on(Checkpoint::open(&model)).unwrap();
+        let (source, init) = (InitSource::Default, Init::Copy);
+        let options =
+            InitOptions { heads: 1, sequential: false, depth: 1, source, init, seed: 0, backbone_first: false };
+        let plain = block_on(init_heads(&opened, &options)).unwrap();
+        let options = LoraOptions { rank: 3, blocks: 1, gated: false, seed: 1 };
+        let mut with = plain.clone();
+        add_lora(&mut with, &config, &options).unwrap();
+        let files = in_memory(&with);
+        let set = block_on(HeadSet::open(&files, &config)).unwrap();
+        let lora = set.lora.unwrap();
+        assert_eq!((lora.rank, lora.scale(), lora.parts.len()), (3, 1.0, config.adaptable().len()));
+        assert!(set.unused.is_empty(), "{:?}", set.unused);
+        let bound = 1.0 / (config.hidden_size as f32).sqrt();
+        let a = tensor(&with, &lora.parts[0].a);
+        let a: Vec<f32> = a.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        assert!(a.iter().all(|value| value.abs() <= bound) && a.iter().any(|value| *value < 0.0), "{a:?}");
+        assert!(tensor(&with, &lora.parts[0].b).iter().all(|&byte| byte == 0));
+        // Twice, or senseless: refused.
+        refused(add_lora(&mut with, &config, &options), ErrorKind::Input, &["already"]);
+        for (options, word) in [
+            (LoraOptions { rank: 0, ..options }, "rank 0"),
+            (LoraOptions { blocks: 0, ..options }, "0 blocks"),
+            (LoraOptions { blocks: 3, ..options }, "3 blocks"),
+        ] {
+            refused(add_lora(&mut plain.clone(), &config, &options), ErrorKind::Input, &[word]);
+        }
+        let without = without_lora(&with).unwrap();
+        assert_eq!(without["mtp.safetensors"], plain["mtp.safetensors"]);
+        let files = in_memory(&without);
+        assert_eq!(block_on(HeadSet::open(&files, &config)).unwrap().lora, None);
+    }
+}
+
+#[test]
+fn heads_take_half_the_bytes_where_f16_can_hold_them() {
+    let files = made(Init::Random);
+    let halves = halved(&files).unwrap();
+    let name = "heads.1.layers.0.mlp.up_proj.weight";
+    let (whole, half) = (tensor(&files, name), tensor(&halves, name));
+    assert_eq!(whole.len(), 2 * half.len());
+    for (whole, half) in whole.as_chunks().0.iter().zip(half.as_chunks().0) {
+        let (whole, half) = (f32::from_le_bytes(*whole), half::f16::from_le_bytes(*half).to_f32());
+        assert!((whole - half).abs() <= whole.abs() / 2048.0 + 1e-7, "{whole} {half}");
+    }
+    let read = in_memory(&halves);
+    block_on(HeadSet::open(&read, &config(&llama()))).unwrap();
+    // 1e6 in place of one value.
+    let mut large = files.clone();
+    let bytes = large.get_mut("mtp.safetensors").unwrap();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&1e6_f32.to_le_bytes());
+    refused(halved(&large), ErrorKind::Format, &["f16", "inf"]);
 }

@@ -1,19 +1,16 @@
 //! Heads that no training has seen: for tests, and as where training starts.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use ::safetensors::Dtype as StoredDtype;
-use ::safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use super::own::{CONFIG, FORMAT, TENSORS, VERSION, backbone_sizes};
 use super::{MAX_HEADS, MAX_OFFSET};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
-use crate::format::safetensors::{Dtype, TensorInfo};
+use crate::format::safetensors::{Dtype, TensorInfo, serialize_f32};
 
 /// What the weights of a new head are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +19,8 @@ pub enum Init {
     Copy,
     /// Small random numbers; norms do nothing.
     Random,
+    /// The same, but a head for the next token is a copy: then it begins as what the model is.
+    RandomBeyondFirst,
 }
 
 /// What new heads read.
@@ -62,7 +61,7 @@ pub struct InitOptions {
 /// The two files of new heads for `checkpoint`, by name.
 ///
 /// # Errors
-/// [`ErrorKind::Input`] for options that make no sense for this backbone; what reading the checkpoint can give.
+/// [`ErrorKind::Input`](crate::ErrorKind::Input) for options that make no sense for this backbone; what reading the checkpoint can give.
 pub async fn init_heads<F: Files>(
     checkpoint: &Checkpoint<'_, F>,
     options: &InitOptions,
@@ -85,7 +84,7 @@ pub async fn init_heads<F: Files>(
     let kind = if options.sequential { "sequential" } else { "parallel" };
     let description = describe(config, kind, &heads);
     let text = format!("{description:#}\n");
-    Ok([(CONFIG.to_owned(), text.into_bytes()), (TENSORS.to_owned(), serialize(&tensors)?)].into())
+    Ok([(CONFIG.to_owned(), text.into_bytes()), (TENSORS.to_owned(), serialize_f32(TENSORS, &tensors)?)].into())
 }
 
 fn check(options: &InitOptions, config: &ModelConfig) -> Result<()> {
@@ -135,11 +134,8 @@ fn describe(config: &ModelConfig, kind: &str, heads: &[Value]) -> Value {
     json!({"format": FORMAT, "version": VERSION, "kind": kind, "backbone": backbone, "heads": heads})
 }
 
-/// A tensor to be written.
-struct Made {
-    shape: Vec<usize>,
-    values: Vec<f32>,
-}
+/// A tensor to be written: its shape and values.
+type Made = (Vec<usize>, Vec<f32>);
 
 async fn head<F: Files>(
     checkpoint: &Checkpoint<'_, F>,
@@ -149,36 +145,41 @@ async fn head<F: Files>(
 ) -> Result<()> {
     let config = checkpoint.config();
     let at = |part: &str| format!("heads.{index}.{part}");
+    let init = match options.init {
+        Init::RandomBeyondFirst if index == 0 && !options.sequential => Init::Copy,
+        Init::RandomBeyondFirst => Init::Random,
+        init => init,
+    };
     for layer in 0..options.depth {
         let to = at(&format!("layers.{layer}"));
         let from = config.layer_name(config.num_hidden_layers - options.depth + layer);
         for (name, shape) in config.layer_tensors(&to) {
-            let values = match options.init {
+            let values = match init {
                 Init::Copy => read(checkpoint, checkpoint.require(&name.replacen(&to, &from, 1), &shape)?).await?,
-                Init::Random => random(&name, &shape, options.seed, config.num_hidden_layers),
+                _ => random(&name, &shape, options.seed, config.num_hidden_layers),
             };
-            tensors.insert(name, Made { shape, values });
+            tensors.insert(name, (shape, values));
         }
     }
     if let InitSource::Mix { .. } = options.source {
         let count = config.num_hidden_layers - 1;
-        tensors.insert(at("mix"), Made { shape: vec![count], values: vec![0.1; count] });
+        tensors.insert(at("mix"), (vec![count], vec![0.1; count]));
     }
     if options.sequential {
         for norm in ["hidden_norm", "embedding_norm"] {
             for (name, shape) in config.norm_tensors(&at(norm)) {
                 let values = random(&name, &shape, options.seed, 1);
-                tensors.insert(name, Made { shape, values });
+                tensors.insert(name, (shape, values));
             }
         }
         let (name, hidden) = (at("projection.weight"), config.hidden_size);
         let shape = vec![hidden, 2 * hidden];
-        let values = match options.init {
+        let values = match init {
             // The hidden state passes; what the embedding adds is left to training.
             Init::Copy => (0..2 * hidden * hidden).map(|i| f32::from(i / (2 * hidden) == i % (2 * hidden))).collect(),
-            Init::Random => random(&name, &shape, options.seed, 1),
+            _ => random(&name, &shape, options.seed, 1),
         };
-        tensors.insert(name, Made { shape, values });
+        tensors.insert(name, (shape, values));
     }
     Ok(())
 }
@@ -204,19 +205,7 @@ fn random(name: &str, shape: &[usize], seed: u64, blocks: usize) -> Vec<f32> {
     }
     let adds = ["o_proj", "down_proj", "dense_4h_to_h", "attention.dense"].iter().any(|part| name.contains(part));
     let deviation = if adds { 0.02 / (2.0 * blocks as f64).sqrt() } else { 0.02 };
-    // FNV-1a of the name, so that a tensor's numbers do not depend on which others there are.
-    let hash = name
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let mut state = seed ^ hash;
-    let mut uniform = || {
-        // SplitMix64.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    };
+    let mut uniform = uniform(name, seed);
     let mut normal = || {
         let radius = (-2.0 * (1.0 - uniform()).ln()).sqrt();
         radius * (std::f64::consts::TAU * uniform()).cos()
@@ -224,13 +213,19 @@ fn random(name: &str, shape: &[usize], seed: u64, blocks: usize) -> Vec<f32> {
     (0..count).map(|_| (deviation * normal()) as f32).collect()
 }
 
-fn serialize(tensors: &BTreeMap<String, Made>) -> Result<Vec<u8>> {
-    let wrong = |error: ::safetensors::SafeTensorError| Error::new(ErrorKind::Format, format!("{TENSORS}: {error}"));
-    let bytes = |made: &Made| made.values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-    let bytes: Vec<Cow<'_, [u8]>> = tensors.values().map(|made| Cow::Owned(bytes(made))).collect();
-    let views = tensors.iter().zip(&bytes).map(|((name, made), bytes)| {
-        TensorView::new(StoredDtype::F32, made.shape.clone(), bytes).map(|view| (name, view))
-    });
-    let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(wrong)?;
-    ::safetensors::serialize(views, None).map_err(wrong)
+/// Numbers from 0 up to 1 for the tensor `name`.
+pub(super) fn uniform(name: &str, seed: u64) -> impl FnMut() -> f64 + use<> {
+    // FNV-1a of the name, so that a tensor's numbers do not depend on which others there are.
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let mut state = seed ^ hash;
+    move || {
+        // SplitMix64.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
 }

@@ -15,6 +15,7 @@ fn states_are_carried_to_the_history_and_back() {
                 ((Place::Committed, Place::Rows), 9),
                 ((Place::Wanted, Place::Rows), 2),
                 ((Place::Rows, Place::Rows), 32),
+                ((Place::Same, Place::Rows), 9),
             ] {
                 pass(gpu, check_carry(gpu, width, places, rows, (1.0, false)));
                 pass(gpu, check_carry(gpu, width, places, rows, (0.3, true)));

@@ -13,6 +13,17 @@ use crate::kernels::norm::NormParams;
 use crate::kernels::rope_cache::RopeParams;
 use crate::kernels::star::StarParams;
 use crate::kernels::trace::TraceParams;
+use crate::kernels::train::AdamStep;
+use crate::kernels::train::activate::ActivateParams;
+use crate::kernels::train::causal::{CausalParams, CausalSoftmaxParams};
+use crate::kernels::train::lora::LoraWeightsParams;
+use crate::kernels::train::loss::{LossFactorsParams, LossParams, LossSummaryParams};
+use crate::kernels::train::mix::{MixDotParams, MixParams, MixSoftmaxParams};
+use crate::kernels::train::norm::{NormInputsParams, NormWeightsParams};
+use crate::kernels::train::product::{ColumnSumsParams, ProductParams};
+use crate::kernels::train::rope_rows::RopeRowsParams;
+use crate::kernels::train::rows::PickParams;
+use crate::kernels::train::step::{AdamParams, ClipParams, SquaresParams};
 use crate::kernels::tree::{CompactParams, DraftTopParams};
 use crate::kernels::{
     Branch, CommitParams, Cursor, EmbedParams, LogProbsParams, NormalizerParams, Nucleus, NucleusParams, RankingParams,
@@ -38,9 +49,13 @@ macro_rules! layout {
 /// The `Params` of each shader.
 fn params(shader: &str) -> Option<Layout> {
     Some(match shader {
+        "activate" | "activate_inputs" => layout!(ActivateParams: inner4),
+        "adamw" => layout!(AdamParams: count4, scale),
         "attention_scores" => layout!(ScoresParams: heads, kv_heads, head_dim4, stride4, context, scale),
         "attention_softmax" => layout!(SoftmaxParams: heads, context),
         "attention_values" => layout!(ValuesParams: heads, kv_heads, head_dim4, context, stride4),
+        "clip_factor" => layout!(ClipParams: count, max_norm),
+        "column_sums" => layout!(ColumnSumsParams: rows, columns4, stride4, first4),
         "commit" => layout!(CommitParams: num_end_tokens, vocab, context, end_tokens),
         "compact_cache" => layout!(CompactParams: kv_heads, head_dim4, context),
         "carry" => layout!(CarryParams: width4, slots, x_place, y_place, accumulate, weight),
@@ -48,18 +63,37 @@ fn params(shader: &str) -> Option<Layout> {
         "embed" => layout!(EmbedParams: width, stride, first, count),
         "keep" => layout!(KeepParams: width4, slots),
         "log_probs" => layout!(LogProbsParams: vocab, stride),
-        "lora" => layout!(LoraParams: columns4, rank, t_stride),
+        "lora" | "lora_inputs" => layout!(LoraParams: columns4, rank, t_stride),
+        "lora_weights" => layout!(LoraWeightsParams: columns4, rank, t_stride, rows),
         "matmul" | "matmul_tiled" => layout!(MatmulParams: columns4, inputs4, x_stride4, y_stride4, y_first4),
+        "matmul_inputs" | "matmul_inputs_tiled" | "matmul_weights" | "matmul_weights_tiled" => {
+            layout!(ProductParams: rows, columns4, inputs4, x_stride4, x_first4, y_stride4, y_first4)
+        }
         "mixture" => layout!(MixtureParams: stride4),
         "norm" => layout!(NormParams: width, stride, eps, logit_rows),
+        "norm_inputs" => layout!(NormInputsParams: width, stride, eps),
+        "norm_weights" => layout!(NormWeightsParams: rows, width, stride),
         "normalizer" => layout!(NormalizerParams: vocab, stride),
         "nucleus" => layout!(NucleusParams: vocab, stride, mass, most, capacity),
         "ranking" => layout!(RankingParams: vocab, stride, top),
         "rope_cache" => layout!(RopeParams: heads, kv_heads, head_dim, rotary_dim, stride, context),
+        "squares" => layout!(SquaresParams: count4, slot),
         "trace" => layout!(TraceParams: vocab, stride),
         "star" => layout!(StarParams: context),
         "shift" => layout!(ShiftParams: ahead, vocab),
         "window" => layout!(WindowParams: num_rows, context),
+        "rope_rows" => layout!(RopeRowsParams: rows, length, rotating, head_dim, half, stride, back),
+        "causal_scores" | "causal_gather" | "causal_scatter" => {
+            layout!(CausalParams: length, heads, kv_heads, head_dim4, a_stride4, a_first4, b_stride4, b_first4, scale)
+        }
+        "causal_softmax" | "causal_softmax_inputs" => layout!(CausalSoftmaxParams: length, heads),
+        "gather_rows" | "scatter_rows" => layout!(PickParams: picked, width4),
+        "mix" => layout!(MixParams: count4, index),
+        "mix_dot" => layout!(MixDotParams: count4, index),
+        "mix_softmax" | "mix_softmax_inputs" => layout!(MixSoftmaxParams: layers, temperature),
+        "loss_scan" | "loss_inputs" => layout!(LossParams: picked, first, count, stride4, choice),
+        "loss_summary" => layout!(LossSummaryParams: picked, slot),
+        "loss_factors" => layout!(LossFactorsParams: heads, balance, weight),
         _ => return None,
     })
 }
@@ -81,6 +115,7 @@ fn structs_lie_as_the_shaders_read_them() {
     let branch = layout!(Branch: token, probability);
     let nucleus = layout!(Nucleus: count, size, covered, left_out, position, first);
     let cursor = layout!(Cursor: nucleus, first, chunk, most, advance);
+    let adam_step = layout!(AdamStep: rate, decay, beta1, beta2, eps, correction1, correction2);
     for variant in all_variants() {
         let (module, _) = validated(&variant).expect("every variant is valid");
         // Elements of arrays: their size counts too.
@@ -92,6 +127,7 @@ fn structs_lie_as_the_shaders_read_them() {
             ("Branch", &branch),
             ("Nucleus", &nucleus),
             ("Cursor", &cursor),
+            ("AdamStep", &adam_step),
         ];
         for (name, ours) in shared {
             assert_eq!(reflected(&module, name).as_ref().unwrap_or(ours), ours, "{name} of {}", variant.label());

@@ -1,0 +1,345 @@
+//! `foretoken analyze`: how well a model, its marginals and its heads predict ahead, with intervals.
+
+mod data;
+mod fingerprint;
+mod markdown;
+mod measure;
+mod plots;
+mod store;
+mod timing;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use foretoken::analysis::{FolderFacts, Method, Report, Run, Settings, Shard};
+use foretoken::format::mtp::MAX_OFFSET;
+use foretoken::{Engine, Error, ErrorKind, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::drafting::HeadsWanted;
+use crate::folder::Folder;
+use crate::source::{EngineFlags, Loaded};
+use crate::terminal::{Meter, Outcome, print, say};
+use data::Sample;
+use measure::Measurer;
+use store::Store;
+use timing::Timing;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    engine: EngineFlags,
+    /// A folder with multi-token heads; may be given several times, the first are those that others are compared with [default:
+    /// the heads that the model brings]
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    heads: Vec<PathBuf>,
+    /// JSON lines: {"prompt", "completion"}, of which the completion is scored, or {"text"}
+    #[arg(long, value_name = "FILE", required_unless_present = "merge")]
+    data: Option<PathBuf>,
+    /// What to compare [default: next,marginal, and heads where there are --heads]
+    #[arg(long, value_name = "METHODS", value_delimiter = ',')]
+    methods: Vec<MethodArg>,
+    /// The farthest token that is predicted; marginals go up to 3
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    offsets: usize,
+    /// Accuracy: the target is among so many of the likeliest tokens [default: 1,5]
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',')]
+    top: Vec<usize>,
+    /// Score the last so many target tokens of a sample, the same at every offset; 0 for all [default: 20]
+    #[arg(long, value_name = "TOKENS")]
+    last: Option<usize>,
+    /// Marginals sum over the likeliest tokens that together have this probability [default: 0.99]
+    #[arg(long, value_name = "NUMBER")]
+    mass: Option<f32>,
+    /// paper: top 5, mass 0.99, the last 20 target tokens of samples that have at least 20
+    #[arg(long, value_enum, default_value = "own")]
+    protocol: Protocol,
+    /// What a head that reads the next token is given for it: argmax, the likeliest, or mix:K, K of the likeliest weighted
+    #[arg(long, value_name = "FEED", default_value = "argmax")]
+    feed: Feed,
+    /// The logit lens is of the first so many samples
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    lens_samples: usize,
+    /// Cut texts that are longer than the context
+    #[arg(long)]
+    truncate: bool,
+    /// Resamples of the bootstrap
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    resamples: usize,
+    /// Of the bootstrap
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Do a part of the samples only: the I-th of N, from 1
+    #[arg(long, value_name = "I/N", conflicts_with = "merge")]
+    shard: Option<ShardArg>,
+    /// Put the shards in these folders together
+    #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with_all = ["data", "heads"])]
+    merge: Vec<PathBuf>,
+    /// The folder of the results; a run that was interrupted goes on
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum MethodArg {
+    Next,
+    Marginal,
+    Heads,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Protocol {
+    Own,
+    Paper,
+}
+
+/// How many next tokens a sequential head is fed.
+#[derive(Clone, Copy)]
+struct Feed(usize);
+
+impl FromStr for Feed {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text.strip_prefix("mix:").map(str::parse) {
+            Some(Ok(tokens)) if tokens > 0 => Ok(Self(tokens)),
+            None if text == "argmax" => Ok(Self(1)),
+            _ => Err("expected argmax, or mix: and a number from 1, such as mix:8".to_owned()),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct ShardArg(Shard);
+
+impl FromStr for ShardArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)));
+        match parts {
+            Some((index, of)) if 1 <= index && index <= of => Ok(Self(Shard { index, of })),
+            _ => Err("expected I/N, I from 1 to N, such as 2/8".to_owned()),
+        }
+    }
+}
+
+pub async fn run(args: &Args) -> Outcome<ExitCode> {
+    if !args.merge.is_empty() {
+        let (run, records) = store::merge(&args.merge)?;
+        let mut timings = Vec::new();
+        for folder in &args.merge {
+            timings.extend(read_timings(folder));
+        }
+        let mut store = Store::open(&args.out, &run)?;
+        for record in
+            records.values().filter(|record| !store.records.contains_key(&record.sample)).cloned().collect::<Vec<_>>()
+        {
+            store.add(&record)?;
+        }
+        return finish(&store, &run, &timings);
+    }
+    let mut settings = settings(args)?;
+    let mut meter = Meter::default();
+    let methods = &settings.methods;
+    let wants_base = methods.iter().any(|method| *method != Method::Heads);
+    let base = if wants_base { Some(args.engine.load_with(HeadsWanted::Without, &mut meter).await?) } else { None };
+    let (loaded, heads) = heads(args, methods, &mut meter).await?;
+    let first: &Loaded = base.as_ref().or(loaded.first()).ok_or_else(|| input("nothing to measure: name --methods"))?;
+    let path = args.data.as_deref().unwrap_or(Path::new(""));
+    let context = first.engine.context();
+    let (samples, data) = data::read(path, first.engine.tokenizer()?, context, args.truncate)?;
+    let files = args.engine.files()?;
+    settings.model = name_of(&first.model);
+    settings.model_fingerprint = fingerprint::of_files(&files, fingerprint::MODEL).await?;
+    (settings.data, settings.context) = (data, context);
+    let columns = Run::columns(&settings, &heads);
+    let shard = args.shard.map_or(Shard::WHOLE, |shard| shard.0);
+    let run = Run { version: Run::VERSION, settings, heads, columns, shard };
+    let mut store = Store::open(&args.out, &run)?;
+    let base_engine = base.as_ref().map(|loaded| &loaded.engine);
+    let engines: Vec<Engine> = loaded.iter().map(|loaded| loaded.engine.clone()).collect();
+    measure_all(&run, &samples, base_engine, &engines, &mut store).await?;
+    let mut drafts = Vec::new();
+    // Half a text, so that it does not end at once.
+    let prompt = &samples[0].ids[..samples[0].ids.len().div_ceil(2)];
+    for (engine, facts) in engines.iter().zip(&run.heads) {
+        let drafts_offset = |offset: &usize| facts.heads.iter().any(|head| head.offset == *offset);
+        let depth = (2..=run.settings.offsets).take_while(drafts_offset).count();
+        if depth > 0 {
+            drafts.extend(timing::draft(engine, &facts.label, depth, prompt).await?);
+        }
+    }
+    let (adapter, kernels) = (first.adapter.to_string(), first.engine.kernels().to_string());
+    let timings = [Timing { adapter, kernels, drafts }];
+    finish(&store, &run, &timings)
+}
+
+/// The settings that flags alone decide; the rest is filled in once the model is there.
+fn settings(args: &Args) -> Result<Settings> {
+    let paper = args.protocol == Protocol::Paper;
+    let fixed = [("--top", !args.top.is_empty()), ("--last", args.last.is_some()), ("--mass", args.mass.is_some())];
+    if let Some((flag, _)) = fixed.iter().find(|(_, given)| paper && *given) {
+        return Err(input(format!("--protocol paper says what {flag} is; leave one of the two out")));
+    }
+    if !(1..=MAX_OFFSET).contains(&args.offsets) {
+        return Err(input(format!("offsets {}: expected 1 to {MAX_OFFSET}", args.offsets)));
+    }
+    let mut methods: Vec<Method> = args
+        .methods
+        .iter()
+        .map(|method| match method {
+            MethodArg::Next => Method::Next,
+            MethodArg::Marginal => Method::Marginal,
+            MethodArg::Heads => Method::Heads,
+        })
+        .collect();
+    if methods.is_empty() {
+        methods = vec![Method::Next, Method::Marginal];
+        methods.extend((!args.heads.is_empty()).then_some(Method::Heads));
+    }
+    let mut seen = Vec::new();
+    methods.retain(|method| {
+        !seen.contains(method) && {
+            seen.push(*method);
+            true
+        }
+    });
+    if !args.heads.is_empty() && !methods.contains(&Method::Heads) {
+        return Err(input("--heads were given, but --methods has no heads"));
+    }
+    let top = match (paper, args.top.is_empty()) {
+        (true, _) => vec![5],
+        (false, true) => vec![1, 5],
+        (false, false) => args.top.clone(),
+    };
+    if top.contains(&0) {
+        return Err(input("top 0: expected at least 1"));
+    }
+    let mass = args.mass.unwrap_or(0.99);
+    foretoken::MarginalOptions { mass, ..Default::default() }.validate()?;
+    if args.resamples < 100 {
+        return Err(input(format!("resamples {}: expected at least 100", args.resamples)));
+    }
+    Ok(Settings {
+        protocol: if paper { "paper" } else { "own" }.to_owned(),
+        model: String::new(),
+        model_fingerprint: String::new(),
+        data: foretoken::analysis::DataFacts { name: String::new(), fingerprint: String::new(), samples: 0 },
+        methods,
+        offsets: args.offsets,
+        top,
+        last: args.last.unwrap_or(20),
+        min_target: if paper { 20 } else { 1 },
+        mass,
+        feed: args.feed.0,
+        lens_samples: args.lens_samples,
+        context: 0,
+        truncate: args.truncate,
+        resamples: args.resamples,
+        seed: args.seed,
+    })
+}
+
+/// The model with each of the heads, and what they are.
+async fn heads(args: &Args, methods: &[Method], meter: &mut Meter) -> Result<(Vec<Loaded>, Vec<FolderFacts>)> {
+    let (mut all, mut facts) = (Vec::new(), Vec::<FolderFacts>::new());
+    if !methods.contains(&Method::Heads) {
+        return Ok((all, facts));
+    }
+    let folders: Vec<Option<&PathBuf>> =
+        if args.heads.is_empty() { vec![None] } else { args.heads.iter().map(Some).collect() };
+    for folder in folders {
+        let wanted = folder.map_or(HeadsWanted::Own, |folder| HeadsWanted::Folder(folder));
+        let loaded = args.engine.load_with(wanted, meter).await?;
+        let Some(summary) = loaded.engine.heads() else {
+            return Err(input("the model brings no multi-token heads: name folders with --heads"));
+        };
+        let fingerprint = match folder {
+            Some(folder) => fingerprint::of_files(&Folder::open(folder)?, fingerprint::HEADS).await?,
+            None => fingerprint::of_files(&args.engine.files()?, fingerprint::HEADS).await?,
+        };
+        let name = folder.map_or("of the model".to_owned(), |folder| name_of(&folder.display().to_string()));
+        let same =
+            facts.iter().filter(|other| other.label == name || other.label.starts_with(&format!("{name} ("))).count();
+        facts.push(FolderFacts {
+            label: if same == 0 { name } else { format!("{name} ({})", same + 1) },
+            fingerprint,
+            summary: summary.to_owned(),
+            parameters: loaded.engine.head_parameters(),
+            heads: loaded.engine.head_facts(),
+        });
+        all.push(loaded);
+    }
+    Ok((all, facts))
+}
+
+async fn measure_all(
+    run: &Run,
+    samples: &[Sample],
+    base: Option<&Engine>,
+    engines: &[Engine],
+    store: &mut Store,
+) -> Result<()> {
+    let mine: Vec<usize> = (0..samples.len()).filter(|&sample| run.shard.holds(sample)).collect();
+    let left: Vec<usize> = mine.iter().copied().filter(|sample| !store.records.contains_key(sample)).collect();
+    if left.len() < mine.len() {
+        say(format_args!("going on: {} of {} samples are done", mine.len() - left.len(), mine.len()));
+    }
+    let style = ProgressStyle::with_template("samples {bar:30} {pos} of {len}, {eta} left");
+    let bar = ProgressBar::new(mine.len() as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_position((mine.len() - left.len()) as u64);
+    bar.reset_eta();
+    let mut measurer = Measurer::new(run, base, engines)?;
+    for sample in left {
+        let within = |error: Error| error.within(format!("sample {}", sample + 1));
+        let record = measurer.record(sample, &samples[sample]).await.map_err(within)?;
+        store.add(&record)?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Writes the report of all records; a shard has none of its own.
+fn finish(store: &Store, run: &Run, timings: &[Timing]) -> Outcome<ExitCode> {
+    store.write(TIMING, &store::pretty(&timings)?)?;
+    if run.shard != Shard::WHOLE {
+        let Shard { index, of } = run.shard;
+        say(format_args!(
+            "shard {index} of {of} is done: {} samples; put shards together with `foretoken analyze --merge DIR... --out DIR`",
+            store.records.len()
+        ));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let records: Vec<_> = store.records.values().cloned().collect();
+    let report = Report::new(run, &records)?;
+    let text = markdown::text(&report, timings);
+    for (name, plot) in plots::all(&report) {
+        store.write(name, &plot)?;
+    }
+    store.write("report.md", &text)?;
+    store.write("report.json", &store::pretty(&report)?)?;
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+const TIMING: &str = "timing.json";
+
+/// The times of a shard; they are not needed for the report.
+fn read_timings(folder: &Path) -> Vec<Timing> {
+    let json = fs::read(folder.join(TIMING)).ok();
+    json.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
+}
+
+/// The last part of a path: it may lie elsewhere on another machine.
+fn name_of(path: &str) -> String {
+    Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+fn input(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Input, message)
+}

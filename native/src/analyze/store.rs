@@ -1,0 +1,206 @@
+//! The folder of a run: what it measures, and the records so far. A record is one line, written whole when its sample is done.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use foretoken::analysis::{Record, Run, Shard};
+use foretoken::{Error, ErrorKind, Result};
+use serde_json::Value;
+
+const RUN: &str = "run.json";
+const RECORDS: &str = "samples.jsonl";
+
+/// An open folder.
+pub struct Store {
+    folder: PathBuf,
+    /// By sample.
+    pub records: BTreeMap<usize, Record>,
+    file: File,
+}
+
+impl Store {
+    /// Makes the folder for a run, or goes on with the run in it if it is the same.
+    pub fn open(folder: &Path, run: &Run) -> Result<Self> {
+        fs::create_dir_all(folder).map_err(|error| io(folder, &error))?;
+        let records = match load_run(folder)? {
+            Some(there) => {
+                if there != *run {
+                    let differences = differences(&there, run);
+                    let message = format!(
+                        "{}: there is another run; {differences}. Use the same flags to go on with it, or another --out",
+                        folder.display()
+                    );
+                    return Err(Error::new(ErrorKind::Input, message));
+                }
+                load_records(folder, run)?
+            }
+            None => {
+                let strange = [RECORDS, "report.json"].map(|name| folder.join(name));
+                if let Some(path) = strange.iter().find(|path| path.exists()) {
+                    let message =
+                        format!("{}: not of a run that this version knows; use another --out", path.display());
+                    return Err(Error::new(ErrorKind::Input, message));
+                }
+                write(folder, RUN, &pretty(run)?)?;
+                BTreeMap::new()
+            }
+        };
+        // Whatever was cut off goes.
+        let mut lines = String::new();
+        for record in records.values() {
+            lines += &line(record)?;
+        }
+        write(folder, RECORDS, &lines)?;
+        let path = folder.join(RECORDS);
+        let file = File::options().append(true).open(&path).map_err(|error| io(&path, &error))?;
+        Ok(Self { folder: folder.to_owned(), records, file })
+    }
+
+    /// Keeps a record.
+    pub fn add(&mut self, record: &Record) -> Result<()> {
+        let line = line(record)?;
+        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.flush());
+        written.map_err(|error| io(&self.folder.join(RECORDS), &error))?;
+        // As it will be read again, so that a report does not depend on interruptions.
+        let record: Record = parse(&line, &self.folder.join(RECORDS), 0)?;
+        self.records.insert(record.sample, record);
+        Ok(())
+    }
+
+    /// Writes a file of the report.
+    pub fn write(&self, name: &str, content: &str) -> Result<()> {
+        write(&self.folder, name, content)
+    }
+}
+
+/// What is measured in `folder`; none where nothing is.
+pub fn load_run(folder: &Path) -> Result<Option<Run>> {
+    let path = folder.join(RUN);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = fs::read(&path).map_err(|error| io(&path, &error))?;
+    let run = serde_json::from_slice::<Run>(&bytes).ok().filter(|run| run.version == Run::VERSION);
+    run.map(Some).ok_or_else(|| {
+        let message = format!("{}: not of a run that this version knows; use another --out", path.display());
+        Error::new(ErrorKind::Format, message)
+    })
+}
+
+/// The records in `folder`. A last line without an end was cut off and does not count.
+pub fn load_records(folder: &Path, run: &Run) -> Result<BTreeMap<usize, Record>> {
+    let path = folder.join(RECORDS);
+    if !path.exists() {
+        return Ok(BTreeMap::new());
+    }
+    let text = fs::read_to_string(&path).map_err(|error| io(&path, &error))?;
+    let mut records = BTreeMap::new();
+    for (number, line) in text.split_inclusive('\n').enumerate().filter(|(_, line)| line.ends_with('\n')) {
+        let record = parse(line, &path, number)?;
+        let mine = run.shard.holds(record.sample) && record.sample < run.settings.data.samples;
+        if !mine || !record.is_whole(run.columns.len()) {
+            let message = format!("{}: line {}: no record of this run", path.display(), number + 1);
+            return Err(Error::new(ErrorKind::Format, message));
+        }
+        records.insert(record.sample, record);
+    }
+    Ok(records)
+}
+
+/// The whole run that shards are parts of, and all their records.
+pub fn merge(folders: &[PathBuf]) -> Result<(Run, BTreeMap<usize, Record>)> {
+    let fail =
+        |folder: &Path, message: String| Err(Error::new(ErrorKind::Input, format!("{}: {message}", folder.display())));
+    let mut whole: Option<Run> = None;
+    let mut records = BTreeMap::new();
+    let mut seen = BTreeMap::new();
+    for folder in folders {
+        let Some(run) = load_run(folder)? else {
+            return fail(folder, "no run of `analyze` is here: expected run.json".to_owned());
+        };
+        if let Some(other) = seen.insert(run.shard.index, folder.clone()) {
+            return fail(folder, format!("shard {} again, as in {}", run.shard.index, other.display()));
+        }
+        let found = load_records(folder, &run)?;
+        let missing = (0..run.settings.data.samples).filter(|&sample| run.shard.holds(sample)).count() - found.len();
+        if missing > 0 {
+            return fail(folder, format!("{missing} samples are missing; run the same command again to go on"));
+        }
+        records.extend(found);
+        match &whole {
+            None => whole = Some(run),
+            Some(first) => {
+                let mut there = run.clone();
+                there.shard.index = first.shard.index;
+                if there != *first {
+                    return fail(folder, format!("not a part of the same run: {}", differences(first, &there)));
+                }
+            }
+        }
+    }
+    let Some(run) = whole else {
+        return Err(Error::new(ErrorKind::Input, "nothing to merge: name the folders of the shards"));
+    };
+    let absent: Vec<String> =
+        (1..=run.shard.of).filter(|index| !seen.contains_key(index)).map(|index| index.to_string()).collect();
+    if !absent.is_empty() {
+        let message = format!("of {} shards these are missing: {}", run.shard.of, absent.join(", "));
+        return Err(Error::new(ErrorKind::Input, message));
+    }
+    Ok((Run { shard: Shard::WHOLE, ..run }, records))
+}
+
+/// Where two runs differ, for people.
+fn differences(there: &Run, now: &Run) -> String {
+    let [there, now] = [there, now].map(|run| serde_json::to_value(run).unwrap_or_default());
+    let mut found = Vec::new();
+    compare("", &there, &now, &mut found);
+    // What follows from the heads would only repeat it.
+    let own = |line: &&String| !line.starts_with("columns");
+    let mut lines: Vec<&str> = found.iter().filter(own).map(String::as_str).collect();
+    lines.truncate(6);
+    lines.join("; ")
+}
+
+fn compare(name: &str, there: &Value, now: &Value, found: &mut Vec<String>) {
+    match (there, now) {
+        _ if there == now => {}
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for key in keys {
+                let name = if name.is_empty() || name == "settings" { key.clone() } else { format!("{name} {key}") };
+                let value = |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or_default();
+                compare(&name, &value(a), &value(b), found);
+            }
+        }
+        _ => found.push(format!("{name} {there} there, {now} now")),
+    }
+}
+
+fn line(record: &Record) -> Result<String> {
+    serde_json::to_string(record).map(|json| json + "\n").map_err(|error| Error::new(ErrorKind::Io, error.to_string()))
+}
+
+fn parse(line: &str, path: &Path, number: usize) -> Result<Record> {
+    let fail = |error| Error::new(ErrorKind::Format, format!("{}: line {}: {error}", path.display(), number + 1));
+    serde_json::from_str(line).map_err(fail)
+}
+
+/// JSON for people.
+pub fn pretty(value: &impl serde::Serialize) -> Result<String> {
+    let json = serde_json::to_string_pretty(value);
+    json.map(|json| json + "\n").map_err(|error| Error::new(ErrorKind::Io, error.to_string()))
+}
+
+/// Whole or not at all.
+fn write(folder: &Path, name: &str, content: &str) -> Result<()> {
+    let path = folder.join(name);
+    let new = folder.join(format!("{name}.new"));
+    fs::write(&new, content).and_then(|()| fs::rename(&new, &path)).map_err(|error| io(&path, &error))
+}
+
+fn io(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("{}: {error}", path.display()))
+}

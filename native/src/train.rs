@@ -1,0 +1,413 @@
+//! `foretoken train`: heads that a model learns to draft with, written to a folder of their own.
+
+mod distill;
+mod flags;
+mod folder;
+mod plot;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Instant;
+
+use foretoken::format::checkpoint::Checkpoint;
+use foretoken::format::files::{Files, MemoryFiles, read_exact, read_whole};
+use foretoken::format::mtp::{CONFIG, HeadSet, TENSORS, add_lora, halved, init_heads};
+use foretoken::train::data::{Counted, DataFormat, Dataset, Document, Vocabulary, read};
+use foretoken::train::schedule::Schedule;
+use foretoken::train::{HeadLoss, StepReport, Trainer};
+use foretoken::{Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::folder::Folder;
+use crate::interrupt::{self, Watch};
+use crate::output::{io_error, write_whole};
+use crate::source::{Source, advice};
+use crate::terminal::{Meter, Outcome, Work, bytes, print_json, say};
+use distill::{Distilled, Wanted};
+pub use flags::Args;
+use folder::{Hash, Identity, LOG, OutFolder, PLOT};
+
+/// What a model folder may say about its own training.
+const RECORD: &str = "training.json";
+
+const MAX_RECORD_BYTES: u64 = 16 << 20;
+
+pub async fn run(args: &Args) -> Outcome<ExitCode> {
+    interrupt::install()?;
+    args.check()?;
+    let files = args.model.files()?;
+    let checkpoint = Checkpoint::open(&files).await?;
+    checkpoint.check()?;
+    let config = checkpoint.config();
+    let length = args.seq_len(config)?;
+    let rate = match args.lr {
+        Some(rate) => rate,
+        None => recorded_rate(&files).await?,
+    };
+    let tokenizer = checkpoint.tokenizer().await?;
+    let end = config.eos_token_ids.first().copied();
+    let vocabulary = Vocabulary { tokenizer: &tokenizer, size: config.vocab_size, end };
+    let (documents, format, data_hash) = texts(&args.data, &vocabulary)?;
+    // Before the model is hashed, which takes long: what is wrong with the texts.
+    let data = if args.self_distill {
+        None
+    } else {
+        let data = Dataset::new(&documents, format, length, args.counted());
+        Some(data.map_err(|error| error.within(args.data.display()))?)
+    };
+    let valid = match &args.valid {
+        Some(path) => {
+            let (documents, format, _) = texts(path, &vocabulary)?;
+            Some(
+                Dataset::new(&documents, format, length, args.counted())
+                    .map_err(|error| error.within(path.display()))?,
+            )
+        }
+        None => None,
+    };
+    let (heads, warmup_hash) = first_heads(args, &checkpoint).await?;
+    let identity = Identity {
+        model: model_hash(&checkpoint).await?,
+        data: data_hash,
+        warmup_heads: warmup_hash,
+        flags: args.deciding(length, rate),
+    };
+    let mut out = OutFolder::open(&args.out, identity, args.resume)?;
+    let watch = Watch::start();
+    let interrupt = watch.flag();
+    let gpu = args.adapter.open().await?;
+    let kernels = args.adapter.kernel_set(&gpu).await?;
+    let data = match data {
+        Some(data) => data,
+        None => {
+            let wanted = Wanted { tokens: args.distill_tokens, prompt: args.distill_prompt, length };
+            match own_texts(&out, &gpu, kernels, &files, &documents, &wanted, &interrupt).await? {
+                Some(data) => data,
+                None => return Ok(ExitCode::from(interrupt::EXIT_CODE)),
+            }
+        }
+    };
+    say_left_out(&data);
+
+    let schedule = {
+        let batches = data.batches(args.seed, args.batch, args.accumulate);
+        Schedule::new(rate, args.warmup_steps, args.steps(batches.steps_an_epoch()))?
+    };
+    let picked = data.most_targets(args.batch).max(valid.as_ref().map_or(0, |valid| valid.most_targets(args.batch)));
+    let options = args.train_options(length, picked);
+    let mut meter = Meter::default();
+    let trainer =
+        Trainer::load(&gpu, &files, &heads, kernels, &options, &mut |progress| meter.update(progress)).await?;
+    meter.clear();
+    let (data, valid) = (&data, valid.as_ref());
+    let mut training = Training { args, trainer, data, valid, schedule, log: out.log()?, seconds: 0.0 };
+    let stopped = training.go_on(&mut out, &interrupt).await?;
+    let model = files.describe();
+    training.tell(&out, &gpu, &model, stopped)?;
+    if let Some(advice) = advice(gpu.summary()).filter(|_| !args.json) {
+        say(format_args!("note: {advice}"));
+    }
+    Ok(match stopped {
+        Stopped::Finished => ExitCode::SUCCESS,
+        Stopped::Interrupt => ExitCode::from(interrupt::EXIT_CODE),
+    })
+}
+
+/// Half the learning rate of the pre-training, where the model folder records one.
+async fn recorded_rate(files: &Source) -> Result<f64> {
+    let place = || format!("{RECORD} in {}", files.describe());
+    let Some(json) = read_whole(files, RECORD, MAX_RECORD_BYTES).await? else {
+        let message = format!("--lr is needed: there is no {}, which could record \"learning_rate\"", place());
+        return Err(Error::new(ErrorKind::Input, message));
+    };
+    let wrong = |what: String| Error::new(ErrorKind::Format, format!("{}: {what}; or give --lr", place()));
+    let record: Value = serde_json::from_slice(&json).map_err(|error| wrong(error.to_string()))?;
+    match record["learning_rate"].as_f64().filter(|rate| rate.is_finite() && *rate > 0.0) {
+        Some(rate) => Ok(rate / 2.0),
+        None => Err(wrong(format!("\"learning_rate\": expected a number above 0, got {}", record["learning_rate"]))),
+    }
+}
+
+/// The texts of a file, and the hash of its bytes.
+fn texts(path: &Path, vocabulary: &Vocabulary<'_>) -> Result<(Vec<Document>, DataFormat, String)> {
+    let format = DataFormat::of_name(&path.to_string_lossy())?;
+    let bytes = fs::read(path).map_err(|error| io_error(path, &error))?;
+    let documents = read(&bytes, format, vocabulary).map_err(|error| error.within(path.display()))?;
+    let mut hash = Hash::new();
+    hash.add("data", &bytes);
+    Ok((documents, format, hash.text()))
+}
+
+/// Of everything that decides what the model computes.
+async fn model_hash(checkpoint: &Checkpoint<'_, Source>) -> Result<String> {
+    let files = checkpoint.files();
+    let mut names = vec!["config.json".to_owned(), "tokenizer.json".to_owned()];
+    names.extend(checkpoint.tensors().map(|info| info.file.clone()));
+    names.sort();
+    names.dedup();
+    let mut hash = Hash::new();
+    for name in names {
+        if let Some(len) = files.len(&name).await? {
+            hash.add(&name, &read_exact(files, &name, 0..len).await?);
+        }
+    }
+    Ok(hash.text())
+}
+
+/// The heads to begin with, as a folder in memory; the hash of those that came from one on disk.
+async fn first_heads(args: &Args, checkpoint: &Checkpoint<'_, Source>) -> Result<(MemoryFiles, Option<String>)> {
+    let config = checkpoint.config();
+    let (mut made, hash) = match &args.warmup_heads {
+        None => (init_heads(checkpoint, &args.init_options()).await?, None),
+        Some(path) => {
+            let folder = Folder::open(path)?;
+            HeadSet::open(&folder, config).await?;
+            let (mut read, mut hash) = (BTreeMap::new(), Hash::new());
+            for name in [CONFIG, TENSORS] {
+                let Some(len) = folder.len(name).await? else {
+                    let message =
+                        format!("{}: {name} is missing; expected heads in this program's own layout", path.display());
+                    return Err(Error::new(ErrorKind::Input, message));
+                };
+                let bytes = read_exact(&folder, name, 0..len).await?;
+                hash.add(name, &bytes);
+                read.insert(name.to_owned(), bytes.into_owned());
+            }
+            (read, Some(hash.text()))
+        }
+    };
+    if let Some(lora) = args.lora_options(config)? {
+        add_lora(&mut made, config, &lora)?;
+    }
+    let name = args.warmup_heads.as_ref().map_or("new heads".to_owned(), |path| path.display().to_string());
+    let files = made.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
+    Ok((MemoryFiles { name, files }, hash))
+}
+
+/// The model's own continuations, as far as they are not there yet; `None` if interrupted.
+async fn own_texts(
+    out: &OutFolder,
+    gpu: &Gpu,
+    kernels: Option<KernelSet>,
+    files: &Source,
+    documents: &[Document],
+    wanted: &Wanted,
+    interrupt: &Arc<AtomicBool>,
+) -> Result<Option<Dataset>> {
+    let path = out.join(distill::FILE);
+    let mut lines = distill::completed(&path, documents, wanted)?;
+    if lines.len() < documents.len() {
+        let mut meter = Meter::default();
+        // Its own text is that of the base model, whatever heads lie beside it.
+        let context = Some(wanted.length);
+        let options = EngineOptions { kernels, heads: false, context, ..EngineOptions::default() };
+        let engine = Engine::load(gpu, files, &options, &mut |progress| meter.update(progress)).await?;
+        meter.clear();
+        let mut session = engine.session()?;
+        if !distill::go_on(&mut session, &path, documents, wanted, &mut lines, interrupt).await? {
+            let (done, total) = (lines.len(), documents.len());
+            say(format_args!("interrupted: {done} of {total} own texts are in {}; --resume goes on", path.display()));
+            return Ok(None);
+        }
+    }
+    let texts: Vec<(Vec<u32>, usize)> = lines
+        .into_iter()
+        .map(|Distilled { prompt_ids, ids, .. }| ([&prompt_ids[..], &ids].concat(), prompt_ids.len()))
+        .collect();
+    let texts = texts.iter().map(|(ids, prompt)| (&ids[..], *prompt));
+    Dataset::each(texts, wanted.length, Counted::Completion).map(Some).map_err(|error| error.within(path.display()))
+}
+
+fn say_left_out(data: &Dataset) {
+    if data.dropped > 0 {
+        say(format_args!("note: {} sequences have no token to learn from and are left out", data.dropped));
+    }
+    if data.truncated > 0 {
+        say(format_args!("note: {} sequences are cut to --seq-len", data.truncated));
+    }
+}
+
+/// How a training ended.
+#[derive(Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Stopped {
+    Finished,
+    Interrupt,
+}
+
+struct Training<'a> {
+    args: &'a Args,
+    trainer: Trainer,
+    data: &'a Dataset,
+    valid: Option<&'a Dataset>,
+    schedule: Schedule,
+    /// The lines of the log.
+    log: Vec<Value>,
+    /// Of the steps of this run.
+    seconds: f64,
+}
+
+impl Training<'_> {
+    async fn go_on(&mut self, out: &mut OutFolder, interrupt: &Arc<AtomicBool>) -> Result<Stopped> {
+        if let Some(parameters) = out.parameters()? {
+            self.trainer.restore(&parameters)?;
+        }
+        let (done, total) = (out.step(), self.schedule.steps());
+        if self.trainer.steps() != done {
+            let (got, place) = (self.trainer.steps(), out.join("checkpoint"));
+            let message = format!("{}: the state is of step {got}, its description of {done}", place.display());
+            return Err(Error::new(ErrorKind::Format, message));
+        }
+        let path = out.join(LOG);
+        let mut log =
+            OpenOptions::new().create(true).append(true).open(&path).map_err(|error| io_error(&path, &error))?;
+        let mut batches = self.data.batches(self.args.seed, self.args.batch, self.args.accumulate);
+        let mut bar = Work::new("training", done, total);
+        let mut tokens = 0;
+        for step in done..total {
+            if interrupt.load(SeqCst) {
+                if step > out.step() {
+                    self.checkpoint(out, step).await?;
+                }
+                return Ok(Stopped::Interrupt);
+            }
+            let started = Instant::now();
+            let batch = batches.step(step);
+            let rate = self.schedule.rate(step);
+            let report = self.trainer.step(&batch, rate).await?;
+            let targets = batch.iter().flat_map(|batch| &batch.counts).filter(|&&counts| counts).count() as u64;
+            let seconds = started.elapsed().as_secs_f64();
+            self.seconds += seconds;
+            tokens += targets;
+            let at = step + 1;
+            let every = self.args.checkpoint_every;
+            let checkpoint = at == total || (every > 0 && at % every == 0);
+            let valid = if checkpoint { self.evaluate().await? } else { None };
+            let line = logged(at, &report, rate, targets, seconds, valid.as_deref());
+            write_line(&mut log, &line).map_err(|error| io_error(&path, &error))?;
+            self.log.push(line);
+            if checkpoint {
+                log.sync_all().map_err(|error| io_error(&path, &error))?;
+                self.checkpoint(out, at).await?;
+            }
+            bar.update(at, tokens, &told(&report.losses));
+        }
+        drop(bar);
+        let mut heads = self.trainer.save().await?;
+        if self.args.half {
+            heads = halved(&heads)?;
+        }
+        // The description last: a folder without one has no heads, whatever else was interrupted.
+        for name in [TENSORS, CONFIG] {
+            if let Some(bytes) = heads.get(name) {
+                write_whole(&out.join(name), bytes)?;
+            }
+        }
+        self.plot(out)?;
+        Ok(Stopped::Finished)
+    }
+
+    async fn checkpoint(&self, out: &mut OutFolder, step: u64) -> Result<()> {
+        out.checkpoint(step, &self.trainer.state().await?)?;
+        self.plot(out)
+    }
+
+    fn plot(&self, out: &OutFolder) -> Result<()> {
+        write_whole(&out.join(PLOT), plot::plot(&self.log).as_bytes())
+    }
+
+    /// The losses on the validation texts.
+    async fn evaluate(&mut self) -> Result<Option<Vec<HeadLoss>>> {
+        let Some(valid) = self.valid else { return Ok(None) };
+        let mut sums: BTreeMap<usize, (f64, u64)> = BTreeMap::new();
+        for batch in valid.in_order(self.args.batch) {
+            for HeadLoss { offset, nll, targets } in self.trainer.evaluate(&batch).await? {
+                let sum = sums.entry(offset).or_default();
+                sum.0 += nll * targets as f64;
+                sum.1 += targets;
+            }
+        }
+        let loss = |(offset, (sum, targets)): (usize, (f64, u64))| HeadLoss {
+            offset,
+            nll: sum / targets.max(1) as f64,
+            targets,
+        };
+        Ok(Some(sums.into_iter().map(loss).collect()))
+    }
+
+    /// What came of it: one JSON object, or one line for people.
+    fn tell(&self, out: &OutFolder, gpu: &Gpu, model: &str, stopped: Stopped) -> Outcome<()> {
+        let (step, steps) = (self.trainer.steps(), self.schedule.steps());
+        let folder = out.join("");
+        let last = self.log.last();
+        if self.args.json {
+            let field = |name: &str| last.map_or(Value::Null, |line| line[name].clone());
+            return print_json(&json!({
+                "model": model,
+                "adapter": gpu.summary().name,
+                "out": folder.display().to_string(),
+                "step": step,
+                "steps": steps,
+                "stopped": stopped,
+                "losses": field("losses"),
+                "valid": field("valid"),
+                "sequences": self.data.len(),
+                "dropped": self.data.dropped,
+                "truncated": self.data.truncated,
+                "trained_values": self.trainer.trained(),
+                "seconds": self.seconds,
+            }));
+        }
+        let losses: Vec<String> = last
+            .and_then(|line| line["losses"].as_object())
+            .into_iter()
+            .flatten()
+            .map(|(offset, loss)| format!("+{offset} {:.3}", loss.as_f64().unwrap_or(f64::NAN)))
+            .collect();
+        let how = if stopped == Stopped::Finished { "trained" } else { "interrupted; --resume goes on" };
+        say(format_args!(
+            "[{how}: step {step} of {steps} · loss {} · {} values, {} beside the model · {:.0} s · {}]",
+            losses.join(", "),
+            self.trainer.trained(),
+            bytes(self.trainer.bytes()),
+            self.seconds,
+            folder.display()
+        ));
+        Ok(())
+    }
+}
+
+/// A line of the log.
+fn logged(step: u64, report: &StepReport, rate: f64, tokens: u64, seconds: f64, valid: Option<&[HeadLoss]>) -> Value {
+    let by_head = |losses: &[HeadLoss]| {
+        let losses = losses.iter().map(|loss| (loss.offset.to_string(), json!(loss.nll)));
+        Value::Object(losses.collect::<Map<String, Value>>())
+    };
+    let mut line = json!({
+        "step": step,
+        "losses": by_head(&report.losses),
+        "rate": rate,
+        "gradient_norm": report.gradient_norm,
+        "tokens": tokens,
+        "seconds": seconds,
+    });
+    if let Some(valid) = valid {
+        line["valid"] = by_head(valid);
+    }
+    line
+}
+
+fn told(losses: &[HeadLoss]) -> String {
+    let losses: Vec<String> = losses.iter().map(|loss| format!("{:.3}", loss.nll)).collect();
+    format!("loss {}", losses.join(" "))
+}
+
+fn write_line(file: &mut File, line: &Value) -> std::io::Result<()> {
+    file.write_all(format!("{line}\n").as_bytes())
+}

@@ -1,0 +1,472 @@
+//! The flags of `foretoken train`, what they may be, and which of them decide what comes out.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use foretoken::format::config::ModelConfig;
+use foretoken::format::mtp::{Init, InitOptions, InitSource, LoraOptions, MAX_HEADS};
+use foretoken::train::TrainOptions;
+use foretoken::train::data::Counted;
+use foretoken::{Error, ErrorKind, Result};
+use serde_json::{Map, Value, json};
+
+use crate::init_heads;
+use crate::source::{AdapterFlags, ModelFlag};
+
+/// The temperature of a mix of hidden states in arXiv 2502.09419.
+const WHS_TEMPERATURE: f64 = 0.1;
+
+/// Sequences are not longer than this unless the user says so: memory grows with the square.
+const SEQ_LEN: usize = 256;
+
+#[derive(clap::Args)]
+#[command(allow_negative_numbers = true)]
+pub struct Args {
+    #[command(flatten)]
+    pub model: ModelFlag,
+    #[command(flatten)]
+    pub adapter: AdapterFlags,
+    /// Texts to train on: .txt, documents divided by lines <|endoftext|>; or .jsonl, {"prompt", "completion"} or {"text"} a line
+    #[arg(long, value_name = "FILE")]
+    pub data: PathBuf,
+    /// Texts to measure the loss on, whenever a checkpoint is written and at the end
+    #[arg(long, value_name = "FILE")]
+    pub valid: Option<PathBuf>,
+    /// The folder to write: the heads, log.jsonl, loss.svg, and checkpoints to go on from
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Go on with the run in the output folder
+    #[arg(long)]
+    pub resume: bool,
+
+    /// Train heads for the tokens +1 to +N; sequential ones begin with +2 [default: 2]
+    #[arg(long, value_name = "N", conflicts_with = "warmup_heads")]
+    heads: Option<usize>,
+    /// Whether heads also read the token before the one they predict [default: parallel]
+    #[arg(long, value_enum, conflicts_with = "warmup_heads")]
+    kind: Option<init_heads::Kind>,
+    /// Layers of a head [default: 1]
+    #[arg(long, value_name = "LAYERS", conflicts_with = "warmup_heads")]
+    depth: Option<usize>,
+    /// What heads beyond the first begin as: copies of the model's last blocks, or small random numbers [default: copy]
+    #[arg(long, value_enum, conflicts_with = "warmup_heads")]
+    init: Option<init_heads::InitArg>,
+    /// What heads read: a block's number from 1, whs or final-norm [default: the block before those that are copied]
+    #[arg(long, value_name = "SOURCE", value_parser = init_heads::source, conflicts_with_all = ["warmup_heads", "whs"])]
+    source: Option<InitSource>,
+    /// Every head reads a mix of the streams after all blocks but the last, its weights trained: --source whs
+    #[arg(long, conflicts_with = "warmup_heads")]
+    whs: bool,
+    /// Begin with the heads in this folder
+    #[arg(long, value_name = "DIR")]
+    pub warmup_heads: Option<PathBuf>,
+
+    /// Whether the backbone is left as it is, or learns with the heads through a LoRA
+    #[arg(long, value_enum, default_value = "frozen")]
+    mode: Mode,
+    /// Rank of the LoRA of queries, keys and values of every block but the last, with --mode joint [default: 8]
+    #[arg(long, value_name = "RANK")]
+    lora_rank: Option<usize>,
+    /// Whether each head's loss is scaled to the first head's [default: rms with --mode joint, else none]
+    #[arg(long, value_enum)]
+    loss_balance: Option<Balance>,
+    /// What the learning rate of the heads is multiplied with [default: 4 with --mode joint, else 1]
+    #[arg(long, value_name = "FACTOR")]
+    head_lr_mult: Option<f64>,
+    /// What heads are to predict: the texts' tokens, or what the model thinks of them
+    #[arg(long, value_enum, default_value = "tokens")]
+    target: Target,
+    /// The LoRA acts on drafting rows only, so that the model's own prediction stays what it is
+    #[arg(long)]
+    gated: bool,
+    /// Which tokens count: completions and their end tokens (other texts count whole), or all
+    #[arg(long, value_enum, default_value = "completion")]
+    loss: Loss,
+
+    /// Train on the model's own greedy continuations of the prompts in the data; of other texts, of their first tokens
+    #[arg(long)]
+    pub self_distill: bool,
+    /// The most tokens of such a continuation
+    #[arg(long, value_name = "TOKENS", default_value_t = 150, requires = "self_distill")]
+    pub distill_tokens: usize,
+    /// Tokens that a text without a prompt gives as one
+    #[arg(long, value_name = "TOKENS", default_value_t = 16, requires = "self_distill")]
+    pub distill_prompt: usize,
+
+    /// The highest learning rate [default: half of "learning_rate" in the model folder's training.json]
+    #[arg(long, value_name = "RATE")]
+    pub lr: Option<f64>,
+    /// Optimizer steps
+    #[arg(long, value_name = "STEPS", conflicts_with = "epochs")]
+    steps: Option<u64>,
+    /// How often every sequence is seen [default: 1]
+    #[arg(long, value_name = "TIMES")]
+    epochs: Option<u64>,
+    /// Steps in which the learning rate rises to its highest; then it falls as half a cosine
+    #[arg(long, value_name = "STEPS", default_value_t = 0)]
+    pub warmup_steps: u64,
+    /// AdamW's weight decay
+    #[arg(long, value_name = "NUMBER", default_value_t = 0.01)]
+    weight_decay: f64,
+    /// Scale gradients down to this norm [default: never]
+    #[arg(long, value_name = "NORM")]
+    clip: Option<f64>,
+    /// Sequences that are computed together
+    #[arg(long, value_name = "SEQUENCES", default_value_t = 64)]
+    pub batch: usize,
+    /// Such batches a step, their gradients added
+    #[arg(long, value_name = "BATCHES", default_value_t = 1)]
+    pub accumulate: usize,
+    /// Tokens of a sequence [default: the model's context, at most 256]
+    #[arg(long, value_name = "TOKENS")]
+    seq_len: Option<usize>,
+    /// Of the order of sequences and of new heads
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub seed: u64,
+    /// Write a checkpoint after so many steps; 0: only at the end and at Ctrl-C
+    #[arg(long, value_name = "STEPS", default_value_t = 100)]
+    pub checkpoint_every: u64,
+    /// Write the heads in f16
+    #[arg(long)]
+    pub half: bool,
+    /// Print one JSON object at the end
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Mode {
+    Frozen,
+    Joint,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Balance {
+    Rms,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Target {
+    Tokens,
+    Shifted,
+    Marginal,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Loss {
+    Completion,
+    All,
+}
+
+fn input(message: String) -> Error {
+    Error::new(ErrorKind::Input, message)
+}
+
+fn later(what: &str) -> Result<()> {
+    Err(Error::new(ErrorKind::Unsupported, format!("{what} is not implemented yet")))
+}
+
+fn at_least<T: PartialOrd + std::fmt::Display>(flag: &str, value: T, least: T) -> Result<()> {
+    if value >= least { Ok(()) } else { Err(input(format!("{flag} {value}: expected at least {least}"))) }
+}
+
+fn above_zero(flag: &str, value: Option<f64>) -> Result<()> {
+    match value.filter(|value| !(value.is_finite() && *value > 0.0)) {
+        Some(value) => Err(input(format!("{flag} {value}: expected a number above 0"))),
+        None => Ok(()),
+    }
+}
+
+impl Args {
+    /// Whatever can be wrong with the flags alone: checked before anything is read or written.
+    pub fn check(&self) -> Result<()> {
+        match self.target {
+            Target::Tokens => {}
+            Target::Shifted => return later("--target shifted"),
+            Target::Marginal => return later("--target marginal"),
+        }
+        if self.gated {
+            return later("--gated");
+        }
+        at_least("--heads", self.head_count(), 1)?;
+        if self.head_count() > MAX_HEADS {
+            return Err(input(format!("--heads {}: expected at most {MAX_HEADS}", self.head_count())));
+        }
+        if self.sequential() && self.head_count() < 2 {
+            return Err(input(
+                "--kind sequential --heads 1: such heads begin with token +2: expected at least 2".to_owned(),
+            ));
+        }
+        at_least("--depth", self.layers(), 1)?;
+        if self.joint() {
+            if self.sequential() {
+                return later("--mode joint with --kind sequential");
+            }
+            at_least("--lora-rank", self.rank(), 1)?;
+        } else if let Some(rank) = self.lora_rank {
+            at_least("--lora-rank", rank, 1)?;
+            return Err(input(format!("--lora-rank {rank}: a frozen backbone has no LoRA; with --mode joint it has")));
+        } else if self.loss_balance == Some(Balance::Rms) {
+            return Err(input(
+                "--loss-balance rms: on a frozen backbone heads learn independently; it is for --mode joint".to_owned(),
+            ));
+        }
+        above_zero("--lr", self.lr)?;
+        above_zero("--head-lr-mult", self.head_lr_mult)?;
+        above_zero("--clip", self.clip)?;
+        if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
+            return Err(input(format!("--weight-decay {}: expected a number from 0", self.weight_decay)));
+        }
+        at_least("--steps", self.steps.unwrap_or(1), 1)?;
+        at_least("--epochs", self.epochs.unwrap_or(1), 1)?;
+        at_least("--batch", self.batch, 1)?;
+        at_least("--accumulate", self.accumulate, 1)?;
+        at_least("--seq-len", self.seq_len.unwrap_or(2), 2)?;
+        at_least("--distill-tokens", self.distill_tokens, 1)?;
+        at_least("--distill-prompt", self.distill_prompt, 1)?;
+        if let Some(steps) = self.steps.filter(|&steps| self.warmup_steps >= steps) {
+            return Err(input(format!("--warmup-steps {}: expected fewer than --steps {steps}", self.warmup_steps)));
+        }
+        Ok(())
+    }
+
+    fn head_count(&self) -> usize {
+        self.heads.unwrap_or(2)
+    }
+
+    fn layers(&self) -> usize {
+        self.depth.unwrap_or(1)
+    }
+
+    fn sequential(&self) -> bool {
+        self.kind == Some(init_heads::Kind::Sequential)
+    }
+
+    fn joint(&self) -> bool {
+        self.mode == Mode::Joint
+    }
+
+    fn rank(&self) -> usize {
+        self.lora_rank.unwrap_or(8)
+    }
+
+    fn balanced(&self) -> bool {
+        self.loss_balance.map_or(self.joint(), |balance| balance == Balance::Rms)
+    }
+
+    fn head_rate(&self) -> f64 {
+        self.head_lr_mult.unwrap_or(if self.joint() { 4.0 } else { 1.0 })
+    }
+
+    /// Tokens of a sequence for this model.
+    pub fn seq_len(&self, config: &ModelConfig) -> Result<usize> {
+        let context = config.max_position_embeddings;
+        match self.seq_len {
+            Some(length) if length > context => {
+                Err(input(format!("--seq-len {length}: the model's context holds {context} tokens")))
+            }
+            Some(length) => Ok(length),
+            None => Ok(context.min(SEQ_LEN)),
+        }
+    }
+
+    /// Which tokens count.
+    pub fn counted(&self) -> Counted {
+        match self.loss {
+            Loss::Completion => Counted::Completion,
+            Loss::All => Counted::All,
+        }
+    }
+
+    /// Optimizer steps, when an epoch has so many.
+    pub fn steps(&self, an_epoch: u64) -> u64 {
+        self.steps.unwrap_or_else(|| self.epochs.unwrap_or(1).saturating_mul(an_epoch))
+    }
+
+    /// The heads to begin with.
+    pub fn init_options(&self) -> InitOptions {
+        let source = if self.whs { Some(InitSource::Mix { temperature: WHS_TEMPERATURE }) } else { self.source };
+        let sequential = self.sequential();
+        InitOptions {
+            heads: self.head_count() - usize::from(sequential),
+            sequential,
+            depth: self.layers(),
+            source: source.unwrap_or(InitSource::Default),
+            init: match self.init {
+                Some(init_heads::InitArg::Random) => Init::RandomBeyondFirst,
+                _ => Init::Copy,
+            },
+            seed: self.seed,
+            backbone_first: false,
+        }
+    }
+
+    /// The LoRA to begin with: of the blocks before the last, which head 1 is.
+    pub fn lora_options(&self, config: &ModelConfig) -> Result<Option<LoraOptions>> {
+        if !self.joint() {
+            return Ok(None);
+        }
+        match config.num_hidden_layers.checked_sub(1).filter(|&blocks| blocks > 0) {
+            Some(blocks) => Ok(Some(LoraOptions { rank: self.rank(), blocks, gated: self.gated, seed: self.seed })),
+            None => Err(input("--mode joint: expected a model of at least 2 blocks".to_owned())),
+        }
+    }
+
+    /// What the trainer is told.
+    pub fn train_options(&self, length: usize, picked: usize) -> TrainOptions {
+        TrainOptions {
+            sequences: self.batch,
+            length,
+            picked,
+            accumulate: self.accumulate,
+            train_heads: true,
+            train_lora: self.joint(),
+            balance: self.balanced(),
+            head_rate: self.head_rate(),
+            weight_decay: self.weight_decay,
+            max_norm: self.clip,
+            ..TrainOptions::default()
+        }
+    }
+
+    /// The flags that decide what comes out, as they are after defaults: a run may be resumed only with the same ones.
+    pub fn deciding(&self, length: usize, rate: f64) -> Map<String, Value> {
+        let name = |value: &dyn std::fmt::Debug| format!("{value:?}").to_ascii_lowercase();
+        let mut flags = Map::new();
+        let mut put = |flag: &str, value: Value| flags.insert(flag.to_owned(), value);
+        if self.warmup_heads.is_none() {
+            let InitOptions { sequential, source, init, .. } = self.init_options();
+            put("--heads", json!(self.head_count()));
+            put("--kind", json!(if sequential { "sequential" } else { "parallel" }));
+            put("--depth", json!(self.layers()));
+            put("--source", json!(name(&source)));
+            put("--init", json!(if init == Init::Copy { "copy" } else { "random" }));
+        }
+        put("--mode", json!(name(&self.mode)));
+        if self.joint() {
+            put("--lora-rank", json!(self.rank()));
+        }
+        put("--loss-balance", json!(if self.balanced() { "rms" } else { "none" }));
+        put("--head-lr-mult", json!(self.head_rate()));
+        put("--target", json!(name(&self.target)));
+        put("--gated", json!(self.gated));
+        put("--loss", json!(name(&self.loss)));
+        put("--self-distill", json!(self.self_distill));
+        if self.self_distill {
+            put("--distill-tokens", json!(self.distill_tokens));
+            put("--distill-prompt", json!(self.distill_prompt));
+        }
+        put("--lr", json!(rate));
+        put("--steps", json!(self.steps));
+        put("--epochs", json!(if self.steps.is_some() { None } else { Some(self.epochs.unwrap_or(1)) }));
+        put("--warmup-steps", json!(self.warmup_steps));
+        put("--weight-decay", json!(self.weight_decay));
+        put("--clip", json!(self.clip));
+        put("--batch", json!(self.batch));
+        put("--accumulate", json!(self.accumulate));
+        put("--seq-len", json!(length));
+        put("--seed", json!(self.seed));
+        flags
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(flags: &str) -> std::result::Result<Args, String> {
+        let words = ["train", "--data", "d.txt", "--out", "o"].into_iter().chain(flags.split_whitespace());
+        let args = Cli::try_parse_from(words).map_err(|error| error.to_string())?.args;
+        args.check().map_err(|error| error.to_string())?;
+        Ok(args)
+    }
+
+    #[test]
+    fn senseless_flags_are_refused() {
+        for (flags, message) in [
+            ("--heads 0", "--heads 0"),
+            ("--heads 33", "at most 32"),
+            ("--heads 1 --kind sequential", "at least 2"),
+            ("--depth 0", "--depth 0"),
+            ("--mode joint --lora-rank 0", "--lora-rank 0: expected at least 1"),
+            ("--lora-rank 0", "--lora-rank 0: expected at least 1"),
+            ("--lora-rank 4", "--mode joint"),
+            ("--loss-balance rms", "--mode joint"),
+            ("--mode joint --kind sequential", "not implemented yet"),
+            ("--lr nan", "--lr NaN: expected a number above 0"),
+            ("--lr -1", "--lr -1"),
+            ("--lr 0", "--lr 0"),
+            ("--lr inf", "--lr inf"),
+            ("--lr many", "--lr"),
+            ("--head-lr-mult 0", "--head-lr-mult 0"),
+            ("--clip -1", "--clip -1"),
+            ("--weight-decay nan", "--weight-decay NaN"),
+            ("--weight-decay -0.1", "--weight-decay -0.1"),
+            ("--steps 0", "--steps 0"),
+            ("--epochs 0", "--epochs 0"),
+            ("--steps 3 --epochs 1", "cannot be used with"),
+            ("--steps 3 --warmup-steps 3", "fewer than --steps 3"),
+            ("--batch 0", "--batch 0"),
+            ("--accumulate 0", "--accumulate 0"),
+            ("--seq-len 1", "--seq-len 1"),
+            ("--target shifted", "--target shifted is not implemented yet"),
+            ("--target marginal", "--target marginal is not implemented yet"),
+            ("--gated", "--gated is not implemented yet"),
+            ("--whs --source 1", "cannot be used with"),
+            ("--warmup-heads h --heads 2", "cannot be used with"),
+            ("--warmup-heads h --whs", "cannot be used with"),
+            ("--self-distill --distill-tokens 0", "--distill-tokens 0"),
+            ("--self-distill --distill-prompt 0", "--distill-prompt 0"),
+            ("--distill-tokens 5", "--self-distill"),
+            ("--source nowhere", "final-norm"),
+        ] {
+            let error = args(flags).err().unwrap_or_default();
+            assert!(error.contains(message), "{flags}: expected \"{message}\" in: {error}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_papers() {
+        let frozen = args("").unwrap().train_options(64, 0);
+        assert_eq!((frozen.sequences, frozen.accumulate, frozen.weight_decay), (64, 1, 0.01));
+        assert_eq!((frozen.train_lora, frozen.balance, frozen.head_rate, frozen.max_norm), (false, false, 1.0, None));
+        let joint = args("--mode joint").unwrap();
+        assert_eq!(joint.rank(), 8);
+        let joint = joint.train_options(64, 0);
+        assert_eq!((joint.train_lora, joint.balance, joint.head_rate), (true, true, 4.0));
+        let vanilla = args("--mode joint --head-lr-mult 1 --loss-balance none").unwrap().train_options(64, 0);
+        assert_eq!((vanilla.balance, vanilla.head_rate), (false, 1.0));
+        assert_eq!(args("").unwrap().steps(7), 7);
+        assert_eq!(args("--epochs 3").unwrap().steps(7), 21);
+        assert_eq!(args("--steps 3").unwrap().steps(7), 3);
+    }
+
+    #[test]
+    fn heads_are_counted_by_the_tokens_they_predict() {
+        let heads = |flags| args(flags).unwrap().init_options();
+        assert_eq!((heads("").heads, heads("").init), (2, Init::Copy));
+        assert_eq!(heads("--kind sequential --heads 3").heads, 2);
+        assert_eq!(heads("--init random").init, Init::RandomBeyondFirst);
+        assert_eq!(heads("--whs").source, InitSource::Mix { temperature: 0.1 });
+    }
+
+    #[test]
+    fn only_flags_that_decide_are_compared() {
+        let deciding = |flags| args(flags).unwrap().deciding(64, 0.1);
+        assert_eq!(deciding(""), deciding("--checkpoint-every 3 --json --half --resume --valid v.txt"));
+        assert_eq!(deciding(""), deciding("--heads 2 --depth 1 --epochs 1 --head-lr-mult 1 --loss-balance none"));
+        for flags in
+            ["--heads 3", "--whs", "--mode joint", "--steps 4", "--seed 1", "--clip 1", "--loss all", "--batch 2"]
+        {
+            assert_ne!(deciding(""), deciding(flags), "{flags}");
+        }
+    }
+}

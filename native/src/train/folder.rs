@@ -1,0 +1,367 @@
+//! The output folder of a training: its checkpoint, its log, and whose run it is.
+//!
+//! A checkpoint is `checkpoint/state.json` and the file of parameters and moments that it names. Both are written under other names
+//! first; the description takes its name last, so the checkpoint before is whole until the new one is.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use foretoken::format::mtp::{CONFIG, TENSORS};
+use foretoken::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::distill;
+use crate::output::{io_error, write_whole};
+
+const STATE: &str = "checkpoint/state.json";
+const FORMAT: &str = "foretoken-train";
+const VERSION: u32 = 1;
+
+/// The log, an object a step.
+pub const LOG: &str = "log.jsonl";
+/// The plot of the log's losses.
+pub const PLOT: &str = "loss.svg";
+
+/// What decides the model's own texts.
+const DISTILLING: [&str; 5] = ["--model ", "--data ", "--self-distill ", "--distill-", "--seq-len "];
+
+/// What decides the outcome of a run: the same again is needed to go on with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// Of the checkpoint's configuration, tokenizer and weights.
+    pub model: String,
+    pub data: String,
+    /// Of the heads that it began with, where they came from a folder.
+    pub warmup_heads: Option<String>,
+    /// Those that decide.
+    pub flags: Map<String, Value>,
+}
+
+/// `checkpoint/state.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    format: String,
+    version: u32,
+    #[serde(flatten)]
+    identity: Identity,
+    /// Steps done.
+    step: u64,
+    /// The file beside it with parameters and moments; none before the first checkpoint.
+    state: Option<String>,
+}
+
+/// The output folder of this run.
+#[derive(Debug)]
+pub struct OutFolder {
+    path: PathBuf,
+    state: State,
+}
+
+impl OutFolder {
+    /// Begins a run in `path`, or takes up the one that is there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`] for a folder that holds a run when none should be resumed, holds none when one should, or holds
+    /// one that was begun with something else: it is said with what.
+    pub fn open(path: &Path, identity: Identity, resume: bool) -> Result<Self> {
+        // A run that ended before it did anything, for want of memory perhaps, is none.
+        let begun = [LOG, distill::FILE].iter().any(|name| path.join(name).exists());
+        let found = read_state(path)?.filter(|state| state.state.is_some() || begun);
+        let refuse = |what: String| Err(Error::new(ErrorKind::Input, format!("{}: {what}", path.display())));
+        match found {
+            Some(state) if resume => {
+                let untrained = state.state.is_none() && !path.join(LOG).exists();
+                let mut differ = differences(&state.identity, &identity);
+                if untrained {
+                    // There are only texts of the model's own yet.
+                    differ.retain(|what| DISTILLING.iter().any(|flag| what.starts_with(flag)));
+                }
+                if !differ.is_empty() {
+                    return refuse(format!(
+                        "holds a run that was begun with something else: {}; --resume needs the same again",
+                        differ.join("; ")
+                    ));
+                }
+                let changed = state.identity != identity;
+                let folder = Self { path: path.to_owned(), state: State { identity, ..state } };
+                if changed {
+                    folder.write_state(&folder.state)?;
+                }
+                Ok(folder)
+            }
+            None if resume => refuse("there is no run to resume".to_owned()),
+            Some(_) => refuse("holds another run; go on with it (--resume), or name another folder".to_owned()),
+            None => {
+                let taken = [CONFIG, TENSORS, LOG, distill::FILE].into_iter().find(|name| path.join(name).exists());
+                if let Some(name) = taken {
+                    return refuse(format!("there is {name} already; name another folder"));
+                }
+                let checkpoint = path.join("checkpoint");
+                fs::create_dir_all(&checkpoint).map_err(|error| io_error(&checkpoint, &error))?;
+                let state = State { format: FORMAT.to_owned(), version: VERSION, identity, step: 0, state: None };
+                let folder = Self { path: path.to_owned(), state };
+                folder.write_state(&folder.state)?;
+                Ok(folder)
+            }
+        }
+    }
+
+    /// The file `name` in the folder.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Steps of the last checkpoint.
+    pub fn step(&self) -> u64 {
+        self.state.step
+    }
+
+    /// Parameters and moments of the last checkpoint; `None` before the first.
+    pub fn parameters(&self) -> Result<Option<Vec<u8>>> {
+        let Some(name) = &self.state.state else { return Ok(None) };
+        let path = self.path.join("checkpoint").join(name);
+        fs::read(&path).map(Some).map_err(|error| io_error(&path, &error))
+    }
+
+    /// Writes a checkpoint after `step` steps. Where that fails, the one before stays.
+    pub fn checkpoint(&mut self, step: u64, parameters: &[u8]) -> Result<()> {
+        let name = format!("state-{step:08}.safetensors");
+        let earlier = self.state.state.clone();
+        write_whole(&self.path.join("checkpoint").join(&name), parameters)?;
+        let state = State { step, state: Some(name.clone()), ..self.state.clone() };
+        self.write_state(&state)?;
+        self.state = state;
+        if let Some(earlier) = earlier.filter(|earlier| *earlier != name) {
+            // Nothing needs it any more; should it stay, it only takes room.
+            let _ = fs::remove_file(self.path.join("checkpoint").join(earlier));
+        }
+        Ok(())
+    }
+
+    fn write_state(&self, state: &State) -> Result<()> {
+        let path = self.path.join(STATE);
+        let json = serde_json::to_string_pretty(state)
+            .map_err(|error| Error::new(ErrorKind::Io, format!("{}: {error}", path.display())))?;
+        write_whole(&path, format!("{json}\n").as_bytes())
+    }
+
+    /// The log's lines of steps that the checkpoint holds; those after it are taken out of the file, as is half a line.
+    pub fn log(&self) -> Result<Vec<Value>> {
+        let path = self.join(LOG);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(io_error(&path, &error)),
+        };
+        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let kept: Vec<(&str, Value)> = lines
+            .map_while(|line| Some((line, serde_json::from_str::<Value>(line).ok()?)))
+            .take_while(|(_, line)| line["step"].as_u64().is_some_and(|step| step <= self.state.step))
+            .collect();
+        let whole: String = kept.iter().map(|(line, _)| *line).collect();
+        if whole != text {
+            write_whole(&path, whole.as_bytes())?;
+        }
+        Ok(kept.into_iter().map(|(_, value)| value).collect())
+    }
+}
+
+fn read_state(path: &Path) -> Result<Option<State>> {
+    let file = path.join(STATE);
+    let bytes = match fs::read(&file) {
+        Ok(bytes) => bytes,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(io_error(&file, &error)),
+    };
+    let broken = |what: String| Error::new(ErrorKind::Format, format!("{}: {what}", file.display()));
+    let value: Value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+    if value["format"] != FORMAT || value["version"] != VERSION {
+        return Err(broken(format!(
+            "expected \"format\": \"{FORMAT}\", \"version\": {VERSION}: another program wrote it"
+        )));
+    }
+    serde_json::from_value(value).map(Some).map_err(|error| broken(error.to_string()))
+}
+
+/// What differs, in the user's words.
+fn differences(then: &Identity, now: &Identity) -> Vec<String> {
+    let mut differ = Vec::new();
+    if then.model != now.model {
+        differ.push("--model has other files".to_owned());
+    }
+    if then.data != now.data {
+        differ.push("--data has another content".to_owned());
+    }
+    let shown = |value: Option<&Value>| match value {
+        None | Some(Value::Null) => "not given".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    match (&then.warmup_heads, &now.warmup_heads) {
+        (then, now) if then == now => {}
+        (Some(_), Some(_)) => differ.push("--warmup-heads has another content".to_owned()),
+        (Some(_), None) => differ.push("--warmup-heads was given then".to_owned()),
+        (None, _) => differ.push("--warmup-heads was not given then".to_owned()),
+    }
+    let mut names: Vec<&String> = then.flags.keys().chain(now.flags.keys()).collect();
+    names.sort();
+    names.dedup();
+    for name in names {
+        let [before, after] = [&then.flags, &now.flags].map(|flags| flags.get(name));
+        if before != after {
+            differ.push(format!("{name} was {}, is {}", shown(before), shown(after)));
+        }
+    }
+    differ
+}
+
+/// FNV-1a of 64 bits: tells whether something is the same as before, not whether somebody forged it.
+pub struct Hash(u64);
+
+impl Hash {
+    pub fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    /// Takes a named part in. Its length comes first, so that parts cannot flow into each other.
+    pub fn add(&mut self, name: &str, bytes: &[u8]) {
+        self.bytes(name.as_bytes());
+        self.bytes(&(bytes.len() as u64).to_le_bytes());
+        self.bytes(bytes);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    }
+
+    pub fn text(&self) -> String {
+        format!("{:016x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn identity(lr: f64) -> Identity {
+        let Value::Object(flags) = json!({"--lr": lr, "--clip": null, "--mode": "frozen"}) else { unreachable!() };
+        Identity { model: "m".to_owned(), data: "d".to_owned(), warmup_heads: None, flags }
+    }
+
+    fn refused(path: &Path, identity: Identity, resume: bool) -> String {
+        OutFolder::open(path, identity, resume).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_run_is_taken_up_where_its_checkpoint_is() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a/out");
+        assert!(refused(&path, identity(0.1), true).contains("no run to resume"));
+        let mut folder = OutFolder::open(&path, identity(0.1), false).unwrap();
+        assert_eq!((folder.step(), folder.parameters().unwrap()), (0, None));
+        folder.checkpoint(4, b"four").unwrap();
+        folder.checkpoint(8, b"eight").unwrap();
+        drop(folder);
+        let folder = OutFolder::open(&path, identity(0.1), true).unwrap();
+        assert_eq!((folder.step(), folder.parameters().unwrap().as_deref()), (8, Some(&b"eight"[..])));
+        assert_eq!(fs::read_dir(path.join("checkpoint")).unwrap().count(), 2, "the earlier state is gone");
+    }
+
+    #[test]
+    fn what_differs_is_named_and_nothing_is_touched() {
+        let temp = tempfile::tempdir().unwrap();
+        OutFolder::open(temp.path(), identity(0.1), false).unwrap().checkpoint(2, b"two").unwrap();
+        let before = fs::read(temp.path().join(STATE)).unwrap();
+        assert!(refused(temp.path(), identity(0.1), false).contains("holds another run"));
+        let message = refused(temp.path(), identity(0.25), true);
+        assert!(message.contains("--lr was 0.1, is 0.25") && !message.contains("--mode"), "{message}");
+        let mut other = Identity { model: "n".to_owned(), data: "e".to_owned(), ..identity(0.1) };
+        other.warmup_heads = Some("h".to_owned());
+        other.flags["--clip"] = json!(1.0);
+        let message = refused(temp.path(), other, true);
+        for part in ["--model", "--data", "--warmup-heads", "--clip was not given, is 1"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert_eq!(fs::read(temp.path().join(STATE)).unwrap(), before);
+        fs::write(temp.path().join(STATE), "{").unwrap();
+        assert!(refused(temp.path(), identity(0.1), true).contains("state.json"));
+        fs::write(temp.path().join(STATE), "{\"format\": \"foretoken-train\", \"version\": 2}").unwrap();
+        assert!(refused(temp.path(), identity(0.1), true).contains("\"version\": 1"));
+    }
+
+    #[test]
+    fn until_something_is_trained_flags_may_change() {
+        let temp = tempfile::tempdir().unwrap();
+        OutFolder::open(temp.path(), identity(0.1), false).unwrap();
+        // Nothing has happened yet: as if the folder were new.
+        assert!(refused(temp.path(), identity(0.1), true).contains("no run to resume"));
+        OutFolder::open(temp.path(), identity(0.2), false).unwrap();
+        // The model's own texts stay good for other training flags, not for other data.
+        fs::write(temp.path().join(distill::FILE), b"").unwrap();
+        assert!(refused(temp.path(), identity(0.3), false).contains("holds another run"));
+        OutFolder::open(temp.path(), identity(0.3), true).unwrap();
+        let other = Identity { data: "e".to_owned(), ..identity(0.4) };
+        let message = refused(temp.path(), other, true);
+        assert!(message.contains("--data has") && !message.contains("--lr"), "{message}");
+        OutFolder::open(temp.path(), identity(0.4), true).unwrap().checkpoint(1, b"").unwrap();
+        assert!(refused(temp.path(), identity(0.3), true).contains("--lr was 0.4, is 0.3"));
+    }
+
+    #[test]
+    fn heads_that_are_there_are_not_overwritten() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join(CONFIG), b"{}").unwrap();
+        assert!(refused(temp.path(), identity(0.1), false).contains(CONFIG));
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut folder = OutFolder::open(temp.path(), identity(0.1), false).unwrap();
+        folder.checkpoint(4, b"four").unwrap();
+        // Folders in the way: of the new state, then of its description.
+        let checkpoint = temp.path().join("checkpoint");
+        for name in ["state-00000008.safetensors", "state.json"] {
+            let blocked = checkpoint.join(format!(".{name}.unfinished"));
+            fs::create_dir(&blocked).unwrap();
+            let error = folder.checkpoint(8, b"eight").unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+            let again = OutFolder::open(temp.path(), identity(0.1), true).unwrap();
+            assert_eq!((again.step(), again.parameters().unwrap().as_deref()), (4, Some(&b"four"[..])));
+            fs::remove_dir(&blocked).unwrap();
+        }
+        folder.checkpoint(8, b"eight").unwrap();
+        assert_eq!(folder.step(), 8);
+    }
+
+    #[test]
+    fn the_log_ends_where_the_checkpoint_does() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut folder = OutFolder::open(temp.path(), identity(0.1), false).unwrap();
+        assert_eq!(folder.log().unwrap(), Vec::<Value>::new());
+        folder.checkpoint(2, b"").unwrap();
+        fs::write(folder.join(LOG), "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"st").unwrap();
+        assert_eq!(folder.log().unwrap(), [json!({"step": 1}), json!({"step": 2})]);
+        assert_eq!(fs::read_to_string(folder.join(LOG)).unwrap(), "{\"step\":1}\n{\"step\":2}\n");
+    }
+
+    #[test]
+    fn hashes_know_parts_apart() {
+        let of = |parts: &[(&str, &[u8])]| {
+            let mut hash = Hash::new();
+            parts.iter().for_each(|(name, bytes)| hash.add(name, bytes));
+            hash.text()
+        };
+        assert_eq!(of(&[("a", b"bc")]), of(&[("a", b"bc")]));
+        assert_ne!(of(&[("a", b"bc")]), of(&[("ab", b"c")]));
+        assert_ne!(of(&[("a", b"b"), ("", b"c")]), of(&[("a", b"bc"), ("", b"")]));
+    }
+}

@@ -1,0 +1,333 @@
+//! `foretoken train` as users run it: what it writes, how it goes on, and what is refused.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use support::{CASE, Run, edit_json, expected, foretoken, golden, golden_copy, ids_flag};
+use tempfile::TempDir;
+
+/// A folder with texts, for outputs too.
+struct Place {
+    temp: TempDir,
+    model: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self { temp: tempfile::tempdir().unwrap(), model: golden(CASE) };
+        let story = "The red hen was in the cafe.\nTom paid and the hen was red.\n<|endoftext|>\n".repeat(8);
+        place.write("story.txt", &story);
+        let pairs = ["The red", "hen was in", "Tom paid", "the"].map(|prompt| pair(prompt, " hen was red"));
+        place.write("pairs.jsonl", &pairs.join("\n"));
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    fn command(&self, data: &str, out: &str, more: &[&str]) -> Vec<String> {
+        let (data, out) = (self.text(data), self.text(out));
+        let flags =
+            ["train", "--model", &self.model, "--data", &data, "--out", &out, "--seq-len", "16", "--batch", "2"];
+        let rate = if more.contains(&"--lr") || more.contains(&"no lr") { &[][..] } else { &["--lr", "0.01"] };
+        let more = more.iter().filter(|flag| **flag != "no lr");
+        flags.iter().chain(rate).chain(more).map(|flag| (*flag).to_owned()).collect()
+    }
+
+    fn train(&self, data: &str, out: &str, more: &[&str]) -> Run {
+        let flags = self.command(data, out, more);
+        foretoken(&flags.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// A training that succeeds.
+    fn trained(&self, data: &str, out: &str, more: &[&str]) -> Run {
+        let run = self.train(data, out, more);
+        run.success()
+    }
+
+    fn generate(&self, flags: &[&str]) -> Value {
+        let prompt = ids_flag(&expected(CASE)["prompt_ids"]);
+        let base = ["generate", "--model", &self.model, "--ids", &prompt, "--max-tokens", "16", "--json"];
+        foretoken(&[&base, flags].concat()).json()
+    }
+}
+
+fn pair(prompt: &str, completion: &str) -> String {
+    json!({"prompt": prompt, "completion": completion}).to_string()
+}
+
+fn json_lines(bytes: &[u8]) -> Vec<Value> {
+    std::str::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+// ------------------------------------------------------------------------------------------------------ what is refused
+
+#[test]
+fn bad_texts_and_flags_are_refused_before_anything_is_written() {
+    let place = Place::new();
+    let good = pair("a", "b");
+    place.write("empty.jsonl", "");
+    place.write("broken.jsonl", &format!("{good}\n{{\"prompt\": \n"));
+    place.write("types.jsonl", "{\"text\": 3}");
+    place.write("fields.jsonl", "{\"txt\": \"a\"}");
+    place.write("long.jsonl", &pair(&"the red hen ".repeat(20), "b"));
+    place.write("short.txt", "hen");
+    place.write("text.csv", "hen");
+    fs::write(place.path("bytes.txt"), b"a\n\xff").unwrap();
+    let heads = golden("heads-neox");
+    let cases: &[(&str, &[&str], &str)] = &[
+        ("empty.jsonl", &[], "empty"),
+        ("broken.jsonl", &[], "line 2"),
+        ("types.jsonl", &[], "expected a text, got 3"),
+        ("fields.jsonl", &[], "unknown field `txt`"),
+        ("long.jsonl", &[], "--seq-len"),
+        ("short.txt", &[], "a sequence 16"),
+        ("text.csv", &[], ".jsonl"),
+        ("bytes.txt", &[], "line 2: expected UTF-8"),
+        ("none.txt", &[], "none.txt"),
+        ("story.txt", &["no lr"], "training.json"),
+        ("story.txt", &["--lr", "nan"], "--lr NaN"),
+        ("story.txt", &["--seq-len", "129"], "cannot be used multiple times"),
+        ("story.txt", &["--mode", "joint", "--lora-rank", "0"], "--lora-rank 0"),
+        ("story.txt", &["--gated"], "--gated is not implemented yet"),
+        ("story.txt", &["--target", "shifted"], "not implemented yet"),
+        ("story.txt", &["--depth", "3"], "3 layers a head"),
+        ("story.txt", &["--source", "9"], "source 9"),
+        ("story.txt", &["--warmup-heads", &heads], "model_type"),
+        ("story.txt", &["--warmup-heads", &place.model], "no multi-token heads"),
+        ("story.txt", &["--valid", "none.txt"], "none.txt"),
+        ("story.txt", &["--resume"], "no run to resume"),
+    ];
+    for (data, flags, message) in cases {
+        place.train(data, "out", flags).fails_with_in(message, &format!("{data} {flags:?}"));
+        assert!(!place.path("out").exists(), "{data} {flags:?}");
+    }
+    let (model, data, out) = (&place.model, place.text("story.txt"), place.text("out"));
+    let base = ["train", "--model", model, "--data", &data, "--out", &out, "--lr", "1"];
+    foretoken(&[&base[..], &["--seq-len", "129"]].concat()).fails_with("holds 128 tokens");
+}
+
+#[test]
+fn a_folder_with_heads_is_left_alone() {
+    let place = Place::new();
+    let (folder, heads) = golden_copy("heads-parallel");
+    let before = fs::read(folder.path().join("mtp.safetensors")).unwrap();
+    let (model, data) = (&place.model, place.text("story.txt"));
+    for more in [&[][..], &["--resume"]] {
+        let flags = ["train", "--model", model, "--data", &data, "--out", &heads, "--lr", "1", "--seq-len", "16"];
+        foretoken(&[&flags[..], more].concat()).fails_with(if more.is_empty() {
+            "already"
+        } else {
+            "no run to resume"
+        });
+    }
+    assert_eq!(fs::read(folder.path().join("mtp.safetensors")).unwrap(), before);
+    assert!(!folder.path().join("checkpoint").exists());
+}
+
+#[test]
+fn a_recorded_rate_must_be_a_number() {
+    let (folder, model) = golden_copy(CASE);
+    let place = Place { model, ..Place::new() };
+    for (record, message) in [("{}", "got null"), ("{\"learning_rate\": -1}", "got -1"), ("{", "training.json")] {
+        fs::write(folder.path().join("training.json"), record).unwrap();
+        place.train("story.txt", "out", &["no lr"]).fails_with_in(message, record);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------- the model's own texts
+
+/// Checks the lines against what `generate` says.
+fn check_own_texts(place: &Place, lines: &[Value], most: usize) {
+    for line in lines {
+        let (prompt, ids) = (line["prompt_ids"].as_array().unwrap(), &line["ids"]);
+        let tokens = most.min(16 - prompt.len()).to_string();
+        let flags = ["--ids", &ids_flag(&line["prompt_ids"]), "--max-tokens", &tokens, "--json"];
+        let report = foretoken(&[&["generate", "--model", &place.model], &flags[..]].concat()).json();
+        assert_eq!(report["ids"], *ids, "{line}");
+    }
+}
+
+#[test]
+fn own_texts_are_what_generate_says_and_go_on_where_they_ended() {
+    let place = Place::new();
+    let flags = ["--self-distill", "--distill-tokens", "6", "--distill-prompt", "5", "--steps", "1"];
+    place.train("pairs.jsonl", "out", &flags);
+    let whole = place.read("out/distilled.jsonl");
+    let lines = json_lines(&whole);
+    assert_eq!(lines.len(), 4);
+    check_own_texts(&place, &lines, 6);
+    // The end of a run that was cut off within its third line.
+    let ends: Vec<usize> = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
+    place.write("out/distilled.jsonl", std::str::from_utf8(&whole[..ends[1] + 7]).unwrap());
+    // Whether something was trained on it already or not: with --resume the texts are completed to the same bytes.
+    place.train("pairs.jsonl", "out", &[&flags[..], &["--resume"]].concat());
+    assert_eq!(place.read("out/distilled.jsonl"), whole);
+    // Not without --resume, and not for other texts.
+    place.train("pairs.jsonl", "out", &flags).fails_with("holds another run");
+    place.write("pairs.jsonl", &pair("hen", "x"));
+    place.train("pairs.jsonl", "out", &[&flags[..], &["--resume"]].concat()).fails_with("--data has another content");
+    assert_eq!(place.read("out/distilled.jsonl"), whole);
+    // Plain texts give their first tokens.
+    place.train("story.txt", "plain", &flags);
+    let lines = json_lines(&place.read("plain/distilled.jsonl"));
+    assert!(lines.len() == 8 && lines.iter().all(|line| line["prompt_ids"].as_array().unwrap().len() == 5));
+    check_own_texts(&place, &lines[..1], 6);
+}
+
+// ------------------------------------------------------------------------------------------------------------- training
+
+#[test]
+fn training_writes_heads_a_log_and_a_plot() {
+    let place = Place::new();
+    let flags = ["--steps", "4", "--checkpoint-every", "2", "--json"];
+    let valid = place.text("pairs.jsonl");
+    let run = place.trained("story.txt", "out", &[&flags[..], &["--valid", &valid]].concat());
+    let report = run.json();
+    assert_eq!((&report["step"], &report["steps"], &report["stopped"]), (&json!(4), &json!(4), &json!("finished")));
+    let log = json_lines(&place.read("out/log.jsonl"));
+    assert_eq!(log.len(), 4);
+    for (n, line) in log.iter().enumerate() {
+        assert_eq!(line["step"], n + 1);
+        assert!(line["losses"]["1"].as_f64().unwrap() > 0.0 && line["losses"]["2"].as_f64().unwrap() > 0.0, "{line}");
+        assert!(["rate", "gradient_norm", "tokens", "seconds"].iter().all(|name| line[name].as_f64().unwrap() > 0.0));
+        assert_eq!(line.get("valid").is_some(), n % 2 == 1, "{line}");
+    }
+    assert_eq!(report["losses"], log[3]["losses"]);
+    let plot = String::from_utf8(place.read("out/loss.svg")).unwrap();
+    assert!(plot.contains("token +2") && plot.contains("validation"), "{plot}");
+    let names = |folder: &str| {
+        let mut names: Vec<_> = fs::read_dir(place.path(folder)).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("out"), ["checkpoint", "log.jsonl", "loss.svg", "mtp.safetensors", "mtp_config.json"]);
+    assert_eq!(names("out/checkpoint"), ["state-00000004.safetensors", "state.json"]);
+    // The folder is one of heads, and a frozen backbone says what it said.
+    let heads = place.text("out");
+    let report = place.generate(&["--draft", &heads]);
+    assert_eq!((&report["ids"], &report["stats"]["drafter"]), (&place.generate(&[])["ids"], &json!("heads")));
+    foretoken(&["inspect", "--model", &heads]);
+    // A finished run stays as it is.
+    let before = place.read("out/mtp.safetensors");
+    place.train("story.txt", "out", &["--steps", "4"]).fails_with("holds another run");
+    place.train("story.txt", "out", &["--steps", "5", "--resume"]).fails_with("--steps was 4, is 5");
+    place.train("story.txt", "out", &["--steps", "4", "--resume"]).success();
+    assert_eq!(place.read("out/mtp.safetensors"), before);
+}
+
+#[test]
+fn one_seed_gives_one_result_and_another_one_another() {
+    let place = Place::new();
+    let flags = ["--steps", "3", "--init", "random", "--heads", "3"];
+    place.trained("story.txt", "a", &flags);
+    place.trained("story.txt", "b", &[&flags[..], &["--checkpoint-every", "1"]].concat());
+    place.trained("story.txt", "c", &[&flags[..], &["--seed", "1"]].concat());
+    assert_eq!(place.read("a/mtp.safetensors"), place.read("b/mtp.safetensors"));
+    assert_ne!(place.read("a/mtp.safetensors"), place.read("c/mtp.safetensors"));
+}
+
+#[test]
+fn every_mode_loads_in_generate() {
+    let place = Place::new();
+    for (n, flags) in [
+        &["--whs"][..],
+        &["--kind", "sequential"],
+        &["--mode", "joint", "--lora-rank", "2", "--clip", "1"],
+        &["--mode", "joint", "--whs", "--half"],
+        &["--half", "--accumulate", "2", "--warmup-steps", "1"],
+        &["--self-distill", "--distill-tokens", "6", "--distill-prompt", "5"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = n.to_string();
+        place.trained("story.txt", &out, &[flags, &["--steps", "2"]].concat());
+        let heads = place.text(&out);
+        assert_eq!(place.generate(&["--draft", &heads])["stats"]["drafter"], "heads", "{flags:?}");
+        let config: Value = serde_json::from_slice(&place.read(&format!("{out}/mtp_config.json"))).unwrap();
+        let joint = flags.contains(&"joint");
+        assert_eq!(config["lora"]["blocks"], if joint { json!([0]) } else { Value::Null }, "{flags:?}");
+        if joint {
+            let merged = place.text(&format!("merged-{out}"));
+            foretoken(&["merge", "--model", &place.model, "--heads", &heads, "--out", &merged]).success();
+        }
+    }
+    // Heads that were warmed up begin another training.
+    let heads = place.text("0");
+    place.trained("story.txt", "warm", &["--warmup-heads", &heads, "--mode", "joint", "--steps", "2"]);
+    edit_json(&place.path("0/mtp_config.json"), |config| config["backbone"]["vocab_size"] = json!(95));
+    place
+        .train("story.txt", "warm", &["--warmup-heads", &heads, "--mode", "joint", "--resume"])
+        .fails_with("vocab_size");
+}
+
+/// Sends Ctrl-C to a run once its log has two lines, and waits for it.
+#[cfg(unix)]
+fn interrupted(flags: &[String], log: &Path) -> Run {
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    let child = support::start(flags).0.spawn().unwrap();
+    let begun = Instant::now();
+    while fs::read_to_string(log).map_or(0, |log| log.lines().count()) < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(120), "no step was logged");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("sh").args(["-c", "kill -INT $0", &pid]).status().unwrap().success());
+    child.wait_with_output().unwrap().into()
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupted_training_goes_on_bit_for_bit() {
+    let place = Place::new();
+    let flags = ["--steps", "60", "--mode", "joint", "--checkpoint-every", "0"];
+    place.trained("story.txt", "whole", &flags);
+    let run = interrupted(&place.command("story.txt", "cut", &flags), &place.path("cut/log.jsonl"));
+    assert_eq!(run.code, Some(130), "{}", run.stderr);
+    let state: Value = serde_json::from_slice(&place.read("cut/checkpoint/state.json")).unwrap();
+    assert!((2..60).contains(&state["step"].as_u64().unwrap()), "{state}");
+    assert!(!place.path("cut/mtp_config.json").exists());
+    place.train("story.txt", "cut", &[&flags[..], &["--resume"]].concat()).success();
+    for name in ["mtp.safetensors", "checkpoint/state-00000060.safetensors"] {
+        assert_eq!(place.read(&format!("cut/{name}")), place.read(&format!("whole/{name}")), "{name}");
+    }
+    let losses = |out: &str| -> Vec<Value> {
+        json_lines(&place.read(&format!("{out}/log.jsonl"))).into_iter().map(|line| line["losses"].clone()).collect()
+    };
+    assert_eq!(losses("cut"), losses("whole"));
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_costs_no_earlier_one() {
+    let place = Place::new();
+    // Where the state of step 4 is to be written lies a folder: nobody can write there.
+    fs::create_dir_all(place.path("out/checkpoint/.state-00000004.safetensors.unfinished")).unwrap();
+    let flags = ["--steps", "6", "--checkpoint-every", "2"];
+    let run = place.train("story.txt", "out", &flags);
+    run.fails_with("state-00000004");
+    let state: Value = serde_json::from_slice(&place.read("out/checkpoint/state.json")).unwrap();
+    assert_eq!(state["step"], 2);
+    fs::remove_dir(place.path("out/checkpoint/.state-00000004.safetensors.unfinished")).unwrap();
+    place.train("story.txt", "out", &[&flags[..], &["--resume"]].concat()).success();
+    place.trained("story.txt", "whole", &flags);
+    assert_eq!(place.read("out/mtp.safetensors"), place.read("whole/mtp.safetensors"));
+}

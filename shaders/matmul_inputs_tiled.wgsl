@@ -1,0 +1,67 @@
+//! The same gradient as matmul_inputs, for GPUs: a tile of 64 rows and 64 inputs through workgroup memory.
+//! A thread owns four rows and four inputs; its sums run over the columns in ascending order here too.
+//! dispatch: [ceil(inputs4 / 16), ceil(rows / 64), 1]
+//! use product_back
+//! use weight
+//! use store
+
+@group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;
+// [inputs, columns4]
+@group(0) @binding(2) var<storage, read> weight: array<Packed>;
+// The gradient of x, under the name that pieces know.
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+
+// Four blocks of columns of 64 rows: [row, block].
+var<workgroup> tile_y: array<vec4<f32>, 64 * 4>;
+// The same blocks of 64 inputs: [block, input in its four, four], so that neighbouring threads read neighbours.
+var<workgroup> tile_w: array<vec4<f32>, 4 * 4 * 16>;
+
+@compute @workgroup_size(16, 16)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>,
+        @builtin(local_invocation_index) thread: u32) {
+    let part = thread % 4u;
+    let slot = thread / 4u;
+    let load_row = group.y * 64u + slot;
+    let load_input = group.x * 64u + slot;
+    //: repeat r 4
+    //: repeat i 4
+    var s$r_$i = 0.0;
+    //: end
+    //: end
+    for (var c = 0u; c < params.columns4; c += 4u) {
+        var loaded_y = vec4<f32>();
+        if (load_row < params.rows && c + part < params.columns4) {
+            loaded_y = dy[load_row * params.y_stride4 + params.y_first4 + c + part];
+        }
+        var loaded_w = vec4<f32>();
+        if (load_input < params.inputs4 * 4u && c + part < params.columns4) {
+            loaded_w = unpack(weight[load_input * params.columns4 + c + part]);
+        }
+        tile_y[thread] = loaded_y;
+        tile_w[(part * 4u + slot % 4u) * 16u + slot / 4u] = loaded_w;
+        workgroupBarrier();
+        for (var p = 0u; p < 4u; p++) {
+            //: repeat r 4
+            let d$r = tile_y[(local.y * 4u + $ru) * 4u + p];
+            //: end
+            //: repeat i 4
+            let w$i = tile_w[(p * 4u + $iu) * 16u + local.x];
+            //: repeat r 4
+            s$r_$i = fma(d$r.w, w$i.w, fma(d$r.z, w$i.z, fma(d$r.y, w$i.y, fma(d$r.x, w$i.x, s$r_$i))));
+            //: end
+            //: end
+        }
+        workgroupBarrier();
+    }
+    let block = group.x * 16u + local.x;
+    let row = group.y * 64u + local.y * 4u;
+    if (block >= params.inputs4) {
+        return;
+    }
+    //: repeat r 4
+    if (row + $ru < params.rows) {
+        let to = (row + $ru) * params.x_stride4 + params.x_first4 + block;
+        store(to, vec4<f32>(s$r_0, s$r_1, s$r_2, s$r_3));
+    }
+    //: end
+}

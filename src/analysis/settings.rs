@@ -1,0 +1,208 @@
+//! What a run measures: all of it is part of the report, and runs that differ in it are not put together.
+
+use serde::{Deserialize, Serialize};
+
+/// A way to predict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// The model's next token.
+    Next,
+    /// Marginalization over the tokens in between.
+    Marginal,
+    /// Multi-token heads; at offset 1 the next token of the model that they come with.
+    Heads,
+}
+
+/// One method at one offset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// The method.
+    pub method: Method,
+    /// Which heads, as an index into [`Run::heads`].
+    pub folder: Option<usize>,
+    /// Places ahead of the last token seen.
+    pub offset: usize,
+    /// It reads the text's own tokens before the target, as drafting does: it knows more than a marginal.
+    pub given: bool,
+}
+
+impl Column {
+    /// Whether `other` may stand beside it in a comparison of equals.
+    pub fn comparable(&self, other: &Self) -> bool {
+        self.offset == other.offset && !self.given && !other.given
+    }
+}
+
+/// The data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataFacts {
+    /// The file's name.
+    pub name: String,
+    /// Of its content.
+    pub fingerprint: String,
+    /// Samples in it.
+    pub samples: usize,
+}
+
+/// One head.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeadFacts {
+    /// It predicts the token this many places after its position.
+    pub offset: usize,
+    /// Places ahead of its position of the token that it reads; 0 if it reads none.
+    pub ahead: usize,
+    /// It is the model's own last block.
+    pub backbone: bool,
+    /// Its layers.
+    pub layers: usize,
+    /// The weights of the streams after blocks 1, 2, ... in what it reads, where that is a mix.
+    pub mix: Option<Vec<f32>>,
+    /// Bytes of weights that a draft with it reads over those that a plain step reads.
+    pub draft_over_step: f64,
+}
+
+/// Heads and what they belong to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FolderFacts {
+    /// A name for tables.
+    pub label: String,
+    /// Of their files.
+    pub fingerprint: String,
+    /// What they are, for people.
+    pub summary: String,
+    /// Their weights.
+    pub parameters: u64,
+    /// Each.
+    pub heads: Vec<HeadFacts>,
+}
+
+/// What is measured of which model on which data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// `paper` or `own`.
+    pub protocol: String,
+    /// A name for tables.
+    pub model: String,
+    /// Of the model's files.
+    pub model_fingerprint: String,
+    /// The data.
+    pub data: DataFacts,
+    /// Methods, in the order of the tables.
+    pub methods: Vec<Method>,
+    /// The farthest offset.
+    pub offsets: usize,
+    /// Accuracy is that of the target standing among so many of the likeliest.
+    pub top: Vec<usize>,
+    /// The last so many target tokens of a sample are scored; 0 for all.
+    pub last: usize,
+    /// Samples with fewer target tokens are left out.
+    pub min_target: usize,
+    /// The marginal sums over the nucleus of this probability.
+    pub mass: f32,
+    /// Sequential heads are fed a mixture over so many next tokens; 1 is the likeliest alone.
+    pub feed: usize,
+    /// The logit lens is of the first so many samples of the data.
+    pub lens_samples: usize,
+    /// Tokens a text may have.
+    pub context: usize,
+    /// Longer ones are cut at their end.
+    pub truncate: bool,
+    /// Of the bootstrap.
+    pub resamples: usize,
+    /// Of the bootstrap.
+    pub seed: u64,
+}
+
+/// A part of the samples: every `of`-th, from the `index`-th on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// From 1.
+    pub index: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
+impl Shard {
+    /// Everything.
+    pub const WHOLE: Self = Self { index: 1, of: 1 };
+
+    /// Whether the sample with this number, from 0, is in it.
+    pub fn holds(self, sample: usize) -> bool {
+        sample % self.of == self.index - 1
+    }
+}
+
+/// A run: everything that its records need to be understood.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Of this description.
+    pub version: u32,
+    /// What was asked for.
+    pub settings: Settings,
+    /// The heads.
+    pub heads: Vec<FolderFacts>,
+    /// The columns of the records.
+    pub columns: Vec<Column>,
+    /// Which samples.
+    pub shard: Shard,
+}
+
+impl Run {
+    /// The present version.
+    pub const VERSION: u32 = 1;
+
+    /// The columns that settings and heads lead to.
+    pub fn columns(settings: &Settings, heads: &[FolderFacts]) -> Vec<Column> {
+        let column = |method, folder, offset, given| Column { method, folder, offset, given };
+        let mut columns = Vec::new();
+        for &method in &settings.methods {
+            match method {
+                Method::Next => columns.push(column(method, None, 1, false)),
+                // Offset 1 is a check of the wiring: it must be the next token's.
+                Method::Marginal => {
+                    columns.extend((1..=settings.offsets.min(3)).map(|offset| column(method, None, offset, false)));
+                }
+                Method::Heads => {
+                    for (folder, facts) in heads.iter().enumerate() {
+                        columns.push(column(method, Some(folder), 1, false));
+                        for head in facts.heads.iter().filter(|head| (2..=settings.offsets).contains(&head.offset)) {
+                            columns.push(column(method, Some(folder), head.offset, false));
+                            if head.ahead > 0 {
+                                columns.push(column(method, Some(folder), head.offset, true));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        columns
+    }
+
+    /// What a column is called.
+    pub fn name(&self, column: &Column) -> String {
+        let given = if column.given { ", given the text" } else { "" };
+        match (column.method, column.folder) {
+            (Method::Next, _) => "next".to_owned(),
+            (Method::Marginal, _) => "marginal".to_owned(),
+            (Method::Heads, folder) => {
+                let label = folder.and_then(|folder| self.heads.get(folder)).map_or("", |facts| &facts.label);
+                format!("heads {label}{given}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_part_the_samples() {
+        let shards = [1, 2, 3].map(|index| Shard { index, of: 3 });
+        for sample in 0..20 {
+            assert_eq!(shards.iter().filter(|shard| shard.holds(sample)).count(), 1);
+        }
+        assert!(Shard::WHOLE.holds(7));
+    }
+}

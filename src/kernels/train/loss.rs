@@ -1,0 +1,164 @@
+//! Cross-entropy over vocabularies whose logits do not fit at once, and its gradient.
+//!
+//! Logits come in chunks of columns. A first pass over the chunks leaves in `peaks` what the softmax of a row needs
+//! (`loss_scan`), from which the losses follow; a second pass makes each chunk again and turns it into its gradient
+//! (`loss_inputs`).
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::{Grid, KernelSet, Op};
+use crate::gpu::{Gpu, Variant};
+
+/// A chunk of the vocabulary for some rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LossShape {
+    /// Rows, with targets or without.
+    pub picked: u32,
+    /// The token of the first column.
+    pub first: u32,
+    /// Columns that stand for tokens.
+    pub count: u32,
+    /// Values of a row of logits, a multiple of four.
+    pub stride: u32,
+}
+
+/// The uniform of `loss_scan.wgsl` and `loss_inputs.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct LossParams {
+    pub picked: u32,
+    pub first: u32,
+    pub count: u32,
+    pub stride4: u32,
+    /// `loss_scan`: 1 for the first chunk. `loss_inputs`: the factor's index.
+    pub choice: u32,
+}
+
+/// The uniform of `loss_summary.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct LossSummaryParams {
+    pub picked: u32,
+    pub slot: u32,
+}
+
+/// The uniform of `loss_factors.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct LossFactorsParams {
+    pub heads: u32,
+    pub balance: u32,
+    pub weight: f32,
+}
+
+/// The target of a row that does not count.
+pub(crate) const NO_TARGET: u32 = u32::MAX;
+
+/// Blocks of four that a thread of `loss_inputs` turns.
+const BLOCKS_OF_A_THREAD: u32 = 16;
+
+/// The most heads that losses can be weighed of.
+const MAX_HEADS: u32 = 32;
+
+/// The variant of `loss_scan` of a set.
+pub(crate) fn loss_scan_variant(set: KernelSet, subgroup: u32) -> Variant {
+    set.with_many_rows(Variant::of("loss_scan"), subgroup)
+}
+
+/// The variant of `loss_summary` of a set.
+pub(crate) fn loss_summary_variant(set: KernelSet) -> Variant {
+    set.with_vocabulary_reduce(Variant::of("loss_summary"))
+}
+
+/// The one variant of `loss_factors`.
+pub(crate) fn loss_factors_variant() -> Variant {
+    Variant::of("loss_factors")
+}
+
+/// The one variant of `loss_inputs`.
+pub(crate) fn loss_inputs_variant() -> Variant {
+    Variant::of("loss_inputs").constant("BLOCKS", BLOCKS_OF_A_THREAD)
+}
+
+/// Takes a chunk into `peaks[picked]`: the highest logit, the sum of exp(logit - highest), the target's logit, nothing.
+/// `start` is set for the first chunk.
+pub(crate) fn loss_scan(
+    gpu: &Gpu,
+    set: KernelSet,
+    shape: LossShape,
+    start: bool,
+    targets: &wgpu::Buffer,
+    logits: &wgpu::Buffer,
+    peaks: &wgpu::Buffer,
+) -> Op {
+    let uniform = gpu.uniform("loss_scan", &loss_params(shape, start.into()));
+    let kernel = gpu.kernel(&loss_scan_variant(set, gpu.summary().fixed_subgroup().unwrap_or(0)));
+    let bind_group = gpu.bind(&kernel, &[&uniform, targets, logits, peaks]);
+    let groups = shape.picked.div_ceil(set.many_rows());
+    Op::single(kernel, bind_group, Grid::Fixed(rows_grid(1, groups)))
+}
+
+/// `losses[picked]`, and `report[4 * slot..]`: their sum, the sum of their squares, how many count, 0.
+#[allow(clippy::too_many_arguments, reason = "four buffers with nothing else in common")]
+pub(crate) fn loss_summary(
+    gpu: &Gpu,
+    set: KernelSet,
+    picked: u32,
+    slot: u32,
+    targets: &wgpu::Buffer,
+    peaks: &wgpu::Buffer,
+    losses: &wgpu::Buffer,
+    report: &wgpu::Buffer,
+) -> Op {
+    let uniform = gpu.uniform("loss_summary", &LossSummaryParams { picked, slot });
+    let kernel = gpu.kernel(&loss_summary_variant(set));
+    let bind_group = gpu.bind(&kernel, &[&uniform, targets, peaks, losses, report]);
+    Op::single(kernel, bind_group, Grid::One)
+}
+
+/// `factors[heads]`: what the gradients of each head's losses are multiplied with. They take the mean, times `weight`;
+/// and if `balance`, times the root mean square of head 0's losses over that of the head's own.
+pub(crate) fn loss_factors(
+    gpu: &Gpu,
+    heads: u32,
+    balance: bool,
+    weight: f32,
+    report: &wgpu::Buffer,
+    factors: &wgpu::Buffer,
+) -> Op {
+    assert!(heads <= MAX_HEADS, "loss_factors: {heads} heads");
+    let uniform = gpu.uniform("loss_factors", &LossFactorsParams { heads, balance: balance.into(), weight });
+    let kernel = gpu.kernel(&loss_factors_variant());
+    let bind_group = gpu.bind(&kernel, &[&uniform, report, factors]);
+    Op::single(kernel, bind_group, Grid::One)
+}
+
+/// Turns a chunk of logits into its gradient, times `factors[slot]`. Rows without target and columns that stand for no
+/// token become 0.
+pub(crate) fn loss_inputs(
+    gpu: &Gpu,
+    shape: LossShape,
+    slot: u32,
+    targets: &wgpu::Buffer,
+    peaks: &wgpu::Buffer,
+    factors: &wgpu::Buffer,
+    logits: &wgpu::Buffer,
+) -> Op {
+    let uniform = gpu.uniform("loss_inputs", &loss_params(shape, slot));
+    let kernel = gpu.kernel(&loss_inputs_variant());
+    let bind_group = gpu.bind(&kernel, &[&uniform, targets, peaks, factors, logits]);
+    let blocks = (shape.stride / 4).div_ceil(64 * BLOCKS_OF_A_THREAD);
+    Op::single(kernel, bind_group, Grid::Fixed(rows_grid(blocks, shape.picked)))
+}
+
+/// `[x, y, z]` with a row for each y and z: WebGPU allows 65,535 in one dimension, and the shaders take 32,768.
+fn rows_grid(x: u32, rows: u32) -> [u32; 3] {
+    const HEIGHT: u32 = 32_768;
+    [x, rows.clamp(1, HEIGHT), rows.div_ceil(HEIGHT)]
+}
+
+fn loss_params(shape: LossShape, choice: u32) -> LossParams {
+    let LossShape { picked, first, count, stride } = shape;
+    assert!(stride.is_multiple_of(4) && count <= stride, "loss: {shape:?}");
+    LossParams { picked, first, count, stride4: stride / 4, choice }
+}

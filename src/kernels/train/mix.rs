@@ -1,0 +1,111 @@
+//! Mixes of hidden states with trained weights, and their gradients.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::{Grid, Op};
+use super::spread::spread;
+use crate::gpu::{Gpu, Variant};
+
+/// The uniform of `mix.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct MixParams {
+    pub count4: u32,
+    pub index: u32,
+}
+
+/// The uniform of `mix_dot.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct MixDotParams {
+    pub count4: u32,
+    pub index: u32,
+}
+
+/// The uniform of `mix_softmax.wgsl` and `mix_softmax_inputs.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct MixSoftmaxParams {
+    pub layers: u32,
+    pub temperature: f32,
+}
+
+/// The variants of `mix`.
+pub(crate) fn mix_variant(accumulate: bool) -> Variant {
+    Variant::of("mix").piece("store", if accumulate { "store_add" } else { "store_set" })
+}
+
+/// The one variant of `mix_dot`.
+pub(crate) fn mix_dot_variant() -> Variant {
+    Variant::of("mix_dot").piece("reduce", "reduce_workgroup").constant("LANES", 256)
+}
+
+/// The one variant of `mix_softmax`.
+pub(crate) fn mix_softmax_variant() -> Variant {
+    Variant::of("mix_softmax")
+}
+
+/// The one variant of `mix_softmax_inputs`.
+pub(crate) fn mix_softmax_inputs_variant() -> Variant {
+    Variant::of("mix_softmax_inputs")
+}
+
+/// `weights = softmax(logits / temperature)`.
+pub(crate) fn mix_softmax(
+    gpu: &Gpu,
+    layers: u32,
+    temperature: f32,
+    logits: &wgpu::Buffer,
+    weights: &wgpu::Buffer,
+) -> Op {
+    let params = gpu.uniform("mix_softmax", &MixSoftmaxParams { layers, temperature });
+    let kernel = gpu.kernel(&mix_softmax_variant());
+    let bind_group = gpu.bind(&kernel, &[&params, logits, weights]);
+    Op::single(kernel, bind_group, Grid::One)
+}
+
+/// `y = weights[index] * x`, or added to it, over `count4` blocks of four. Its own gradient for x, from y's.
+pub(crate) fn mix(
+    gpu: &Gpu,
+    count4: u32,
+    index: u32,
+    accumulate: bool,
+    weights: &wgpu::Buffer,
+    x: &wgpu::Buffer,
+    y: &wgpu::Buffer,
+) -> Op {
+    let params = gpu.uniform("mix", &MixParams { count4, index });
+    let kernel = gpu.kernel(&mix_variant(accumulate));
+    let bind_group = gpu.bind(&kernel, &[&params, weights, x, y]);
+    Op::single(kernel, bind_group, spread(count4))
+}
+
+/// `dots[index] += sum of x * dy` over `count4` blocks of four: the gradient of a weight.
+pub(crate) fn mix_dot(
+    gpu: &Gpu,
+    count4: u32,
+    index: u32,
+    x: &wgpu::Buffer,
+    dy: &wgpu::Buffer,
+    dots: &wgpu::Buffer,
+) -> Op {
+    let params = gpu.uniform("mix_dot", &MixDotParams { count4, index });
+    let kernel = gpu.kernel(&mix_dot_variant());
+    let bind_group = gpu.bind(&kernel, &[&params, x, dy, dots]);
+    Op::single(kernel, bind_group, Grid::One)
+}
+
+/// `dlogits += gradient of softmax(logits / temperature)`, given `dots`, the gradients of its weights.
+pub(crate) fn mix_softmax_inputs(
+    gpu: &Gpu,
+    layers: u32,
+    temperature: f32,
+    weights: &wgpu::Buffer,
+    dots: &wgpu::Buffer,
+    dlogits: &wgpu::Buffer,
+) -> Op {
+    let params = gpu.uniform("mix_softmax_inputs", &MixSoftmaxParams { layers, temperature });
+    let kernel = gpu.kernel(&mix_softmax_inputs_variant());
+    let bind_group = gpu.bind(&kernel, &[&params, weights, dots, dlogits]);
+    Op::single(kernel, bind_group, Grid::One)
+}

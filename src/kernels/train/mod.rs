@@ -1,0 +1,62 @@
+//! Kernels of training: what the gradient of each product, norm and activation is, and the step that follows.
+//!
+//! Rows are all rows of a micro-batch, so an op has one size for good. Gradients of parameters lie as the parameters do
+//! and are added to their buffers; gradients of activations are set or added, as their names' docs say. Every sum has
+//! one fixed order: a step is the same bits again.
+
+pub(super) mod activate;
+pub(super) mod causal;
+pub(super) mod lora;
+pub(super) mod loss;
+pub(super) mod mix;
+pub(super) mod norm;
+pub(super) mod product;
+pub(super) mod rope_rows;
+pub(super) mod rows;
+mod spread;
+pub(super) mod step;
+
+pub(crate) use activate::{activate, activate_inputs};
+pub(crate) use causal::{
+    HeadsOf, SequenceShape, causal_gather, causal_scatter, causal_scores, causal_softmax, causal_softmax_inputs,
+};
+pub(crate) use lora::{lora_inputs, lora_weights};
+pub(crate) use loss::{LossShape, NO_TARGET, loss_factors, loss_inputs, loss_scan, loss_summary};
+pub(crate) use mix::{mix, mix_dot, mix_softmax, mix_softmax_inputs};
+pub(crate) use norm::{NormInputsIo, NormWeightsIo, norm_inputs, norm_weights};
+pub(crate) use product::{column_sums, matmul_inputs, matmul_weights};
+pub(crate) use rope_rows::rope_rows;
+pub(crate) use rows::{NO_ROW, gather_rows, scatter_rows};
+pub(crate) use step::{AdamIo, AdamStep, adamw, clip_factor, squares};
+
+use super::{Grid, Op};
+
+/// The most rows of a micro-batch: some kernels take a workgroup a row, and some add up all rows in one loop, which lavapipe
+/// ends after about 65,535 rounds. Who makes the ops checks it; past it they panic.
+pub(crate) const MAX_TRAINED_ROWS: u32 = 65_000;
+
+/// The most workgroups that a dispatch may have in one dimension.
+const MAX_GROUPS: u32 = 65_535;
+
+/// Columns of a buffer of rows: what a product reads or writes.
+#[derive(Clone, Copy)]
+pub(crate) struct Columns<'a> {
+    pub buffer: &'a wgpu::Buffer,
+    /// Blocks of four in a row.
+    pub stride4: u32,
+    /// Where the columns begin, in blocks of four.
+    pub first4: u32,
+}
+
+impl<'a> Columns<'a> {
+    /// All of rows of `stride4` blocks of four.
+    pub fn whole(buffer: &'a wgpu::Buffer, stride4: u32) -> Self {
+        Self { buffer, stride4, first4: 0 }
+    }
+}
+
+/// A grid that never changes.
+fn fixed(grid: [u32; 3]) -> Grid {
+    assert!(grid.iter().all(|&groups| groups <= MAX_GROUPS), "a dispatch of {grid:?} workgroups");
+    Grid::Fixed(grid)
+}

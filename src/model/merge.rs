@@ -1,0 +1,70 @@
+//! A LoRA that heads bring, merged into a checkpoint's own tensors as they are stored.
+//!
+//! A merged tensor has the type and shape it had, so it takes the very bytes of the file that the old one took: whoever
+//! holds the files copies them and overwrites a few ranges.
+
+use std::ops::Range;
+
+use half::{bf16, f16};
+
+use super::lora::Changes;
+use super::upload::Tensor;
+use crate::format::checkpoint::Checkpoint;
+use crate::format::files::Files;
+use crate::format::mtp::HeadSet;
+use crate::format::safetensors::Dtype;
+use crate::{Error, Result};
+
+/// New bytes for a part of a checkpoint's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// The tensor that lies there.
+    pub tensor: String,
+    /// The file's name.
+    pub file: String,
+    /// Where in the file.
+    pub range: Range<u64>,
+    /// As many as the range is long.
+    pub bytes: Vec<u8>,
+}
+
+/// Hands every tensor of `checkpoint` that the LoRA of `heads` changes to `take`, changed: the sums are f64, rounded to f32 as
+/// they are at load, then to what the tensor is stored in.
+///
+/// # Errors
+/// [`ErrorKind::Input`](crate::ErrorKind::Input) where there is nothing that could be merged; what reading the files or `take` gives.
+pub async fn merge_lora<F: Files, H: Files>(
+    checkpoint: &Checkpoint<'_, F>,
+    heads: &HeadSet<'_, H>,
+    take: &mut dyn FnMut(Patch) -> Result<()>,
+) -> Result<()> {
+    let Some(lora) = &heads.lora else {
+        return Err(Error::input("these heads bring no LoRA: there is nothing to merge, and the model is what it was"));
+    };
+    if lora.gated {
+        return Err(Error::input(
+            "the LoRA of these heads is gated: it acts on drafting rows only, and merged it would change the model's own text",
+        ));
+    }
+    checkpoint.check()?;
+    let changes = Changes::read(heads).await?;
+    for part in &lora.parts {
+        let name = format!("{}.weight", part.linear);
+        let missing = || Error::format(format!("{}: tensor \"{name}\" is missing", checkpoint.describe()));
+        let info = checkpoint.tensor(&name).ok_or_else(missing)?;
+        let change = changes.of(&name).ok_or_else(missing)?;
+        let changed = change.apply(&name, &Tensor::new(info, checkpoint.read(info).await?)?)?;
+        let bytes = stored(&changed.to_f32(), info.dtype);
+        info.check_finite(&bytes).map_err(|error| error.within("with the LoRA merged"))?;
+        take(Patch { tensor: name, file: info.file.clone(), range: info.range.clone(), bytes })?;
+    }
+    Ok(())
+}
+
+fn stored(values: &[f32], dtype: Dtype) -> Vec<u8> {
+    match dtype {
+        Dtype::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        Dtype::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+        Dtype::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
+    }
+}

@@ -1,0 +1,86 @@
+//! A model to be trained: its heads in f32 and its LoRA apart, beside a backbone as it always is.
+
+use super::engine::{Model, Progress, check_kernels, expected_bytes, open, rotation_table, with_need};
+use super::heads;
+use super::lora::Changes;
+use super::sizes::Sizes;
+use super::weights;
+use crate::format::files::Files;
+use crate::format::mtp::HeadSet;
+use crate::format::safetensors::Dtype;
+use crate::gpu::Gpu;
+use crate::kernels::{KernelSet, Widths};
+use crate::{Error, Result};
+
+/// Columns of the vocabulary whose logits are in memory at a time.
+const VOCAB_COLUMNS: usize = 8192;
+
+/// Loads the checkpoint in `files` for sequences of `length` tokens, with the `heads` that will be trained.
+///
+/// # Errors
+/// As `Engine::load_with_heads`; [`crate::ErrorKind::Unsupported`] for heads of a published layout, and a LoRA whose alpha
+/// is not its rank.
+pub(crate) async fn load_for_training<F: Files, H: Files>(
+    gpu: &Gpu,
+    files: &F,
+    heads: &H,
+    kernels: Option<KernelSet>,
+    length: usize,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Model> {
+    let checkpoint = open(files).await?;
+    let set = HeadSet::open(heads, checkpoint.config()).await?;
+    let config = checkpoint.config().clone();
+    check_heads(&set)?;
+    let limit = config.max_position_embeddings;
+    if length == 0 || length > limit {
+        return Err(Error::input(format!(
+            "sequences of {length} tokens: expected 1 to {limit}, the model's max_position_embeddings"
+        )));
+    }
+    let sizes = Sizes::new(&config, length, gpu.summary().max_binding_bytes)?;
+    let kernels = kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
+    kernels.check(gpu.summary())?;
+    let dtype = checkpoint.tensor(config.lm_head_name()).map_or(Dtype::F32, |info| info.dtype);
+    check_kernels(gpu, kernels, dtype).await?;
+    let total = expected_bytes(&checkpoint) + set.byte_len(&config);
+    let mut bytes = 0;
+    let mut on_bytes = |more: u64| {
+        bytes += more;
+        progress(Progress::Weights { bytes, total });
+    };
+    let need = |error| with_need(error, total, &sizes);
+    let none = Changes::default();
+    let weights = weights::load(gpu, &checkpoint, &none, VOCAB_COLUMNS, &mut on_bytes).await.map_err(need)?;
+    let heads = heads::load(gpu, &config, &set, true, &mut on_bytes).await.map_err(need)?;
+    let rotation = gpu.storage_with("rotation", &rotation_table(&config, length));
+    Ok(Model {
+        gpu: gpu.clone(),
+        config,
+        tokenizer: None,
+        kernels,
+        widths: Widths::Each,
+        width_invariant: true,
+        sizes,
+        weights,
+        rotation,
+        heads: Some(heads),
+    })
+}
+
+fn check_heads<H: Files>(set: &HeadSet<'_, H>) -> Result<()> {
+    use crate::format::checkpoint::HeadKind;
+    if set.kind != HeadKind::Foretoken {
+        return Err(Error::unsupported(format!(
+            "heads in the layout of {} are not trained; make ones of the own layout with init-heads",
+            set.kind
+        )));
+    }
+    match set.lora.as_ref().filter(|lora| lora.scale() != 1.0) {
+        Some(lora) => Err(Error::unsupported(format!(
+            "a LoRA with alpha {} and rank {} is not trained: they must be equal",
+            lora.alpha, lora.rank
+        ))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,193 @@
+//! The whole step: the backbone up to what heads read, the heads, and the way back as far as anything is trained.
+
+use super::TrainOptions;
+use super::graph::{Graph, Step};
+use super::heads::{HeadRows, Losses, Mixed};
+use super::parameters::Parameters;
+use crate::model::{Adapter, Body, HeadWeights, Model, Source};
+use crate::{Error, Result};
+
+/// The ops of a micro-batch, and what the host writes and reads.
+pub(super) struct StepPlan {
+    /// Up to the report of the losses.
+    pub forward: Vec<Step>,
+    /// Gradients; with unbalanced losses the forward steps are among them.
+    pub train: Vec<Step>,
+    pub batch: wgpu::Buffer,
+    pub heads: Vec<HeadRows>,
+    pub report: wgpu::Buffer,
+    /// What a micro-batch adds to from zero.
+    pub sums: Vec<wgpu::Buffer>,
+    /// Rows whose loss is wanted at most.
+    pub picked: u32,
+    pub bytes: u64,
+}
+
+/// The streams between blocks and, where the way back goes through them, what blocks have saved.
+struct Streams<'a> {
+    /// After 0, 1, ... blocks; those that nobody reads share a buffer.
+    after: Vec<wgpu::Buffer>,
+    blocks: Vec<Option<super::block::Block<'a>>>,
+}
+
+/// A source as heads see it, and the gradient that they send back.
+struct Tap<'a> {
+    source: &'a Source,
+    z: wgpu::Buffer,
+    dz: wgpu::Buffer,
+    mixed: Option<Mixed>,
+}
+
+impl StepPlan {
+    pub fn new(model: &Model, parameters: &Parameters, options: &TrainOptions) -> Result<Self> {
+        let heads = model.heads.as_ref().expect("a model to be trained has heads");
+        let rows = options.sequences * options.length;
+        let picked = if options.picked == 0 { rows } else { options.picked.min(rows) } as u32;
+        let mut graph = Graph::new(model, parameters, options.sequences as u32, picked);
+        check_sources(heads)?;
+        let lowest = if options.train_lora { heads.adapters.iter().position(Option::is_some) } else { None };
+        let streams = graph.backbone(heads, lowest);
+        let taps: Vec<_> = heads.sources.iter().map(|source| graph.tap(source, &streams)).collect();
+        let count = heads.heads.len() as u32;
+        let losses = graph.losses(count);
+        let weight = 1.0 / options.accumulate as f32;
+        let mut head_graphs = Vec::with_capacity(heads.heads.len());
+        let mut forward = Vec::new();
+        for (slot, head) in (0..count).zip(&heads.heads) {
+            let tap = &taps[head.source];
+            let made = graph.head(head, slot, &tap.z);
+            graph.loss(&made, &losses);
+            head_graphs.push(made);
+        }
+        std::mem::swap(&mut graph.steps, &mut forward);
+        graph.factors(count, options.balance, weight, &losses);
+        for tap in &taps {
+            graph.zero(&tap.dz, graph.rows);
+        }
+        for (slot, made) in head_graphs.iter().enumerate().rev() {
+            let dz = &taps[heads.heads[slot].source].dz;
+            // The last head goes first: its logits are still there.
+            graph.head_back(made, &losses, dz, slot + 1 == head_graphs.len());
+        }
+        for tap in &taps {
+            if let Some(mixed) = &tap.mixed {
+                graph.mix_back(mixed, &streams.after[1..], &tap.dz);
+            }
+        }
+        if let Some(lowest) = lowest {
+            graph.backbone_back(&streams, &taps, lowest);
+        }
+        let heads = head_graphs.iter().map(|head| head.rows.clone()).collect();
+        let sums = taps.iter().filter_map(|tap| Some(tap.mixed.as_ref()?.dots.clone())).collect();
+        let Losses { report, .. } = losses;
+        let Graph { steps: train, batch, bytes, .. } = graph;
+        Ok(Self { forward, train, batch, heads, report, sums, picked, bytes })
+    }
+}
+
+fn check_sources(heads: &HeadWeights) -> Result<()> {
+    if heads.sources.iter().any(|source| matches!(source, Source::Head(_))) {
+        return Err(Error::unsupported("heads that read the output of another head are not trained"));
+    }
+    if heads.heads.iter().any(|head| matches!(head.body, Body::Residual(_))) {
+        return Err(Error::unsupported("Medusa heads are not trained"));
+    }
+    Ok(())
+}
+
+impl<'a> Graph<'a> {
+    pub fn adapter(&self, block: usize) -> Option<&'a Adapter> {
+        let adapters = self.model.heads.as_ref().map(|heads| &heads.adapters);
+        adapters.and_then(|adapters| adapters.get(block)).and_then(Option::as_ref)
+    }
+
+    /// The streams as far as heads read them; from block `lowest` on what the way back needs is kept.
+    fn backbone(&mut self, heads: &HeadWeights, lowest: Option<usize>) -> Streams<'a> {
+        let model = self.model;
+        let total = model.weights.layers.len();
+        let top = heads.sources.iter().map(|source| source.top(total)).max().unwrap_or(0);
+        let read = |level: usize| heads.sources.iter().any(|source| source.reads(level, total));
+        let shared = self.stream("stream");
+        let unsaved = self.saved(self.rows);
+        let kept = |level: usize| read(level) || lowest.is_some_and(|lowest| level >= lowest);
+        let mut after = Vec::with_capacity(top + 1);
+        for level in 0..=top {
+            after.push(if kept(level) { self.stream("kept stream") } else { shared.clone() });
+        }
+        let batch = self.batch.clone();
+        self.embed(&model.weights.embedding, &batch, &after[0]);
+        let mut blocks = Vec::with_capacity(top);
+        for (index, layer) in model.weights.layers.iter().enumerate().take(top) {
+            let keeps = lowest.is_some_and(|lowest| index >= lowest);
+            let saved = if keeps { self.saved(self.rows) } else { unsaved.clone() };
+            let block = self.block(layer, self.adapter(index), [&after[index], &after[index + 1]], &saved, None);
+            blocks.push(keeps.then_some(block));
+        }
+        Streams { after, blocks }
+    }
+
+    fn tap(&mut self, source: &'a Source, streams: &Streams<'a>) -> Tap<'a> {
+        let dz = self.stream("d source");
+        let (z, mixed) = match source {
+            Source::Layer(level) => (streams.after[*level].clone(), None),
+            Source::FinalNorm => {
+                let z = self.stream("final norm");
+                let last = streams.after.last().expect("there is a stream").clone();
+                self.norm(&self.model.weights.final_norm, &last, &z, self.rows);
+                (z, None)
+            }
+            Source::Mix(mix) => {
+                let z = self.stream("mix");
+                let logits = self.gradients.value(&mix.tensor);
+                let mixed = self.mix(mix, logits, &streams.after[1..], &z);
+                (z, Some(mixed))
+            }
+            Source::Head(_) => unreachable!("check_sources refuses it"),
+        };
+        Tap { source, z, dz, mixed }
+    }
+
+    /// From the gradients of the sources down to block `lowest`.
+    fn backbone_back(&mut self, streams: &Streams<'a>, taps: &[Tap<'a>], lowest: usize) {
+        let total = self.model.weights.layers.len();
+        let d = self.stream("d stream");
+        self.zero(&d, self.rows);
+        let top = streams.after.len() - 1;
+        for level in (lowest + 1..=top).rev() {
+            for tap in taps.iter().filter(|tap| tap.source.reads(level, total)) {
+                match (tap.source, &tap.mixed) {
+                    (Source::FinalNorm, _) => {
+                        let norm = &self.model.weights.final_norm;
+                        self.norm_back_from(norm, &streams.after[level], &tap.dz, &d, self.rows);
+                    }
+                    (_, Some(mixed)) => self.mix_to_stream(mixed, level, &tap.dz, &d),
+                    _ => self.add(&tap.dz, &d, self.rows),
+                }
+            }
+            if let Some(block) = &streams.blocks[level - 1] {
+                self.block_back(block, &d, None);
+            }
+        }
+    }
+}
+
+impl Source {
+    /// How many blocks it needs.
+    fn top(&self, total: usize) -> usize {
+        match self {
+            Self::Layer(level) => *level,
+            Self::Mix(mix) => mix.logits.len(),
+            Self::FinalNorm | Self::Head(_) => total,
+        }
+    }
+
+    /// Whether it reads the stream after `level` blocks.
+    fn reads(&self, level: usize, total: usize) -> bool {
+        match self {
+            Self::Layer(layer) => *layer == level,
+            Self::Mix(mix) => (1..=mix.logits.len()).contains(&level),
+            Self::FinalNorm => level == total,
+            Self::Head(_) => false,
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! Texts to train on: from the bytes of a file to the micro-batches of every step.
+//!
+//! Tokens are those that the model meets when it generates. A prompt goes through [`Tokenizer::encode`] with the tokens that the
+//! file puts around a text, exactly as `foretoken generate` reads one; a completion is encoded alone and without these, and the
+//! model's first end token follows it. So the two meet at a token's border, where generation starts. Text that spells a
+//! special token becomes that token.
+//!
+//! In which order sequences are seen is a function of the seed and the number of the step alone: whoever resumes needs no
+//! more than these two.
+
+use std::ops::Range;
+
+use serde_json::{Map, Value};
+
+use super::MicroBatch;
+use crate::format::tokenizer::Tokenizer;
+use crate::{Error, Result};
+
+/// The line between two documents of a plain text.
+pub const SEPARATOR: &str = "<|endoftext|>";
+
+/// How a file holds texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataFormat {
+    /// Plain text; a line that is [`SEPARATOR`] ends a document.
+    Text,
+    /// An object a line: `{"prompt": ..., "completion": ...}` or `{"text": ...}`.
+    Lines,
+}
+
+impl DataFormat {
+    /// By the end of a file's name: `.txt` or `.jsonl`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for other names.
+    pub fn of_name(name: &str) -> Result<Self> {
+        let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
+        match ending.as_str() {
+            "txt" => Ok(Self::Text),
+            "jsonl" => Ok(Self::Lines),
+            _ => Err(Error::input(format!("{name}: expected a file whose name ends in .txt or .jsonl"))),
+        }
+    }
+}
+
+/// Which tokens a loss counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Of a prompt with a completion the completion and its end token; of any other text all tokens.
+    Completion,
+    /// All tokens.
+    All,
+}
+
+/// What texts must fit.
+#[derive(Clone, Copy, Debug)]
+pub struct Vocabulary<'a> {
+    /// Text to tokens.
+    pub tokenizer: &'a Tokenizer,
+    /// Ids are below this.
+    pub size: usize,
+    /// What ends a text; `None` where the model has no such token.
+    pub end: Option<u32>,
+}
+
+/// One text in tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// The line of the file it begins on, from 1.
+    pub line: usize,
+    /// Its tokens, the end token included.
+    pub ids: Vec<u32>,
+    /// How many of them are the prompt; 0 without one.
+    pub prompt: usize,
+}
+
+impl Document {
+    /// What the model is asked to continue when it writes its own text: the prompt, else the first `tokens` tokens.
+    pub fn opening(&self, tokens: usize) -> &[u32] {
+        let length = if self.prompt > 0 { self.prompt } else { tokens.min(self.ids.len()) };
+        &self.ids[..length]
+    }
+}
+
+/// The texts in the bytes of a file, in order.
+///
+/// # Errors
+/// [`ErrorKind::Input`](crate::ErrorKind::Input) with the number of the line, what was expected and what was found: no text at all,
+/// malformed JSON, fields that are unknown, missing or of another type, tokens that the model does not have.
+pub fn read(bytes: &[u8], format: DataFormat, vocabulary: &Vocabulary<'_>) -> Result<Vec<Document>> {
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
+        Error::input(format!("line {line}: expected UTF-8 text, but byte {} is not", error.valid_up_to()))
+    })?;
+    let documents = match format {
+        DataFormat::Text => plain(text, vocabulary)?,
+        DataFormat::Lines => lines(text, vocabulary)?,
+    };
+    if documents.is_empty() {
+        return Err(Error::input("expected texts, got an empty file"));
+    }
+    Ok(documents)
+}
+
+fn plain(text: &str, vocabulary: &Vocabulary<'_>) -> Result<Vec<Document>> {
+    let mut documents = Vec::new();
+    let mut add = |line: usize, part: Range<usize>| -> Result<()> {
+        let part = &text[part];
+        // The line break before a separator, or at the end of the file, is the file's.
+        let part = part.strip_suffix('\n').unwrap_or(part);
+        let part = part.strip_suffix('\r').unwrap_or(part);
+        if !part.trim().is_empty() {
+            documents.push(whole(line, part, vocabulary)?);
+        }
+        Ok(())
+    };
+    let (mut start, mut first_line, mut at) = (0, 1, 0);
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        if line.trim_end() == SEPARATOR {
+            add(first_line, start..at)?;
+            start = at + line.len();
+            first_line = number + 2;
+        }
+        at += line.len();
+    }
+    add(first_line, start..text.len())?;
+    Ok(documents)
+}
+
+fn lines(text: &str, vocabulary: &Vocabulary<'_>) -> Result<Vec<Document>> {
+    let mut documents = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        if line.trim().is_empty() {
+            continue;
+        }
+        let wrong = |what: String| Error::input(format!("line {number}: {what}"));
+        let map: Map<String, Value> = serde_json::from_str(line)
+            .map_err(|error| wrong(format!("expected a JSON object: {error}, in {}", cut(line))))?;
+        if let Some(field) = map.keys().find(|field| !["prompt", "completion", "text"].contains(&field.as_str())) {
+            return Err(wrong(format!("unknown field `{field}`: expected prompt and completion, or text")));
+        }
+        let field = |name: &str| match map.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(other) => Err(wrong(format!("`{name}`: expected a text, got {}", cut(&other.to_string())))),
+        };
+        let document = match (field("prompt")?, field("completion")?, field("text")?) {
+            (Some(prompt), Some(completion), None) => pair(number, prompt, completion, vocabulary)?,
+            (None, None, Some(text)) => whole(number, text, vocabulary)?,
+            _ => {
+                let got: Vec<&str> = map.keys().map(String::as_str).collect();
+                let got = if got.is_empty() { "no field".to_owned() } else { got.join(" and ") };
+                return Err(wrong(format!("expected the fields prompt and completion, or text; got {got}")));
+            }
+        };
+        documents.push(document);
+    }
+    Ok(documents)
+}
+
+/// A quotation for a message.
+fn cut(text: &str) -> String {
+    const LENGTH: usize = 40;
+    let short: String = text.chars().take(LENGTH).collect();
+    if short.len() < text.len() { format!("{short}...") } else { short }
+}
+
+fn whole(line: usize, text: &str, vocabulary: &Vocabulary<'_>) -> Result<Document> {
+    let ids = vocabulary.tokenizer.encode(text, true)?;
+    document(line, ids, Vec::new(), false, vocabulary)
+}
+
+fn pair(line: usize, prompt: &str, completion: &str, vocabulary: &Vocabulary<'_>) -> Result<Document> {
+    let (tokenizer, place) = (vocabulary.tokenizer, |error: Error| error.within(format!("line {line}")));
+    let prompt = tokenizer.encode(prompt, true).map_err(place)?;
+    let completion = tokenizer.encode(completion, false).map_err(place)?;
+    document(line, prompt, completion, true, vocabulary)
+}
+
+fn document(
+    line: usize,
+    mut ids: Vec<u32>,
+    more: Vec<u32>,
+    pair: bool,
+    vocabulary: &Vocabulary<'_>,
+) -> Result<Document> {
+    let prompt = if pair { ids.len() } else { 0 };
+    ids.extend(more);
+    ids.extend(vocabulary.end);
+    match ids.iter().find(|&&id| id as usize >= vocabulary.size) {
+        Some(id) => Err(Error::input(format!(
+            "line {line}: token {id} (\"{}\") lies outside the model's vocabulary of {} tokens: is the tokenizer this model's?",
+            vocabulary.tokenizer.token_text(*id).unwrap_or_default(),
+            vocabulary.size
+        ))),
+        None => Ok(Document { line, ids, prompt }),
+    }
+}
+
+/// Sequences of one length to train on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataset {
+    length: usize,
+    ids: Vec<u32>,
+    samples: Vec<Sample>,
+    /// Sequences that had no token to count, and were left out.
+    pub dropped: usize,
+    /// Sequences that were longer, and lost their end.
+    pub truncated: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sample {
+    ids: Range<usize>,
+    /// Tokens from here on count, from the sample's start.
+    counted: usize,
+}
+
+impl Dataset {
+    /// Documents as sequences of `length` tokens: those of plain text laid end to end and cut into windows, the last token of
+    /// each the first of the next; lines each a sequence of its own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for a text that is shorter than one window, and where no token counts.
+    pub fn new(documents: &[Document], format: DataFormat, length: usize, counted: Counted) -> Result<Self> {
+        match format {
+            DataFormat::Text => Self::windows(documents, length),
+            DataFormat::Lines => {
+                Self::each(documents.iter().map(|document| (&document.ids[..], document.prompt)), length, counted)
+            }
+        }
+    }
+
+    /// Sequences of their own: tokens, and how many of them are a prompt.
+    ///
+    /// # Errors
+    /// As [`Dataset::new`].
+    pub fn each<'a>(texts: impl Iterator<Item = (&'a [u32], usize)>, length: usize, counted: Counted) -> Result<Self> {
+        check_length(length)?;
+        let mut data = Self { length, ids: Vec::new(), samples: Vec::new(), dropped: 0, truncated: 0 };
+        for (ids, prompt) in texts {
+            let kept = ids.len().min(length);
+            // Nothing predicts the first token.
+            let first = if counted == Counted::All { 1 } else { prompt.max(1) };
+            if first >= kept {
+                data.dropped += 1;
+                continue;
+            }
+            data.truncated += usize::from(kept < ids.len());
+            let start = data.ids.len();
+            data.ids.extend_from_slice(&ids[..kept]);
+            data.samples.push(Sample { ids: start..data.ids.len(), counted: first });
+        }
+        if data.samples.is_empty() {
+            return Err(Error::input(format!(
+                "no sequence has a token to learn from: all {} prompts fill the {length} tokens of a sequence (--seq-len), or \
+                 nothing follows them",
+                data.dropped
+            )));
+        }
+        Ok(data)
+    }
+
+    fn windows(documents: &[Document], length: usize) -> Result<Self> {
+        check_length(length)?;
+        let mut ids: Vec<u32> = Vec::new();
+        for document in documents {
+            // One token may end a text and begin the next.
+            let both = ids.last().is_some_and(|last| document.ids.first() == Some(last));
+            ids.extend_from_slice(&document.ids[usize::from(both)..]);
+        }
+        let count = ids.len().saturating_sub(1) / (length - 1);
+        if count == 0 {
+            return Err(Error::input(format!(
+                "the text has {} tokens, a sequence {length}: give more text, or a smaller --seq-len",
+                ids.len()
+            )));
+        }
+        let sample = |n: usize| Sample { ids: n * (length - 1)..(n + 1) * (length - 1) + 1, counted: 1 };
+        Ok(Self { length, samples: (0..count).map(sample).collect(), ids, dropped: 0, truncated: 0 })
+    }
+
+    /// Sequences.
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Whether there is none, which never is.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// Tokens that count as targets, over all sequences.
+    pub fn targets(&self) -> u64 {
+        self.samples.iter().map(|sample| (sample.ids.len() - sample.counted) as u64).sum()
+    }
+
+    /// Targets of a micro-batch of so many sequences, at most.
+    pub fn most_targets(&self, sequences: usize) -> usize {
+        let mut targets: Vec<usize> = self.samples.iter().map(|sample| sample.ids.len() - sample.counted).collect();
+        targets.sort_unstable_by(|a, b| b.cmp(a));
+        // With fewer samples than that some come twice.
+        targets.iter().cycle().take(sequences).sum()
+    }
+
+    /// The micro-batches of every step.
+    pub fn batches(&self, seed: u64, sequences: usize, accumulate: usize) -> Batches<'_> {
+        Batches { data: self, seed, sequences, accumulate, order: None }
+    }
+
+    /// All sequences once, in their own order, the last micro-batch filled up with sequences in which nothing counts.
+    pub fn in_order(&self, sequences: usize) -> impl Iterator<Item = MicroBatch> + '_ {
+        let batches = self.samples.len().div_ceil(sequences.max(1));
+        (0..batches).map(move |batch| {
+            let first = batch * sequences;
+            self.micro_batch((first..first + sequences).map(|n| self.samples.get(n)))
+        })
+    }
+
+    fn micro_batch<'a>(&self, samples: impl Iterator<Item = Option<&'a Sample>>) -> MicroBatch {
+        let (mut ids, mut counts) = (Vec::new(), Vec::new());
+        for sample in samples {
+            let end = ids.len() + self.length;
+            if let Some(sample) = sample {
+                ids.extend_from_slice(&self.ids[sample.ids.clone()]);
+                counts.resize(counts.len() + sample.counted, false);
+                counts.resize(ids.len(), true);
+            }
+            ids.resize(end, 0);
+            counts.resize(end, false);
+        }
+        MicroBatch { ids, counts }
+    }
+}
+
+fn check_length(length: usize) -> Result<()> {
+    if length < 2 {
+        return Err(Error::input(format!("sequences of {length} tokens: expected at least 2")));
+    }
+    Ok(())
+}
+
+/// The micro-batches of every step of a training.
+#[derive(Clone, Debug)]
+pub struct Batches<'d> {
+    data: &'d Dataset,
+    seed: u64,
+    sequences: usize,
+    accumulate: usize,
+    /// The order of the epoch last asked for.
+    order: Option<(u64, Vec<u32>)>,
+}
+
+impl Batches<'_> {
+    /// Steps that see as many sequences as there are; the last one may begin the next epoch.
+    pub fn steps_an_epoch(&self) -> u64 {
+        self.data.len().div_ceil(self.sequences * self.accumulate) as u64
+    }
+
+    /// The micro-batches of step `step`, from 0: the same whatever was asked for before.
+    pub fn step(&mut self, step: u64) -> Vec<MicroBatch> {
+        let each = (self.sequences * self.accumulate) as u64;
+        let places: Vec<usize> = (step * each..(step + 1) * each).map(|place| self.sequence(place)).collect();
+        let samples = &self.data.samples;
+        places
+            .chunks(self.sequences)
+            .map(|chunk| self.data.micro_batch(chunk.iter().map(|&n| Some(&samples[n]))))
+            .collect()
+    }
+
+    /// Which sequence has this place in the stream of all epochs.
+    fn sequence(&mut self, place: u64) -> usize {
+        let count = self.data.len() as u64;
+        let epoch = place / count;
+        if self.order.as_ref().is_none_or(|(of, _)| *of != epoch) {
+            self.order = Some((epoch, shuffled(self.data.len(), self.seed, epoch)));
+        }
+        self.order.as_ref().map_or(0, |(_, order)| order[(place % count) as usize] as usize)
+    }
+}
+
+/// The numbers below `count` in an order of this seed and epoch: Fisher and Yates, with SplitMix64.
+fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<u32> {
+    let mut state = seed.wrapping_mul(0xd134_2543_de82_ef95) ^ epoch.wrapping_mul(0xaf25_1af3_b0f0_25b5);
+    let mut random = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let mut order: Vec<u32> = (0..count as u32).collect();
+    for last in (1..count).rev() {
+        // The high half of a product: as good as even for so few numbers.
+        let other = ((u128::from(random()) * (last as u128 + 1)) >> 64) as usize;
+        order.swap(last, other);
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! The ops of a step, in the order they run, and the buffers they share.
+
+use super::parameters::Parameters;
+use crate::format::config::{Activation as ConfigActivation, Norm};
+use crate::gpu::Gpu;
+use crate::kernels::train::{
+    Columns, NormInputsIo, NormWeightsIo, SequenceShape, column_sums, matmul_inputs, matmul_weights, norm_inputs,
+    norm_weights,
+};
+use crate::kernels::{Activation, Carry, Extent, MatmulForm, Op, Place, Row, State, carry};
+use crate::model::{Adapter, Linear, Matrix, Model, NormWeights, embed_ops, norm_op, product_ops};
+
+/// An op, and how many rows it takes.
+pub(super) struct Step {
+    op: Op,
+    rows: u32,
+}
+
+impl Step {
+    /// What the op is recorded with.
+    pub fn parts(&self) -> (&Op, Extent) {
+        (&self.op, Extent { rows: self.rows, logit_rows: self.rows, keys: 0, many: true })
+    }
+}
+
+/// Products go over rows in tiles and read whole ones.
+const TILE_ROWS: u32 = 64;
+
+/// What is written and read again within a block.
+#[derive(Clone)]
+pub(super) struct Scratch {
+    pub normed: wgpu::Buffer,
+    /// A stream of all rows, of which some are then picked.
+    pub whole: wgpu::Buffer,
+    pub inner: wgpu::Buffer,
+    pub d_inner: wgpu::Buffer,
+    pub d_pre: wgpu::Buffer,
+    pub d_normed: wgpu::Buffer,
+    pub d_attention: wgpu::Buffer,
+    pub d_qkv: wgpu::Buffer,
+    /// Attention weights, `[sequences, heads, length, length]`.
+    pub weights: wgpu::Buffer,
+    pub d_weights: wgpu::Buffer,
+    /// `A x` of a LoRA.
+    pub reduced: wgpu::Buffer,
+    pub d_reduced: wgpu::Buffer,
+    /// Mean and deviation of rows.
+    pub stats: wgpu::Buffer,
+    pub zeros: wgpu::Buffer,
+}
+
+/// A step under construction.
+pub(super) struct Graph<'a> {
+    pub model: &'a Model,
+    pub gradients: &'a Parameters,
+    pub shape: SequenceShape,
+    /// Rows of a micro-batch, and those whose loss is wanted at most.
+    pub rows: u32,
+    pub picked: u32,
+    /// Of a session that never runs: the kernels that serve ask it where to begin.
+    pub state: wgpu::Buffer,
+    /// The tokens.
+    pub batch: wgpu::Buffer,
+    pub scratch: Scratch,
+    pub steps: Vec<Step>,
+    /// Bytes of the buffers made so far.
+    pub bytes: u64,
+}
+
+/// The input or the output of a product: its buffer and row stride in blocks of four.
+pub(super) type Strided<'a> = (&'a wgpu::Buffer, u32);
+
+/// A buffer of `rows` rows of `width` values; products write whole tiles.
+fn row_buffer(gpu: &Gpu, bytes: &mut u64, label: &str, rows: u32, width: u32) -> wgpu::Buffer {
+    let size = 4 * u64::from(rows.next_multiple_of(TILE_ROWS)) * u64::from(width);
+    *bytes += size;
+    gpu.storage(label, size)
+}
+
+impl<'a> Graph<'a> {
+    pub fn new(model: &'a Model, gradients: &'a Parameters, sequences: u32, picked: u32) -> Self {
+        let (gpu, sizes) = (&model.gpu, &model.sizes);
+        let a = sizes.attention;
+        let shape =
+            SequenceShape { sequences, length: a.context, heads: a.heads, kv_heads: a.kv_heads, head_dim: a.head_dim };
+        let rows = sequences * a.context;
+        let gated = if model.config.gated_mlp { 2 } else { 1 };
+        let adapters = model.heads.iter().flat_map(|heads| &heads.adapters).flatten();
+        let reduced = adapters.map(Adapter::width).max().unwrap_or(4);
+        let mut bytes = 0;
+        let mut of = |label: &str, width: u32| row_buffer(gpu, &mut bytes, label, rows, width);
+        let weights = a.heads * a.context;
+        let scratch = Scratch {
+            normed: of("normed", sizes.hidden),
+            whole: of("whole", sizes.hidden),
+            inner: of("inner", sizes.intermediate),
+            d_inner: of("d inner", sizes.intermediate),
+            d_pre: of("d pre", gated * sizes.intermediate),
+            d_normed: of("d normed", sizes.hidden),
+            d_attention: of("d attention", a.out_stride()),
+            d_qkv: of("d qkv", a.qkv_stride()),
+            weights: of("weights", weights),
+            d_weights: of("d weights", weights),
+            reduced: of("reduced", reduced),
+            d_reduced: of("d reduced", reduced),
+            stats: of("stats", 2),
+            zeros: of("zeros", sizes.hidden),
+        };
+        let batch = gpu.storage("batch", (rows as usize * size_of::<Row>()) as u64);
+        let state = gpu.storage("state", size_of::<State>() as u64);
+        Self { model, gradients, shape, rows, picked, state, batch, scratch, steps: Vec::new(), bytes }
+    }
+
+    pub fn push(&mut self, op: Op, rows: u32) {
+        self.steps.push(Step { op, rows });
+    }
+
+    pub fn rows_of(&mut self, label: &str, rows: u32, width: u32) -> wgpu::Buffer {
+        row_buffer(&self.model.gpu, &mut self.bytes, label, rows, width)
+    }
+
+    /// A stream of all rows, `[rows, hidden]`.
+    pub fn stream(&mut self, label: &str) -> wgpu::Buffer {
+        self.rows_of(label, self.rows, self.model.sizes.hidden)
+    }
+
+    /// Values of a row that the MLP's activation reads.
+    pub fn pre_stride(&self) -> u32 {
+        self.model.sizes.intermediate * if self.model.config.gated_mlp { 2 } else { 1 }
+    }
+
+    pub fn activation(&self) -> (Activation, bool) {
+        let activation = match self.model.config.activation {
+            ConfigActivation::Silu => Activation::Silu,
+            ConfigActivation::Gelu => Activation::Gelu,
+            ConfigActivation::GeluTanh => Activation::GeluTanh,
+        };
+        (activation, self.model.config.gated_mlp)
+    }
+
+    pub fn embed(&mut self, table: &Matrix, batch: &wgpu::Buffer, x: &wgpu::Buffer) {
+        for op in embed_ops(self.model, table, batch, x) {
+            self.push(op, self.rows);
+        }
+    }
+
+    pub fn norm(&mut self, weights: &NormWeights, x: &wgpu::Buffer, y: &wgpu::Buffer, rows: u32) {
+        let op = norm_op(self.model, &self.state, weights, x, y, false);
+        self.push(op, rows);
+    }
+
+    pub fn linear(&mut self, form: MatmulForm, linear: &Linear, x: Strided<'_>, y: Strided<'_>, rows: u32) {
+        self.product(form, &linear.matrix, linear.bias.as_deref(), x, y, rows);
+    }
+
+    pub fn product(
+        &mut self,
+        form: MatmulForm,
+        matrix: &Matrix,
+        bias: Option<&[wgpu::Buffer]>,
+        x: Strided<'_>,
+        y: Strided<'_>,
+        rows: u32,
+    ) {
+        for op in product_ops(self.model, &self.state, form, matrix, bias, x, y, false) {
+            self.push(op, rows);
+        }
+    }
+
+    /// `y = x`, rows of the stream.
+    pub fn copy(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, rows: u32) {
+        self.carry(x, y, false, rows);
+    }
+
+    /// `y += x`
+    pub fn add(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, rows: u32) {
+        self.carry(x, y, true, rows);
+    }
+
+    pub fn zero(&mut self, y: &wgpu::Buffer, rows: u32) {
+        let zeros = self.scratch.zeros.clone();
+        self.carry(&zeros, y, false, rows);
+    }
+
+    fn carry(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, accumulate: bool, rows: u32) {
+        let io = Carry { x: (x, Place::Rows), y: (y, Place::Rows), weight: 1.0, accumulate, wanted: false };
+        let op = carry(&self.model.gpu, self.model.sizes.hidden, self.rows, &self.state, io);
+        self.push(op, rows);
+    }
+
+    /// Gradients of a product's weights and bias, where they are trained, and of its input, where it is wanted (and
+    /// whether it adds).
+    pub fn linear_back(
+        &mut self,
+        linear: &Linear,
+        rows: u32,
+        x: Strided<'_>,
+        dy: Columns<'_>,
+        dx: Option<(Columns<'_>, bool)>,
+    ) {
+        let bias = linear.bias.iter().flatten().next();
+        if let Some(gradient) = bias.and_then(|bias| self.gradients.of(bias)) {
+            let columns4 = linear.matrix.shards[0].columns4;
+            let op = column_sums(&self.model.gpu, rows, columns4, dy, gradient);
+            self.push(op, rows);
+        }
+        self.matrix_back(&linear.matrix, rows, x, dy, dx);
+    }
+
+    /// [`Graph::linear_back`] without a bias.
+    pub fn matrix_back(
+        &mut self,
+        matrix: &Matrix,
+        rows: u32,
+        (x, x_stride4): Strided<'_>,
+        dy: Columns<'_>,
+        dx: Option<(Columns<'_>, bool)>,
+    ) {
+        let gpu = &self.model.gpu;
+        for (index, shard) in matrix.shards.iter().enumerate() {
+            let sizes = [rows, shard.columns4, matrix.inputs4];
+            let dy = Columns { first4: dy.first4 + shard.first4, ..dy };
+            if let Some(gradient) = self.gradients.of(&shard.buffer) {
+                let op = matmul_weights(gpu, sizes, Columns::whole(x, x_stride4), dy, gradient);
+                self.push(op, rows);
+            }
+            if let Some((dx, accumulate)) = dx {
+                let op = matmul_inputs(gpu, matrix.dtype, accumulate || index > 0, sizes, dy, &shard.buffer, dx);
+                self.push(op, rows);
+            }
+        }
+    }
+
+    /// Adds to `dx` the gradient of a norm's input `x`, from that of its output in the scratch; and the gradients of its
+    /// weights, where they are trained.
+    pub fn norm_back(&mut self, weights: &NormWeights, x: &wgpu::Buffer, dx: &wgpu::Buffer, rows: u32) {
+        let s = self.scratch.clone();
+        self.norm_back_from(weights, x, &s.d_normed, dx, rows);
+    }
+
+    /// [`Graph::norm_back`] from the gradient `dy`.
+    pub fn norm_back_from(
+        &mut self,
+        weights: &NormWeights,
+        x: &wgpu::Buffer,
+        dy: &wgpu::Buffer,
+        dx: &wgpu::Buffer,
+        rows: u32,
+    ) {
+        let (gpu, sizes) = (&self.model.gpu, &self.model.sizes);
+        let (layer, eps) = match self.model.config.norm {
+            Norm::Rms { eps } => (false, eps),
+            Norm::Layer { eps } => (true, eps),
+        };
+        let width = self.model.config.hidden_size as u32;
+        let stats = self.scratch.stats.clone();
+        let io = NormInputsIo { x, dy, scale: &weights.scale, dx, stats: &stats };
+        let op = norm_inputs(gpu, self.model.kernels, layer, rows, width, sizes.hidden, eps as f32, io);
+        self.push(op, rows);
+        if let Some(dscale) = self.gradients.of(&weights.scale) {
+            let dshift = weights.shift.as_ref().and_then(|shift| self.gradients.of(shift));
+            let io = NormWeightsIo { x, dy, stats: &stats, dscale, dshift };
+            let op = norm_weights(gpu, rows, width, sizes.hidden, io);
+            self.push(op, rows);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Heads over whole sequences: what they read, their layers, their losses, and the way back.
+
+use super::block::{Block, Picked};
+use super::graph::Graph;
+use crate::kernels::train::{
+    Columns, LossShape, loss_factors, loss_inputs, loss_scan, loss_summary, matmul_inputs, mix, mix_dot, mix_softmax,
+    mix_softmax_inputs,
+};
+use crate::model::{Body, Head, Join, Matrix, Mix, Shard, accumulate, head_form, shard_op};
+
+/// What a head leaves for its way back.
+pub(super) struct HeadGraph<'a> {
+    head: &'a Head,
+    /// Its place in the losses.
+    slot: u32,
+    join: Option<Joined<'a>>,
+    blocks: Vec<Block<'a>>,
+    /// The stream after the last layer, of the rows whose loss is wanted; normalised.
+    output: wgpu::Buffer,
+    normed: wgpu::Buffer,
+    pub rows: HeadRows,
+    peaks: wgpu::Buffer,
+}
+
+/// What the host writes for a head in every micro-batch.
+#[derive(Clone)]
+pub(super) struct HeadRows {
+    pub offset: usize,
+    /// Places ahead of a row of the token that it reads; 0 if it reads none.
+    pub ahead: usize,
+    /// The rows whose loss counts, and what they should predict.
+    pub picks: wgpu::Buffer,
+    pub targets: wgpu::Buffer,
+    /// The tokens that a sequential head reads, as rows.
+    pub shifted: Option<wgpu::Buffer>,
+}
+
+/// The start of a sequential head.
+struct Joined<'a> {
+    join: &'a Join,
+    hidden: wgpu::Buffer,
+    embedded: wgpu::Buffer,
+}
+
+/// A mix of streams, and the buffers of its weights.
+pub(super) struct Mixed {
+    pub logits: wgpu::Buffer,
+    weights: wgpu::Buffer,
+    /// Sums that a micro-batch starts from zero.
+    pub dots: wgpu::Buffer,
+    layers: u32,
+    temperature: f32,
+}
+
+/// Where losses are summed up.
+#[derive(Clone)]
+pub(super) struct Losses {
+    pub logits: wgpu::Buffer,
+    pub losses: wgpu::Buffer,
+    /// Of each head: the sum of its losses, of their squares, and how many.
+    pub report: wgpu::Buffer,
+    pub factors: wgpu::Buffer,
+    /// The gradient of what the LM head reads, and of what the final norm reads.
+    pub d_normed: wgpu::Buffer,
+    pub d_output: wgpu::Buffer,
+    /// The gradient of the stream between a head's layers.
+    pub d_stream: wgpu::Buffer,
+}
+
+impl<'a> Graph<'a> {
+    /// The buffers for the losses of `heads` heads.
+    pub fn losses(&mut self, heads: u32) -> Losses {
+        let (hidden, picked) = (self.model.sizes.hidden, self.picked);
+        let columns4 = self.lm_head(None).shards.iter().map(|shard| shard.columns4).max().unwrap_or(0);
+        Losses {
+            logits: self.rows_of("logits", picked, 4 * columns4),
+            losses: self.rows_of("losses", picked, 1),
+            report: self.model.gpu.storage("report", 16 * u64::from(heads)),
+            factors: self.model.gpu.storage("factors", 4 * u64::from(heads)),
+            d_normed: self.rows_of("d normed of picked", picked, hidden),
+            d_output: self.rows_of("d output", picked, hidden),
+            d_stream: self.stream("d head"),
+        }
+    }
+
+    fn lm_head(&self, head: Option<&'a Head>) -> &'a Matrix {
+        let weights = &self.model.weights;
+        head.and_then(|head| head.lm_head.as_ref()).or(weights.lm_head.as_ref()).unwrap_or(&weights.embedding)
+    }
+
+    /// The head's way from its source `z` to the normalised rows that the LM head reads.
+    pub fn head(&mut self, head: &'a Head, slot: u32, z: &wgpu::Buffer) -> HeadGraph<'a> {
+        let (gpu, hidden) = (&self.model.gpu, self.model.sizes.hidden);
+        let of = |label: &str| gpu.storage(label, 4 * u64::from(self.picked));
+        let shifted = matches!(head.body, Body::Sequential(..));
+        let shifted = shifted.then(|| gpu.storage("shifted", self.batch.size()));
+        let (offset, ahead) = (head.offset, head.ahead);
+        let rows = HeadRows { offset, ahead, picks: of("picks"), targets: of("targets"), shifted };
+        let mut stream = z.clone();
+        let mut join = None;
+        if let (Body::Sequential(joined, _), Some(shifted)) = (&head.body, &rows.shifted) {
+            let x = self.stream("joined");
+            join = Some(self.join(joined, shifted, z, &x));
+            stream = x;
+        }
+        // A head that is the backbone's own last block trains nothing of it, but the LoRA below.
+        let (layers, adapter) = match &head.body {
+            Body::LastLayer => {
+                let last = self.model.weights.layers.len() - 1;
+                (&self.model.weights.layers[last..], self.adapter(last))
+            }
+            _ => (head.layers(), None),
+        };
+        let output = self.rows_of("output", self.picked, hidden);
+        let mut blocks = Vec::with_capacity(layers.len());
+        for (index, layer) in layers.iter().enumerate() {
+            let last = index + 1 == layers.len();
+            let saved = self.saved(if last { self.picked } else { self.rows });
+            let y = if last { output.clone() } else { self.stream("head stream") };
+            let picked =
+                last.then(|| Picked { picks: rows.picks.clone(), input: self.rows_of("picked", self.picked, hidden) });
+            blocks.push(self.block(layer, adapter, [&stream, &y], &saved, picked));
+            stream = y;
+        }
+        let normed = self.rows_of("head normed", self.picked, hidden);
+        let weights = head.final_norm.as_ref().unwrap_or(&self.model.weights.final_norm);
+        self.norm(weights, &output, &normed, self.picked);
+        let peaks = self.rows_of("peaks", self.picked, 4);
+        HeadGraph { head, slot, join, blocks, output, normed, rows, peaks }
+    }
+
+    fn join(&mut self, join: &'a Join, shifted: &wgpu::Buffer, z: &wgpu::Buffer, x: &wgpu::Buffer) -> Joined<'a> {
+        let (rows, hidden4, model) = (self.rows, self.model.sizes.hidden / 4, self.model);
+        let embedded = self.stream("embedded");
+        self.norm(&join.hidden_norm, z, &self.scratch.normed.clone(), rows);
+        let normed = self.scratch.normed.clone();
+        self.product(
+            head_form(model, &join.from_hidden),
+            &join.from_hidden,
+            None,
+            (&normed, hidden4),
+            (x, hidden4),
+            rows,
+        );
+        self.embed(join.embedding.as_ref().unwrap_or(&model.weights.embedding), shifted, &embedded);
+        self.norm(&join.embedding_norm, &embedded, &normed, rows);
+        let form = accumulate(head_form(model, &join.from_embedding));
+        self.product(form, &join.from_embedding, None, (&normed, hidden4), (x, hidden4), rows);
+        Joined { join, hidden: z.clone(), embedded }
+    }
+
+    /// The columns of a chunk of the vocabulary.
+    fn chunk(&self, shard: &Shard) -> LossShape {
+        let (first, stride) = (4 * shard.first4, 4 * shard.columns4);
+        LossShape { picked: self.picked, first, count: (self.model.sizes.vocab - first).min(stride), stride }
+    }
+
+    /// The head's logits of a chunk of the vocabulary.
+    fn logits(&mut self, head: &HeadGraph<'a>, shard: &Shard, losses: &Losses) {
+        let x = (&head.normed, self.model.sizes.hidden / 4);
+        let op = shard_op(self.model, &self.state, self.lm_head(Some(head.head)), shard, x, &losses.logits);
+        self.push(op, self.picked);
+    }
+
+    /// The head's losses, summed up in the report.
+    pub fn loss(&mut self, head: &HeadGraph<'a>, losses: &Losses) {
+        let (gpu, set) = (&self.model.gpu, self.model.kernels);
+        let (targets, peaks) = (&head.rows.targets, &head.peaks);
+        for (index, shard) in self.lm_head(Some(head.head)).shards.iter().enumerate() {
+            self.logits(head, shard, losses);
+            let op = loss_scan(gpu, set, self.chunk(shard), index == 0, targets, &losses.logits, peaks);
+            self.push(op, self.picked);
+        }
+        let op = loss_summary(gpu, set, self.picked, head.slot, targets, peaks, &losses.losses, &losses.report);
+        self.push(op, self.picked);
+    }
+
+    /// What the gradients of the losses are multiplied with.
+    pub fn factors(&mut self, heads: u32, balance: bool, weight: f32, losses: &Losses) {
+        let op = loss_factors(&self.model.gpu, heads, balance, weight, &losses.report, &losses.factors);
+        self.push(op, 1);
+    }
+
+    /// The way back, from the losses to the source, to whose gradient `dz` it adds. With `fresh`, the last logits in
+    /// memory are this head's.
+    pub fn head_back(&mut self, head: &HeadGraph<'a>, losses: &Losses, dz: &wgpu::Buffer, fresh: bool) {
+        let (model, hidden4, picked) = (self.model, self.model.sizes.hidden / 4, self.picked);
+        let matrix = self.lm_head(Some(head.head));
+        let (targets, peaks) = (&head.rows.targets, &head.peaks);
+        for (index, shard) in matrix.shards.iter().enumerate() {
+            if !fresh || matrix.shards.len() > 1 {
+                self.logits(head, shard, losses);
+            }
+            let (logits, factors) = (&losses.logits, &losses.factors);
+            let op = loss_inputs(&model.gpu, self.chunk(shard), head.slot, targets, peaks, factors, logits);
+            self.push(op, picked);
+            let sizes = [picked, shard.columns4, matrix.inputs4];
+            let (dy, dx) = (Columns::whole(logits, shard.columns4), Columns::whole(&losses.d_normed, hidden4));
+            let op = matmul_inputs(&model.gpu, matrix.dtype, index > 0, sizes, dy, &shard.buffer, dx);
+            self.push(op, picked);
+        }
+        self.zero(&losses.d_output, picked);
+        let weights = head.head.final_norm.as_ref().unwrap_or(&model.weights.final_norm);
+        self.norm_back_from(weights, &head.output, &losses.d_normed, &losses.d_output, picked);
+        let d = losses.d_stream.clone();
+        for (index, block) in head.blocks.iter().enumerate().rev() {
+            let last = index + 1 == head.blocks.len();
+            self.block_back(block, &d, last.then_some(&losses.d_output));
+        }
+        match &head.join {
+            Some(joined) => self.join_back(joined, &d, dz),
+            None => self.add(&d, dz, self.rows),
+        }
+    }
+
+    fn join_back(&mut self, joined: &Joined<'a>, d: &wgpu::Buffer, dz: &wgpu::Buffer) {
+        let s = self.scratch.clone();
+        let (rows, hidden4) = (self.rows, self.model.sizes.hidden / 4);
+        let Joined { join, hidden, embedded } = joined;
+        let (dy, x) = (Columns::whole(d, hidden4), (&s.normed, hidden4));
+        let dx = Some((Columns::whole(&s.d_normed, hidden4), false));
+        self.norm(&join.hidden_norm, hidden, &s.normed, rows);
+        self.matrix_back(&join.from_hidden, rows, x, dy, dx);
+        self.norm_back(&join.hidden_norm, hidden, dz, rows);
+        self.norm(&join.embedding_norm, embedded, &s.normed, rows);
+        self.matrix_back(&join.from_embedding, rows, x, dy, dx);
+        // The table is not trained: what reaches the embedding ends in the scratch.
+        self.norm_back(&join.embedding_norm, embedded, &s.whole, rows);
+    }
+
+    /// The mix of `streams`, which are the streams after 1, 2, ... blocks, to `z`.
+    pub fn mix(&mut self, source: &Mix, logits: wgpu::Buffer, streams: &[wgpu::Buffer], z: &wgpu::Buffer) -> Mixed {
+        let gpu = &self.model.gpu;
+        let layers = source.logits.len() as u32;
+        let of = |label: &str| gpu.storage(label, 4 * u64::from(layers));
+        let temperature = source.temperature as f32;
+        let mixed = Mixed { logits, weights: of("mix"), dots: of("dots"), layers, temperature };
+        self.push(mix_softmax(gpu, layers, temperature, &mixed.logits, &mixed.weights), 1);
+        for (index, stream) in (0..layers).zip(streams) {
+            self.push(mix(gpu, self.count4(), index, index > 0, &mixed.weights, stream, z), self.rows);
+        }
+        mixed
+    }
+
+    fn count4(&self) -> u32 {
+        self.rows * self.model.sizes.hidden / 4
+    }
+
+    /// The gradient of the mix's logits, where they are trained.
+    pub fn mix_back(&mut self, mixed: &Mixed, streams: &[wgpu::Buffer], dz: &wgpu::Buffer) {
+        let Some(gradient) = self.gradients.of(&mixed.logits).cloned() else { return };
+        let gpu = &self.model.gpu;
+        for (index, stream) in (0..mixed.layers).zip(streams) {
+            self.push(mix_dot(gpu, self.count4(), index, stream, dz, &mixed.dots), self.rows);
+        }
+        let op = mix_softmax_inputs(gpu, mixed.layers, mixed.temperature, &mixed.weights, &mixed.dots, &gradient);
+        self.push(op, 1);
+    }
+
+    /// Adds to `d` what the mix with the gradient `dz` sends to the stream after `blocks` blocks.
+    pub fn mix_to_stream(&mut self, mixed: &Mixed, blocks: usize, dz: &wgpu::Buffer, d: &wgpu::Buffer) {
+        let op = mix(&self.model.gpu, self.count4(), blocks as u32 - 1, true, &mixed.weights, dz, d);
+        self.push(op, self.rows);
+    }
+}

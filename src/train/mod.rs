@@ -1,0 +1,493 @@
+//! Training multi-token heads, and a LoRA of the backbone with them, on the GPU that serves them.
+//!
+//! A [`Trainer`] is gradients, moments and saved activations over a model whose heads are in f32: the buffers that serving
+//! reads are the ones that AdamW changes. The forward pass takes the kernels that serve; attention over whole sequences, the
+//! loss and the way back are those of `kernels::train`. All ops of a step are made once and recorded again and again.
+
+mod backbone;
+mod block;
+pub mod data;
+mod graph;
+mod heads;
+mod parameters;
+pub mod schedule;
+
+use std::collections::BTreeMap;
+
+use crate::format::files::{Files, read_whole};
+use crate::format::mtp::{CONFIG, TENSORS};
+use crate::format::safetensors::serialize_f32;
+use crate::gpu::{Gpu, Staging};
+use crate::kernels::train::{AdamStep, MAX_TRAINED_ROWS, NO_ROW, NO_TARGET};
+use crate::kernels::{KernelSet, Op, Row};
+use crate::model::{Model, Progress, load_for_training};
+use crate::{Error, ErrorKind, Result};
+use backbone::StepPlan;
+use graph::Step;
+use heads::HeadRows;
+use parameters::Parameters;
+
+/// Ops of a submit: few enough that a display driver's watchdog has no reason to bark.
+const OPS_A_SUBMIT: usize = 48;
+
+/// The largest description of heads that is read.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+/// How to train.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainOptions {
+    /// Sequences of a micro-batch, which are computed together.
+    pub sequences: usize,
+    /// Tokens of a sequence.
+    pub length: usize,
+    /// Targets that a head has in a micro-batch at most; 0: as many as there are tokens. Only their rows go through a head's
+    /// last MLP and the LM head.
+    pub picked: usize,
+    /// Micro-batches of an optimizer step.
+    pub accumulate: usize,
+    /// Train the heads' own tensors.
+    pub train_heads: bool,
+    /// Train the LoRA that the heads bring.
+    pub train_lora: bool,
+    /// Scale each head's loss so that the root of the mean square of its tokens' losses in a micro-batch is that of the
+    /// first head's (arXiv 2502.09419, section 4). The factor carries no gradient.
+    pub balance: bool,
+    /// What the learning rate of the heads is multiplied with.
+    pub head_rate: f64,
+    /// Decoupled weight decay, on everything trained.
+    pub weight_decay: f64,
+    /// Decay of the first and second moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Scale gradients down to this norm. `None`: never.
+    pub max_norm: Option<f64>,
+}
+
+impl Default for TrainOptions {
+    fn default() -> Self {
+        Self {
+            sequences: 8,
+            length: 128,
+            picked: 0,
+            accumulate: 1,
+            train_heads: true,
+            train_lora: false,
+            balance: false,
+            head_rate: 1.0,
+            weight_decay: 0.01,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            max_norm: None,
+        }
+    }
+}
+
+/// The sequences of a micro-batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MicroBatch {
+    /// Tokens, `[sequences, length]`; sequences that are shorter end with any token.
+    pub ids: Vec<u32>,
+    /// For each token whether a loss that has it as its target counts.
+    pub counts: Vec<bool>,
+}
+
+/// The loss of a head.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct HeadLoss {
+    /// Which token it predicts.
+    pub offset: usize,
+    /// Mean negative log-likelihood in nats.
+    pub nll: f64,
+    /// Tokens it is the mean over.
+    pub targets: u64,
+}
+
+/// What a step reports.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct StepReport {
+    /// The losses before the step, over all its micro-batches.
+    pub losses: Vec<HeadLoss>,
+    /// The norm of all gradients together, before it was clipped.
+    pub gradient_norm: f64,
+}
+
+/// Heads in training.
+pub struct Trainer {
+    model: Model,
+    options: TrainOptions,
+    parameters: Parameters,
+    plan: StepPlan,
+    update: Vec<Op>,
+    report: Staging,
+    norms: [Staging; 2],
+    steps: u64,
+    /// `mtp_config.json` of the heads.
+    config: Vec<u8>,
+}
+
+impl Trainer {
+    /// Loads the checkpoint in `files` and the heads to be trained in `heads`, which are of the own layout.
+    ///
+    /// # Errors
+    /// What loading a model can give; [`ErrorKind::Input`] for options that make no sense, [`ErrorKind::OutOfMemory`] where
+    /// the adapter cannot hold a step.
+    pub async fn load<F: Files, H: Files>(
+        gpu: &Gpu,
+        files: &F,
+        heads: &H,
+        kernels: Option<KernelSet>,
+        options: &TrainOptions,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self> {
+        check(options)?;
+        let config = read_whole(heads, CONFIG, MAX_CONFIG_BYTES).await?;
+        let config = config.ok_or_else(|| {
+            Error::io(format!("no {CONFIG} in {}: make heads with foretoken init-heads", heads.describe()))
+        })?;
+        let mut model = load_for_training(gpu, files, heads, kernels, options.length, progress).await?;
+        let placed = std::mem::take(&mut model.heads.as_mut().expect("it has heads").placed);
+        let parameters = Parameters::new(gpu, placed, options)?;
+        check_memory(&model, options)?;
+        let plan = StepPlan::new(&model, &parameters, options)?;
+        let update = parameters.update(gpu, options.max_norm.unwrap_or(0.0));
+        gpu.check().map_err(|error| with_advice(error, plan.bytes + parameters.bytes()))?;
+        let report = Staging::new(gpu, plan.report.size());
+        let norms = [&parameters.norms, &parameters.clip].map(|buffer| Staging::new(gpu, buffer.size()));
+        let (options, config) = (options.clone(), config.into_owned());
+        Ok(Self { model, options, parameters, plan, update, report, norms, steps: 0, config })
+    }
+
+    /// Bytes on the GPU beside the model's own: activations, gradients and moments.
+    pub fn bytes(&self) -> u64 {
+        self.plan.bytes + self.parameters.bytes()
+    }
+
+    /// Optimizer steps so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Values that are trained.
+    pub fn trained(&self) -> u64 {
+        self.parameters.all.iter().map(|parameter| parameter.count as u64).sum()
+    }
+
+    /// One optimizer step over as many micro-batches as [`TrainOptions::accumulate`] says, at this learning rate.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`] for a micro-batch of another size or with too many targets; [`ErrorKind::NotFinite`] where a loss or
+    /// a gradient is not finite, naming the step and the tensor: nothing has been changed then; [`ErrorKind::Device`].
+    pub async fn step(&mut self, batches: &[MicroBatch], rate: f64) -> Result<StepReport> {
+        if batches.len() != self.options.accumulate {
+            let (got, expected) = (batches.len(), self.options.accumulate);
+            return Err(Error::input(format!("{got} micro-batches: a step takes {expected}")));
+        }
+        let gradients: Vec<&wgpu::Buffer> = self.parameters.all.iter().map(|p| &p.gradient).collect();
+        self.model.gpu.clear(&gradients);
+        let mut sums = vec![[0.0_f64; 2]; self.plan.heads.len()];
+        for batch in batches {
+            self.write(batch)?;
+            for (sum, more) in sums.iter_mut().zip(self.run(true).await?) {
+                sum[0] += more[0];
+                sum[1] += more[1];
+            }
+        }
+        let losses = self.losses(&sums);
+        let step = self.steps + 1;
+        if let Some(loss) = losses.iter().find(|loss| !loss.nll.is_finite()) {
+            let which = self.first_not_finite().await?;
+            let where_ = which.map_or_else(String::new, |name| format!("; tensor \"{name}\" is not finite"));
+            let offset = loss.offset;
+            return Err(Error::new(
+                ErrorKind::NotFinite,
+                format!(
+                    "step {step}: the loss of the head for token +{offset} is not a finite number{where_}; {ADVICE}"
+                ),
+            ));
+        }
+        let norm = self.update(rate).await?;
+        Ok(StepReport { losses, gradient_norm: norm })
+    }
+
+    /// The losses of a micro-batch, without training on it.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub async fn evaluate(&mut self, batch: &MicroBatch) -> Result<Vec<HeadLoss>> {
+        self.write(batch)?;
+        let sums = self.run(false).await?;
+        Ok(self.losses(&sums))
+    }
+
+    fn losses(&self, sums: &[[f64; 2]]) -> Vec<HeadLoss> {
+        let loss = |(head, [sum, count]): (&HeadRows, &[f64; 2])| HeadLoss {
+            offset: head.offset,
+            nll: if *count == 0.0 { 0.0 } else { sum / count },
+            targets: *count as u64,
+        };
+        self.plan.heads.iter().zip(sums).map(loss).collect()
+    }
+
+    fn write(&self, batch: &MicroBatch) -> Result<()> {
+        let (gpu, length) = (&self.model.gpu, self.options.length);
+        let rows = self.options.sequences * length;
+        if batch.ids.len() != rows || batch.counts.len() != rows {
+            let (ids, counts) = (batch.ids.len(), batch.counts.len());
+            return Err(Error::input(format!("a micro-batch of {ids} tokens and {counts} marks: expected {rows}")));
+        }
+        let vocab = self.model.sizes.vocab;
+        if let Some(id) = batch.ids.iter().find(|&&id| id >= vocab) {
+            return Err(Error::input(format!("token {id}: the vocabulary has {vocab}")));
+        }
+        let row =
+            |place: usize, token: u32| Row { token, position: (place % length) as u32, adapter: 1, ..Row::default() };
+        let ahead = |place: usize, ahead: usize| {
+            let inside = place % length + ahead < length;
+            inside.then(|| place + ahead)
+        };
+        let tokens: Vec<Row> = batch.ids.iter().enumerate().map(|(place, &id)| row(place, id)).collect();
+        gpu.write(&self.plan.batch, 0, &tokens);
+        for head in &self.plan.heads {
+            if let Some(shifted) = &head.shifted {
+                let token = |place| ahead(place, head.ahead).map_or(0, |at| batch.ids[at]);
+                let tokens: Vec<Row> = (0..rows).map(|place| row(place, token(place))).collect();
+                gpu.write(shifted, 0, &tokens);
+            }
+            let wanted = |place: usize| Some((place, ahead(place, head.offset).filter(|&at| batch.counts[at])?));
+            let wanted: Vec<_> = (0..rows).filter_map(wanted).collect();
+            let most = self.plan.picked as usize;
+            if wanted.len() > most {
+                let (offset, got) = (head.offset, wanted.len());
+                return Err(Error::input(format!(
+                    "a micro-batch with {got} targets for token +{offset}: this trainer was made for at most {most}"
+                )));
+            }
+            let mut picks = vec![NO_ROW; most];
+            let mut targets = vec![NO_TARGET; most];
+            for (n, &(place, at)) in wanted.iter().enumerate() {
+                picks[n] = place as u32;
+                targets[n] = batch.ids[at];
+            }
+            gpu.write(&head.picks, 0, &picks);
+            gpu.write(&head.targets, 0, &targets);
+        }
+        Ok(())
+    }
+
+    /// Runs what was written; each head's sum of losses and how many.
+    async fn run(&self, train: bool) -> Result<Vec<[f64; 2]>> {
+        let gpu = &self.model.gpu;
+        gpu.clear(&self.plan.sums.iter().collect::<Vec<_>>());
+        let train = if train { &self.plan.train[..] } else { &[] };
+        let steps: Vec<&Step> = self.plan.forward.iter().chain(train).collect();
+        let parts = steps.chunks(OPS_A_SUBMIT);
+        let last = parts.len().saturating_sub(1);
+        let mut submission = None;
+        for (index, part) in parts.enumerate() {
+            let copy = (index == last).then_some((&self.plan.report, &self.report));
+            let record = |recorder: &mut crate::gpu::Recorder<'_>| {
+                for step in part {
+                    let (op, extent) = step.parts();
+                    op.record(recorder, extent);
+                }
+            };
+            submission = Some(gpu.submit(None, record, copy));
+        }
+        let pending = self.report.read_after(submission.expect("a step has ops"));
+        let report: Vec<f32> = self.report.take(gpu, pending).await?;
+        Ok(report.chunks_exact(4).map(|head| [f64::from(head[0]), f64::from(head[2])]).collect())
+    }
+
+    /// AdamW, unless a gradient is not finite; the norm of all gradients.
+    async fn update(&mut self, rate: f64) -> Result<f64> {
+        let gpu = &self.model.gpu;
+        let TrainOptions { weight_decay, betas, eps, .. } = self.options;
+        let step = self.steps + 1;
+        // Of the decays as the kernel has them.
+        let correction = |beta: f64| (1.0 - f64::from(beta as f32).powf(step as f64)) as f32;
+        let params = AdamStep {
+            rate: rate as f32,
+            decay: weight_decay as f32,
+            beta1: betas[0] as f32,
+            beta2: betas[1] as f32,
+            eps: eps as f32,
+            correction1: correction(betas[0]),
+            correction2: correction(betas[1]),
+            pad: 0.0,
+        };
+        gpu.write(&self.parameters.step, 0, &[params]);
+        let one = crate::kernels::Extent { rows: 1, logit_rows: 1, keys: 0, many: false };
+        let record = |recorder: &mut crate::gpu::Recorder<'_>| {
+            self.update.iter().for_each(|op| op.record(recorder, one));
+        };
+        let submission = gpu.submit(None, record, Some((&self.parameters.clip, &self.norms[1])));
+        let clip: Vec<f32> = self.norms[1].take(gpu, self.norms[1].read_after(submission)).await?;
+        if clip[2] == 0.0 {
+            let norms: Vec<f32> = gpu.read(&self.parameters.norms).await?;
+            let which = self.parameters.all.iter().zip(&norms).find(|(_, norm)| !norm.is_finite());
+            let name = which.map_or("all gradients together", |(parameter, _)| parameter.name.as_str());
+            return Err(Error::new(
+                ErrorKind::NotFinite,
+                format!("step {step}: the gradient of tensor \"{name}\" is not a finite number; {ADVICE}"),
+            ));
+        }
+        self.steps = step;
+        Ok(f64::from(clip[0]))
+    }
+
+    /// The first trained tensor with a value that is not finite.
+    async fn first_not_finite(&self) -> Result<Option<&str>> {
+        for parameter in &self.parameters.all {
+            let values: Vec<f32> = self.model.gpu.read(&parameter.value).await?;
+            if values.iter().any(|value| !value.is_finite()) {
+                return Ok(Some(&parameter.name));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The heads as they are now: the files of a folder that loads as heads, by name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`].
+    pub async fn save(&self) -> Result<BTreeMap<String, Vec<u8>>> {
+        let tensors = serialize_f32(TENSORS, &self.unpacked(Some).await?)?;
+        Ok([(CONFIG.to_owned(), self.config.clone()), (TENSORS.to_owned(), tensors)].into())
+    }
+
+    /// The gradients of the last step by tensor: shape and values, before any clipping.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`].
+    pub async fn gradients(&self) -> Result<BTreeMap<String, (Vec<usize>, Vec<f32>)>> {
+        self.unpacked(|buffer| self.parameters.of(buffer)).await
+    }
+
+    /// By tensor what `of` the buffer of its values lies as these do.
+    async fn unpacked<'b>(
+        &'b self,
+        of: impl Fn(&'b wgpu::Buffer) -> Option<&'b wgpu::Buffer>,
+    ) -> Result<BTreeMap<String, (Vec<usize>, Vec<f32>)>> {
+        let mut tensors = BTreeMap::new();
+        for placed in &self.parameters.placed {
+            if let Some(buffer) = of(&placed.buffer) {
+                let values: Vec<f32> = self.model.gpu.read(buffer).await?;
+                placed.unpack(&values, &mut tensors);
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// Everything that training goes on from, exactly: values, moments and the number of steps.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`].
+    pub async fn state(&self) -> Result<Vec<u8>> {
+        let mut tensors = BTreeMap::new();
+        for parameter in &self.parameters.all {
+            for (kind, buffer) in parameter.kept() {
+                let values: Vec<f32> = self.model.gpu.read(buffer).await?;
+                let values = values[..parameter.count].to_vec();
+                tensors.insert(format!("{kind} of {}", parameter.name), (vec![parameter.count], values));
+            }
+        }
+        // Two halves, each exact in f32.
+        let steps = [(self.steps >> 20) as f32, (self.steps & 0xf_ffff) as f32];
+        tensors.insert("steps".to_owned(), (vec![2], steps.to_vec()));
+        serialize_f32("state", &tensors)
+    }
+
+    /// Goes on from a [`Trainer::state`] of the same heads and options.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Format`] for anything else; nothing has been changed then.
+    pub fn restore(&mut self, state: &[u8]) -> Result<()> {
+        let wrong = |what: String| Error::format(format!("the state of the training: {what}"));
+        let tensors = ::safetensors::SafeTensors::deserialize(state).map_err(|error| wrong(error.to_string()))?;
+        let values = |name: &str, count: usize| -> Result<Vec<f32>> {
+            let view = tensors.tensor(name).map_err(|error| wrong(error.to_string()))?;
+            let (words, _) = view.data().as_chunks::<4>();
+            if view.dtype() != ::safetensors::Dtype::F32 || words.len() != count {
+                let (dtype, got) = (view.dtype(), words.len());
+                return Err(wrong(format!("\"{name}\": expected {count} values of F32, got {got} of {dtype}")));
+            }
+            Ok(words.iter().map(|word| f32::from_le_bytes(*word)).collect())
+        };
+        let steps = values("steps", 2)?;
+        let mut writes = Vec::new();
+        for parameter in &self.parameters.all {
+            for (kind, buffer) in parameter.kept() {
+                writes.push((buffer, values(&format!("{kind} of {}", parameter.name), parameter.count)?));
+            }
+        }
+        writes.iter().for_each(|(buffer, values)| self.model.gpu.write(buffer, 0, values));
+        self.model.gpu.flush_writes();
+        self.steps = ((steps[0] as u64) << 20) + steps[1] as u64;
+        Ok(())
+    }
+}
+
+/// What helps against numbers that are not finite.
+const ADVICE: &str = "try a smaller --lr, or --clip 1";
+
+fn check(options: &TrainOptions) -> Result<()> {
+    let TrainOptions { sequences, length, accumulate, head_rate, weight_decay, betas, eps, max_norm, .. } = options;
+    for (name, value) in [("sequences", sequences), ("length", length), ("accumulate", accumulate)] {
+        if *value == 0 {
+            return Err(Error::input(format!("{name} 0: expected at least 1")));
+        }
+    }
+    let rows = sequences.checked_mul(*length).filter(|&rows| rows <= MAX_TRAINED_ROWS as usize);
+    if rows.is_none() {
+        return Err(Error::input(format!(
+            "{sequences} sequences of {length} tokens: a micro-batch holds at most {MAX_TRAINED_ROWS}; use a smaller --batch and \
+             a larger --accumulate"
+        )));
+    }
+    let finite = |name: &str, value: f64, least: f64| {
+        if value.is_finite() && value >= least {
+            return Ok(());
+        }
+        Err(Error::input(format!("{name} {value}: expected a number of at least {least}")))
+    };
+    finite("head_rate", *head_rate, 0.0)?;
+    finite("weight_decay", *weight_decay, 0.0)?;
+    finite("eps", *eps, 0.0)?;
+    if let Some(max_norm) = max_norm {
+        finite("max_norm", *max_norm, f64::MIN_POSITIVE)?;
+    }
+    match betas.iter().find(|beta| !(0.0..1.0).contains(*beta)) {
+        Some(beta) => Err(Error::input(format!("beta {beta}: expected at least 0 and less than 1"))),
+        None => Ok(()),
+    }
+}
+
+/// Checks that the largest buffers of a step can be bound.
+fn check_memory(model: &Model, options: &TrainOptions) -> Result<()> {
+    let (sizes, most) = (&model.sizes, model.gpu.summary().max_binding_bytes);
+    let rows = (options.sequences * options.length) as u64;
+    let gated = if model.config.gated_mlp { 2 } else { 1 };
+    let attention = u64::from(sizes.attention.heads) * u64::from(sizes.attention.context);
+    let logits = u64::from(sizes.vocab_stride()).min(8192);
+    let widest = [attention, u64::from(gated * sizes.intermediate), logits, u64::from(sizes.attention.qkv_stride())];
+    let bytes = 4 * rows * widest.into_iter().max().unwrap_or(0);
+    if bytes <= most {
+        return Ok(());
+    }
+    let error = Error::new(
+        ErrorKind::OutOfMemory,
+        format!("one buffer of a step needs {bytes} bytes; the adapter binds at most {most}"),
+    );
+    Err(with_advice(error, bytes))
+}
+
+fn with_advice(error: Error, bytes: u64) -> Error {
+    if error.kind() != ErrorKind::OutOfMemory {
+        return error;
+    }
+    error.within(format!(
+        "a training step needs at least {bytes} bytes beside the model; use a smaller --batch with a larger --accumulate, \
+         or a smaller --seq-len"
+    ))
+}

@@ -1,0 +1,183 @@
+//! Training against PyTorch: three optimizer steps of every mode, on every adapter and with every kernel set.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{DiskFiles, each_adapter, golden};
+use foretoken::{Gpu, KernelSet, MicroBatch, TrainOptions, Trainer};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+/// Relative to the largest value of a tensor.
+const TOLERANCE: f64 = 1e-3;
+
+/// What a case expects.
+struct Expected {
+    bytes: Vec<u8>,
+    step: Value,
+}
+
+impl Expected {
+    fn of(case: &str) -> Self {
+        let folder = golden("train").join(case);
+        let bytes = std::fs::read(folder.join("step.safetensors")).expect("step.safetensors");
+        let step = std::fs::read_to_string(folder.join("step.json")).expect("step.json");
+        Self { bytes, step: serde_json::from_str(&step).expect("json") }
+    }
+
+    fn words(&self, name: &str) -> Vec<[u8; 4]> {
+        let tensors = SafeTensors::deserialize(&self.bytes).expect("safetensors");
+        let tensor = tensors.tensor(name).unwrap_or_else(|_| panic!("{name}"));
+        tensor.data().as_chunks().0.to_vec()
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        self.words(name).into_iter().map(f32::from_le_bytes).collect()
+    }
+
+    fn integers(&self, name: &str) -> Vec<u32> {
+        self.words(name).into_iter().map(u32::from_le_bytes).collect()
+    }
+
+    fn names(&self, prefix: &str) -> Vec<String> {
+        let tensors = SafeTensors::deserialize(&self.bytes).expect("safetensors");
+        tensors.names().into_iter().filter_map(|name| name.strip_prefix(prefix)).map(str::to_owned).collect()
+    }
+
+    fn number(&self, key: &str) -> f64 {
+        self.step[key].as_f64().unwrap_or_else(|| panic!("{key}"))
+    }
+
+    fn options(&self) -> TrainOptions {
+        let size = |key: &str| self.number(key) as usize;
+        let flag = |key: &str| self.step[key].as_bool().unwrap_or_else(|| panic!("{key}"));
+        let betas = [0, 1].map(|i| self.step["betas"][i].as_f64().expect("a beta"));
+        TrainOptions {
+            sequences: size("sequences"),
+            length: size("length"),
+            picked: 0,
+            accumulate: size("accumulate"),
+            train_heads: flag("train_heads"),
+            train_lora: flag("train_lora"),
+            balance: flag("balance"),
+            head_rate: self.number("head_rate"),
+            weight_decay: self.number("weight_decay"),
+            betas,
+            eps: self.number("eps"),
+            max_norm: self.step["max_norm"].as_f64(),
+        }
+    }
+
+    fn batch(&self, step: usize, micro: usize) -> MicroBatch {
+        let tensors = SafeTensors::deserialize(&self.bytes).expect("safetensors");
+        let counts = tensors.tensor(&format!("counts.{step}.{micro}")).expect("counts").data().to_vec();
+        MicroBatch {
+            ids: self.integers(&format!("ids.{step}.{micro}")),
+            counts: counts.into_iter().map(|count| count != 0).collect(),
+        }
+    }
+
+    fn base(&self) -> DiskFiles {
+        DiskFiles(golden("train").join(self.step["base"].as_str().expect("a base")))
+    }
+}
+
+fn assert_close(what: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let largest = want.iter().fold(0.0, |largest: f64, &w| largest.max(f64::from(w).abs()));
+    for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(g) - f64::from(w)).abs();
+        assert!(error <= TOLERANCE * largest.max(1e-6), "{what}[{i}]: {g}, not {w}; the largest is {largest}");
+    }
+}
+
+async fn tensors_of(trainer: &Trainer) -> BTreeMap<String, Vec<f32>> {
+    let files = trainer.save().await.expect("it saves");
+    let tensors = SafeTensors::deserialize(&files["mtp.safetensors"]).expect("safetensors");
+    let floats = |data: &[u8]| data.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
+    tensors.tensors().into_iter().map(|(name, view)| (name, floats(view.data()))).collect()
+}
+
+async fn check_with(gpu: &Gpu, case: &str, kernels: KernelSet) {
+    let what = format!("{case}, {kernels}, {}", gpu.summary());
+    let expected = Expected::of(case);
+    let options = expected.options();
+    let (base, heads) = (expected.base(), DiskFiles(golden("train").join(case)));
+    let mut trainer = Trainer::load(gpu, &base, &heads, Some(kernels), &options, &mut |_| {}).await.expect("a trainer");
+    let rates = expected.step["rates"].as_array().expect("rates").clone();
+    for (step, rate) in rates.iter().enumerate() {
+        let batches: Vec<_> = (0..options.accumulate).map(|micro| expected.batch(step, micro)).collect();
+        let report = trainer.step(&batches, rate.as_f64().expect("a rate")).await.expect("a step");
+        for (slot, loss) in report.losses.iter().enumerate() {
+            let of = |micro: usize| {
+                let nll = f64::from(expected.floats(&format!("losses.{step}.{micro}"))[slot]);
+                let targets = f64::from(expected.integers(&format!("targets.{step}.{micro}"))[slot]);
+                (nll * targets, targets)
+            };
+            let (sum, targets) = (0..options.accumulate).map(of).fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
+            assert_eq!(loss.targets as f64, targets, "{what}: targets of +{}", loss.offset);
+            let nll = sum / targets;
+            assert!(
+                (loss.nll - nll).abs() < 1e-4 * nll,
+                "{what}: step {step}, +{}: {} not {nll}",
+                loss.offset,
+                loss.nll
+            );
+        }
+        let norm = f64::from(expected.floats(&format!("gradient_norm.{step}"))[0]);
+        if step == 0 {
+            let gradients = trainer.gradients().await.expect("gradients");
+            let names = expected.names("gradient.");
+            assert_eq!(gradients.len(), names.len(), "{what}: tensors with gradients");
+            for name in names {
+                let want = expected.floats(&format!("gradient.{name}"));
+                let (_, got) = gradients.get(&name).unwrap_or_else(|| panic!("{what}: no gradient of {name}"));
+                assert_close(&format!("{what}: gradient of {name}"), got, &want);
+            }
+        }
+        assert!((report.gradient_norm - norm).abs() < 1e-3 * norm, "{what}: norm {} not {norm}", report.gradient_norm);
+        if step == 0 || step == 2 {
+            let tensors = tensors_of(&trainer).await;
+            let after = format!("after.{}.", step + 1);
+            for name in expected.names(&after) {
+                let want = expected.floats(&format!("{after}{name}"));
+                assert_close(&format!("{what}: {name} after {}", step + 1), &tensors[&name], &want);
+            }
+        }
+    }
+}
+
+fn check(case: &str) {
+    each_adapter(|gpu| async move {
+        for kernels in KernelSet::available(gpu.summary()) {
+            check_with(&gpu, case, kernels).await;
+        }
+    });
+}
+
+macro_rules! cases {
+    ($($test:ident: $case:literal),* $(,)?) => {
+        $(
+            #[test]
+            fn $test() {
+                check($case);
+            }
+        )*
+    };
+}
+
+cases! {
+    heads_on_a_frozen_backbone: "frozen-parallel",
+    heads_on_a_frozen_tied_backbone: "frozen-parallel-tied",
+    heads_on_a_frozen_neox: "frozen-parallel-neox",
+    deep_heads: "frozen-deep",
+    sequential_heads: "frozen-sequential",
+    sequential_heads_on_neox: "frozen-sequential-neox",
+    heads_and_lora_together: "joint",
+    heads_and_lora_on_a_tied_backbone: "joint-tied",
+    heads_and_lora_on_neox: "joint-neox",
+    deep_heads_and_lora: "joint-deep",
+    mixed_hidden_states: "joint-whs",
+    a_lora_alone: "baseline",
+}

@@ -61,6 +61,7 @@ impl Expected {
             train_heads: flag("train_heads"),
             train_lora: flag("train_lora"),
             balance: flag("balance"),
+            detach: false,
             head_rate: self.number("head_rate"),
             weight_decay: self.number("weight_decay"),
             betas,
@@ -146,6 +147,46 @@ async fn check_with(gpu: &Gpu, case: &str, kernels: KernelSet) {
             }
         }
     }
+}
+
+#[test]
+fn detached_heads_cost_the_next_token_nothing() {
+    use foretoken::format::checkpoint::Checkpoint;
+    use foretoken::format::files::MemoryFiles;
+    use foretoken::format::mtp::{Init, InitOptions, InitSource, LoraOptions, add_lora, init_heads};
+    let expected = Expected::of("baseline");
+    each_adapter(|gpu| {
+        let expected = &expected;
+        async move {
+            let base = expected.base();
+            let checkpoint = Checkpoint::open(&base).await.expect("a checkpoint");
+            let mut trained = Vec::new();
+            for heads in [1, 2] {
+                let (source, init) = (InitSource::Mix { temperature: 0.1 }, Init::Copy);
+                let options =
+                    InitOptions { heads, sequential: true, depth: 1, source, init, seed: 1, backbone_first: true };
+                let mut files = init_heads(&checkpoint, &options).await.expect("heads");
+                let lora = LoraOptions { rank: 4, blocks: 3, gated: false, seed: 1 };
+                add_lora(&mut files, checkpoint.config(), &lora).expect("a LoRA");
+                let files = files.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
+                let heads = MemoryFiles { name: "heads".to_owned(), files };
+                let options =
+                    TrainOptions { train_heads: true, detach: true, accumulate: 1, ..expected.options() };
+                let mut trainer =
+                    Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.expect("a trainer");
+                for step in 0..3 {
+                    trainer.step(&[expected.batch(step, 0)], 0.01).await.expect("a step");
+                }
+                trained.push(tensors_of(&trainer).await);
+            }
+            let [alone, beside] = [&trained[0], &trained[1]];
+            assert!(alone.keys().all(|name| name.starts_with("lora.")), "a backbone alone has no heads");
+            assert!(alone.values().flatten().any(|value| *value != 0.0));
+            for (name, values) in alone {
+                assert_eq!(values, &beside[name], "{name} beside a head");
+            }
+        }
+    });
 }
 
 fn check(case: &str) {

@@ -41,7 +41,7 @@ pub struct Args {
     /// Of the random numbers
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// The first head of a parallel kind is the model's own last block
+    /// The first head is the model's own last block, for the next token
     #[arg(long)]
     backbone_first: bool,
 }

@@ -64,8 +64,11 @@ impl StepPlan {
         for tap in &taps {
             graph.zero(&tap.dz, graph.rows);
         }
+        let unsent = options.detach.then(|| graph.stream("gradient of detached heads"));
         for (slot, made) in head_graphs.iter().enumerate().rev() {
-            let dz = &taps[heads.heads[slot].source].dz;
+            let (head, tap) = (&heads.heads[slot], &taps[heads.heads[slot].source]);
+            let own = matches!(head.body, Body::LastLayer) || tap.mixed.is_some();
+            let dz = unsent.as_ref().filter(|_| !own).unwrap_or(&tap.dz);
             // The last head goes first: its logits are still there.
             graph.head_back(made, &losses, dz, slot + 1 == head_graphs.len());
         }
@@ -75,6 +78,9 @@ impl StepPlan {
             }
         }
         if let Some(lowest) = lowest {
+            // A mix's own weights learn in any case; its streams do not if heads are detached.
+            let sends = |tap: &&Tap<'_>| !(options.detach && tap.mixed.is_some());
+            let taps: Vec<_> = taps.iter().filter(sends).collect();
             graph.backbone_back(&streams, &taps, lowest);
         }
         let heads = head_graphs.iter().map(|head| head.rows.clone()).collect();
@@ -148,7 +154,7 @@ impl<'a> Graph<'a> {
     }
 
     /// From the gradients of the sources down to block `lowest`.
-    fn backbone_back(&mut self, streams: &Streams<'a>, taps: &[Tap<'a>], lowest: usize) {
+    fn backbone_back(&mut self, streams: &Streams<'a>, taps: &[&Tap<'a>], lowest: usize) {
         let total = self.model.weights.layers.len();
         let d = self.stream("d stream");
         self.zero(&d, self.rows);

@@ -52,6 +52,9 @@ pub struct TrainOptions {
     /// Scale each head's loss so that the root of the mean square of its tokens' losses in a micro-batch is that of the
     /// first head's (arXiv 2502.09419, section 4). The factor carries no gradient.
     pub balance: bool,
+    /// Heads learn from the backbone, but it does not from them: only what the backbone's own last block predicts changes the
+    /// LoRA, so that heads cost the next token nothing.
+    pub detach: bool,
     /// What the learning rate of the heads is multiplied with.
     pub head_rate: f64,
     /// Decoupled weight decay, on everything trained.
@@ -74,6 +77,7 @@ impl Default for TrainOptions {
             train_heads: true,
             train_lora: false,
             balance: false,
+            detach: false,
             head_rate: 1.0,
             weight_decay: 0.01,
             betas: [0.9, 0.999],

@@ -200,9 +200,6 @@ impl Args {
         }
         at_least("--depth", self.layers(), 1)?;
         if self.joint() {
-            if self.sequential() {
-                return later("--mode joint with --kind sequential");
-            }
             at_least("--lora-rank", self.rank(), 1)?;
         } else if let Some(rank) = self.lora_rank {
             at_least("--lora-rank", rank, 1)?;
@@ -289,7 +286,8 @@ impl Args {
         let source = if self.whs { Some(InitSource::Mix { temperature: WHS_TEMPERATURE }) } else { self.source };
         let sequential = self.sequential();
         InitOptions {
-            heads: self.head_count() - usize::from(sequential),
+            // With a LoRA, what the model itself predicts is trained beside them.
+            heads: self.head_count() - usize::from(sequential && !self.joint()),
             sequential,
             depth: self.layers(),
             source: source.unwrap_or(InitSource::Default),
@@ -298,16 +296,18 @@ impl Args {
                 _ => Init::Copy,
             },
             seed: self.seed,
-            backbone_first: false,
+            backbone_first: sequential && self.joint(),
         }
     }
 
-    /// The LoRA to begin with: of the blocks before the last, which head 1 is.
+    /// The LoRA to begin with: of the blocks before the last, which head 1 is; beside sequential heads the model keeps its last
+    /// block, and the LoRA is of all.
     pub fn lora_options(&self, config: &ModelConfig) -> Result<Option<LoraOptions>> {
         if !self.joint() {
             return Ok(None);
         }
-        match config.num_hidden_layers.checked_sub(1).filter(|&blocks| blocks > 0) {
+        let apart = usize::from(!self.sequential());
+        match config.num_hidden_layers.checked_sub(apart).filter(|&blocks| blocks > 0) {
             Some(blocks) => Ok(Some(LoraOptions { rank: self.rank(), blocks, gated: self.gated, seed: self.seed })),
             None => Err(input("--mode joint: expected a model of at least 2 blocks".to_owned())),
         }
@@ -323,6 +323,7 @@ impl Args {
             train_heads: true,
             train_lora: self.joint(),
             balance: self.balanced(),
+            detach: self.sequential(),
             head_rate: self.head_rate(),
             weight_decay: self.weight_decay,
             max_norm: self.clip,
@@ -400,7 +401,6 @@ mod tests {
             ("--lora-rank 0", "--lora-rank 0: expected at least 1"),
             ("--lora-rank 4", "--mode joint"),
             ("--loss-balance rms", "--mode joint"),
-            ("--mode joint --kind sequential", "not implemented yet"),
             ("--lr nan", "--lr NaN: expected a number above 0"),
             ("--lr -1", "--lr -1"),
             ("--lr 0", "--lr 0"),

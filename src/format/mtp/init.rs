@@ -54,7 +54,7 @@ pub struct InitOptions {
     pub init: Init,
     /// Of the random numbers.
     pub seed: u64,
-    /// The first parallel head is the backbone's own last block, without tensors.
+    /// The first head is the backbone's own last block, without tensors.
     pub backbone_first: bool,
 }
 
@@ -71,7 +71,7 @@ pub async fn init_heads<F: Files>(
     check(options, config)?;
     let mut tensors = BTreeMap::new();
     let mut heads = Vec::with_capacity(options.heads);
-    let first_offset = if options.sequential { 2 } else { 1 };
+    let first_offset = if options.sequential && !options.backbone_first { 2 } else { 1 };
     for index in 0..options.heads {
         let offset = index + first_offset;
         if offset == 1 && options.backbone_first {
@@ -92,11 +92,6 @@ fn check(options: &InitOptions, config: &ModelConfig) -> Result<()> {
     let most = if options.sequential { MAX_OFFSET - 1 } else { MAX_HEADS };
     if !(1..=most).contains(&options.heads) {
         return Err(Error::input(format!("{} heads: expected 1 to {most}", options.heads)));
-    }
-    if options.sequential && options.backbone_first {
-        return Err(Error::input(
-            "sequential heads have no backbone's block among them: they begin at offset 2; leave it out, or make parallel heads",
-        ));
     }
     if options.depth == 0 || options.depth > blocks {
         return Err(Error::input(format!("{} layers a head: expected 1 to {blocks}, the backbone's", options.depth)));

@@ -154,8 +154,9 @@ fn heads(fields: &Fields<'_>, sequential: bool, config: &ModelConfig) -> Result<
 
 fn head(fields: &Fields<'_>, index: usize, sequential: bool, config: &ModelConfig) -> Result<Head> {
     let at = |part: &str| format!("heads.{index}.{part}");
-    let offset = fields.within("offset", if sequential { 2 } else { 1 }..=MAX_OFFSET)?;
-    if fields.flag("backbone_last_layer")? == Some(true) {
+    let backbone = fields.flag("backbone_last_layer")? == Some(true);
+    let offset = fields.within("offset", if sequential && !backbone { 2 } else { 1 }..=MAX_OFFSET)?;
+    if backbone {
         if offset != 1 {
             return Err(fields.error(format!("`backbone_last_layer`: that predicts `offset` 1, got {offset}")));
         }

@@ -5,7 +5,8 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{DiskFiles, each_adapter, golden};
-use foretoken::{Gpu, KernelSet, MicroBatch, TrainOptions, Trainer};
+use foretoken::format::files::MemoryFiles;
+use foretoken::{Engine, EngineOptions, Gpu, KernelSet, MicroBatch, TrainOptions, Trainer};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -152,7 +153,6 @@ async fn check_with(gpu: &Gpu, case: &str, kernels: KernelSet) {
 #[test]
 fn detached_heads_cost_the_next_token_nothing() {
     use foretoken::format::checkpoint::Checkpoint;
-    use foretoken::format::files::MemoryFiles;
     use foretoken::format::mtp::{Init, InitOptions, InitSource, LoraOptions, add_lora, init_heads};
     let expected = Expected::of("baseline");
     each_adapter(|gpu| {
@@ -170,8 +170,7 @@ fn detached_heads_cost_the_next_token_nothing() {
                 add_lora(&mut files, checkpoint.config(), &lora).expect("a LoRA");
                 let files = files.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
                 let heads = MemoryFiles { name: "heads".to_owned(), files };
-                let options =
-                    TrainOptions { train_heads: true, detach: true, accumulate: 1, ..expected.options() };
+                let options = TrainOptions { train_heads: true, detach: true, accumulate: 1, ..expected.options() };
                 let mut trainer =
                     Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.expect("a trainer");
                 for step in 0..3 {
@@ -187,6 +186,51 @@ fn detached_heads_cost_the_next_token_nothing() {
             }
         }
     });
+}
+
+/// A case's heads, the first of which takes the place of the backbone's last block.
+fn with_target(case: &str) -> MemoryFiles {
+    let folder = golden("train").join(case);
+    let read = |name: &str| std::fs::read(folder.join(name)).expect("a file of heads");
+    let mut config: Value = serde_json::from_slice(&read("mtp_config.json")).expect("json");
+    config["heads"][0]["target"] = true.into();
+    let config = serde_json::to_vec(&config).expect("json");
+    let files = [("mtp_config.json", config), ("mtp.safetensors", read("mtp.safetensors"))];
+    let files = files.into_iter().map(|(name, bytes)| (name.to_owned(), bytes.into())).collect();
+    MemoryFiles { name: case.to_owned(), files }
+}
+
+#[test]
+fn the_first_head_of_a_joint_training_is_what_the_model_generates_with() {
+    for case in ["joint", "joint-whs", "joint-neox", "joint-tied"] {
+        let expected = Expected::of(case);
+        each_adapter(|gpu| {
+            let expected = &expected;
+            async move {
+                let options = TrainOptions { accumulate: 1, ..expected.options() };
+                let (base, heads) = (expected.base(), with_target(case));
+                let mut trainer =
+                    Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.expect("a trainer");
+                for step in 0..3 {
+                    trainer.step(&[expected.batch(step, 0)], 0.01).await.expect("a step");
+                }
+                let ids = expected.batch(0, 0).ids[..options.length].to_vec();
+                let counts = vec![true; options.length * options.sequences];
+                let batch = MicroBatch { ids: ids.repeat(options.sequences), counts };
+                let losses = trainer.evaluate(&batch).await.expect("losses");
+                let files = trainer.save().await.expect("files");
+                let files = files.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
+                let heads = MemoryFiles { name: "trained".to_owned(), files };
+                let options = EngineOptions { self_test: false, ..EngineOptions::default() };
+                let engine = Engine::load_with_heads(&gpu, &base, &heads, &options, &mut |_| {}).await;
+                let mut session = engine.expect("an engine").session().expect("a session");
+                let scores = session.score(&ids, &mut |_| {}).await.expect("scores");
+                let nll = -scores.iter().map(|&score| f64::from(score)).sum::<f64>() / scores.len() as f64;
+                let loss = losses[0].nll;
+                assert!((loss - nll).abs() < 1e-4 * loss, "{case}, {}: trained {loss}, served {nll}", gpu.summary());
+            }
+        });
+    }
 }
 
 fn check(case: &str) {

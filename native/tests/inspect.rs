@@ -47,7 +47,11 @@ fn new_heads_are_written_inspected_and_loaded() {
     assert!(out.join("mtp.safetensors").exists());
     foretoken(&[&base[..], &["--source", "nothing"]].concat()).fails_with("final-norm");
     foretoken(&[&base[..], &["--depth", "9"]].concat()).fails_with("9 layers a head");
-    foretoken(&[&base[..], &["--kind", "sequential", "--backbone-first"]].concat()).fails_with("offset 2");
+    let beside = other.path().join("beside");
+    let base = ["init-heads", "--model", &folder, "--out", beside.to_str().unwrap()];
+    foretoken(&[&base[..], &["--kind", "sequential", "--backbone-first"]].concat()).success();
+    let config = fs::read_to_string(beside.join("mtp_config.json")).unwrap();
+    assert!(config.contains("backbone_last_layer") && config.contains("\"offset\": 2"), "{config}");
 }
 
 #[test]

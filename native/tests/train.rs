@@ -62,8 +62,12 @@ impl Place {
     }
 
     fn generate(&self, flags: &[&str]) -> Value {
+        Self::generate_with(&self.model, flags)
+    }
+
+    fn generate_with(model: &str, flags: &[&str]) -> Value {
         let prompt = ids_flag(&expected(CASE)["prompt_ids"]);
-        let base = ["generate", "--model", &self.model, "--ids", &prompt, "--max-tokens", "16", "--json"];
+        let base = ["generate", "--model", model, "--ids", &prompt, "--max-tokens", "16", "--json"];
         foretoken(&[&base, flags].concat()).json()
     }
 }
@@ -251,6 +255,7 @@ fn every_mode_loads_in_generate() {
         &["--kind", "sequential"],
         &["--mode", "joint", "--lora-rank", "2", "--clip", "1"],
         &["--mode", "joint", "--whs", "--half"],
+        &["--mode", "joint", "--kind", "sequential"],
         &["--half", "--accumulate", "2", "--warmup-steps", "1"],
         &["--self-distill", "--distill-tokens", "6", "--distill-prompt", "5"],
     ]
@@ -263,10 +268,17 @@ fn every_mode_loads_in_generate() {
         assert_eq!(place.generate(&["--draft", &heads])["stats"]["drafter"], "heads", "{flags:?}");
         let config: Value = serde_json::from_slice(&place.read(&format!("{out}/mtp_config.json"))).unwrap();
         let joint = flags.contains(&"joint");
-        assert_eq!(config["lora"]["blocks"], if joint { json!([0]) } else { Value::Null }, "{flags:?}");
+        let blocks = match (joint, flags.contains(&"sequential")) {
+            (true, true) => json!([0, 1]),
+            (true, false) => json!([0]),
+            (false, _) => Value::Null,
+        };
+        assert_eq!(config["lora"]["blocks"], blocks, "{flags:?}");
         if joint {
             let merged = place.text(&format!("merged-{out}"));
             foretoken(&["merge", "--model", &place.model, "--heads", &heads, "--out", &merged]).success();
+            let merged = Place::generate_with(&merged, &[])["ids"].clone();
+            assert_eq!(merged, place.generate(&["--draft", &heads])["ids"], "{flags:?}");
         }
     }
     // Heads that were warmed up begin another training.

@@ -87,6 +87,8 @@ pub struct Head {
     pub final_norm: Option<String>,
     /// Its LM head, where that is not the backbone's.
     pub lm_head: Option<String>,
+    /// Its layers take the place of the backbone's last ones: what it predicts is what the model generates.
+    pub target: bool,
 }
 
 /// A low-rank change of one product of the backbone: `W + alpha / rank * B A`.
@@ -303,6 +305,16 @@ impl<'f, F: Files> HeadSet<'f, F> {
 }
 
 impl Head {
+    /// Whether its layers can take the place of the backbone's last ones.
+    fn can_be_target(&self, config: &ModelConfig) -> bool {
+        let follows = match &self.source {
+            HeadSource::Layer(layer) => *layer + self.layers.len() == config.num_hidden_layers,
+            HeadSource::Mix { .. } => self.layers.len() == 1,
+            HeadSource::FinalNorm | HeadSource::Head(_) => false,
+        };
+        self.offset == 1 && self.wiring == Wiring::Layers && self.final_norm.is_none() && follows
+    }
+
     /// The depth of the token that it reads beside the hidden state, as places after its position; 0 if it reads none.
     pub fn ahead(&self) -> usize {
         if matches!(self.wiring, Wiring::Sequential { .. }) { self.offset - 1 } else { 0 }
@@ -317,6 +329,7 @@ impl Head {
         };
         let body = match &self.wiring {
             Wiring::LastLayer => return format!("+{} the backbone's last block", self.offset),
+            _ if self.target => return format!("+{} in place of the backbone's last block", self.offset),
             Wiring::Residual { blocks } => format!("{} residual blocks", blocks.len()),
             _ if self.layers.len() == 1 => "1 layer".to_owned(),
             _ => format!("{} layers", self.layers.len()),

@@ -203,7 +203,7 @@ impl Engine {
             progress(Progress::Weights { bytes, total });
         };
         let changes = match set {
-            Some(set) => Changes::read(set).await?,
+            Some(set) => Changes::read(set, &config).await?,
             None => Changes::default(),
         };
         let need = |error| with_need(error, total, &sizes);

@@ -52,6 +52,9 @@ impl Plan {
         let mut body = planner.embed_with(&model.weights.embedding);
         let mut block_ends = Vec::new();
         for (index, layer) in model.weights.layers.iter().enumerate() {
+            if let Some((heads, buffers)) = heads.filter(|_| index + 1 == model.weights.layers.len()) {
+                planner.recall_mix_of_target(heads, buffers, &mut body);
+            }
             let adapt = |ops: &mut Vec<Op>| {
                 if let Some((heads, buffers)) = heads {
                     planner.adapt(heads, buffers, index, ops);

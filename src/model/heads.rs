@@ -175,11 +175,14 @@ async fn head_weights<F: Files>(
 ) -> Result<Head> {
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let mut layers = Vec::with_capacity(head.layers.len());
-    for name in &head.layers {
+    let taken = head.target && loader.placed.is_none();
+    for name in head.layers.iter().filter(|_| !taken) {
         layers.push(loader.layer(name).await?);
     }
     let body = match &head.wiring {
         Wiring::LastLayer => Body::LastLayer,
+        // Its layers have taken the place of the backbone's.
+        Wiring::Layers if taken => Body::LastLayer,
         Wiring::Layers => Body::Layers(layers),
         Wiring::Sequential { hidden_norm, embedding_norm, projection, hidden_first, embedding } => {
             let projection = format!("{projection}.weight");
@@ -494,6 +497,15 @@ impl Planner<'_> {
         if logits {
             ops.push(self.norm(norm, &b.attention_in, true));
             self.unembed(head, ops);
+        }
+    }
+
+    /// Where the backbone's last block was trained to read a mix of the streams, the mix takes the place of the stream.
+    pub(super) fn recall_mix_of_target(&self, heads: &Heads, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
+        let reads_mix =
+            |head: &&Head| matches!(head.body, Body::LastLayer) && matches!(heads.sources[head.source], Source::Mix(_));
+        if let Some(head) = heads.heads.iter().find(reads_mix) {
+            self.recall(&buffers.histories[head.source], Place::Committed, ops);
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::upload::{Arrangement, Matrix, Tensor, padded};
 use super::weights::Loader;
+use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::{HeadSet, Lora, LoraPart};
 use crate::format::safetensors::Dtype;
@@ -87,26 +88,53 @@ pub(super) async fn adapter<F: Files>(
     }))
 }
 
-/// Changes by the name of the weight they are added to.
+/// What heads change of their backbone.
 #[derive(Default)]
-pub(super) struct Changes(BTreeMap<String, Change>);
+pub(super) struct Changes {
+    /// By the name of the weight they are added to.
+    added: BTreeMap<String, Change>,
+    /// Tensors of a head whose layers take the place of the backbone's last ones, by the names of these.
+    replaced: BTreeMap<String, Tensor<'static>>,
+}
 
 impl Changes {
     /// Reads those that heads bring for every row; the gated ones are no change of the base model.
-    pub async fn read<F: Files>(set: &HeadSet<'_, F>) -> Result<Self> {
-        let mut changes = BTreeMap::new();
-        let Some(lora) = set.lora.as_ref().filter(|lora| !lora.gated) else { return Ok(Self(changes)) };
+    pub async fn read<F: Files>(set: &HeadSet<'_, F>, config: &ModelConfig) -> Result<Self> {
+        let mut changes = Self::default();
+        for head in set.heads.iter().filter(|head| head.target) {
+            let first = config.num_hidden_layers - head.layers.len();
+            for (index, layer) in head.layers.iter().enumerate() {
+                let place = config.layer_name(first + index);
+                for (name, _) in config.layer_tensors(layer) {
+                    let info = set.tensors.get(&name).expect("HeadSet has checked its tensors");
+                    let bytes = set.tensors.read(info).await?.into_owned();
+                    let tensor = Tensor::new(info, Cow::Owned(bytes))?;
+                    changes.replaced.insert(name.replacen(layer, &place, 1), tensor);
+                }
+            }
+        }
+        let Some(lora) = set.lora.as_ref().filter(|lora| !lora.gated) else { return Ok(changes) };
         for part in &lora.parts {
             let [a, b] = [values(set, &part.a).await?, values(set, &part.b).await?];
             let change = Change { a, b, rank: lora.rank, scale: lora.scale() };
-            changes.insert(format!("{}.weight", part.linear), change);
+            changes.added.insert(format!("{}.weight", part.linear), change);
         }
-        Ok(Self(changes))
+        Ok(changes)
     }
 
     /// The change of the weight `name`.
     pub fn of(&self, name: &str) -> Option<&Change> {
-        self.0.get(name)
+        self.added.get(name)
+    }
+
+    /// What stands in place of the tensor `name`.
+    pub fn instead_of(&self, name: &str) -> Option<&Tensor<'static>> {
+        self.replaced.get(name)
+    }
+
+    /// Everything that stands in place of something else, by its name.
+    pub fn replaced(&self) -> impl Iterator<Item = (&String, &Tensor<'static>)> {
+        self.replaced.iter()
     }
 }
 

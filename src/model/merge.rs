@@ -11,7 +11,7 @@ use super::lora::Changes;
 use super::upload::Tensor;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::files::Files;
-use crate::format::mtp::HeadSet;
+use crate::format::mtp::{HeadSet, HeadSource};
 use crate::format::safetensors::Dtype;
 use crate::{Error, Result};
 
@@ -47,7 +47,14 @@ pub async fn merge_lora<F: Files, H: Files>(
         ));
     }
     checkpoint.check()?;
-    let changes = Changes::read(heads).await?;
+    let changes = Changes::read(heads, checkpoint.config()).await?;
+    for (name, tensor) in changes.replaced().filter(|_| !target_reads_mix(heads)) {
+        let missing = || Error::format(format!("{}: tensor \"{name}\" is missing", checkpoint.describe()));
+        let info = checkpoint.tensor(name).ok_or_else(missing)?;
+        let bytes = stored(&tensor.to_f32(), info.dtype);
+        info.check_finite(&bytes).map_err(|error| error.within("of the head in the last block's place"))?;
+        take(Patch { tensor: name.clone(), file: info.file.clone(), range: info.range.clone(), bytes })?;
+    }
     for part in &lora.parts {
         let name = format!("{}.weight", part.linear);
         let missing = || Error::format(format!("{}: tensor \"{name}\" is missing", checkpoint.describe()));
@@ -59,6 +66,11 @@ pub async fn merge_lora<F: Files, H: Files>(
         take(Patch { tensor: name, file: info.file.clone(), range: info.range.clone(), bytes })?;
     }
     Ok(())
+}
+
+/// Such a head stays a head: no other program could mix the streams.
+fn target_reads_mix<H: Files>(heads: &HeadSet<'_, H>) -> bool {
+    heads.heads.iter().any(|head| head.target && matches!(head.source, HeadSource::Mix { .. }))
 }
 
 fn stored(values: &[f32], dtype: Dtype) -> Vec<u8> {

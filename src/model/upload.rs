@@ -21,6 +21,7 @@ const CHUNK_BYTES: usize = 4 << 20;
 const FLUSH_BYTES: u64 = 32 << 20;
 
 /// A tensor of a checkpoint with its bytes, row-major `[rows, row_len]`.
+#[derive(Clone)]
 pub(super) struct Tensor<'a> {
     pub dtype: Dtype,
     pub row_len: usize,

@@ -74,12 +74,28 @@ pub fn add_lora(files: &mut FilesByName, config: &ModelConfig, options: &LoraOpt
         }
     }
     let numbers: Vec<usize> = (0..blocks).collect();
+    // What head 1 reads changes with it, so head 1, trained along, is the model's last block from now on.
+    let first = description.get_mut("heads").and_then(|heads| heads.get_mut(0)).and_then(Value::as_object_mut);
+    if let Some(first) = first.filter(|first| !gated && takes_the_last_place(first, total)) {
+        first.insert("target".to_owned(), json!(true));
+    }
     let lora = json!({"rank": rank, "alpha": rank, "targets": targets, "blocks": numbers, "gated": gated});
     description.insert("lora".to_owned(), lora);
     put(files, description, &tensors)
 }
 
-/// The same heads without their LoRA: for a backbone that it was merged into.
+/// Whether a head of offset 1 has layers where the last ones of `total` are.
+fn takes_the_last_place(head: &Map<String, Value>, total: usize) -> bool {
+    let layers = head.get("layers").and_then(Value::as_u64).unwrap_or(0);
+    let source = head.get("source");
+    let after = source.and_then(|source| source["layer"].as_u64());
+    let mixed = source.is_some_and(|source| source["mix"].is_object());
+    let own_norm = head.get("own_norm").and_then(Value::as_bool) == Some(true);
+    let follows = after.is_some_and(|after| after + layers == total as u64) || (mixed && layers == 1);
+    head.get("offset").and_then(Value::as_u64) == Some(1) && layers > 0 && follows && !own_norm
+}
+
+/// The same heads without their LoRA: for a backbone that it was merged into, with a head in its last block's place.
 ///
 /// # Errors
 /// [`ErrorKind::Format`](crate::ErrorKind::Format) for files that are broken.
@@ -88,6 +104,11 @@ pub fn without_lora(files: &FilesByName) -> Result<FilesByName> {
     description.remove("lora");
     let mut tensors = tensors(files)?;
     tensors.retain(|name, _| !name.starts_with(PREFIX));
+    let first = description.get_mut("heads").and_then(|heads| heads.get_mut(0));
+    if let Some(first) = first.filter(|first| first["target"] == true && first["source"]["mix"].is_null()) {
+        *first = json!({"offset": 1, "backbone_last_layer": true});
+        tensors.retain(|name, _| !name.starts_with("heads.0."));
+    }
     let mut left = FilesByName::new();
     put(&mut left, description, &tensors)?;
     if tensors.is_empty() {

@@ -34,7 +34,7 @@ const MAX_RANK: usize = 1024;
 
 /// Every field, so that a misspelt one is not taken for a default.
 const FIELDS: &[&str] = &["format", "version", "kind", "backbone", "heads", "lora"];
-const HEAD_FIELDS: &[&str] = &["offset", "layers", "source", "backbone_last_layer", "own_norm"];
+const HEAD_FIELDS: &[&str] = &["offset", "layers", "source", "backbone_last_layer", "own_norm", "target"];
 const LORA_FIELDS: &[&str] = &["rank", "alpha", "targets", "blocks", "gated"];
 
 /// The heads that `files` describe, or `None` without a description.
@@ -162,7 +162,7 @@ fn head(fields: &Fields<'_>, index: usize, sequential: bool, config: &ModelConfi
         }
         let source = HeadSource::Layer(config.num_hidden_layers - 1);
         let wiring = Wiring::LastLayer;
-        return Ok(Head { offset, source, wiring, layers: Vec::new(), final_norm: None, lm_head: None });
+        return Ok(Head { offset, source, wiring, layers: Vec::new(), final_norm: None, lm_head: None, target: false });
     }
     let layers = fields.within("layers", 1..=MAX_LAYERS)?;
     let wiring = match sequential {
@@ -175,14 +175,22 @@ fn head(fields: &Fields<'_>, index: usize, sequential: bool, config: &ModelConfi
             embedding: None,
         },
     };
-    Ok(Head {
+    let head = Head {
         offset,
         source: source(fields, index, sequential, config)?,
         wiring,
         layers: (0..layers).map(|layer| at(&format!("layers.{layer}"))).collect(),
         final_norm: fields.flag("own_norm")?.unwrap_or(false).then(|| at("norm")),
         lm_head: None,
-    })
+        target: fields.flag("target")?.unwrap_or(false),
+    };
+    if head.target && !head.can_be_target(config) {
+        return Err(fields.error(
+            "`target`: expected a head of offset 1 without a norm of its own, whose layers follow the stream that the backbone's as \
+             many last ones read; or one layer on a mix",
+        ));
+    }
+    Ok(head)
 }
 
 fn source(fields: &Fields<'_>, index: usize, sequential: bool, config: &ModelConfig) -> Result<HeadSource> {

@@ -19,6 +19,7 @@ pub(super) async fn medusa<'f, F: Files>(files: &'f F, config: &ModelConfig) -> 
             offset: index + 2,
             source: HeadSource::FinalNorm,
             lm_head: Some(format!("{index}.{}", blocks.len())),
+            target: false,
             wiring: Wiring::Residual { blocks },
             layers: Vec::new(),
             final_norm: None,
@@ -68,6 +69,7 @@ pub(super) fn in_checkpoint<'f, F: Files>(
             layers: vec![names.layer(index)],
             final_norm: Some(module(names.final_norm)),
             lm_head: optional(names.lm_head),
+            target: false,
         }
     };
     let heads: Vec<Head> = (0..count).map(head).collect();

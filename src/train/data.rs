@@ -14,10 +14,14 @@ use serde_json::{Map, Value};
 
 use super::MicroBatch;
 use crate::format::tokenizer::Tokenizer;
+use crate::kernels::train::MAX_TRAINED_ROWS;
 use crate::{Error, Result};
 
 /// The line between two documents of a plain text.
 pub const SEPARATOR: &str = "<|endoftext|>";
+
+/// Tokens of a micro-batch, at most: those of all its sequences together.
+pub const MAX_TOKENS: usize = MAX_TRAINED_ROWS as usize;
 
 /// How a file holds texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +171,8 @@ fn cut(text: &str) -> String {
 }
 
 fn whole(line: usize, text: &str, vocabulary: &Vocabulary<'_>) -> Result<Document> {
-    let ids = vocabulary.tokenizer.encode(text, true)?;
+    let place = |error: Error| error.within(format!("line {line}"));
+    let ids = vocabulary.tokenizer.encode(text, true).map_err(place)?;
     document(line, ids, Vec::new(), false, vocabulary)
 }
 
@@ -208,6 +213,8 @@ pub struct Dataset {
     pub dropped: usize,
     /// Sequences that were longer, and lost their end.
     pub truncated: usize,
+    /// Tokens at the end of plain text that fill no sequence, and were left out.
+    pub unused: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,6 +222,13 @@ struct Sample {
     ids: Range<usize>,
     /// Tokens from here on count, from the sample's start.
     counted: usize,
+}
+
+impl Sample {
+    /// Its targets of a head that predicts the token `offset` places ahead.
+    fn targets(&self, offset: usize) -> usize {
+        self.ids.len().saturating_sub(self.counted.max(offset))
+    }
 }
 
 impl Dataset {
@@ -238,7 +252,7 @@ impl Dataset {
     /// As [`Dataset::new`].
     pub fn each<'a>(texts: impl Iterator<Item = (&'a [u32], usize)>, length: usize, counted: Counted) -> Result<Self> {
         check_length(length)?;
-        let mut data = Self { length, ids: Vec::new(), samples: Vec::new(), dropped: 0, truncated: 0 };
+        let mut data = Self { length, ids: Vec::new(), samples: Vec::new(), dropped: 0, truncated: 0, unused: 0 };
         for (ids, prompt) in texts {
             let kept = ids.len().min(length);
             // Nothing predicts the first token.
@@ -278,7 +292,8 @@ impl Dataset {
             )));
         }
         let sample = |n: usize| Sample { ids: n * (length - 1)..(n + 1) * (length - 1) + 1, counted: 1 };
-        Ok(Self { length, samples: (0..count).map(sample).collect(), ids, dropped: 0, truncated: 0 })
+        let unused = ids.len() - 1 - count * (length - 1);
+        Ok(Self { length, samples: (0..count).map(sample).collect(), ids, dropped: 0, truncated: 0, unused })
     }
 
     /// Sequences.
@@ -293,15 +308,30 @@ impl Dataset {
 
     /// Tokens that count as targets, over all sequences.
     pub fn targets(&self) -> u64 {
-        self.samples.iter().map(|sample| (sample.ids.len() - sample.counted) as u64).sum()
+        self.targets_at(1)
     }
 
-    /// Targets of a micro-batch of so many sequences, at most.
+    /// The same of a head that predicts the token `offset` places ahead: the first ones of a sequence are out of its reach.
+    pub fn targets_at(&self, offset: usize) -> u64 {
+        self.samples.iter().map(|sample| sample.targets(offset) as u64).sum()
+    }
+
+    /// Targets of a micro-batch of so many sequences of [`Dataset::batches`], at most.
     pub fn most_targets(&self, sequences: usize) -> usize {
-        let mut targets: Vec<usize> = self.samples.iter().map(|sample| sample.ids.len() - sample.counted).collect();
+        // Each epoch has its own order: a sequence may end one and begin the next.
+        self.most(sequences, sequences.div_ceil(self.samples.len()) + 1)
+    }
+
+    /// Targets of a micro-batch of so many sequences of [`Dataset::in_order`], at most.
+    pub fn most_targets_in_order(&self, sequences: usize) -> usize {
+        self.most(sequences, 1)
+    }
+
+    /// Targets of `sequences` sequences, each of them up to `times` times.
+    fn most(&self, sequences: usize, times: usize) -> usize {
+        let mut targets: Vec<usize> = self.samples.iter().map(|sample| sample.targets(1)).collect();
         targets.sort_unstable_by(|a, b| b.cmp(a));
-        // With fewer samples than that some come twice.
-        targets.iter().cycle().take(sequences).sum()
+        targets.into_iter().flat_map(|targets| std::iter::repeat_n(targets, times)).take(sequences).sum()
     }
 
     /// The micro-batches of every step.

@@ -101,7 +101,9 @@ fn windows_share_a_token() {
     assert_eq!(batches[0].counts, [false, true, true, false, true, true]);
     assert_eq!(batches[1].ids, [3, 4, 9, 0, 0, 0]);
     assert_eq!(batches[1].counts, [false, true, true, false, false, false]);
-    assert_eq!((data.len(), data.targets()), (3, 6));
+    assert_eq!((data.len(), data.targets(), data.unused), (3, 6, 0));
+    let longer = Dataset::new(&documents, DataFormat::Text, 5, Counted::Completion).unwrap();
+    assert_eq!((longer.len(), longer.unused), (1, 2));
     let error = Dataset::new(&documents, DataFormat::Text, 8, Counted::All).unwrap_err().to_string();
     assert!(error.contains("7 tokens") && error.contains("--seq-len"), "{error}");
 }
@@ -145,4 +147,37 @@ fn the_order_is_a_function_of_seed_and_step() {
     assert_eq!([epoch(0), epoch(1)], [(0..10).collect::<Vec<_>>(), (0..10).collect()]);
     assert_ne!(seen[..10], seen[10..], "reshuffled");
     assert_ne!(data.batches(8, 2, 2).step(0), steps[0]);
+}
+
+/// Sequences of these lengths.
+fn of_lengths(lengths: &[usize]) -> Dataset {
+    let texts: Vec<Vec<u32>> = lengths.iter().map(|&length| vec![1; length]).collect();
+    Dataset::each(texts.iter().map(|ids| (&ids[..], 0)), 16, Counted::Completion).unwrap()
+}
+
+#[test]
+fn no_micro_batch_has_more_targets_than_the_most() {
+    let counted = |batch: &MicroBatch| batch.counts.iter().filter(|&&counts| counts).count();
+    for lengths in [&[16, 9, 5, 3, 2][..], &[4, 7], &[5]] {
+        let data = of_lengths(lengths);
+        for sequences in [1, 2, 4, 7] {
+            let mut batches = data.batches(3, sequences, 1);
+            let most = (0..200).flat_map(|step| batches.step(step)).map(|batch| counted(&batch)).max().unwrap();
+            assert!(most <= data.most_targets(sequences), "{lengths:?}, {sequences} at a time: {most}");
+            let most = data.in_order(sequences).map(|batch| counted(&batch)).max().unwrap();
+            assert!(most <= data.most_targets_in_order(sequences), "{lengths:?}, {sequences} in order: {most}");
+        }
+    }
+    // The longest sequence ends one epoch and begins the next.
+    let data = of_lengths(&[16, 9, 5, 3, 2]);
+    assert_eq!((data.most_targets(4), data.most_targets_in_order(4)), (15 + 15 + 8 + 8, 15 + 8 + 4 + 2));
+}
+
+#[test]
+fn a_head_that_looks_far_has_fewer_targets() {
+    let data = of_lengths(&[5, 3]);
+    assert_eq!([1, 2, 4, 5].map(|offset| data.targets_at(offset)), [4 + 2, 3 + 1, 1, 0]);
+    let documents = documents(&[(&[5, 6, 7, 8], 3)]);
+    let data = Dataset::new(&documents, DataFormat::Lines, 4, Counted::Completion).unwrap();
+    assert_eq!([1, 3, 4].map(|offset| data.targets_at(offset)), [1, 1, 0]);
 }

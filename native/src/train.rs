@@ -16,8 +16,8 @@ use std::time::Instant;
 
 use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::files::{Files, MemoryFiles, read_exact, read_whole};
-use foretoken::format::mtp::{CONFIG, HeadSet, TENSORS, add_lora, halved, init_heads};
-use foretoken::train::data::{Counted, DataFormat, Dataset, Document, Vocabulary, read};
+use foretoken::format::mtp::{CONFIG, Head, HeadSet, TENSORS, add_lora, halved, init_heads};
+use foretoken::train::data::{DataFormat, Dataset, Document, Vocabulary, read};
 use foretoken::train::schedule::Schedule;
 use foretoken::train::{HeadLoss, StepReport, Trainer};
 use foretoken::{Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result};
@@ -31,7 +31,7 @@ use crate::source::{Source, advice};
 use crate::terminal::{Meter, Outcome, Work, bytes, print_json, say};
 use distill::{Distilled, Wanted};
 pub use flags::Args;
-use folder::{Hash, Identity, LOG, OutFolder, PLOT};
+use folder::{Device, Hash, Identity, LOG, OutFolder, PLOT};
 
 /// What a model folder may say about its own training.
 const RECORD: &str = "training.json";
@@ -71,24 +71,36 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         }
         None => None,
     };
-    let (heads, warmup_hash) = first_heads(args, &checkpoint).await?;
+    let first = FirstHeads::new(args, &checkpoint).await?;
+    check_reach(&first.heads, length, data.as_ref())?;
     let identity = Identity {
         model: model_hash(&checkpoint).await?,
         data: data_hash,
-        warmup_heads: warmup_hash,
-        flags: args.deciding(length, rate),
+        warmup_heads: first.hash.clone(),
+        flags: args.deciding(length, rate, first.rank),
     };
     let mut out = OutFolder::open(&args.out, identity, args.resume)?;
     let watch = Watch::start();
     let interrupt = watch.flag();
     let gpu = args.adapter.open().await?;
     let kernels = args.adapter.kernel_set(&gpu).await?;
+    let set = kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
+    if let Some(before) = out.computed_by(device(&gpu, set))? {
+        let now = device(&gpu, set);
+        say(format_args!(
+            "note: until now {before} computed, now {now}: bits may differ from those of a run on one alone"
+        ));
+    }
     let data = match data {
         Some(data) => data,
         None => {
-            let wanted = Wanted { tokens: args.distill_tokens, prompt: args.distill_prompt, length };
+            let (tokens, prompt, counted) = (args.distill_tokens, args.distill_prompt, args.counted());
+            let wanted = Wanted { tokens, prompt, length, counted };
             match own_texts(&out, &gpu, kernels, &files, &documents, &wanted, &interrupt).await? {
-                Some(data) => data,
+                Some(data) => {
+                    check_reach(&first.heads, length, Some(&data))?;
+                    data
+                }
                 None => return Ok(ExitCode::from(interrupt::EXIT_CODE)),
             }
         }
@@ -99,11 +111,11 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         let batches = data.batches(args.seed, args.batch, args.accumulate);
         Schedule::new(rate, args.warmup_steps, args.steps(batches.steps_an_epoch()))?
     };
-    let picked = data.most_targets(args.batch).max(valid.as_ref().map_or(0, |valid| valid.most_targets(args.batch)));
-    let options = args.train_options(length, picked);
+    let picked = valid.as_ref().map_or(0, |valid| valid.most_targets_in_order(args.batch));
+    let options = args.train_options(length, picked.max(data.most_targets(args.batch)), &first.heads);
     let mut meter = Meter::default();
     let trainer =
-        Trainer::load(&gpu, &files, &heads, kernels, &options, &mut |progress| meter.update(progress)).await?;
+        Trainer::load(&gpu, &files, &first.files, kernels, &options, &mut |progress| meter.update(progress)).await?;
     meter.clear();
     let (data, valid) = (&data, valid.as_ref());
     let mut training = Training { args, trainer, data, valid, schedule, log: out.log()?, seconds: 0.0 };
@@ -160,34 +172,81 @@ async fn model_hash(checkpoint: &Checkpoint<'_, Source>) -> Result<String> {
     Ok(hash.text())
 }
 
-/// The heads to begin with, as a folder in memory; the hash of those that came from one on disk.
-async fn first_heads(args: &Args, checkpoint: &Checkpoint<'_, Source>) -> Result<(MemoryFiles, Option<String>)> {
-    let config = checkpoint.config();
-    let (mut made, hash) = match &args.warmup_heads {
-        None => (init_heads(checkpoint, &args.init_options()).await?, None),
-        Some(path) => {
-            let folder = Folder::open(path)?;
-            HeadSet::open(&folder, config).await?;
-            let (mut read, mut hash) = (BTreeMap::new(), Hash::new());
-            for name in [CONFIG, TENSORS] {
-                let Some(len) = folder.len(name).await? else {
-                    let message =
-                        format!("{}: {name} is missing; expected heads in this program's own layout", path.display());
-                    return Err(Error::new(ErrorKind::Input, message));
-                };
-                let bytes = read_exact(&folder, name, 0..len).await?;
-                hash.add(name, &bytes);
-                read.insert(name.to_owned(), bytes.into_owned());
+/// What computes.
+fn device(gpu: &Gpu, kernels: KernelSet) -> Device {
+    let summary = gpu.summary();
+    let driver = format!("{} {}", summary.driver, summary.driver_info).trim().to_owned();
+    Device { adapter: summary.name.clone(), driver, kernels: kernels.to_string() }
+}
+
+/// The heads to begin with.
+struct FirstHeads {
+    /// As a folder in memory.
+    files: MemoryFiles,
+    /// The hash of those that came from a folder on disk.
+    hash: Option<String>,
+    heads: Vec<Head>,
+    /// Of the LoRA that is trained.
+    rank: Option<usize>,
+}
+
+impl FirstHeads {
+    async fn new(args: &Args, checkpoint: &Checkpoint<'_, Source>) -> Result<Self> {
+        let config = checkpoint.config();
+        let (made, hash) = match &args.warmup_heads {
+            None => (init_heads(checkpoint, &args.init_options()).await?, None),
+            Some(path) => {
+                let folder = Folder::open(path)?;
+                HeadSet::open(&folder, config).await?;
+                let (mut read, mut hash) = (BTreeMap::new(), Hash::new());
+                for name in [CONFIG, TENSORS] {
+                    let Some(len) = folder.len(name).await? else {
+                        let message = format!(
+                            "{}: {name} is missing; expected heads in this program's own layout",
+                            path.display()
+                        );
+                        return Err(Error::new(ErrorKind::Input, message));
+                    };
+                    let bytes = read_exact(&folder, name, 0..len).await?;
+                    hash.add(name, &bytes);
+                    read.insert(name.to_owned(), bytes.into_owned());
+                }
+                (read, Some(hash.text()))
             }
-            (read, Some(hash.text()))
+        };
+        let name = args.warmup_heads.as_ref().map_or("new heads".to_owned(), |path| path.display().to_string());
+        let files =
+            |made: BTreeMap<String, Vec<u8>>| made.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
+        let mut made = MemoryFiles { name, files: files(made) };
+        let HeadSet { heads, lora, .. } = HeadSet::open(&made, config).await?;
+        let mut rank = args.brought_rank(lora.as_ref())?;
+        if rank.is_none() && args.has_lora() {
+            let options = args.lora_options(config, &heads)?;
+            let mut owned =
+                std::mem::take(&mut made.files).into_iter().map(|(name, bytes)| (name, bytes.into_owned())).collect();
+            add_lora(&mut owned, config, &options)?;
+            made.files = files(owned);
+            rank = Some(options.rank);
         }
-    };
-    if let Some(lora) = args.lora_options(config)? {
-        add_lora(&mut made, config, &lora)?;
+        Ok(Self { files: made, hash, heads, rank })
     }
-    let name = args.warmup_heads.as_ref().map_or("new heads".to_owned(), |path| path.display().to_string());
-    let files = made.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
-    Ok((MemoryFiles { name, files }, hash))
+}
+
+/// Checks that each head has something to learn: where `data` is not known yet, as far as the length of a sequence tells.
+fn check_reach(heads: &[Head], length: usize, data: Option<&Dataset>) -> Result<()> {
+    for offset in heads.iter().map(|head| head.offset) {
+        let message = if offset >= length {
+            format!(
+                "the head for token +{offset} sees none in sequences of {length} tokens: use a larger --seq-len, or fewer heads"
+            )
+        } else if data.is_some_and(|data| data.targets_at(offset) == 0) {
+            format!("no token of the data counts for the head for token +{offset}: use longer texts, or fewer heads")
+        } else {
+            continue;
+        };
+        return Err(Error::new(ErrorKind::Input, message));
+    }
+    Ok(())
 }
 
 /// The model's own continuations, as far as they are not there yet; `None` if interrupted.
@@ -221,7 +280,7 @@ async fn own_texts(
         .map(|Distilled { prompt_ids, ids, .. }| ([&prompt_ids[..], &ids].concat(), prompt_ids.len()))
         .collect();
     let texts = texts.iter().map(|(ids, prompt)| (&ids[..], *prompt));
-    Dataset::each(texts, wanted.length, Counted::Completion).map(Some).map_err(|error| error.within(path.display()))
+    Dataset::each(texts, wanted.length, wanted.counted).map(Some).map_err(|error| error.within(path.display()))
 }
 
 fn say_left_out(data: &Dataset) {
@@ -230,6 +289,9 @@ fn say_left_out(data: &Dataset) {
     }
     if data.truncated > 0 {
         say(format_args!("note: {} sequences are cut to --seq-len", data.truncated));
+    }
+    if data.unused > 0 {
+        say(format_args!("note: the last {} tokens fill no sequence and are left out", data.unused));
     }
 }
 
@@ -272,15 +334,25 @@ impl Training<'_> {
         let mut tokens = 0;
         for step in done..total {
             if interrupt.load(SeqCst) {
-                if step > out.step() {
-                    self.checkpoint(out, step).await?;
-                }
+                log.sync_all().map_err(|error| io_error(&path, &error))?;
+                self.keep(out, step).await?;
                 return Ok(Stopped::Interrupt);
             }
             let started = Instant::now();
             let batch = batches.step(step);
             let rate = self.schedule.rate(step);
-            let report = self.trainer.step(&batch, rate).await?;
+            let report = match self.trainer.step(&batch, rate).await {
+                Ok(report) => report,
+                Err(error) => {
+                    // Such an error has changed nothing: what was trained until then is kept.
+                    if matches!(error.kind(), ErrorKind::Input | ErrorKind::NotFinite)
+                        && let Err(also) = self.keep(out, step).await
+                    {
+                        say(format_args!("note: no checkpoint of step {step} was written: {also}"));
+                    }
+                    return Err(error);
+                }
+            };
             let targets = batch.iter().flat_map(|batch| &batch.counts).filter(|&&counts| counts).count() as u64;
             let seconds = started.elapsed().as_secs_f64();
             self.seconds += seconds;
@@ -288,15 +360,20 @@ impl Training<'_> {
             let at = step + 1;
             let every = self.args.checkpoint_every;
             let checkpoint = at == total || (every > 0 && at % every == 0);
-            let valid = if checkpoint { self.evaluate().await? } else { None };
+            let valid = if checkpoint {
+                out.checkpoint(at, &self.trainer.state().await?)?;
+                self.evaluate(interrupt).await?
+            } else {
+                None
+            };
             let line = logged(at, &report, rate, targets, seconds, valid.as_deref());
             write_line(&mut log, &line).map_err(|error| io_error(&path, &error))?;
             self.log.push(line);
+            bar.update(at, tokens, &told(&report.losses));
             if checkpoint {
                 log.sync_all().map_err(|error| io_error(&path, &error))?;
-                self.checkpoint(out, at).await?;
+                self.plot(out)?;
             }
-            bar.update(at, tokens, &told(&report.losses));
         }
         drop(bar);
         let mut heads = self.trainer.save().await?;
@@ -313,20 +390,27 @@ impl Training<'_> {
         Ok(Stopped::Finished)
     }
 
-    async fn checkpoint(&self, out: &mut OutFolder, step: u64) -> Result<()> {
-        out.checkpoint(step, &self.trainer.state().await?)?;
-        self.plot(out)
+    /// Writes a checkpoint of `step` steps, unless there is one.
+    async fn keep(&self, out: &mut OutFolder, step: u64) -> Result<()> {
+        if step > out.step() {
+            out.checkpoint(step, &self.trainer.state().await?)?;
+            self.plot(out)?;
+        }
+        Ok(())
     }
 
     fn plot(&self, out: &OutFolder) -> Result<()> {
         write_whole(&out.join(PLOT), plot::plot(&self.log).as_bytes())
     }
 
-    /// The losses on the validation texts.
-    async fn evaluate(&mut self) -> Result<Option<Vec<HeadLoss>>> {
+    /// The losses on the validation texts; none if it was interrupted.
+    async fn evaluate(&mut self, interrupt: &Arc<AtomicBool>) -> Result<Option<Vec<HeadLoss>>> {
         let Some(valid) = self.valid else { return Ok(None) };
         let mut sums: BTreeMap<usize, (f64, u64)> = BTreeMap::new();
         for batch in valid.in_order(self.args.batch) {
+            if interrupt.load(SeqCst) {
+                return Ok(None);
+            }
             for HeadLoss { offset, nll, targets } in self.trainer.evaluate(&batch).await? {
                 let sum = sums.entry(offset).or_default();
                 sum.0 += nll * targets as f64;
@@ -360,6 +444,7 @@ impl Training<'_> {
                 "sequences": self.data.len(),
                 "dropped": self.data.dropped,
                 "truncated": self.data.truncated,
+                "unused_tokens": self.data.unused,
                 "trained_values": self.trainer.trained(),
                 "seconds": self.seconds,
             }));

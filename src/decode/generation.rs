@@ -18,7 +18,7 @@ use crate::format::stream::StreamDecoder;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Counts;
 use crate::kernels::{DONE_END_TOKEN, DONE_LIMIT, DONE_NOT_FINITE, Emitted};
-use crate::model::Progress;
+use crate::model::{Body, HeadWeights, Progress};
 use crate::{Error, Result};
 
 /// What to generate.
@@ -117,6 +117,10 @@ fn settle(draft: &DraftOptions, session: &Session) -> Result<(Source, Option<Str
         Drafter::Auto if session.deepest(Source::Heads) >= depth.unwrap_or(1).max(1) => Source::Heads,
         Drafter::Auto | Drafter::Lookup => Source::Lookup,
         Drafter::Heads if session.deepest(Source::Heads) > 0 => Source::Heads,
+        Drafter::Heads if only_next_token(session) => {
+            let reason = "these heads predict the next token only, which is the model's own";
+            return Ok((Source::None, Some(reason.to_owned())));
+        }
         Drafter::Heads => {
             let message =
                 "this model has no multi-token heads that draft; draft with lookup, or give a folder of heads";
@@ -138,6 +142,12 @@ fn settle(draft: &DraftOptions, session: &Session) -> Result<(Source, Option<Str
         Some(0) if source != Source::None => Ok((source, Some("drafts of 0 tokens were asked for".to_owned()))),
         _ => Ok((source, None)),
     }
+}
+
+/// Whether the model's heads are its own last block, with a LoRA perhaps, and nothing else.
+fn only_next_token(session: &Session) -> bool {
+    let own = |heads: &HeadWeights| heads.heads.iter().all(|head| matches!(head.body, Body::LastLayer));
+    session.model.heads.as_ref().is_some_and(own)
 }
 
 /// Whether somebody wants the text to end.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use foretoken::train::data::Document;
+use foretoken::train::data::{Counted, Document};
 use foretoken::{Error, ErrorKind, GenerateOptions, Result, Session, Stop};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,8 @@ pub struct Wanted {
     pub prompt: usize,
     /// Prompt and continuation have at most so many tokens together.
     pub length: usize,
+    /// Which of their tokens count.
+    pub counted: Counted,
 }
 
 /// The lines that an earlier run has completed; what it left of one more is cut off.
@@ -139,7 +141,7 @@ mod tests {
     fn half_a_line_is_cut_off_and_foreign_ones_are_refused() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join(FILE);
-        let wanted = Wanted { tokens: 4, prompt: 2, length: 16 };
+        let wanted = Wanted { tokens: 4, prompt: 2, length: 16, counted: Counted::All };
         let document = |line: usize, ids: &[u32]| Document { line, ids: ids.to_vec(), prompt: 0 };
         let documents = [document(1, &[1, 5, 6]), document(2, &[1, 7])];
         assert_eq!(completed(&path, &documents, &wanted).unwrap(), []);

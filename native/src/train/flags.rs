@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use foretoken::format::config::ModelConfig;
-use foretoken::format::mtp::{Init, InitOptions, InitSource, LoraOptions, MAX_HEADS};
+use foretoken::format::mtp::{Head, HeadSource, Init, InitOptions, InitSource, Lora, LoraOptions, MAX_HEADS, Wiring};
 use foretoken::train::TrainOptions;
-use foretoken::train::data::Counted;
+use foretoken::train::data::{Counted, MAX_TOKENS};
 use foretoken::{Error, ErrorKind, Result};
 use serde_json::{Map, Value, json};
 
@@ -18,6 +18,9 @@ const WHS_TEMPERATURE: f64 = 0.1;
 
 /// Sequences are not longer than this unless the user says so: memory grows with the square.
 const SEQ_LEN: usize = 256;
+
+/// Batches of a step: all of them are in memory at once.
+const MAX_ACCUMULATE: usize = 4096;
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
@@ -61,10 +64,11 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub warmup_heads: Option<PathBuf>,
 
-    /// Whether the backbone is left as it is, or learns with the heads through a LoRA
+    /// Whether the backbone is left as it is, learns with the heads through a LoRA, or learns through a LoRA alone, without heads
     #[arg(long, value_enum, default_value = "frozen")]
     mode: Mode,
-    /// Rank of the LoRA of queries, keys and values of every block but the last, with --mode joint [default: 8]
+    /// Rank of the LoRA of queries, keys and values: with --mode joint of the blocks that heads follow, with --mode baseline of
+    /// all [default: 8, or that of the heads]
     #[arg(long, value_name = "RANK")]
     lora_rank: Option<usize>,
     /// Whether each head's loss is scaled to the first head's [default: rms with --mode joint, else none]
@@ -138,6 +142,7 @@ pub struct Args {
 enum Mode {
     Frozen,
     Joint,
+    Baseline,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -189,6 +194,9 @@ impl Args {
         if self.gated {
             return later("--gated");
         }
+        if self.mode == Mode::Baseline {
+            self.check_baseline()?;
+        }
         at_least("--heads", self.head_count(), 1)?;
         if self.head_count() > MAX_HEADS {
             return Err(input(format!("--heads {}: expected at most {MAX_HEADS}", self.head_count())));
@@ -199,12 +207,10 @@ impl Args {
             ));
         }
         at_least("--depth", self.layers(), 1)?;
-        if self.joint() {
-            at_least("--lora-rank", self.rank(), 1)?;
-        } else if let Some(rank) = self.lora_rank {
-            at_least("--lora-rank", rank, 1)?;
+        at_least("--lora-rank", self.rank(), 1)?;
+        if let Some(rank) = self.lora_rank.filter(|_| !self.has_lora()) {
             return Err(input(format!("--lora-rank {rank}: a frozen backbone has no LoRA; with --mode joint it has")));
-        } else if self.loss_balance == Some(Balance::Rms) {
+        } else if self.loss_balance == Some(Balance::Rms) && !self.joint() {
             return Err(input(
                 "--loss-balance rms: on a frozen backbone heads learn independently; it is for --mode joint".to_owned(),
             ));
@@ -219,13 +225,49 @@ impl Args {
         at_least("--epochs", self.epochs.unwrap_or(1), 1)?;
         at_least("--batch", self.batch, 1)?;
         at_least("--accumulate", self.accumulate, 1)?;
+        if self.accumulate > MAX_ACCUMULATE {
+            return Err(input(format!("--accumulate {}: expected at most {MAX_ACCUMULATE}", self.accumulate)));
+        }
         at_least("--seq-len", self.seq_len.unwrap_or(2), 2)?;
+        self.check_batch(self.seq_len.unwrap_or(2))?;
         at_least("--distill-tokens", self.distill_tokens, 1)?;
         at_least("--distill-prompt", self.distill_prompt, 1)?;
         if let Some(steps) = self.steps.filter(|&steps| self.warmup_steps >= steps) {
             return Err(input(format!("--warmup-steps {}: expected fewer than --steps {steps}", self.warmup_steps)));
         }
         Ok(())
+    }
+
+    fn check_baseline(&self) -> Result<()> {
+        let given = [
+            ("--heads", self.heads.is_some()),
+            ("--kind", self.kind.is_some()),
+            ("--depth", self.depth.is_some()),
+            ("--init", self.init.is_some()),
+            ("--source", self.source.is_some()),
+            ("--whs", self.whs),
+            ("--warmup-heads", self.warmup_heads.is_some()),
+            ("--head-lr-mult", self.head_lr_mult.is_some()),
+            ("--loss-balance rms", self.loss_balance == Some(Balance::Rms)),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            Some((flag, _)) => {
+                Err(input(format!("{flag}: --mode baseline trains what the model itself predicts, and no heads")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Batches of sequences of so many tokens are computed together.
+    fn check_batch(&self, length: usize) -> Result<()> {
+        match self.batch.checked_mul(length) {
+            Some(tokens) if tokens <= MAX_TOKENS => Ok(()),
+            _ => Err(input(format!(
+                "--batch {} with --seq-len {length}: expected at most {MAX_TOKENS} tokens together; use a smaller --batch and a \
+                 larger --accumulate",
+                self.batch
+            ))),
+        }
     }
 
     fn head_count(&self) -> usize {
@@ -244,6 +286,11 @@ impl Args {
         self.mode == Mode::Joint
     }
 
+    /// Whether the backbone learns.
+    pub fn has_lora(&self) -> bool {
+        self.mode != Mode::Frozen
+    }
+
     fn rank(&self) -> usize {
         self.lora_rank.unwrap_or(8)
     }
@@ -259,13 +306,12 @@ impl Args {
     /// Tokens of a sequence for this model.
     pub fn seq_len(&self, config: &ModelConfig) -> Result<usize> {
         let context = config.max_position_embeddings;
-        match self.seq_len {
-            Some(length) if length > context => {
-                Err(input(format!("--seq-len {length}: the model's context holds {context} tokens")))
-            }
-            Some(length) => Ok(length),
-            None => Ok(context.min(SEQ_LEN)),
+        let length = self.seq_len.unwrap_or(context.min(SEQ_LEN));
+        if length > context {
+            return Err(input(format!("--seq-len {length}: the model's context holds {context} tokens")));
         }
+        self.check_batch(length)?;
+        Ok(length)
     }
 
     /// Which tokens count.
@@ -284,10 +330,10 @@ impl Args {
     /// The heads to begin with.
     pub fn init_options(&self) -> InitOptions {
         let source = if self.whs { Some(InitSource::Mix { temperature: WHS_TEMPERATURE }) } else { self.source };
-        let sequential = self.sequential();
+        let (sequential, baseline) = (self.sequential(), self.mode == Mode::Baseline);
         InitOptions {
             // With a LoRA, what the model itself predicts is trained beside them.
-            heads: self.head_count() - usize::from(sequential && !self.joint()),
+            heads: if baseline { 1 } else { self.head_count() - usize::from(sequential && !self.joint()) },
             sequential,
             depth: self.layers(),
             source: source.unwrap_or(InitSource::Default),
@@ -296,34 +342,60 @@ impl Args {
                 _ => Init::Copy,
             },
             seed: self.seed,
-            backbone_first: sequential && self.joint(),
+            backbone_first: baseline || (sequential && self.joint()),
         }
     }
 
-    /// The LoRA to begin with: of the blocks before the last, which head 1 is; beside sequential heads the model keeps its last
-    /// block, and the LoRA is of all.
-    pub fn lora_options(&self, config: &ModelConfig) -> Result<Option<LoraOptions>> {
-        if !self.joint() {
-            return Ok(None);
+    /// The LoRA to begin with, for heads that bring none: of the blocks below what they read, and never of the last one, which
+    /// head 1 is; where the model keeps its last block, of all.
+    pub fn lora_options(&self, config: &ModelConfig, heads: &[Head]) -> Result<LoraOptions> {
+        let total = config.num_hidden_layers;
+        let level = |head: &Head| match &head.source {
+            HeadSource::Layer(level) => *level,
+            HeadSource::Mix { .. } | HeadSource::FinalNorm => total - 1,
+            // That head's own source is among them.
+            HeadSource::Head(_) => 0,
+        };
+        let blocks = match heads.iter().any(|head| head.wiring == Wiring::LastLayer) {
+            true => total,
+            false => heads.iter().map(level).max().unwrap_or(0).min(total - 1),
+        };
+        if blocks == 0 {
+            return Err(input("--mode joint: expected a model of at least 2 blocks".to_owned()));
         }
-        let apart = usize::from(!self.sequential());
-        match config.num_hidden_layers.checked_sub(apart).filter(|&blocks| blocks > 0) {
-            Some(blocks) => Ok(Some(LoraOptions { rank: self.rank(), blocks, gated: self.gated, seed: self.seed })),
-            None => Err(input("--mode joint: expected a model of at least 2 blocks".to_owned())),
+        Ok(LoraOptions { rank: self.rank(), blocks, gated: self.gated, seed: self.seed })
+    }
+
+    /// The rank of the LoRA that heads bring, if it is trained with them.
+    pub fn brought_rank(&self, lora: Option<&Lora>) -> Result<Option<usize>> {
+        let Some(lora) = lora.filter(|_| self.has_lora()) else { return Ok(None) };
+        if lora.gated {
+            later("--warmup-heads with a LoRA that acts on drafting rows only")?;
+        }
+        match self.lora_rank.filter(|&rank| rank != lora.rank) {
+            Some(rank) => {
+                let message =
+                    format!("--lora-rank {rank}: the heads of --warmup-heads bring a LoRA of rank {}", lora.rank);
+                Err(input(message))
+            }
+            None => Ok(Some(lora.rank)),
         }
     }
 
     /// What the trainer is told.
-    pub fn train_options(&self, length: usize, picked: usize) -> TrainOptions {
+    pub fn train_options(&self, length: usize, picked: usize, heads: &[Head]) -> TrainOptions {
+        let has = |of: fn(&Wiring) -> bool| heads.iter().any(|head| of(&head.wiring));
         TrainOptions {
             sequences: self.batch,
             length,
             picked,
             accumulate: self.accumulate,
-            train_heads: true,
-            train_lora: self.joint(),
+            train_heads: self.mode != Mode::Baseline,
+            train_lora: self.has_lora(),
             balance: self.balanced(),
-            detach: self.sequential(),
+            // Such heads follow the model's own last block.
+            detach: has(|wiring| matches!(wiring, Wiring::Sequential { .. }))
+                && has(|wiring| *wiring == Wiring::LastLayer),
             head_rate: self.head_rate(),
             weight_decay: self.weight_decay,
             max_norm: self.clip,
@@ -332,11 +404,12 @@ impl Args {
     }
 
     /// The flags that decide what comes out, as they are after defaults: a run may be resumed only with the same ones.
-    pub fn deciding(&self, length: usize, rate: f64) -> Map<String, Value> {
+    /// `rank` is that of the LoRA that is trained.
+    pub fn deciding(&self, length: usize, rate: f64, rank: Option<usize>) -> Map<String, Value> {
         let name = |value: &dyn std::fmt::Debug| format!("{value:?}").to_ascii_lowercase();
         let mut flags = Map::new();
         let mut put = |flag: &str, value: Value| flags.insert(flag.to_owned(), value);
-        if self.warmup_heads.is_none() {
+        if self.warmup_heads.is_none() && self.mode != Mode::Baseline {
             let InitOptions { sequential, source, init, .. } = self.init_options();
             put("--heads", json!(self.head_count()));
             put("--kind", json!(if sequential { "sequential" } else { "parallel" }));
@@ -345,8 +418,8 @@ impl Args {
             put("--init", json!(if init == Init::Copy { "copy" } else { "random" }));
         }
         put("--mode", json!(name(&self.mode)));
-        if self.joint() {
-            put("--lora-rank", json!(self.rank()));
+        if let Some(rank) = rank {
+            put("--lora-rank", json!(rank));
         }
         put("--loss-balance", json!(if self.balanced() { "rms" } else { "none" }));
         put("--head-lr-mult", json!(self.head_rate()));
@@ -416,6 +489,10 @@ mod tests {
             ("--steps 3 --warmup-steps 3", "fewer than --steps 3"),
             ("--batch 0", "--batch 0"),
             ("--accumulate 0", "--accumulate 0"),
+            ("--accumulate 288230376151711744", "--accumulate 288230376151711744: expected at most 4096"),
+            ("--batch 1000000000000", "--batch 1000000000000 with --seq-len 2: expected at most 65000"),
+            ("--batch 9223372036854775807 --seq-len 4", "--batch 9223372036854775807 with --seq-len 4"),
+            ("--batch 1000 --seq-len 66", "--seq-len 66"),
             ("--seq-len 1", "--seq-len 1"),
             ("--target shifted", "--target shifted is not implemented yet"),
             ("--target marginal", "--target marginal is not implemented yet"),
@@ -426,6 +503,16 @@ mod tests {
             ("--self-distill --distill-tokens 0", "--distill-tokens 0"),
             ("--self-distill --distill-prompt 0", "--distill-prompt 0"),
             ("--distill-tokens 5", "--self-distill"),
+            ("--mode baseline --heads 1", "--heads: --mode baseline"),
+            ("--mode baseline --kind parallel", "--kind: --mode baseline"),
+            ("--mode baseline --depth 1", "--depth: --mode baseline"),
+            ("--mode baseline --init copy", "--init: --mode baseline"),
+            ("--mode baseline --source 1", "--source: --mode baseline"),
+            ("--mode baseline --whs", "--whs: --mode baseline"),
+            ("--mode baseline --warmup-heads h", "--warmup-heads: --mode baseline"),
+            ("--mode baseline --head-lr-mult 2", "--head-lr-mult: --mode baseline"),
+            ("--mode baseline --loss-balance rms", "--loss-balance rms: --mode baseline"),
+            ("--mode baseline --lora-rank 0", "--lora-rank 0"),
             ("--source nowhere", "final-norm"),
         ] {
             let error = args(flags).err().unwrap_or_default();
@@ -435,15 +522,19 @@ mod tests {
 
     #[test]
     fn defaults_are_the_papers() {
-        let frozen = args("").unwrap().train_options(64, 0);
+        let frozen = args("").unwrap().train_options(64, 0, &[]);
         assert_eq!((frozen.sequences, frozen.accumulate, frozen.weight_decay), (64, 1, 0.01));
         assert_eq!((frozen.train_lora, frozen.balance, frozen.head_rate, frozen.max_norm), (false, false, 1.0, None));
         let joint = args("--mode joint").unwrap();
         assert_eq!(joint.rank(), 8);
-        let joint = joint.train_options(64, 0);
+        let joint = joint.train_options(64, 0, &[]);
         assert_eq!((joint.train_lora, joint.balance, joint.head_rate), (true, true, 4.0));
-        let vanilla = args("--mode joint --head-lr-mult 1 --loss-balance none").unwrap().train_options(64, 0);
+        let vanilla = args("--mode joint --head-lr-mult 1 --loss-balance none").unwrap().train_options(64, 0, &[]);
         assert_eq!((vanilla.balance, vanilla.head_rate), (false, 1.0));
+        let baseline = args("--mode baseline --lora-rank 4").unwrap();
+        assert_eq!((baseline.init_options().heads, baseline.init_options().backbone_first), (1, true));
+        let baseline = baseline.train_options(64, 0, &[]);
+        assert_eq!((baseline.train_heads, baseline.train_lora, baseline.balance), (false, true, false));
         assert_eq!(args("").unwrap().steps(7), 7);
         assert_eq!(args("--epochs 3").unwrap().steps(7), 21);
         assert_eq!(args("--steps 3").unwrap().steps(7), 3);
@@ -458,14 +549,59 @@ mod tests {
         assert_eq!(heads("--whs").source, InitSource::Mix { temperature: 0.1 });
     }
 
+    /// A head that reads `source`.
+    fn head(source: HeadSource, wiring: Wiring) -> Head {
+        Head { offset: 1, source, wiring, layers: Vec::new(), final_norm: None, lm_head: None, target: false }
+    }
+
+    #[test]
+    fn a_lora_is_of_the_blocks_that_heads_follow() {
+        let json = include_str!("../../../tests/golden/llama-gqa/config.json");
+        let mut config: Value = serde_json::from_str(json).unwrap();
+        config["num_hidden_layers"] = json!(4);
+        let config = ModelConfig::parse(config.to_string().as_bytes(), None).unwrap();
+        let blocks = |sources: &[HeadSource], wiring: Wiring| {
+            let heads: Vec<Head> = sources.iter().map(|source| head(source.clone(), wiring.clone())).collect();
+            args("--mode joint").unwrap().lora_options(&config, &heads).unwrap().blocks
+        };
+        let mix = HeadSource::Mix { weights: String::new(), temperature: 0.1 };
+        assert_eq!(blocks(&[HeadSource::Layer(2)], Wiring::Layers), 2);
+        assert_eq!(blocks(&[HeadSource::Layer(1), HeadSource::Layer(3)], Wiring::Layers), 3);
+        assert_eq!(blocks(&[HeadSource::Layer(4)], Wiring::Layers), 3);
+        assert_eq!(blocks(&[mix], Wiring::Layers), 3);
+        assert_eq!(blocks(&[HeadSource::FinalNorm], Wiring::Layers), 3);
+        assert_eq!(blocks(&[HeadSource::Layer(3)], Wiring::LastLayer), 4);
+    }
+
+    #[test]
+    fn a_lora_that_heads_bring_is_taken() {
+        let lora = |gated| Lora { rank: 4, alpha: 4.0, gated, parts: Vec::new() };
+        let taken = |flags, gated| args(flags).unwrap().brought_rank(Some(&lora(gated)));
+        assert_eq!(taken("", true).unwrap(), None);
+        assert_eq!(taken("--mode joint", false).unwrap(), Some(4));
+        assert_eq!(taken("--mode joint --lora-rank 4", false).unwrap(), Some(4));
+        assert_eq!(args("--mode joint").unwrap().brought_rank(None).unwrap(), None);
+        let error = taken("--mode joint --lora-rank 8", false).unwrap_err().to_string();
+        assert!(error.contains("--lora-rank 8: the heads of --warmup-heads bring a LoRA of rank 4"), "{error}");
+        assert!(taken("--mode joint", true).unwrap_err().to_string().contains("not implemented yet"));
+    }
+
     #[test]
     fn only_flags_that_decide_are_compared() {
-        let deciding = |flags| args(flags).unwrap().deciding(64, 0.1);
+        let deciding = |flags| args(flags).unwrap().deciding(64, 0.1, None);
         assert_eq!(deciding(""), deciding("--checkpoint-every 3 --json --half --resume --valid v.txt"));
         assert_eq!(deciding(""), deciding("--heads 2 --depth 1 --epochs 1 --head-lr-mult 1 --loss-balance none"));
-        for flags in
-            ["--heads 3", "--whs", "--mode joint", "--steps 4", "--seed 1", "--clip 1", "--loss all", "--batch 2"]
-        {
+        for flags in [
+            "--heads 3",
+            "--whs",
+            "--mode joint",
+            "--mode baseline",
+            "--steps 4",
+            "--seed 1",
+            "--clip 1",
+            "--loss all",
+            "--batch 2",
+        ] {
             assert_ne!(deciding(""), deciding(flags), "{flags}");
         }
     }

@@ -3,6 +3,7 @@
 //! A checkpoint is `checkpoint/state.json` and the file of parameters and moments that it names. Both are written under other names
 //! first; the description takes its name last, so the checkpoint before is whole until the new one is.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,21 @@ pub struct Identity {
     pub flags: Map<String, Value>,
 }
 
+/// What computed: another one may give other bits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    pub adapter: String,
+    pub driver: String,
+    pub kernels: String,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}, {} kernels", self.adapter, self.driver, self.kernels)
+    }
+}
+
 /// `checkpoint/state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,6 +64,9 @@ struct State {
     version: u32,
     #[serde(flatten)]
     identity: Identity,
+    /// What computed last.
+    #[serde(default)]
+    device: Option<Device>,
     /// Steps done.
     step: u64,
     /// The file beside it with parameters and moments; none before the first checkpoint.
@@ -102,7 +121,8 @@ impl OutFolder {
                 }
                 let checkpoint = path.join("checkpoint");
                 fs::create_dir_all(&checkpoint).map_err(|error| io_error(&checkpoint, &error))?;
-                let state = State { format: FORMAT.to_owned(), version: VERSION, identity, step: 0, state: None };
+                let (format, version) = (FORMAT.to_owned(), VERSION);
+                let state = State { format, version, identity, device: None, step: 0, state: None };
                 let folder = Self { path: path.to_owned(), state };
                 folder.write_state(&folder.state)?;
                 Ok(folder)
@@ -125,6 +145,16 @@ impl OutFolder {
         let Some(name) = &self.state.state else { return Ok(None) };
         let path = self.path.join("checkpoint").join(name);
         fs::read(&path).map(Some).map_err(|error| io_error(&path, &error))
+    }
+
+    /// Notes what computes from now on; the one before, if that was another.
+    pub fn computed_by(&mut self, device: Device) -> Result<Option<Device>> {
+        if self.state.device.as_ref() == Some(&device) {
+            return Ok(None);
+        }
+        let before = self.state.device.replace(device);
+        self.write_state(&self.state)?;
+        Ok(before)
     }
 
     /// Writes a checkpoint after `step` steps. Where that fails, the one before stays.
@@ -272,6 +302,36 @@ mod tests {
         let folder = OutFolder::open(&path, identity(0.1), true).unwrap();
         assert_eq!((folder.step(), folder.parameters().unwrap().as_deref()), (8, Some(&b"eight"[..])));
         assert_eq!(fs::read_dir(path.join("checkpoint")).unwrap().count(), 2, "the earlier state is gone");
+    }
+
+    #[test]
+    fn numbers_come_back_as_they_were() {
+        let temp = tempfile::tempdir().unwrap();
+        // A reader that rounds twice takes this one for its neighbour.
+        let rate = 9.965995890527009e-05;
+        OutFolder::open(temp.path(), identity(rate), false).unwrap().checkpoint(2, b"two").unwrap();
+        assert_eq!(OutFolder::open(temp.path(), identity(rate), true).unwrap().step(), 2);
+    }
+
+    #[test]
+    fn another_device_is_told_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let device =
+            |kernels: &str| Device { adapter: "a".to_owned(), driver: "d".to_owned(), kernels: kernels.to_owned() };
+        let mut folder = OutFolder::open(temp.path(), identity(0.1), false).unwrap();
+        assert_eq!(folder.computed_by(device("subgroup")).unwrap(), None);
+        folder.checkpoint(2, b"two").unwrap();
+        let resumed = || OutFolder::open(temp.path(), identity(0.1), true).unwrap();
+        assert_eq!(resumed().computed_by(device("subgroup")).unwrap(), None);
+        let before = resumed().computed_by(device("workgroup")).unwrap();
+        assert_eq!(before.map(|device| device.to_string()).as_deref(), Some("a, d, subgroup kernels"));
+        assert_eq!(resumed().computed_by(device("workgroup")).unwrap(), None);
+        // Runs from before there was a note of it.
+        let path = temp.path().join(STATE);
+        let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        state.as_object_mut().unwrap().remove("device");
+        fs::write(&path, state.to_string()).unwrap();
+        assert_eq!(resumed().computed_by(device("workgroup")).unwrap(), None);
     }
 
     #[test]

@@ -50,6 +50,7 @@ impl Place {
         flags.iter().chain(rate).chain(more).map(|flag| (*flag).to_owned()).collect()
     }
 
+    #[must_use = "it may have failed"]
     fn train(&self, data: &str, out: &str, more: &[&str]) -> Run {
         let flags = self.command(data, out, more);
         foretoken(&flags.iter().map(String::as_str).collect::<Vec<_>>())
@@ -92,6 +93,7 @@ fn bad_texts_and_flags_are_refused_before_anything_is_written() {
     place.write("fields.jsonl", "{\"txt\": \"a\"}");
     place.write("long.jsonl", &pair(&"the red hen ".repeat(20), "b"));
     place.write("short.txt", "hen");
+    place.write("two.jsonl", &json!({"text": "a"}).to_string());
     place.write("text.csv", "hen");
     fs::write(place.path("bytes.txt"), b"a\n\xff").unwrap();
     let heads = golden("heads-neox");
@@ -117,6 +119,10 @@ fn bad_texts_and_flags_are_refused_before_anything_is_written() {
         ("story.txt", &["--warmup-heads", &place.model], "no multi-token heads"),
         ("story.txt", &["--valid", "none.txt"], "none.txt"),
         ("story.txt", &["--resume"], "no run to resume"),
+        ("story.txt", &["--accumulate", "288230376151711744"], "--accumulate 288230376151711744"),
+        ("story.txt", &["--heads", "16"], "the head for token +16"),
+        ("two.jsonl", &["--heads", "4"], "the head for token +3"),
+        ("story.txt", &["--mode", "baseline", "--heads", "1"], "--mode baseline"),
     ];
     for (data, flags, message) in cases {
         place.train(data, "out", flags).fails_with_in(message, &format!("{data} {flags:?}"));
@@ -125,6 +131,10 @@ fn bad_texts_and_flags_are_refused_before_anything_is_written() {
     let (model, data, out) = (&place.model, place.text("story.txt"), place.text("out"));
     let base = ["train", "--model", model, "--data", &data, "--out", &out, "--lr", "1"];
     foretoken(&[&base[..], &["--seq-len", "129"]].concat()).fails_with("holds 128 tokens");
+    foretoken(&[&base[..], &["--batch", "1000000000000"]].concat()).fails_with("--batch 1000000000000 with --seq-len");
+    // Where nobody names a length, it is the model's context.
+    foretoken(&[&base[..], &["--batch", "600"]].concat()).fails_with("--batch 600 with --seq-len 128");
+    assert!(!place.path("out").exists());
 }
 
 #[test]
@@ -172,7 +182,7 @@ fn check_own_texts(place: &Place, lines: &[Value], most: usize) {
 fn own_texts_are_what_generate_says_and_go_on_where_they_ended() {
     let place = Place::new();
     let flags = ["--self-distill", "--distill-tokens", "6", "--distill-prompt", "5", "--steps", "1"];
-    place.train("pairs.jsonl", "out", &flags);
+    place.trained("pairs.jsonl", "out", &flags);
     let whole = place.read("out/distilled.jsonl");
     let lines = json_lines(&whole);
     assert_eq!(lines.len(), 4);
@@ -181,7 +191,7 @@ fn own_texts_are_what_generate_says_and_go_on_where_they_ended() {
     let ends: Vec<usize> = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
     place.write("out/distilled.jsonl", std::str::from_utf8(&whole[..ends[1] + 7]).unwrap());
     // Whether something was trained on it already or not: with --resume the texts are completed to the same bytes.
-    place.train("pairs.jsonl", "out", &[&flags[..], &["--resume"]].concat());
+    place.trained("pairs.jsonl", "out", &[&flags[..], &["--resume"]].concat());
     assert_eq!(place.read("out/distilled.jsonl"), whole);
     // Not without --resume, and not for other texts.
     place.train("pairs.jsonl", "out", &flags).fails_with("holds another run");
@@ -189,7 +199,7 @@ fn own_texts_are_what_generate_says_and_go_on_where_they_ended() {
     place.train("pairs.jsonl", "out", &[&flags[..], &["--resume"]].concat()).fails_with("--data has another content");
     assert_eq!(place.read("out/distilled.jsonl"), whole);
     // Plain texts give their first tokens.
-    place.train("story.txt", "plain", &flags);
+    place.trained("story.txt", "plain", &flags);
     let lines = json_lines(&place.read("plain/distilled.jsonl"));
     assert!(lines.len() == 8 && lines.iter().all(|line| line["prompt_ids"].as_array().unwrap().len() == 5));
     check_own_texts(&place, &lines[..1], 6);
@@ -227,7 +237,10 @@ fn training_writes_heads_a_log_and_a_plot() {
     let heads = place.text("out");
     let report = place.generate(&["--draft", &heads]);
     assert_eq!((&report["ids"], &report["stats"]["drafter"]), (&place.generate(&[])["ids"], &json!("heads")));
-    foretoken(&["inspect", "--model", &heads]);
+    foretoken(&["inspect", "--model", &place.model, "--heads", &heads]).success();
+    // And no draft of theirs changes a text, at any temperature.
+    let flags = ["audit", "--model", &place.model, "--heads", &heads, "--context", "64", "--json"];
+    assert_eq!(foretoken(&flags).json()["equal"], true);
     // A finished run stays as it is.
     let before = place.read("out/mtp.safetensors");
     place.train("story.txt", "out", &["--steps", "4"]).fails_with("holds another run");
@@ -256,6 +269,7 @@ fn every_mode_loads_in_generate() {
         &["--mode", "joint", "--lora-rank", "2", "--clip", "1"],
         &["--mode", "joint", "--whs", "--half"],
         &["--mode", "joint", "--kind", "sequential"],
+        &["--mode", "baseline", "--lora-rank", "2"],
         &["--half", "--accumulate", "2", "--warmup-steps", "1"],
         &["--self-distill", "--distill-tokens", "6", "--distill-prompt", "5"],
     ]
@@ -265,16 +279,18 @@ fn every_mode_loads_in_generate() {
         let out = n.to_string();
         place.trained("story.txt", &out, &[flags, &["--steps", "2"]].concat());
         let heads = place.text(&out);
-        assert_eq!(place.generate(&["--draft", &heads])["stats"]["drafter"], "heads", "{flags:?}");
+        // What was trained without heads has none to draft with.
+        let drafter = if flags.contains(&"baseline") { "off" } else { "heads" };
+        assert_eq!(place.generate(&["--draft", &heads])["stats"]["drafter"], drafter, "{flags:?}");
         let config: Value = serde_json::from_slice(&place.read(&format!("{out}/mtp_config.json"))).unwrap();
-        let joint = flags.contains(&"joint");
-        let blocks = match (joint, flags.contains(&"sequential")) {
+        let (joint, baseline) = (flags.contains(&"joint"), flags.contains(&"baseline"));
+        let blocks = match (joint || baseline, flags.contains(&"sequential") || baseline) {
             (true, true) => json!([0, 1]),
             (true, false) => json!([0]),
             (false, _) => Value::Null,
         };
         assert_eq!(config["lora"]["blocks"], blocks, "{flags:?}");
-        if joint {
+        if joint || baseline {
             let merged = place.text(&format!("merged-{out}"));
             foretoken(&["merge", "--model", &place.model, "--heads", &heads, "--out", &merged]).success();
             let merged = Place::generate_with(&merged, &[])["ids"].clone();
@@ -293,13 +309,19 @@ fn every_mode_loads_in_generate() {
 /// Sends Ctrl-C to a run once its log has two lines, and waits for it.
 #[cfg(unix)]
 fn interrupted(flags: &[String], log: &Path) -> Run {
+    interrupted_once(flags, || fs::read_to_string(log).map_or(0, |log| log.lines().count()) >= 2)
+}
+
+/// Sends Ctrl-C to a run once it has come so far, and waits for it.
+#[cfg(unix)]
+fn interrupted_once(flags: &[String], so_far: impl Fn() -> bool) -> Run {
     use std::process::Command;
     use std::time::{Duration, Instant};
 
     let child = support::start(flags).0.spawn().unwrap();
     let begun = Instant::now();
-    while fs::read_to_string(log).map_or(0, |log| log.lines().count()) < 2 {
-        assert!(begun.elapsed() < Duration::from_secs(120), "no step was logged");
+    while !so_far() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "it has not come so far");
         std::thread::sleep(Duration::from_millis(5));
     }
     let pid = child.id().to_string();
@@ -307,25 +329,84 @@ fn interrupted(flags: &[String], log: &Path) -> Run {
     child.wait_with_output().unwrap().into()
 }
 
-#[test]
 #[cfg(unix)]
-fn an_interrupted_training_goes_on_bit_for_bit() {
+fn goes_on_bit_for_bit(mode: &[&str]) {
     let place = Place::new();
-    let flags = ["--steps", "60", "--mode", "joint", "--checkpoint-every", "0"];
+    let flags = [&["--steps", "60", "--checkpoint-every", "0"], mode].concat();
     place.trained("story.txt", "whole", &flags);
     let run = interrupted(&place.command("story.txt", "cut", &flags), &place.path("cut/log.jsonl"));
-    assert_eq!(run.code, Some(130), "{}", run.stderr);
+    assert_eq!(run.code, Some(130), "{mode:?}: {}", run.stderr);
     let state: Value = serde_json::from_slice(&place.read("cut/checkpoint/state.json")).unwrap();
-    assert!((2..60).contains(&state["step"].as_u64().unwrap()), "{state}");
-    assert!(!place.path("cut/mtp_config.json").exists());
-    place.train("story.txt", "cut", &[&flags[..], &["--resume"]].concat()).success();
+    assert!((2..60).contains(&state["step"].as_u64().unwrap()), "{mode:?}: {state}");
+    assert!(["adapter", "driver", "kernels"].iter().all(|name| state["device"][name].is_string()), "{state}");
+    assert!(!place.path("cut/mtp_config.json").exists(), "{mode:?}");
+    place.trained("story.txt", "cut", &[&flags[..], &["--resume"]].concat());
     for name in ["mtp.safetensors", "checkpoint/state-00000060.safetensors"] {
-        assert_eq!(place.read(&format!("cut/{name}")), place.read(&format!("whole/{name}")), "{name}");
+        assert!(place.read(&format!("cut/{name}")) == place.read(&format!("whole/{name}")), "{mode:?}: {name}");
     }
     let losses = |out: &str| -> Vec<Value> {
         json_lines(&place.read(&format!("{out}/log.jsonl"))).into_iter().map(|line| line["losses"].clone()).collect()
     };
-    assert_eq!(losses("cut"), losses("whole"));
+    assert_eq!(losses("cut"), losses("whole"), "{mode:?}");
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupted_training_goes_on_bit_for_bit() {
+    for mode in [
+        &["--mode", "joint"][..],
+        &["--mode", "joint", "--whs"],
+        &["--whs"],
+        &["--accumulate", "2"],
+        &["--mode", "baseline"],
+        &["--kind", "sequential"],
+    ] {
+        goes_on_bit_for_bit(mode);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupt_ends_a_long_validation() {
+    let place = Place::new();
+    let line = format!("{}\n", pair("The red", " hen was red"));
+    place.write("long.jsonl", &line.repeat(100_000));
+    let (valid, state) = (place.text("long.jsonl"), place.path("out/checkpoint/state-00000002.safetensors"));
+    let flags = ["--steps", "4", "--checkpoint-every", "2", "--valid", &valid];
+    let run = interrupted_once(&place.command("story.txt", "out", &flags), || state.exists());
+    assert_eq!(run.code, Some(130), "{}", run.stderr);
+    let log = json_lines(&place.read("out/log.jsonl"));
+    assert_eq!((log.len(), log[1].get("valid")), (2, None), "{log:?}");
+    let state: Value = serde_json::from_slice(&place.read("out/checkpoint/state.json")).unwrap();
+    assert_eq!(state["step"], 2);
+}
+
+#[test]
+fn numbers_that_are_not_finite_leave_a_checkpoint_of_the_step_before() {
+    let place = Place::new();
+    let flags = ["--steps", "9", "--checkpoint-every", "0", "--lr", "1e30"];
+    let run = place.train("story.txt", "out", &flags);
+    run.fails_with("not a finite number");
+    let state: Value = serde_json::from_slice(&place.read("out/checkpoint/state.json")).unwrap();
+    let logged = json_lines(&place.read("out/log.jsonl")).len();
+    assert!(logged > 0 && state["step"] == logged, "{state}");
+    place.train("story.txt", "out", &[&flags[..], &["--resume"]].concat()).fails_with("not a finite number");
+}
+
+#[test]
+fn a_lora_that_heads_bring_is_trained_on() {
+    let place = Place::new();
+    for (out, mode) in [("joint", &["--mode", "joint"][..]), ("apart", &["--mode", "joint", "--kind", "sequential"])] {
+        place.trained("story.txt", out, &[mode, &["--lora-rank", "2", "--steps", "2"]].concat());
+        let (heads, on) = (place.text(out), format!("{out}-on"));
+        let flags = ["--warmup-heads", &heads, "--mode", "joint", "--steps", "1"];
+        place.train("story.txt", &on, &[&flags[..], &["--lora-rank", "4"]].concat()).fails_with("a LoRA of rank 2");
+        place.trained("story.txt", &on, &[&flags[..], &["--lora-rank", "2"]].concat());
+        assert_eq!(place.read(&format!("{on}/mtp_config.json")), place.read(&format!("{out}/mtp_config.json")));
+        assert_ne!(place.read(&format!("{on}/mtp.safetensors")), place.read(&format!("{out}/mtp.safetensors")));
+        // Named or not, its rank is the same.
+        place.trained("story.txt", &on, &[&flags[..], &["--resume"]].concat());
+    }
 }
 
 #[test]

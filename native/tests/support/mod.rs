@@ -70,6 +70,7 @@ pub struct Start(pub Command);
 
 impl Start {
     /// Runs it with `input` as standard input.
+    #[must_use = "it may have failed"]
     pub fn input(mut self, input: &[u8]) -> Run {
         let mut child = self.0.stdin(Stdio::piped()).spawn().unwrap();
         // A run that fails early does not read its input.
@@ -88,6 +89,7 @@ pub fn start<S: AsRef<str>>(flags: &[S]) -> Start {
 }
 
 /// Runs the command with nothing on standard input.
+#[must_use = "it may have failed"]
 pub fn foretoken(flags: &[&str]) -> Run {
     start(flags).0.stdin(Stdio::null()).output().unwrap().into()
 }

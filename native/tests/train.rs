@@ -198,6 +198,13 @@ fn own_texts_are_what_generate_says_and_go_on_where_they_ended() {
     place.write("pairs.jsonl", &pair("hen", "x"));
     place.train("pairs.jsonl", "out", &[&flags[..], &["--resume"]].concat()).fails_with("--data has another content");
     assert_eq!(place.read("out/distilled.jsonl"), whole);
+    // Where all tokens count, those of the prompts do too.
+    place.write("pairs.jsonl", &[pair("The red", "x"), pair("hen was in", "x")].join("\n"));
+    let targets = |out: &str, more: &[&str]| {
+        place.trained("pairs.jsonl", out, &[&flags[..], more].concat());
+        json_lines(&place.read(&format!("{out}/log.jsonl")))[0]["tokens"].as_u64().unwrap()
+    };
+    assert!(targets("all", &["--loss", "all"]) > targets("completion", &[]));
     // Plain texts give their first tokens.
     place.trained("story.txt", "plain", &flags);
     let lines = json_lines(&place.read("plain/distilled.jsonl"));

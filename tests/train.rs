@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use common::{DiskFiles, each_adapter, golden};
 use foretoken::format::files::MemoryFiles;
-use foretoken::{Engine, EngineOptions, Gpu, KernelSet, MicroBatch, TrainOptions, Trainer};
+use foretoken::{Engine, EngineOptions, ErrorKind, Gpu, KernelSet, MicroBatch, TrainOptions, Trainer};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -139,6 +139,20 @@ async fn check_with(gpu: &Gpu, case: &str, kernels: KernelSet) {
             }
         }
         assert!((report.gradient_norm - norm).abs() < 1e-3 * norm, "{what}: norm {} not {norm}", report.gradient_norm);
+        if step == 0 && kernels == KernelSet::Software {
+            // Another trainer goes on from here, with the very same bits.
+            let state = trainer.state().await.expect("a state");
+            let mut other =
+                Trainer::load(gpu, &base, &heads, Some(kernels), &options, &mut |_| {}).await.expect("a trainer");
+            other.restore(&state).expect("it restores");
+            assert!(other.state().await.expect("a state") == state, "{what}: a state restored is another");
+            let next: Vec<_> = (0..options.accumulate).map(|micro| expected.batch(1, micro)).collect();
+            let reports = [other.step(&next, 0.006).await, trainer.step(&next, 0.006).await];
+            assert_eq!(reports[0], reports[1], "{what}");
+            let states = [other.state().await, trainer.state().await];
+            assert!(states[0] == states[1], "{what}: a step after a restored state is another");
+            trainer.restore(&state).expect("it restores");
+        }
         if step == 0 || step == 2 {
             let tensors = tensors_of(&trainer).await;
             let after = format!("after.{}.", step + 1);
@@ -184,6 +198,26 @@ fn detached_heads_cost_the_next_token_nothing() {
             for (name, values) in alone {
                 assert_eq!(values, &beside[name], "{name} beside a head");
             }
+        }
+    });
+}
+
+#[test]
+fn numbers_that_are_not_finite_change_nothing_and_are_named() {
+    let expected = Expected::of("frozen-sequential");
+    each_adapter(|gpu| {
+        let expected = &expected;
+        async move {
+            let (base, heads) = (expected.base(), DiskFiles(golden("train/frozen-sequential")));
+            let options = expected.options();
+            let mut trainer = Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.expect("a trainer");
+            trainer.step(&[expected.batch(0, 0)], 1e30).await.expect("a step");
+            let before = trainer.state().await.expect("a state");
+            let error = trainer.step(&[expected.batch(1, 0)], 1e30).await.expect_err("numbers overflow");
+            assert_eq!(error.kind(), ErrorKind::NotFinite);
+            let message = error.to_string();
+            assert!(message.contains("step 2") && message.contains("tensor \"heads."), "{message}");
+            assert!(trainer.state().await.expect("a state") == before);
         }
     });
 }

@@ -13,7 +13,7 @@ use crate::kernels::{KernelSet, Widths};
 use crate::{Error, Result};
 
 /// Columns of the vocabulary whose logits are in memory at a time.
-const VOCAB_COLUMNS: usize = 8192;
+pub(crate) const VOCAB_COLUMNS: usize = 8192;
 
 /// Loads the checkpoint in `files` for sequences of `length` tokens, with the `heads` that will be trained.
 ///
@@ -36,6 +36,12 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     if length == 0 || length > limit {
         return Err(Error::input(format!(
             "sequences of {length} tokens: expected 1 to {limit}, the model's max_position_embeddings"
+        )));
+    }
+    if let Some(window) = config.sliding_window.filter(|&window| window < length) {
+        return Err(Error::unsupported(format!(
+            "sliding_window {window} is not implemented and matters for sequences of {length} tokens; use a --seq-len of \
+             {window} or less"
         )));
     }
     let sizes = Sizes::new(&config, length, gpu.summary().max_binding_bytes)?;

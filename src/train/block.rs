@@ -132,7 +132,7 @@ impl<'a> Graph<'a> {
             let (gpu, out) = (&self.model.gpu, self.heads_of(&block.attention_out, attention.out_stride(), 0));
             causal_gather(gpu, self.shape, 1.0, &s.weights, self.values(&block.qkv), out)
         };
-        self.push(gather, rows);
+        self.push_work(gather, rows, self.attention_work());
         let whole = if block.picked.is_some() { &s.whole } else { &block.middle };
         self.copy(&block.input, whole, rows);
         let form = accumulate(linear_form(self.model, &block.layer.out));
@@ -165,8 +165,14 @@ impl<'a> Graph<'a> {
         let m = &self.scratch.weights;
         let scores = causal_scores(gpu, self.shape, self.scale(), self.queries(&block.qkv), self.keys(&block.qkv), m);
         let softmax = causal_softmax(gpu, self.model.kernels, self.shape, m);
-        self.push(scores, self.rows);
+        let work = self.attention_work();
+        self.push_work(scores, self.rows, work);
         self.push(softmax, self.rows);
+    }
+
+    /// Multiplications of a row with all keys.
+    fn attention_work(&self) -> u64 {
+        u64::from(self.model.sizes.attention.out_stride()) * u64::from(self.shape.length)
     }
 
     fn scale(&self) -> f32 {
@@ -265,7 +271,8 @@ impl<'a> Graph<'a> {
             causal_scatter(gpu, shape, self.scale(), &s.d_weights, q, dk),
             rope_rows(gpu, shape, rotary, true, &s.d_qkv, &self.model.rotation),
         ];
-        ops.into_iter().for_each(|op| self.push(op, rows));
+        let work = self.attention_work();
+        ops.into_iter().for_each(|op| self.push_work(op, rows, work));
         self.norm(&block.layer.attention_norm, &block.input, &s.normed, rows);
         let (x, dy) = ((&s.normed, hidden4), Columns::whole(&s.d_qkv, qkv4));
         let d_normed = Columns::whole(&s.d_normed, hidden4);

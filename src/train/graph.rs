@@ -8,12 +8,14 @@ use crate::kernels::train::{
     norm_weights,
 };
 use crate::kernels::{Activation, Carry, Extent, MatmulForm, Op, Place, Row, State, carry};
-use crate::model::{Adapter, Linear, Matrix, Model, NormWeights, embed_ops, norm_op, product_ops};
+use crate::model::{Adapter, Linear, Matrix, Model, NormWeights, Shard, embed_ops, norm_op, product_ops};
 
 /// An op, and how many rows it takes.
 pub(super) struct Step {
     op: Op,
     rows: u32,
+    /// Multiplications, roughly.
+    pub work: u64,
 }
 
 impl Step {
@@ -77,6 +79,11 @@ fn row_buffer(gpu: &Gpu, bytes: &mut u64, label: &str, rows: u32, width: u32) ->
     gpu.storage(label, size)
 }
 
+/// Weights in a shard: multiplications of a row.
+pub(super) fn weights(matrix: &Matrix, shard: &Shard) -> u64 {
+    16 * u64::from(matrix.inputs4) * u64::from(shard.columns4)
+}
+
 impl<'a> Graph<'a> {
     pub fn new(model: &'a Model, gradients: &'a Parameters, sequences: u32, picked: u32) -> Self {
         let (gpu, sizes) = (&model.gpu, &model.sizes);
@@ -112,7 +119,13 @@ impl<'a> Graph<'a> {
     }
 
     pub fn push(&mut self, op: Op, rows: u32) {
-        self.steps.push(Step { op, rows });
+        // Most that is no product goes a few times over the stream.
+        self.push_work(op, rows, u64::from(self.model.sizes.hidden) * 8);
+    }
+
+    /// An op with so many multiplications a row.
+    pub fn push_work(&mut self, op: Op, rows: u32, work: u64) {
+        self.steps.push(Step { op, rows, work: u64::from(rows) * work });
     }
 
     pub fn rows_of(&mut self, label: &str, rows: u32, width: u32) -> wgpu::Buffer {
@@ -162,8 +175,9 @@ impl<'a> Graph<'a> {
         y: Strided<'_>,
         rows: u32,
     ) {
-        for op in product_ops(self.model, &self.state, form, matrix, bias, x, y, false) {
-            self.push(op, rows);
+        let ops = product_ops(self.model, &self.state, form, matrix, bias, x, y, false);
+        for (op, shard) in ops.into_iter().zip(&matrix.shards) {
+            self.push_work(op, rows, weights(matrix, shard));
         }
     }
 
@@ -222,11 +236,11 @@ impl<'a> Graph<'a> {
             let dy = Columns { first4: dy.first4 + shard.first4, ..dy };
             if let Some(gradient) = self.gradients.of(&shard.buffer) {
                 let op = matmul_weights(gpu, sizes, Columns::whole(x, x_stride4), dy, gradient);
-                self.push(op, rows);
+                self.push_work(op, rows, weights(matrix, shard));
             }
             if let Some((dx, accumulate)) = dx {
                 let op = matmul_inputs(gpu, matrix.dtype, accumulate || index > 0, sizes, dy, &shard.buffer, dx);
-                self.push(op, rows);
+                self.push_work(op, rows, weights(matrix, shard));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Heads over whole sequences: what they read, their layers, their losses, and the way back.
 
 use super::block::{Block, Picked};
-use super::graph::Graph;
+use super::graph::{Graph, weights};
 use crate::kernels::train::{
     Columns, LossShape, loss_factors, loss_inputs, loss_scan, loss_summary, matmul_inputs, mix, mix_dot, mix_softmax,
     mix_softmax_inputs,
@@ -71,7 +71,7 @@ impl<'a> Graph<'a> {
     /// The buffers for the losses of `heads` heads.
     pub fn losses(&mut self, heads: u32) -> Losses {
         let (hidden, picked) = (self.model.sizes.hidden, self.picked);
-        let columns4 = self.lm_head(None).shards.iter().map(|shard| shard.columns4).max().unwrap_or(0);
+        let columns4 = self.lm_head().shards.iter().map(|shard| shard.columns4).max().unwrap_or(0);
         Losses {
             logits: self.rows_of("logits", picked, 4 * columns4),
             losses: self.rows_of("losses", picked, 1),
@@ -83,9 +83,10 @@ impl<'a> Graph<'a> {
         }
     }
 
-    fn lm_head(&self, head: Option<&'a Head>) -> &'a Matrix {
+    /// The backbone's: heads of the own layout have none of their own.
+    fn lm_head(&self) -> &'a Matrix {
         let weights = &self.model.weights;
-        head.and_then(|head| head.lm_head.as_ref()).or(weights.lm_head.as_ref()).unwrap_or(&weights.embedding)
+        weights.lm_head.as_ref().unwrap_or(&weights.embedding)
     }
 
     /// The head's way from its source `z` to the normalised rows that the LM head reads.
@@ -123,8 +124,8 @@ impl<'a> Graph<'a> {
             stream = y;
         }
         let normed = self.rows_of("head normed", self.picked, hidden);
-        let weights = head.final_norm.as_ref().unwrap_or(&self.model.weights.final_norm);
-        self.norm(weights, &output, &normed, self.picked);
+        let norm = head.final_norm.as_ref().unwrap_or(&self.model.weights.final_norm);
+        self.norm(norm, &output, &normed, self.picked);
         let peaks = self.rows_of("peaks", self.picked, 4);
         HeadGraph { head, slot, join, blocks, output, normed, rows, peaks }
     }
@@ -142,7 +143,7 @@ impl<'a> Graph<'a> {
             (x, hidden4),
             rows,
         );
-        self.embed(join.embedding.as_ref().unwrap_or(&model.weights.embedding), shifted, &embedded);
+        self.embed(&model.weights.embedding, shifted, &embedded);
         self.norm(&join.embedding_norm, &embedded, &normed, rows);
         let form = accumulate(head_form(model, &join.from_embedding));
         self.product(form, &join.from_embedding, None, (&normed, hidden4), (x, hidden4), rows);
@@ -158,15 +159,16 @@ impl<'a> Graph<'a> {
     /// The head's logits of a chunk of the vocabulary.
     fn logits(&mut self, head: &HeadGraph<'a>, shard: &Shard, losses: &Losses) {
         let x = (&head.normed, self.model.sizes.hidden / 4);
-        let op = shard_op(self.model, &self.state, self.lm_head(Some(head.head)), shard, x, &losses.logits);
-        self.push(op, self.picked);
+        let matrix = self.lm_head();
+        let op = shard_op(self.model, &self.state, matrix, shard, x, &losses.logits);
+        self.push_work(op, self.picked, weights(matrix, shard));
     }
 
     /// The head's losses, summed up in the report.
     pub fn loss(&mut self, head: &HeadGraph<'a>, losses: &Losses) {
         let (gpu, set) = (&self.model.gpu, self.model.kernels);
         let (targets, peaks) = (&head.rows.targets, &head.peaks);
-        for (index, shard) in self.lm_head(Some(head.head)).shards.iter().enumerate() {
+        for (index, shard) in self.lm_head().shards.iter().enumerate() {
             self.logits(head, shard, losses);
             let op = loss_scan(gpu, set, self.chunk(shard), index == 0, targets, &losses.logits, peaks);
             self.push(op, self.picked);
@@ -185,7 +187,7 @@ impl<'a> Graph<'a> {
     /// memory are this head's.
     pub fn head_back(&mut self, head: &HeadGraph<'a>, losses: &Losses, dz: &wgpu::Buffer, fresh: bool) {
         let (model, hidden4, picked) = (self.model, self.model.sizes.hidden / 4, self.picked);
-        let matrix = self.lm_head(Some(head.head));
+        let matrix = self.lm_head();
         let (targets, peaks) = (&head.rows.targets, &head.peaks);
         for (index, shard) in matrix.shards.iter().enumerate() {
             if !fresh || matrix.shards.len() > 1 {
@@ -197,11 +199,11 @@ impl<'a> Graph<'a> {
             let sizes = [picked, shard.columns4, matrix.inputs4];
             let (dy, dx) = (Columns::whole(logits, shard.columns4), Columns::whole(&losses.d_normed, hidden4));
             let op = matmul_inputs(&model.gpu, matrix.dtype, index > 0, sizes, dy, &shard.buffer, dx);
-            self.push(op, picked);
+            self.push_work(op, picked, weights(matrix, shard));
         }
         self.zero(&losses.d_output, picked);
-        let weights = head.head.final_norm.as_ref().unwrap_or(&model.weights.final_norm);
-        self.norm_back_from(weights, &head.output, &losses.d_normed, &losses.d_output, picked);
+        let norm = head.head.final_norm.as_ref().unwrap_or(&model.weights.final_norm);
+        self.norm_back_from(norm, &head.output, &losses.d_normed, &losses.d_output, picked);
         let d = losses.d_stream.clone();
         for (index, block) in head.blocks.iter().enumerate().rev() {
             let last = index + 1 == head.blocks.len();

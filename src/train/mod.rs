@@ -19,16 +19,23 @@ use crate::format::mtp::{CONFIG, TENSORS};
 use crate::format::safetensors::serialize_f32;
 use crate::gpu::{Gpu, Staging};
 use crate::kernels::train::{AdamStep, MAX_TRAINED_ROWS, NO_ROW, NO_TARGET};
-use crate::kernels::{KernelSet, Op, Row};
-use crate::model::{Model, Progress, load_for_training};
+use crate::kernels::{Extent, KernelSet, Op, Row};
+use crate::model::{Model, Progress, VOCAB_COLUMNS, load_for_training};
 use crate::{Error, ErrorKind, Result};
 use backbone::StepPlan;
 use graph::Step;
 use heads::HeadRows;
 use parameters::Parameters;
 
-/// Ops of a submit: few enough that a display driver's watchdog has no reason to bark.
+/// Ops of a submit at most.
 const OPS_A_SUBMIT: usize = 48;
+
+/// Multiplications of a submit, unless one op has more: some tens of milliseconds on a small GPU, since the watchdog of a
+/// display driver may end what takes two seconds.
+const WORK_A_SUBMIT: u64 = 10_000_000_000;
+
+/// For ops that have one size.
+const ONE: Extent = Extent { rows: 1, logit_rows: 1, keys: 0, many: false };
 
 /// The largest description of heads that is read.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -43,7 +50,7 @@ pub struct TrainOptions {
     /// Targets that a head has in a micro-batch at most; 0: as many as there are tokens. Only their rows go through a head's
     /// last MLP and the LM head.
     pub picked: usize,
-    /// Micro-batches of an optimizer step.
+    /// Micro-batches of an optimizer step. Each weighs the same, and losses are balanced within each.
     pub accumulate: usize,
     /// Train the heads' own tensors.
     pub train_heads: bool,
@@ -101,7 +108,7 @@ pub struct MicroBatch {
 pub struct HeadLoss {
     /// Which token it predicts.
     pub offset: usize,
-    /// Mean negative log-likelihood in nats.
+    /// Mean negative log-likelihood in nats; 0 without targets.
     pub nll: f64,
     /// Tokens it is the mean over.
     pub targets: u64,
@@ -124,7 +131,7 @@ pub struct Trainer {
     plan: StepPlan,
     update: Vec<Op>,
     report: Staging,
-    norms: [Staging; 2],
+    clip: Staging,
     steps: u64,
     /// `mtp_config.json` of the heads.
     config: Vec<u8>,
@@ -157,9 +164,9 @@ impl Trainer {
         let update = parameters.update(gpu, options.max_norm.unwrap_or(0.0));
         gpu.check().map_err(|error| with_advice(error, plan.bytes + parameters.bytes()))?;
         let report = Staging::new(gpu, plan.report.size());
-        let norms = [&parameters.norms, &parameters.clip].map(|buffer| Staging::new(gpu, buffer.size()));
+        let clip = Staging::new(gpu, parameters.clip.size());
         let (options, config) = (options.clone(), config.into_owned());
-        Ok(Self { model, options, parameters, plan, update, report, norms, steps: 0, config })
+        Ok(Self { model, options, parameters, plan, update, report, clip, steps: 0, config })
     }
 
     /// Bytes on the GPU beside the model's own: activations, gradients and moments.
@@ -181,7 +188,8 @@ impl Trainer {
     ///
     /// # Errors
     /// [`ErrorKind::Input`] for a micro-batch of another size or with too many targets; [`ErrorKind::NotFinite`] where a loss or
-    /// a gradient is not finite, naming the step and the tensor: nothing has been changed then; [`ErrorKind::Device`].
+    /// a gradient is not finite, naming the step and the tensor: nothing has been changed then; [`ErrorKind::Device`]. A call
+    /// that was not awaited to its end leaves a trainer that must not be used.
     pub async fn step(&mut self, batches: &[MicroBatch], rate: f64) -> Result<StepReport> {
         if batches.len() != self.options.accumulate {
             let (got, expected) = (batches.len(), self.options.accumulate);
@@ -201,12 +209,12 @@ impl Trainer {
         let step = self.steps + 1;
         if let Some(loss) = losses.iter().find(|loss| !loss.nll.is_finite()) {
             let which = self.first_not_finite().await?;
-            let where_ = which.map_or_else(String::new, |name| format!("; tensor \"{name}\" is not finite"));
             let offset = loss.offset;
             return Err(Error::new(
                 ErrorKind::NotFinite,
                 format!(
-                    "step {step}: the loss of the head for token +{offset} is not a finite number{where_}; {ADVICE}"
+                    "step {step}: the loss of the head for token +{offset} is not a finite number, nor is the gradient of \
+                     {which}; {ADVICE}"
                 ),
             ));
         }
@@ -285,11 +293,12 @@ impl Trainer {
         gpu.clear(&self.plan.sums.iter().collect::<Vec<_>>());
         let train = if train { &self.plan.train[..] } else { &[] };
         let steps: Vec<&Step> = self.plan.forward.iter().chain(train).collect();
-        let parts = steps.chunks(OPS_A_SUBMIT);
-        let last = parts.len().saturating_sub(1);
         let mut submission = None;
-        for (index, part) in parts.enumerate() {
-            let copy = (index == last).then_some((&self.plan.report, &self.report));
+        let mut done = 0;
+        while done < steps.len() {
+            let part = &steps[done..done + ops_of_submit(&steps[done..])];
+            done += part.len();
+            let copy = (done == steps.len()).then_some((&self.plan.report, &self.report));
             let record = |recorder: &mut crate::gpu::Recorder<'_>| {
                 for step in part {
                     let (op, extent) = step.parts();
@@ -321,34 +330,28 @@ impl Trainer {
             pad: 0.0,
         };
         gpu.write(&self.parameters.step, 0, &[params]);
-        let one = crate::kernels::Extent { rows: 1, logit_rows: 1, keys: 0, many: false };
         let record = |recorder: &mut crate::gpu::Recorder<'_>| {
-            self.update.iter().for_each(|op| op.record(recorder, one));
+            self.update.iter().for_each(|op| op.record(recorder, ONE));
         };
-        let submission = gpu.submit(None, record, Some((&self.parameters.clip, &self.norms[1])));
-        let clip: Vec<f32> = self.norms[1].take(gpu, self.norms[1].read_after(submission)).await?;
+        let submission = gpu.submit(None, record, Some((&self.parameters.clip, &self.clip)));
+        let clip: Vec<f32> = self.clip.take(gpu, self.clip.read_after(submission)).await?;
         if clip[2] == 0.0 {
-            let norms: Vec<f32> = gpu.read(&self.parameters.norms).await?;
-            let which = self.parameters.all.iter().zip(&norms).find(|(_, norm)| !norm.is_finite());
-            let name = which.map_or("all gradients together", |(parameter, _)| parameter.name.as_str());
-            return Err(Error::new(
-                ErrorKind::NotFinite,
-                format!("step {step}: the gradient of tensor \"{name}\" is not a finite number; {ADVICE}"),
-            ));
+            let which = self.first_not_finite().await?;
+            let message = format!("step {step}: the gradient of {which} is not a finite number; {ADVICE}");
+            return Err(Error::new(ErrorKind::NotFinite, message));
         }
         self.steps = step;
         Ok(f64::from(clip[0]))
     }
 
-    /// The first trained tensor with a value that is not finite.
-    async fn first_not_finite(&self) -> Result<Option<&str>> {
-        for parameter in &self.parameters.all {
-            let values: Vec<f32> = self.model.gpu.read(&parameter.value).await?;
-            if values.iter().any(|value| !value.is_finite()) {
-                return Ok(Some(&parameter.name));
-            }
-        }
-        Ok(None)
+    /// The first tensor whose gradient is not finite, for a message.
+    async fn first_not_finite(&self) -> Result<String> {
+        let gpu = &self.model.gpu;
+        let squares = &self.update[..self.parameters.all.len()];
+        gpu.submit(None, |recorder| squares.iter().for_each(|op| op.record(recorder, ONE)), None);
+        let norms: Vec<f32> = gpu.read(&self.parameters.norms).await?;
+        let which = self.parameters.all.iter().zip(&norms).find(|(_, norm)| !norm.is_finite());
+        Ok(which.map_or("all tensors together".to_owned(), |(parameter, _)| format!("tensor \"{}\"", parameter.name)))
     }
 
     /// The heads as they are now: the files of a folder that loads as heads, by name.
@@ -389,11 +392,11 @@ impl Trainer {
     /// [`ErrorKind::Device`].
     pub async fn state(&self) -> Result<Vec<u8>> {
         let mut tensors = BTreeMap::new();
-        for parameter in &self.parameters.all {
+        for (index, parameter) in self.parameters.all.iter().enumerate() {
             for (kind, buffer) in parameter.kept() {
                 let values: Vec<f32> = self.model.gpu.read(buffer).await?;
                 let values = values[..parameter.count].to_vec();
-                tensors.insert(format!("{kind} of {}", parameter.name), (vec![parameter.count], values));
+                tensors.insert(parameter.key(index, kind), (vec![parameter.count], values));
             }
         }
         // Two halves, each exact in f32.
@@ -420,9 +423,9 @@ impl Trainer {
         };
         let steps = values("steps", 2)?;
         let mut writes = Vec::new();
-        for parameter in &self.parameters.all {
+        for (index, parameter) in self.parameters.all.iter().enumerate() {
             for (kind, buffer) in parameter.kept() {
-                writes.push((buffer, values(&format!("{kind} of {}", parameter.name), parameter.count)?));
+                writes.push((buffer, values(&parameter.key(index, kind), parameter.count)?));
             }
         }
         writes.iter().for_each(|(buffer, values)| self.model.gpu.write(buffer, 0, values));
@@ -449,33 +452,58 @@ fn check(options: &TrainOptions) -> Result<()> {
              a larger --accumulate"
         )));
     }
-    let finite = |name: &str, value: f64, least: f64| {
-        if value.is_finite() && value >= least {
+    // As the kernels have them.
+    let finite = |name: &str, value: f64, least: f32| {
+        if (value as f32).is_finite() && value as f32 >= least {
             return Ok(());
         }
-        Err(Error::input(format!("{name} {value}: expected a number of at least {least}")))
+        let expected = if least == 0.0 { "not below 0" } else { "above 0" };
+        Err(Error::input(format!("{name} {value}: expected a number {expected} that f32 holds")))
     };
     finite("head_rate", *head_rate, 0.0)?;
     finite("weight_decay", *weight_decay, 0.0)?;
-    finite("eps", *eps, 0.0)?;
+    finite("eps", *eps, f32::MIN_POSITIVE)?;
     if let Some(max_norm) = max_norm {
-        finite("max_norm", *max_norm, f64::MIN_POSITIVE)?;
+        finite("max_norm", *max_norm, f32::MIN_POSITIVE)?;
     }
-    match betas.iter().find(|beta| !(0.0..1.0).contains(*beta)) {
+    match betas.iter().find(|beta| !(0.0..1.0).contains(&(**beta as f32))) {
         Some(beta) => Err(Error::input(format!("beta {beta}: expected at least 0 and less than 1"))),
         None => Ok(()),
     }
 }
 
+/// Sequences times attention heads of a micro-batch: each has its layer of workgroups, of which WebGPU allows 65,535.
+const MAX_ATTENTIONS: usize = 65_535;
+
+/// How many of the next `steps` go into a submit.
+fn ops_of_submit(steps: &[&Step]) -> usize {
+    let mut work = 0;
+    let fits = |step: &&&Step| {
+        work += step.work;
+        work <= WORK_A_SUBMIT
+    };
+    steps.iter().take(OPS_A_SUBMIT).take_while(fits).count().max(1)
+}
+
 /// Checks that the largest buffers of a step can be bound.
 fn check_memory(model: &Model, options: &TrainOptions) -> Result<()> {
     let (sizes, most) = (&model.sizes, model.gpu.summary().max_binding_bytes);
-    let rows = (options.sequences * options.length) as u64;
+    let groups = options.sequences.saturating_mul(sizes.attention.heads as usize);
+    if groups > MAX_ATTENTIONS {
+        let (sequences, heads) = (options.sequences, sizes.attention.heads);
+        return Err(Error::input(format!(
+            "{sequences} sequences with {heads} attention heads each: a micro-batch holds at most {MAX_ATTENTIONS} of both \
+             multiplied; use a smaller --batch and a larger --accumulate"
+        )));
+    }
+    let rows = ((options.sequences * options.length) as u64).next_multiple_of(64);
+    let picked = if options.picked == 0 { rows } else { (options.picked as u64).next_multiple_of(64).min(rows) };
     let gated = if model.config.gated_mlp { 2 } else { 1 };
-    let attention = u64::from(sizes.attention.heads) * u64::from(sizes.attention.context);
-    let logits = u64::from(sizes.vocab_stride()).min(8192);
-    let widest = [attention, u64::from(gated * sizes.intermediate), logits, u64::from(sizes.attention.qkv_stride())];
-    let bytes = 4 * rows * widest.into_iter().max().unwrap_or(0);
+    let a = sizes.attention;
+    let widest = [a.heads * a.context, gated * sizes.intermediate, a.qkv_stride(), sizes.hidden];
+    let widest = widest.into_iter().max().unwrap_or(0);
+    let logits = picked * u64::from(sizes.vocab_stride().min(VOCAB_COLUMNS as u32));
+    let bytes = 4 * (rows * u64::from(widest)).max(logits);
     if bytes <= most {
         return Ok(());
     }
@@ -491,7 +519,7 @@ fn with_advice(error: Error, bytes: u64) -> Error {
         return error;
     }
     error.within(format!(
-        "a training step needs at least {bytes} bytes beside the model; use a smaller --batch with a larger --accumulate, \
+        "a training step needs {bytes} bytes and more beside the model; use a smaller --batch with a larger --accumulate, \
          or a smaller --seq-len"
     ))
 }

@@ -29,6 +29,11 @@ impl Parameter {
         Self { name: names.join(" and "), count, value: placed.buffer.clone(), gradient, first, second, rate }
     }
 
+    /// What the values of `kind` are called in a checkpoint of the training. Two buffers may hold parts of one tensor.
+    pub fn key(&self, index: usize, kind: &str) -> String {
+        format!("{index}.{kind} of {}", self.name)
+    }
+
     /// What a checkpoint of the training holds, by name.
     pub fn kept(&self) -> [(&'static str, &wgpu::Buffer); 3] {
         [("value", &self.value), ("first", &self.first), ("second", &self.second)]

@@ -305,10 +305,17 @@ fn a_lora_is_put_to_heads_and_taken_from_them() {
         ] {
             refused(add_lora(&mut plain.clone(), &config, &options), ErrorKind::Input, &[word]);
         }
+        // Trained with the backbone, head 1 is its last block: merged it has no tensors of its own.
+        assert!(set.heads[0].target);
         let without = without_lora(&with).unwrap();
-        assert_eq!(without["mtp.safetensors"], plain["mtp.safetensors"]);
+        assert!(!without.contains_key("mtp.safetensors"));
         let files = in_memory(&without);
-        assert_eq!(block_on(HeadSet::open(&files, &config)).unwrap().lora, None);
+        let set = block_on(HeadSet::open(&files, &config)).unwrap();
+        assert_eq!((set.lora, &set.heads[0].wiring), (None, &Wiring::LastLayer));
+        // A gated one leaves the model and its heads as they are.
+        let mut gated = plain.clone();
+        add_lora(&mut gated, &config, &LoraOptions { gated: true, ..options }).unwrap();
+        assert_eq!(without_lora(&gated).unwrap()["mtp.safetensors"], plain["mtp.safetensors"]);
     }
 }
 

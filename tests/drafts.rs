@@ -465,8 +465,8 @@ fn drafts_that_are_never_right_are_switched_off() {
                     assert!(drafts.drafted > 0 && drafts.accepted == 0, "{case}: {drafts:?}");
                     assert!(drafts.off_reason.is_some(), "{case}: {drafts:?}");
                 }
-                // Unless a row costs as much as a step.
-                "right" if drafts.off_reason.is_none() => assert!(drafts.tokens_per_round > 1.5, "{case}: {drafts:?}"),
+                // How often they are tried is the device's affair.
+                "right" => assert!(drafts.drafted > 0 && drafts.accepted == drafts.drafted, "{case}: {drafts:?}"),
                 _ => {}
             }
         }

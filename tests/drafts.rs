@@ -465,8 +465,11 @@ fn drafts_that_are_never_right_are_switched_off() {
                     assert!(drafts.drafted > 0 && drafts.accepted == 0, "{case}: {drafts:?}");
                     assert!(drafts.off_reason.is_some(), "{case}: {drafts:?}");
                 }
-                // How often they are tried is the device's affair.
-                "right" => assert!(drafts.drafted > 0 && drafts.accepted == drafts.drafted, "{case}: {drafts:?}"),
+                // How often they are tried is the device's affair. Only what the last round drafts beyond the text is lost.
+                "right" => {
+                    let lost = drafts.drafted - drafts.accepted;
+                    assert!(drafts.accepted > 0 && lost <= drafts.acceptance.len() as u64, "{case}: {drafts:?}");
+                }
                 _ => {}
             }
         }

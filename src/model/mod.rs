@@ -15,7 +15,9 @@ mod weights;
 pub(crate) use buffers::Buffers;
 pub(crate) use engine::Model;
 pub use engine::{Engine, EngineOptions, Progress};
-pub(crate) use forward::{Plan, accumulate, embed_ops, head_form, linear_form, norm_op, product_ops, shard_op};
+pub(crate) use forward::{
+    Plan, accumulate, embed_ops, head_form, head_peaks, head_with_peaks, linear_form, norm_op, product_ops, shard_op,
+};
 pub(crate) use heads::{Body, Head, Heads as HeadWeights, HeadsPlan, Join, Mix, Source};
 pub use inspect::{Heads, Inspection, inspect, inspect_with_heads};
 pub(crate) use lora::Adapter;

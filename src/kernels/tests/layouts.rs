@@ -8,7 +8,7 @@ use crate::kernels::attention::{ScoresParams, SoftmaxParams, ValuesParams};
 use crate::kernels::hidden::{CarryParams, KeepParams};
 use crate::kernels::lora::LoraParams;
 use crate::kernels::matmul::MatmulParams;
-use crate::kernels::mixture::MixtureParams;
+use crate::kernels::mixture::{MixtureParams, NormalizerParams};
 use crate::kernels::norm::NormParams;
 use crate::kernels::rope_cache::RopeParams;
 use crate::kernels::star::StarParams;
@@ -26,8 +26,8 @@ use crate::kernels::train::rows::PickParams;
 use crate::kernels::train::step::{AdamParams, ClipParams, SquaresParams};
 use crate::kernels::tree::{CompactParams, DraftTopParams};
 use crate::kernels::{
-    Branch, CommitParams, Cursor, EmbedParams, LogProbsParams, NormalizerParams, Nucleus, NucleusParams, RankingParams,
-    Row, SampleParams, ShiftParams, State, Tree, WindowParams,
+    Branch, CommitParams, Cursor, EmbedParams, LogProbsParams, Nucleus, NucleusParams, Peaks, RankingParams, Row,
+    SampleParams, ShiftParams, State, Tree, WindowParams,
 };
 
 /// Field names and offsets, padding left out, and the size.
@@ -73,7 +73,7 @@ fn params(shader: &str) -> Option<Layout> {
         "norm" => layout!(NormParams: width, stride, eps, logit_rows),
         "norm_inputs" => layout!(NormInputsParams: width, stride, eps),
         "norm_weights" => layout!(NormWeightsParams: rows, width, stride),
-        "normalizer" => layout!(NormalizerParams: vocab, stride),
+        "normalizer" => layout!(NormalizerParams: stride),
         "nucleus" => layout!(NucleusParams: vocab, stride, mass, most, capacity),
         "ranking" => layout!(RankingParams: vocab, stride, top),
         "rope_cache" => layout!(RopeParams: heads, kv_heads, head_dim, rotary_dim, stride, context),
@@ -115,6 +115,7 @@ fn structs_lie_as_the_shaders_read_them() {
     let branch = layout!(Branch: token, probability);
     let nucleus = layout!(Nucleus: count, size, covered, left_out, position, first);
     let cursor = layout!(Cursor: nucleus, first, chunk, most, advance);
+    let peaks = layout!(Peaks: vocab, stride, first);
     let adam_step = layout!(AdamStep: rate, decay, beta1, beta2, eps, correction1, correction2);
     for variant in all_variants() {
         let (module, _) = validated(&variant).expect("every variant is valid");
@@ -128,6 +129,7 @@ fn structs_lie_as_the_shaders_read_them() {
             ("Nucleus", &nucleus),
             ("Cursor", &cursor),
             ("AdamStep", &adam_step),
+            ("Peaks", &peaks),
         ];
         for (name, ours) in shared {
             assert_eq!(reflected(&module, name).as_ref().unwrap_or(ours), ours, "{name} of {}", variant.label());

@@ -59,6 +59,9 @@ pub(super) fn all_variants() -> BTreeSet<Variant> {
         all.extend(form.widths.rows().iter().map(|&rows| form.narrow(rows)));
         all.extend(form.tiled());
     }
+    for (set, dtype) in KernelSet::ALL.into_iter().flat_map(|set| DTYPES.map(|dtype| (set, dtype))) {
+        all.insert(MatmulForm::plain(set, Widths::Fixed, dtype).with_peaks(8));
+    }
     all
 }
 

@@ -1,6 +1,7 @@
 //! `foretoken train`: heads that a model learns to draft with, written to a folder of their own.
 
 mod distill;
+mod dump;
 mod flags;
 mod folder;
 mod plot;
@@ -107,10 +108,11 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     };
     say_left_out(&data);
 
-    let schedule = {
-        let batches = data.batches(args.seed, args.batch, args.accumulate);
-        Schedule::new(rate, args.warmup_steps, args.steps(batches.steps_an_epoch()))?
-    };
+    let batches = data.batches(args.seed, args.batch, args.accumulate);
+    let schedule = Schedule::new(rate, args.warmup_steps, args.steps(batches.steps_an_epoch()))?;
+    if let Some(path) = &args.dump_batches {
+        dump::write(path, batches, schedule.steps(), [args.batch, length])?;
+    }
     let picked = valid.as_ref().map_or(0, |valid| valid.most_targets_in_order(args.batch));
     let options = args.train_options(length, picked.max(data.most_targets(args.batch)), &first.heads);
     let mut meter = Meter::default();

@@ -257,6 +257,29 @@ fn training_writes_heads_a_log_and_a_plot() {
 }
 
 #[test]
+fn batches_are_written_as_they_are_trained_on() {
+    let place = Place::new();
+    let dump = place.text("batches");
+    let flags = ["--steps", "3", "--accumulate", "2", "--dump-batches", &dump];
+    place.trained("story.txt", "out", &flags);
+    let bytes = place.read("batches");
+    let (header, rest) = bytes.split_at(bytes.iter().position(|&byte| byte == b'\n').unwrap() + 1);
+    assert_eq!(serde_json::from_slice::<Value>(header).unwrap(), json!({ "sequences": 2, "length": 16 }));
+    let (batch, tokens) = (5 * 2 * 16, 2 * 16);
+    assert_eq!(rest.len(), 3 * 2 * batch);
+    let log = json_lines(&place.read("out/log.jsonl"));
+    for (step, line) in rest.chunks_exact(2 * batch).zip(&log) {
+        let counted: usize =
+            step.chunks_exact(batch).flat_map(|batch| &batch[4 * tokens..]).map(|&c| usize::from(c)).sum();
+        assert_eq!(json!(counted), line["tokens"], "{line}");
+        let ids = step.chunks_exact(batch).flat_map(|batch| batch[..4 * tokens].as_chunks().0);
+        assert!(ids.map(|id: &[u8; 4]| u32::from_le_bytes(*id)).any(|id| id > 0));
+    }
+    place.train("story.txt", "other", &flags).fails_with("batches");
+    assert!(!place.path("other/mtp_config.json").exists());
+}
+
+#[test]
 fn one_seed_gives_one_result_and_another_one_another() {
     let place = Place::new();
     let flags = ["--steps", "3", "--init", "random", "--heads", "3"];

@@ -133,6 +133,9 @@ pub struct Args {
     /// Write the heads in f16
     #[arg(long)]
     pub half: bool,
+    /// Also write the batches of all steps to this new file, for another program to train on
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub dump_batches: Option<PathBuf>,
     /// Print one JSON object at the end
     #[arg(long)]
     pub json: bool,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use common::{DiskFiles, each_adapter, golden};
 use foretoken::format::files::MemoryFiles;
+use foretoken::train::Target;
 use foretoken::{Engine, EngineOptions, ErrorKind, Gpu, KernelSet, MicroBatch, TrainOptions, Trainer};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -63,6 +64,11 @@ impl Expected {
             train_lora: flag("train_lora"),
             balance: flag("balance"),
             detach: false,
+            target: match self.step["target"].as_str() {
+                None => Target::Tokens,
+                Some("shifted") => Target::Shifted,
+                Some(other) => panic!("target {other}"),
+            },
             head_rate: self.number("head_rate"),
             weight_decay: self.number("weight_decay"),
             betas,
@@ -222,6 +228,28 @@ fn numbers_that_are_not_finite_change_nothing_and_are_named() {
     });
 }
 
+#[test]
+fn a_copy_of_the_last_block_has_nothing_to_learn_from_the_base() {
+    let expected = Expected::of("frozen-parallel");
+    each_adapter(|gpu| {
+        let expected = &expected;
+        async move {
+            for kernels in KernelSet::available(gpu.summary()) {
+                let (base, heads) = (expected.base(), DiskFiles(golden("train/frozen-parallel")));
+                let options = TrainOptions { accumulate: 1, target: Target::Shifted, ..expected.options() };
+                let mut trainer =
+                    Trainer::load(&gpu, &base, &heads, Some(kernels), &options, &mut |_| {}).await.expect("a trainer");
+                trainer.step(&[expected.batch(0, 0)], 0.01).await.expect("a step");
+                // Not nearly: AdamW would make steps of any rounding.
+                for (name, (_, values)) in trainer.gradients().await.expect("gradients") {
+                    let copy = name.starts_with("heads.0.");
+                    assert_eq!(values.iter().all(|&value| value == 0.0), copy, "{name}, {kernels}, {}", gpu.summary());
+                }
+            }
+        }
+    });
+}
+
 /// A case's heads, the first of which takes the place of the backbone's last block.
 fn with_target(case: &str) -> MemoryFiles {
     let folder = golden("train").join(case);
@@ -299,4 +327,7 @@ cases! {
     deep_heads_and_lora: "joint-deep",
     mixed_hidden_states: "joint-whs",
     a_lora_alone: "baseline",
+    heads_that_learn_what_the_base_thinks: "shifted-parallel",
+    sequential_heads_that_learn_what_the_base_thinks: "shifted-sequential-neox",
+    joint_heads_that_learn_what_the_base_thinks: "shifted-joint",
 }

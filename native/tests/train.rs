@@ -112,7 +112,7 @@ fn bad_texts_and_flags_are_refused_before_anything_is_written() {
         ("story.txt", &["--seq-len", "129"], "cannot be used multiple times"),
         ("story.txt", &["--mode", "joint", "--lora-rank", "0"], "--lora-rank 0"),
         ("story.txt", &["--gated"], "--gated is not implemented yet"),
-        ("story.txt", &["--target", "shifted"], "not implemented yet"),
+        ("story.txt", &["--target", "marginal"], "not implemented yet"),
         ("story.txt", &["--depth", "3"], "3 layers a head"),
         ("story.txt", &["--source", "9"], "source 9"),
         ("story.txt", &["--warmup-heads", &heads], "model_type"),
@@ -276,6 +276,8 @@ fn every_mode_loads_in_generate() {
         &["--mode", "joint", "--lora-rank", "2", "--clip", "1"],
         &["--mode", "joint", "--whs", "--half"],
         &["--mode", "joint", "--kind", "sequential"],
+        &["--target", "shifted"],
+        &["--target", "shifted", "--mode", "joint", "--whs"],
         &["--mode", "baseline", "--lora-rank", "2"],
         &["--half", "--accumulate", "2", "--warmup-steps", "1"],
         &["--self-distill", "--distill-tokens", "6", "--distill-prompt", "5"],
@@ -367,6 +369,7 @@ fn an_interrupted_training_goes_on_bit_for_bit() {
         &["--accumulate", "2"],
         &["--mode", "baseline"],
         &["--kind", "sequential"],
+        &["--target", "shifted", "--mode", "joint"],
     ] {
         goes_on_bit_for_bit(mode);
     }

@@ -1,20 +1,27 @@
 //! The whole step: the backbone up to what heads read, the heads, and the way back as far as anything is trained.
 
-use super::TrainOptions;
+use super::block::Saved;
 use super::graph::{Graph, Step};
 use super::heads::{HeadRows, Losses, Mixed};
 use super::parameters::Parameters;
+use super::teacher::TeacherRows;
+use super::{Target, TrainOptions};
 use crate::model::{Adapter, Body, HeadWeights, Model, Source};
 use crate::{Error, Result};
 
 /// The ops of a micro-batch, and what the host writes and reads.
 pub(super) struct StepPlan {
-    /// Up to the report of the losses.
+    /// The streams that heads read.
+    pub backbone: Vec<Step>,
+    /// Soft labels, where heads learn from such: a step takes them before the losses.
+    pub teacher: Vec<Step>,
+    /// Heads, up to the report of their losses of the texts' tokens.
     pub forward: Vec<Step>,
-    /// Gradients; with unbalanced losses the forward steps are among them.
+    /// Gradients.
     pub train: Vec<Step>,
     pub batch: wgpu::Buffer,
     pub heads: Vec<HeadRows>,
+    pub labelling: Option<TeacherRows>,
     pub report: wgpu::Buffer,
     /// What a micro-batch adds to from zero.
     pub sums: Vec<wgpu::Buffer>,
@@ -24,10 +31,19 @@ pub(super) struct StepPlan {
 }
 
 /// The streams between blocks and, where the way back goes through them, what blocks have saved.
-struct Streams<'a> {
+pub(super) struct Streams<'a> {
     /// After 0, 1, ... blocks; those that nobody reads share a buffer.
-    after: Vec<wgpu::Buffer>,
+    pub after: Vec<wgpu::Buffer>,
     blocks: Vec<Option<super::block::Block<'a>>>,
+    /// What blocks write that nobody needs.
+    pub unsaved: Saved,
+}
+
+impl Streams<'_> {
+    /// How many blocks they have been through.
+    pub fn top(&self) -> usize {
+        self.after.len() - 1
+    }
 }
 
 /// A source as heads see it, and the gradient that they send back.
@@ -46,21 +62,32 @@ impl StepPlan {
         let mut graph = Graph::new(model, parameters, options.sequences as u32, picked);
         check_sources(heads)?;
         let lowest = if options.train_lora { heads.adapters.iter().position(Option::is_some) } else { None };
-        let streams = graph.backbone(heads, lowest);
+        let labelled = options.target == Target::Shifted;
+        let streams = graph.backbone(heads, lowest, labelled);
         let taps: Vec<_> = heads.sources.iter().map(|source| graph.tap(source, &streams)).collect();
         let count = heads.heads.len() as u32;
         let losses = graph.losses(count);
         let weight = 1.0 / options.accumulate as f32;
+        let backbone = std::mem::take(&mut graph.steps);
+        let teacher = labelled.then(|| {
+            let base = graph.base(&streams);
+            graph.teacher(&base, count, &losses)
+        });
+        let labels = std::mem::take(&mut graph.steps);
         let mut head_graphs = Vec::with_capacity(heads.heads.len());
-        let mut forward = Vec::new();
         for (slot, head) in (0..count).zip(&heads.heads) {
             let tap = &taps[head.source];
-            let made = graph.head(head, slot, &tap.z);
+            let made = graph.head(head, slot, &tap.z, labelled);
             graph.loss(&made, &losses);
             head_graphs.push(made);
         }
-        std::mem::swap(&mut graph.steps, &mut forward);
-        graph.factors(count, options.balance, weight, &losses);
+        let forward = std::mem::take(&mut graph.steps);
+        if let Some(teacher) = &teacher {
+            head_graphs.iter().for_each(|head| graph.label_loss(head, teacher, &losses));
+            graph.label_factors(count, options.balance, weight, teacher, &losses);
+        } else {
+            graph.factors(count, options.balance, weight, &losses);
+        }
         for tap in &taps {
             graph.zero(&tap.dz, graph.rows);
         }
@@ -70,7 +97,7 @@ impl StepPlan {
             let own = matches!(head.body, Body::LastLayer) || tap.mixed.is_some();
             let dz = unsent.as_ref().filter(|_| !own).unwrap_or(&tap.dz);
             // The last head goes first: its logits are still there.
-            graph.head_back(made, &losses, dz, slot + 1 == head_graphs.len());
+            graph.head_back(made, teacher.as_ref(), &losses, dz, slot + 1 == head_graphs.len());
         }
         for tap in &taps {
             if let Some(mixed) = &tap.mixed {
@@ -86,8 +113,9 @@ impl StepPlan {
         let heads = head_graphs.iter().map(|head| head.rows.clone()).collect();
         let sums = taps.iter().filter_map(|tap| Some(tap.mixed.as_ref()?.dots.clone())).collect();
         let Losses { report, .. } = losses;
+        let labelling = teacher.map(|teacher| teacher.rows);
         let Graph { steps: train, batch, bytes, .. } = graph;
-        Ok(Self { forward, train, batch, heads, report, sums, picked, bytes })
+        Ok(Self { backbone, teacher: labels, forward, train, batch, heads, labelling, report, sums, picked, bytes })
     }
 }
 
@@ -107,15 +135,17 @@ impl<'a> Graph<'a> {
         adapters.and_then(|adapters| adapters.get(block)).and_then(Option::as_ref)
     }
 
-    /// The streams as far as heads read them; from block `lowest` on what the way back needs is kept.
-    fn backbone(&mut self, heads: &HeadWeights, lowest: Option<usize>) -> Streams<'a> {
+    /// The streams as far as heads read them; from block `lowest` on what the way back needs is kept. With `base` the stream
+    /// below the last block is kept too, if they come so far.
+    fn backbone(&mut self, heads: &HeadWeights, lowest: Option<usize>, base: bool) -> Streams<'a> {
         let model = self.model;
         let total = model.weights.layers.len();
         let top = heads.sources.iter().map(|source| source.top(total)).max().unwrap_or(0);
         let read = |level: usize| heads.sources.iter().any(|source| source.reads(level, total));
         let shared = self.stream("stream");
         let unsaved = self.saved(self.rows);
-        let kept = |level: usize| read(level) || lowest.is_some_and(|lowest| level >= lowest);
+        let base = |level: usize| base && level + 1 == total;
+        let kept = |level: usize| read(level) || base(level) || lowest.is_some_and(|lowest| level >= lowest);
         let mut after = Vec::with_capacity(top + 1);
         for level in 0..=top {
             after.push(if kept(level) { self.stream("kept stream") } else { shared.clone() });
@@ -129,7 +159,7 @@ impl<'a> Graph<'a> {
             let block = self.block(layer, self.adapter(index), [&after[index], &after[index + 1]], &saved, None);
             blocks.push(keeps.then_some(block));
         }
-        Streams { after, blocks }
+        Streams { after, blocks, unsaved }
     }
 
     fn tap(&mut self, source: &'a Source, streams: &Streams<'a>) -> Tap<'a> {

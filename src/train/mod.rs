@@ -11,6 +11,7 @@ mod graph;
 mod heads;
 mod parameters;
 pub mod schedule;
+mod teacher;
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ use crate::format::files::{Files, read_whole};
 use crate::format::mtp::{CONFIG, TENSORS};
 use crate::format::safetensors::serialize_f32;
 use crate::gpu::{Gpu, Staging};
-use crate::kernels::train::{AdamStep, MAX_TRAINED_ROWS, NO_ROW, NO_TARGET};
+use crate::kernels::train::{ANY_TARGET, AdamStep, MAX_TRAINED_ROWS, NO_ROW, NO_TARGET};
 use crate::kernels::{Extent, KernelSet, Op, Row};
 use crate::model::{Model, Progress, VOCAB_COLUMNS, load_for_training};
 use crate::{Error, ErrorKind, Result};
@@ -39,6 +40,17 @@ const ONE: Extent = Extent { rows: 1, logit_rows: 1, keys: 0, many: false };
 
 /// The largest description of heads that is read.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+/// What heads are to predict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// The texts' own tokens.
+    #[default]
+    Tokens,
+    /// What the base model, without any LoRA, thinks of the place of each of them: a head of offset n at position t learns
+    /// p(. | x_<=t+n-1). Losses are reported of the tokens all the same.
+    Shifted,
+}
 
 /// How to train.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +74,8 @@ pub struct TrainOptions {
     /// Heads learn from the backbone, but it does not from them: only what the backbone's own last block predicts changes the
     /// LoRA, so that heads cost the next token nothing.
     pub detach: bool,
+    /// What heads are to predict.
+    pub target: Target,
     /// What the learning rate of the heads is multiplied with.
     pub head_rate: f64,
     /// Decoupled weight decay, on everything trained.
@@ -85,6 +99,7 @@ impl Default for TrainOptions {
             train_lora: false,
             balance: false,
             detach: false,
+            target: Target::Tokens,
             head_rate: 1.0,
             weight_decay: 0.01,
             betas: [0.9, 0.999],
@@ -260,6 +275,24 @@ impl Trainer {
         };
         let tokens: Vec<Row> = batch.ids.iter().enumerate().map(|(place, &id)| row(place, id)).collect();
         gpu.write(&self.plan.batch, 0, &tokens);
+        let most = self.plan.picked as usize;
+        let too_many = |what: String| Error::input(format!("{what}: this trainer was made for at most {most}"));
+        // The row before a token labels it. Which of those rows it is, from 0:
+        let labels = |at: usize| batch.counts[at] && !at.is_multiple_of(length);
+        let mut labelled = vec![NO_ROW; if self.plan.labelling.is_some() { rows } else { 0 }];
+        if let Some(labelling) = &self.plan.labelling {
+            let places: Vec<usize> = (0..rows).filter(|&at| labels(at)).collect();
+            if places.len() > most {
+                return Err(too_many(format!("a micro-batch with {} tokens to be labelled", places.len())));
+            }
+            let mut picks = vec![NO_ROW; most];
+            for (n, &at) in places.iter().enumerate() {
+                picks[n] = at as u32 - 1;
+                labelled[at] = n as u32;
+            }
+            gpu.write(&labelling.picks, 0, &picks);
+            gpu.write(&labelling.counted, 0, &counted(places.len(), most));
+        }
         for head in &self.plan.heads {
             if let Some(shifted) = &head.shifted {
                 let token = |place| ahead(place, head.ahead).map_or(0, |at| batch.ids[at]);
@@ -268,12 +301,15 @@ impl Trainer {
             }
             let wanted = |place: usize| Some((place, ahead(place, head.offset).filter(|&at| batch.counts[at])?));
             let wanted: Vec<_> = (0..rows).filter_map(wanted).collect();
-            let most = self.plan.picked as usize;
             if wanted.len() > most {
                 let (offset, got) = (head.offset, wanted.len());
-                return Err(Error::input(format!(
-                    "a micro-batch with {got} targets for token +{offset}: this trainer was made for at most {most}"
-                )));
+                return Err(too_many(format!("a micro-batch with {got} targets for token +{offset}")));
+            }
+            if let Some(own) = &head.labels {
+                let mut aims = vec![NO_ROW; most];
+                aims.iter_mut().zip(&wanted).for_each(|(aim, &(_, at))| *aim = labelled[at]);
+                gpu.write(&own.picks, 0, &aims);
+                gpu.write(&own.counted, 0, &counted(wanted.len(), most));
             }
             let mut picks = vec![NO_ROW; most];
             let mut targets = vec![NO_TARGET; most];
@@ -291,8 +327,9 @@ impl Trainer {
     async fn run(&self, train: bool) -> Result<Vec<[f64; 2]>> {
         let gpu = &self.model.gpu;
         gpu.clear(&self.plan.sums.iter().collect::<Vec<_>>());
-        let train = if train { &self.plan.train[..] } else { &[] };
-        let steps: Vec<&Step> = self.plan.forward.iter().chain(train).collect();
+        let StepPlan { backbone, teacher, forward, train: back, .. } = &self.plan;
+        let [teacher, back] = [teacher, back].map(|steps| if train { &steps[..] } else { &[] });
+        let steps: Vec<&Step> = backbone.iter().chain(teacher).chain(forward).chain(back).collect();
         let mut submission = None;
         let mut done = 0;
         while done < steps.len() {
@@ -433,6 +470,11 @@ impl Trainer {
         self.steps = ((steps[0] as u64) << 20) + steps[1] as u64;
         Ok(())
     }
+}
+
+/// Of `most` rows the first `count` count, whatever their targets.
+fn counted(count: usize, most: usize) -> Vec<u32> {
+    (0..most).map(|n| if n < count { ANY_TARGET } else { NO_TARGET }).collect()
 }
 
 /// What helps against numbers that are not finite.

@@ -108,6 +108,8 @@ class Reading:
     head_rate: bool = True
     decay: bool = True
     clipping: bool = True
+    label_shift: int = 0  # soft labels of another row
+    labels: str = "base"  # or "tokens"; "adapted": those of the model with its LoRA
 
 
 RIGHT = Reading()
@@ -198,6 +200,7 @@ class Case:
     train_heads: bool = True
     balance: bool = False
     head_rate: float = 1.0
+    target: str = "tokens"  # or "shifted": what the base model thinks of the token's place
     accumulate: int = 1
     max_norm: float = 0.0  # 0: no clipping
     eps: float = 1e-8  # more where some gradients are nearly zero, so that no step depends on their rounding
@@ -235,6 +238,8 @@ JOINT = {
     "one rate": {"head_rate": False},
     "a frozen backbone": {"backbone_detached": True},
 } | PLAIN
+SHIFTED = {"hard labels": {"labels": "tokens"}, "labels of the row itself": {"label_shift": 1}}
+ADAPTED = {"labels of the adapted model": {"labels": "adapted"}}
 MIXED = JOINT | {"no temperature": {"temperature": False}}
 joint = {"rank": 4, "balance": True, "head_rate": 4.0}
 
@@ -261,6 +266,16 @@ CASES = {
     "baseline": Case(
         "base-llama", [{"offset": 1, "backbone_last_layer": True}], rank=4, lora_blocks=[0, 1, 2], train_heads=False,
         accumulate=2, blind=without("another stream", PLAIN) | ADDED,
+    ),
+    "shifted-parallel": Case(
+        "base-llama", [at(2), at(3, 1)], target="shifted", accumulate=2, blind=PLAIN | ADDED | SHIFTED,
+    ),
+    "shifted-sequential-neox": Case(
+        "base-neox", [at(2), at(3)], "sequential", target="shifted", eps=1e-3, blind=AHEAD | SHIFTED,
+    ),
+    "shifted-joint": Case(
+        "base-tied", [at(1), at(2)], **joint, target="shifted", eps=1e-3,
+        blind=without("balance by the mean", JOINT) | SHIFTED | ADAPTED,
     ),
 }  # fmt: skip
 
@@ -335,8 +350,19 @@ def micro_batch(name, step, micro):
 # --------------------------------------------------------------------------------------------------------------- losses
 
 
+def label_losses(case, net, ids, offset, logits, reading):
+    """Of a head's rows against soft labels: what the base model thinks of the place of each row's target."""
+    backbone = net.backbone
+    with torch.no_grad():
+        base = net if reading.labels == "adapted" else Net(backbone, {})
+        labels = backbone.logits(base, base.streams(ids)[-1]).softmax(-1)
+    first = max(offset - 1 - reading.label_shift, 0)
+    labels = labels[:, first : first + LENGTH - offset]
+    return -(labels * logits.log_softmax(-1)).sum(-1).flatten()
+
+
 def token_losses(case, net, ids, counts, reading):
-    """For each head the losses of the rows whose target counts."""
+    """For each head the losses of the rows whose target counts: those that are reported, and those that it learns from."""
     backbone = net.backbone
     z = net.streams(ids)
     if reading.backbone_detached:
@@ -363,12 +389,14 @@ def token_losses(case, net, ids, counts, reading):
                 x = net.linear(torch.cat(halves, -1), f"heads.{index}.projection")
             for layer in range(head["layers"]):
                 x = net.block(x, f"heads.{index}.layers.{layer}")
-        losses = F.cross_entropy(
-            backbone.logits(net, x)[:, :rows].flatten(0, 1), ids[:, offset:].flatten(), reduction="none"
-        )
-        mask = counts[:, :rows] if reading.counted_at_source else counts[:, offset:]
-        found.append(losses[mask.flatten()])
-    return found
+        logits = backbone.logits(net, x)[:, :rows]
+        losses = F.cross_entropy(logits.flatten(0, 1), ids[:, offset:].flatten(), reduction="none")
+        learned = losses
+        if case.target == "shifted" and reading.labels != "tokens":
+            learned = label_losses(case, net, ids, offset, logits, reading)
+        mask = (counts[:, :rows] if reading.counted_at_source else counts[:, offset:]).flatten()
+        found.append((losses[mask], learned[mask]))
+    return [losses for losses, _ in found], [learned for _, learned in found]
 
 
 def objective(case, losses, reading):
@@ -400,9 +428,9 @@ def train(name, case, folder, start, dtype, reading=RIGHT):
             t.grad = torch.zeros_like(t)
         for micro in range(case.accumulate):
             ids, counts = micro_batch(name, step, micro)
-            losses = token_losses(case, net, ids, counts, reading)
+            losses, learned = token_losses(case, net, ids, counts, reading)
             share = 1 if reading.micro_batches_added else case.accumulate
-            (objective(case, losses, reading) / share).backward()
+            (objective(case, learned, reading) / share).backward()
             out[f"ids.{step}.{micro}"] = ids.int()
             out[f"counts.{step}.{micro}"] = counts.byte()
             out[f"losses.{step}.{micro}"] = torch.stack([x.detach().mean() for x in losses])
@@ -489,7 +517,8 @@ def make_case(out, name):
     folder.mkdir(parents=True)
     make.write_json(folder / "mtp_config.json", describe(case, Backbone(base, torch.float64)))
     save_file(start, folder / "mtp.safetensors", metadata={"format": "pt"})
-    make.write_json(folder / "step.json", {
+    target = {} if case.target == "tokens" else {"target": case.target}
+    make.write_json(folder / "step.json", target | {
         "base": case.base, "sequences": SEQUENCES, "length": LENGTH, "accumulate": case.accumulate, "rates": RATES,
         "train_heads": case.train_heads, "train_lora": case.rank > 0, "balance": case.balance,
         "head_rate": case.head_rate, "weight_decay": 0.01, "betas": [0.9, 0.999], "eps": case.eps,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use foretoken::format::config::ModelConfig;
 use foretoken::format::mtp::{Head, HeadSource, Init, InitOptions, InitSource, Lora, LoraOptions, MAX_HEADS, Wiring};
-use foretoken::train::TrainOptions;
 use foretoken::train::data::{Counted, MAX_TOKENS};
+use foretoken::train::{self, TrainOptions};
 use foretoken::{Error, ErrorKind, Result};
 use serde_json::{Map, Value, json};
 
@@ -77,7 +77,7 @@ pub struct Args {
     /// What the learning rate of the heads is multiplied with [default: 4 with --mode joint, else 1]
     #[arg(long, value_name = "FACTOR")]
     head_lr_mult: Option<f64>,
-    /// What heads are to predict: the texts' tokens, or what the model thinks of them
+    /// What heads are to predict: the texts' tokens, or what the model, without any LoRA, thinks of the place of each
     #[arg(long, value_enum, default_value = "tokens")]
     target: Target,
     /// The LoRA acts on drafting rows only, so that the model's own prediction stays what it is
@@ -187,8 +187,7 @@ impl Args {
     /// Whatever can be wrong with the flags alone: checked before anything is read or written.
     pub fn check(&self) -> Result<()> {
         match self.target {
-            Target::Tokens => {}
-            Target::Shifted => return later("--target shifted"),
+            Target::Tokens | Target::Shifted => {}
             Target::Marginal => return later("--target marginal"),
         }
         if self.gated {
@@ -249,6 +248,8 @@ impl Args {
             ("--warmup-heads", self.warmup_heads.is_some()),
             ("--head-lr-mult", self.head_lr_mult.is_some()),
             ("--loss-balance rms", self.loss_balance == Some(Balance::Rms)),
+            // It would learn what it is already.
+            ("--target shifted", self.target == Target::Shifted),
         ];
         match given.iter().find(|(_, given)| *given) {
             Some((flag, _)) => {
@@ -396,6 +397,10 @@ impl Args {
             // Such heads follow the model's own last block.
             detach: has(|wiring| matches!(wiring, Wiring::Sequential { .. }))
                 && has(|wiring| *wiring == Wiring::LastLayer),
+            target: match self.target {
+                Target::Tokens | Target::Marginal => train::Target::Tokens,
+                Target::Shifted => train::Target::Shifted,
+            },
             head_rate: self.head_rate(),
             weight_decay: self.weight_decay,
             max_norm: self.clip,

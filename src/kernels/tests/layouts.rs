@@ -15,6 +15,7 @@ use crate::kernels::star::StarParams;
 use crate::kernels::trace::TraceParams;
 use crate::kernels::train::AdamStep;
 use crate::kernels::train::activate::ActivateParams;
+use crate::kernels::train::aims::AimParams;
 use crate::kernels::train::causal::{CausalParams, CausalSoftmaxParams};
 use crate::kernels::train::lora::LoraWeightsParams;
 use crate::kernels::train::loss::{LossFactorsParams, LossParams, LossSummaryParams};
@@ -92,7 +93,8 @@ fn params(shader: &str) -> Option<Layout> {
         "mix_dot" => layout!(MixDotParams: count4, index),
         "mix_softmax" | "mix_softmax_inputs" => layout!(MixSoftmaxParams: layers, temperature),
         "loss_scan" | "loss_inputs" => layout!(LossParams: picked, first, count, stride4, choice),
-        "loss_summary" => layout!(LossSummaryParams: picked, slot),
+        "loss_summary" => layout!(LossSummaryParams: picked, slot, labels),
+        "aim_scores" | "aim_inputs" => layout!(AimParams: picked, width4, slot),
         "loss_factors" => layout!(LossFactorsParams: heads, balance, weight),
         _ => return None,
     })

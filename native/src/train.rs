@@ -3,6 +3,7 @@
 mod distill;
 mod flags;
 mod folder;
+mod marginal;
 mod plot;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use crate::terminal::{Meter, Outcome, Work, bytes, print_json, say};
 use distill::{Distilled, Wanted};
 pub use flags::Args;
 use folder::{Device, Hash, Identity, LOG, OutFolder, PLOT};
+use marginal::Labels;
 
 /// What a model folder may say about its own training.
 const RECORD: &str = "training.json";
@@ -72,6 +74,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         None => None,
     };
     let first = FirstHeads::new(args, &checkpoint).await?;
+    args.check_target(&first.heads)?;
     check_reach(&first.heads, length, data.as_ref())?;
     let identity = Identity {
         model: model_hash(&checkpoint).await?,
@@ -106,6 +109,15 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         }
     };
     say_left_out(&data);
+    let labels = if args.needs_marginals() {
+        let layout = marginal::Layout::new(&data, first.heads.iter().map(|head| head.offset), length);
+        match marginals(&out, &gpu, kernels, &files, &data, layout, &interrupt).await? {
+            Some(labels) => Some(labels),
+            None => return Ok(ExitCode::from(interrupt::EXIT_CODE)),
+        }
+    } else {
+        None
+    };
 
     let schedule = {
         let batches = data.batches(args.seed, args.batch, args.accumulate);
@@ -118,7 +130,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         Trainer::load(&gpu, &files, &first.files, kernels, &options, &mut |progress| meter.update(progress)).await?;
     meter.clear();
     let (data, valid) = (&data, valid.as_ref());
-    let mut training = Training { args, trainer, data, valid, schedule, log: out.log()?, seconds: 0.0 };
+    let mut training = Training { args, trainer, data, valid, labels, schedule, log: out.log()?, seconds: 0.0 };
     let stopped = training.go_on(&mut out, &interrupt).await?;
     let model = files.describe();
     training.tell(&out, &gpu, &model, stopped)?;
@@ -283,6 +295,33 @@ async fn own_texts(
     Dataset::each(texts, wanted.length, wanted.counted).map(Some).map_err(|error| error.within(path.display()))
 }
 
+/// The marginals of all sequences, computed as far as they are not there yet; `None` if interrupted.
+async fn marginals(
+    out: &OutFolder,
+    gpu: &Gpu,
+    kernels: Option<KernelSet>,
+    files: &Source,
+    data: &Dataset,
+    layout: marginal::Layout,
+    interrupt: &Arc<AtomicBool>,
+) -> Result<Option<Labels>> {
+    let path = out.join(marginal::FILE);
+    let done = marginal::completed(&path, &layout)?;
+    if done < data.len() {
+        say(format_args!("marginals of {} sequences as labels: {}", data.len(), bytes(layout.bytes())));
+        let mut meter = Meter::default();
+        let options = EngineOptions { kernels, heads: false, context: Some(data.length()), ..EngineOptions::default() };
+        let engine = Engine::load(gpu, files, &options, &mut |progress| meter.update(progress)).await?;
+        meter.clear();
+        let mut session = engine.session()?;
+        if !marginal::go_on(&mut session, &path, data, &layout, done, interrupt).await? {
+            say(format_args!("interrupted: the labels so far are in {}; --resume goes on", path.display()));
+            return Ok(None);
+        }
+    }
+    Labels::open(&path, layout).map(Some)
+}
+
 fn say_left_out(data: &Dataset) {
     if data.dropped > 0 {
         say(format_args!("note: {} sequences have no token to learn from and are left out", data.dropped));
@@ -308,6 +347,7 @@ struct Training<'a> {
     trainer: Trainer,
     data: &'a Dataset,
     valid: Option<&'a Dataset>,
+    labels: Option<Labels>,
     schedule: Schedule,
     /// The lines of the log.
     log: Vec<Value>,
@@ -341,7 +381,11 @@ impl Training<'_> {
             let started = Instant::now();
             let batch = batches.step(step);
             let rate = self.schedule.rate(step);
-            let report = match self.trainer.step(&batch, rate).await {
+            let mut labels = Vec::new();
+            if let Some(file) = &mut self.labels {
+                labels = batches.sequences_of(step).iter().map(|batch| file.of(batch)).collect::<Result<_>>()?;
+            }
+            let report = match self.trainer.step_with(&batch, &labels, rate).await {
                 Ok(report) => report,
                 Err(error) => {
                     // Such an error has changed nothing: what was trained until then is kept.

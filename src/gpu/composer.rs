@@ -20,6 +20,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "activate",
     "activate_inputs",
     "adamw",
+    "aim_columns",
     "aim_inputs",
     "aim_scores",
     "attention_scores",

@@ -4,7 +4,7 @@ use super::block::Saved;
 use super::graph::{Graph, Step};
 use super::heads::{HeadRows, Losses, Mixed};
 use super::parameters::Parameters;
-use super::teacher::TeacherRows;
+use super::teacher::{Teacher, TeacherRows};
 use super::{Target, TrainOptions};
 use crate::model::{Adapter, Body, HeadWeights, Model, Source};
 use crate::{Error, Result};
@@ -62,22 +62,37 @@ impl StepPlan {
         let mut graph = Graph::new(model, parameters, options.sequences as u32, picked);
         check_sources(heads)?;
         let lowest = if options.train_lora { heads.adapters.iter().position(Option::is_some) } else { None };
-        let labelled = options.target == Target::Shifted;
-        let streams = graph.backbone(heads, lowest, labelled);
-        let taps: Vec<_> = heads.sources.iter().map(|source| graph.tap(source, &streams)).collect();
+        let labelled = options.target != Target::Tokens;
+        // Of a marginal, that of the next token is the base model's own.
+        let labelling = match options.target {
+            Target::Tokens => false,
+            Target::Shifted => true,
+            Target::Marginal => heads.heads.iter().any(|head| head.offset == 1),
+        };
+        let base_wanted = labelling || heads.heads.iter().any(|head| heads.is_base(head));
+        let read = |at: usize| heads.heads.iter().any(|head| head.source == at && !heads.is_base(head));
+        let sources: Vec<Option<&Source>> =
+            heads.sources.iter().enumerate().map(|(at, source)| read(at).then_some(source)).collect();
+        let streams = graph.backbone(&sources, lowest, base_wanted);
+        let taps: Vec<_> = sources.iter().map(|source| source.map(|source| graph.tap(source, &streams))).collect();
         let count = heads.heads.len() as u32;
         let losses = graph.losses(count);
         let weight = 1.0 / options.accumulate as f32;
         let backbone = std::mem::take(&mut graph.steps);
-        let teacher = labelled.then(|| {
-            let base = graph.base(&streams);
-            graph.teacher(&base, count, &losses)
-        });
-        let labels = std::mem::take(&mut graph.steps);
+        let gated = heads.heads.iter().any(|head| heads.is_base(head));
+        let base = base_wanted.then(|| graph.base(&streams));
+        // Where only labels need it, an evaluation does without.
+        let base_steps = std::mem::take(&mut graph.steps);
+        let (mut backbone, mut labels) = (backbone, Vec::new());
+        if gated { &mut backbone } else { &mut labels }.extend(base_steps);
+        let labeller = base.as_ref().filter(|_| labelling);
+        let teacher = labelled.then(|| graph.teacher(labeller, count, &losses));
+        labels.append(&mut graph.steps);
         let mut head_graphs = Vec::with_capacity(heads.heads.len());
         for (slot, head) in (0..count).zip(&heads.heads) {
-            let tap = &taps[head.source];
-            let made = graph.head(head, slot, &tap.z, labelled);
+            let z = taps[head.source].as_ref().map(|tap| &tap.z).or(base.as_ref()).expect("a head reads a stream");
+            let z = if heads.is_base(head) { base.as_ref().unwrap_or(z) } else { z };
+            let made = graph.head(head, slot, z, options.target);
             graph.loss(&made, &losses);
             head_graphs.push(made);
         }
@@ -88,18 +103,20 @@ impl StepPlan {
         } else {
             graph.factors(count, options.balance, weight, &losses);
         }
-        for tap in &taps {
+        for tap in taps.iter().flatten() {
             graph.zero(&tap.dz, graph.rows);
         }
         let unsent = options.detach.then(|| graph.stream("gradient of detached heads"));
         for (slot, made) in head_graphs.iter().enumerate().rev() {
-            let (head, tap) = (&heads.heads[slot], &taps[heads.heads[slot].source]);
+            let head = &heads.heads[slot];
+            // What the base model itself predicts trains nothing.
+            let Some(tap) = taps[head.source].as_ref().filter(|_| !heads.is_base(head)) else { continue };
             let own = matches!(head.body, Body::LastLayer) || tap.mixed.is_some();
             let dz = unsent.as_ref().filter(|_| !own).unwrap_or(&tap.dz);
             // The last head goes first: its logits are still there.
             graph.head_back(made, teacher.as_ref(), &losses, dz, slot + 1 == head_graphs.len());
         }
-        for tap in &taps {
+        for tap in taps.iter().flatten() {
             if let Some(mixed) = &tap.mixed {
                 graph.mix_back(mixed, &streams.after[1..], &tap.dz);
             }
@@ -107,13 +124,13 @@ impl StepPlan {
         if let Some(lowest) = lowest {
             // A mix's own weights learn in any case; its streams do not if heads are detached.
             let sends = |tap: &&Tap<'_>| !(options.detach && tap.mixed.is_some());
-            let taps: Vec<_> = taps.iter().filter(sends).collect();
+            let taps: Vec<_> = taps.iter().flatten().filter(sends).collect();
             graph.backbone_back(&streams, &taps, lowest);
         }
         let heads = head_graphs.iter().map(|head| head.rows.clone()).collect();
-        let sums = taps.iter().filter_map(|tap| Some(tap.mixed.as_ref()?.dots.clone())).collect();
+        let sums = taps.iter().flatten().filter_map(|tap| Some(tap.mixed.as_ref()?.dots.clone())).collect();
         let Losses { report, .. } = losses;
-        let labelling = teacher.map(|teacher| teacher.rows);
+        let labelling = teacher.and_then(Teacher::rows);
         let Graph { steps: train, batch, bytes, .. } = graph;
         Ok(Self { backbone, teacher: labels, forward, train, batch, heads, labelling, report, sums, picked, bytes })
     }
@@ -126,6 +143,17 @@ fn check_sources(heads: &HeadWeights) -> Result<()> {
     if heads.heads.iter().any(|head| matches!(head.body, Body::Residual(_))) {
         return Err(Error::unsupported("Medusa heads are not trained"));
     }
+    if heads.gated && heads.heads.iter().all(|head| heads.is_base(head)) {
+        return Err(Error::input(
+            "a LoRA that acts on drafting rows only, without a head that drafts: add heads for +2 on",
+        ));
+    }
+    if heads.gated && heads.heads.iter().any(|head| head.offset == 1 && !heads.is_base(head)) {
+        return Err(Error::unsupported(
+            "a head for token +1 with layers of its own beside a LoRA that acts on drafting rows only is not trained: there \
+             the next token is the base model's; expected \"backbone_last_layer\" in mtp_config.json",
+        ));
+    }
     Ok(())
 }
 
@@ -137,11 +165,11 @@ impl<'a> Graph<'a> {
 
     /// The streams as far as heads read them; from block `lowest` on what the way back needs is kept. With `base` the stream
     /// below the last block is kept too, if they come so far.
-    fn backbone(&mut self, heads: &HeadWeights, lowest: Option<usize>, base: bool) -> Streams<'a> {
+    fn backbone(&mut self, sources: &[Option<&Source>], lowest: Option<usize>, base: bool) -> Streams<'a> {
         let model = self.model;
         let total = model.weights.layers.len();
-        let top = heads.sources.iter().map(|source| source.top(total)).max().unwrap_or(0);
-        let read = |level: usize| heads.sources.iter().any(|source| source.reads(level, total));
+        let top = sources.iter().flatten().map(|source| source.blocks(total)).max().unwrap_or(0);
+        let read = |level: usize| sources.iter().flatten().any(|source| source.reads(level, total));
         let shared = self.stream("stream");
         let unsaved = self.saved(self.rows);
         let base = |level: usize| base && level + 1 == total;
@@ -208,15 +236,6 @@ impl<'a> Graph<'a> {
 }
 
 impl Source {
-    /// How many blocks it needs.
-    fn top(&self, total: usize) -> usize {
-        match self {
-            Self::Layer(level) => *level,
-            Self::Mix(mix) => mix.logits.len(),
-            Self::FinalNorm | Self::Head(_) => total,
-        }
-    }
-
     /// Whether it reads the stream after `level` blocks.
     fn reads(&self, level: usize, total: usize) -> bool {
         match self {

@@ -1,5 +1,6 @@
 //! Heads over whole sequences: what they read, their layers, their losses, and the way back.
 
+use super::Target;
 use super::block::{Block, Picked};
 use super::graph::{Graph, weights};
 use super::teacher::{Labels, Teacher};
@@ -93,14 +94,16 @@ impl<'a> Graph<'a> {
     }
 
     /// The head's way from its source `z` to the normalised rows that the LM head reads.
-    pub fn head(&mut self, head: &'a Head, slot: u32, z: &wgpu::Buffer, labelled: bool) -> HeadGraph<'a> {
+    pub fn head(&mut self, head: &'a Head, slot: u32, z: &wgpu::Buffer, target: Target) -> HeadGraph<'a> {
         let (gpu, hidden) = (&self.model.gpu, self.model.sizes.hidden);
         let of = |label: &str| gpu.storage(label, 4 * u64::from(self.picked));
         let shifted = matches!(head.body, Body::Sequential(..));
         let shifted = shifted.then(|| gpu.storage("shifted", self.batch.size()));
         let (offset, ahead) = (head.offset, head.ahead);
-        let labels = labelled.then(|| Labels { counted: of("counted"), picks: of("aims of rows") });
-        let rows = HeadRows { offset, ahead, picks: of("picks"), targets: of("targets"), shifted, labels };
+        let (picks, targets) = (of("picks"), of("targets"));
+        let listed = target == Target::Marginal && offset > 1;
+        let labels = (target != Target::Tokens).then(|| self.labels(listed));
+        let rows = HeadRows { offset, ahead, picks, targets, shifted, labels };
         let mut stream = z.clone();
         let mut join = None;
         if let (Body::Sequential(joined, _), Some(shifted)) = (&head.body, &rows.shifted) {
@@ -112,7 +115,8 @@ impl<'a> Graph<'a> {
         let (layers, adapter) = match &head.body {
             Body::LastLayer => {
                 let last = self.model.weights.layers.len() - 1;
-                (&self.model.weights.layers[last..], self.adapter(last))
+                let gated = self.model.heads.as_ref().is_some_and(|heads| heads.gated);
+                (&self.model.weights.layers[last..], self.adapter(last).filter(|_| !gated))
             }
             _ => (head.layers(), None),
         };

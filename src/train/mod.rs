@@ -9,6 +9,7 @@ mod block;
 pub mod data;
 mod graph;
 mod heads;
+mod labels;
 mod parameters;
 pub mod schedule;
 mod teacher;
@@ -26,6 +27,7 @@ use crate::{Error, ErrorKind, Result};
 use backbone::StepPlan;
 use graph::Step;
 use heads::HeadRows;
+pub use labels::{Entry, LABEL_TOKENS, LabelLists};
 use parameters::Parameters;
 
 /// Ops of a submit at most.
@@ -50,6 +52,9 @@ pub enum Target {
     /// What the base model, without any LoRA, thinks of the place of each of them: a head of offset n at position t learns
     /// p(. | x_<=t+n-1). Losses are reported of the tokens all the same.
     Shifted,
+    /// Lists of the likeliest tokens that come with each micro-batch: the marginal over what may stand in between. The head for
+    /// the next token learns what the base model thinks of it.
+    Marginal,
 }
 
 /// How to train.
@@ -206,6 +211,19 @@ impl Trainer {
     /// a gradient is not finite, naming the step and the tensor: nothing has been changed then; [`ErrorKind::Device`]. A call
     /// that was not awaited to its end leaves a trainer that must not be used.
     pub async fn step(&mut self, batches: &[MicroBatch], rate: f64) -> Result<StepReport> {
+        self.step_with(batches, &[], rate).await
+    }
+
+    /// [`Trainer::step`] for [`Target::Marginal`], with the labels of each micro-batch.
+    ///
+    /// # Errors
+    /// As there; [`ErrorKind::Input`] for labels that are missing or make no sense.
+    pub async fn step_with(&mut self, batches: &[MicroBatch], labels: &[LabelLists], rate: f64) -> Result<StepReport> {
+        let expected = if self.options.target == Target::Marginal { batches.len() } else { 0 };
+        if labels.len() != expected {
+            let got = labels.len();
+            return Err(Error::input(format!("labels for {got} micro-batches: expected them for {expected}")));
+        }
         if batches.len() != self.options.accumulate {
             let (got, expected) = (batches.len(), self.options.accumulate);
             return Err(Error::input(format!("{got} micro-batches: a step takes {expected}")));
@@ -213,8 +231,8 @@ impl Trainer {
         let gradients: Vec<&wgpu::Buffer> = self.parameters.all.iter().map(|p| &p.gradient).collect();
         self.model.gpu.clear(&gradients);
         let mut sums = vec![[0.0_f64; 2]; self.plan.heads.len()];
-        for batch in batches {
-            self.write(batch)?;
+        for (index, batch) in batches.iter().enumerate() {
+            self.write(batch, labels.get(index))?;
             for (sum, more) in sums.iter_mut().zip(self.run(true).await?) {
                 sum[0] += more[0];
                 sum[1] += more[1];
@@ -242,7 +260,7 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::step`].
     pub async fn evaluate(&mut self, batch: &MicroBatch) -> Result<Vec<HeadLoss>> {
-        self.write(batch)?;
+        self.write(batch, None)?;
         let sums = self.run(false).await?;
         Ok(self.losses(&sums))
     }
@@ -256,7 +274,7 @@ impl Trainer {
         self.plan.heads.iter().zip(sums).map(loss).collect()
     }
 
-    fn write(&self, batch: &MicroBatch) -> Result<()> {
+    fn write(&self, batch: &MicroBatch, lists: Option<&LabelLists>) -> Result<()> {
         let (gpu, length) = (&self.model.gpu, self.options.length);
         let rows = self.options.sequences * length;
         if batch.ids.len() != rows || batch.counts.len() != rows {
@@ -307,7 +325,13 @@ impl Trainer {
             }
             if let Some(own) = &head.labels {
                 let mut aims = vec![NO_ROW; most];
-                aims.iter_mut().zip(&wanted).for_each(|(aim, &(_, at))| *aim = labelled[at]);
+                for (n, &(_, at)) in wanted.iter().enumerate() {
+                    aims[n] = if own.lists.is_some() { n as u32 } else { labelled[at] };
+                }
+                if let Some((own, lists)) = own.lists.as_ref().zip(lists) {
+                    let places: Vec<usize> = wanted.iter().map(|(place, _)| *place).collect();
+                    gpu.write(&own.entries, 0, &lists.words(head.offset, &places, most, vocab)?);
+                }
                 gpu.write(&own.picks, 0, &aims);
                 gpu.write(&own.counted, 0, &counted(wanted.len(), most));
             }

@@ -79,6 +79,9 @@ fn sequence_variants() -> BTreeSet<Variant> {
         train::aims::aim_inputs_variant(),
     ]);
     all.extend([false, true].map(train::mix::mix_variant));
+    for accumulate in [false, true] {
+        all.extend(DTYPES.map(|dtype| train::aims::aim_columns_variant(dtype, accumulate)));
+    }
     for set in KernelSet::ALL {
         all.insert(train::loss::loss_summary_variant(set));
         for subgroup in SUBGROUPS {

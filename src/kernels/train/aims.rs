@@ -4,13 +4,16 @@
 //! the columns W_v of one LM head, so that mean is (sum_v q_v W_v) . y, and what it sends back to y is sum_v q_v W_v. This
 //! mean of the LM head's columns is all that a row needs to know of its labels: its *aim*. What labels are made of (`loss_inputs`
 //! without a target, then `matmul_inputs`) is what the softmax sends back too, so where both have the same logits the
-//! gradient is 0 exactly.
+//! gradient is 0 exactly. Of labels that are a short list `aim_columns` makes the sum itself.
 
 use bytemuck::{Pod, Zeroable};
 
+use super::super::matmul::weight_piece;
 use super::super::{Grid, KernelSet, Op};
+use super::loss::LossShape;
 use super::rows_grid;
 use super::spread::spread;
+use crate::format::safetensors::Dtype;
 use crate::gpu::{Gpu, Variant};
 
 /// The uniform of `aim_scores.wgsl` and `aim_inputs.wgsl`.
@@ -20,6 +23,42 @@ pub(crate) struct AimParams {
     pub picked: u32,
     pub width4: u32,
     pub slot: u32,
+}
+
+/// The uniform of `aim_columns.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct AimColumnsParams {
+    pub picked: u32,
+    pub width4: u32,
+    pub top: u32,
+    pub first: u32,
+    pub count: u32,
+    pub columns4: u32,
+}
+
+/// The variant for weights of a dtype.
+pub(crate) fn aim_columns_variant(dtype: Dtype, accumulate: bool) -> Variant {
+    let store = if accumulate { "store_add" } else { "store_set" };
+    Variant::of("aim_columns").piece("weight", weight_piece(dtype)).piece("store", store)
+}
+
+/// `aims[p]`, set or added to: the sum of weight times column of the LM head over the `top` entries of each of `picked` rows,
+/// `[picked, top, 2]` tokens and the bits of weights, that lie in this chunk of the vocabulary. `matrix` is packed as for `matmul`.
+pub(crate) fn aim_columns(
+    gpu: &Gpu,
+    (dtype, accumulate): (Dtype, bool),
+    width4: u32,
+    top: u32,
+    shape: LossShape,
+    [entries, matrix]: [&wgpu::Buffer; 2],
+    aims: &wgpu::Buffer,
+) -> Op {
+    let LossShape { picked, first, count, stride } = shape;
+    let params = AimColumnsParams { picked, width4, top, first, count, columns4: stride / 4 };
+    let kernel = gpu.kernel(&aim_columns_variant(dtype, accumulate));
+    let bind_group = gpu.bind(&kernel, &[&gpu.uniform("aim columns", &params), entries, matrix, aims]);
+    Op::single(kernel, bind_group, spread(picked * width4))
 }
 
 /// The variant of `aim_scores` of a set.

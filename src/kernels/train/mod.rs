@@ -18,7 +18,7 @@ mod spread;
 pub(super) mod step;
 
 pub(crate) use activate::{activate, activate_inputs};
-pub(crate) use aims::{aim_inputs, aim_scores};
+pub(crate) use aims::{aim_columns, aim_inputs, aim_scores};
 pub(crate) use causal::{
     HeadsOf, SequenceShape, causal_gather, causal_scatter, causal_scores, causal_softmax, causal_softmax_inputs,
 };

@@ -1,5 +1,13 @@
 //! Losses against soft labels by way of aims: the mean of the LM head's columns under a row's labels.
 
+/// The sum over each row's entries of weight times column of the LM head, `[vocab, width]`.
+pub(crate) fn columns(width: usize, top: usize, entries: &[(usize, f64)], w: &[f64]) -> Vec<f64> {
+    let aim = |entries: &[(usize, f64)]| -> Vec<f64> {
+        (0..width).map(|i| entries.iter().map(|&(token, weight)| weight * w[token * width + i]).sum()).collect()
+    };
+    entries.chunks_exact(top).flat_map(aim).collect()
+}
+
 /// The mean of each row's logits under its labels; 0 without any.
 pub(crate) fn scores(width: usize, picks: &[Option<usize>], aims: &[f64], x: &[f64]) -> Vec<f64> {
     let score = |(pick, x): (&Option<usize>, &[f64])| {
@@ -36,6 +44,16 @@ mod tests {
     fn mean(w: &[f64], weights: &[f64]) -> Vec<f64> {
         let of = |i: usize| weights.iter().zip(w.chunks_exact(WIDTH)).map(|(q, column)| q * column[i]).sum();
         (0..WIDTH).map(of).collect()
+    }
+
+    #[test]
+    fn a_list_of_all_tokens_is_the_whole_distribution() {
+        let w = numbers(1, VOCAB * WIDTH);
+        let labels = softmax(&numbers(2, VOCAB));
+        let listed: Vec<(usize, f64)> = labels.iter().copied().enumerate().rev().collect();
+        let gaps: Vec<f64> =
+            columns(WIDTH, VOCAB, &listed, &w).iter().zip(mean(&w, &labels)).map(|(a, b)| (a - b).abs()).collect();
+        assert!(gaps.iter().all(|gap| *gap < 1e-15), "{gaps:?}");
     }
 
     #[test]

@@ -127,7 +127,12 @@ async fn check_with(gpu: &Gpu, case: &str, kernels: KernelSet) {
     let expected = Expected::of(case);
     let options = expected.options();
     let (base, heads) = (expected.base(), DiskFiles(golden("train").join(case)));
+    let memory = Trainer::memory(gpu, &base, &heads, &options).await.expect("an estimate");
     let mut trainer = Trainer::load(gpu, &base, &heads, Some(kernels), &options, &mut |_| {}).await.expect("a trainer");
+    // Gradients and moments are padded, where the heads' sizes are odd.
+    let (bytes, least) = (trainer.bytes(), 12 * trainer.trained() - memory.trained);
+    assert_eq!(memory.activations, bytes - 12 * trainer.trained(), "{what}: {memory:?}");
+    assert!(least <= memory.trained / 2, "{what}: {memory:?}");
     let rates = expected.step["rates"].as_array().expect("rates").clone();
     for (step, rate) in rates.iter().enumerate() {
         let batches: Vec<_> = (0..options.accumulate).map(|micro| expected.batch(step, micro)).collect();

@@ -109,6 +109,22 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         }
     };
     say_left_out(&data);
+    let schedule = {
+        let batches = data.batches(args.seed, args.batch, args.accumulate);
+        Schedule::new(rate, args.warmup_steps, args.steps(batches.steps_an_epoch()))?
+    };
+    let picked = valid.as_ref().map_or(0, |valid| valid.most_targets_in_order(args.batch));
+    let options = args.train_options(length, picked.max(data.most_targets(args.batch)), &first.heads);
+    let memory = Trainer::memory(&gpu, &files, &first.files, &options).await?;
+    memory.check(gpu.summary().max_binding_bytes, memory_of_machine(gpu.summary().software))?;
+    say(format_args!(
+        "[training on {}: {} of memory; {} for the model, {} for gradients and moments, {} for a batch]",
+        gpu.summary().name,
+        bytes(memory.total()),
+        bytes(memory.weights),
+        bytes(memory.trained),
+        bytes(memory.activations)
+    ));
     let labels = if args.needs_marginals() {
         let layout = marginal::Layout::new(&data, first.heads.iter().map(|head| head.offset), length);
         match marginals(&out, &gpu, kernels, &files, &data, layout, &interrupt).await? {
@@ -118,13 +134,6 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     } else {
         None
     };
-
-    let schedule = {
-        let batches = data.batches(args.seed, args.batch, args.accumulate);
-        Schedule::new(rate, args.warmup_steps, args.steps(batches.steps_an_epoch()))?
-    };
-    let picked = valid.as_ref().map_or(0, |valid| valid.most_targets_in_order(args.batch));
-    let options = args.train_options(length, picked.max(data.most_targets(args.batch)), &first.heads);
     let mut meter = Meter::default();
     let trainer =
         Trainer::load(&gpu, &files, &first.files, kernels, &options, &mut |progress| meter.update(progress)).await?;
@@ -141,6 +150,13 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         Stopped::Finished => ExitCode::SUCCESS,
         Stopped::Interrupt => ExitCode::from(interrupt::EXIT_CODE),
     })
+}
+
+/// Bytes that a software adapter has, where the system tells: those of the machine. WebGPU does not say how much a GPU has.
+fn memory_of_machine(software: bool) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok().filter(|_| software)?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Half the learning rate of the pre-training, where the model folder records one.

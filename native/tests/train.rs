@@ -222,6 +222,7 @@ fn training_writes_heads_a_log_and_a_plot() {
     let flags = ["--steps", "4", "--checkpoint-every", "2", "--json"];
     let valid = place.text("pairs.jsonl");
     let run = place.trained("story.txt", "out", &[&flags[..], &["--valid", &valid]].concat());
+    assert!(run.stderr.contains("of memory; ") && run.stderr.contains("for gradients and moments"), "{}", run.stderr);
     let report = run.json();
     assert_eq!((&report["step"], &report["steps"], &report["stopped"]), (&json!(4), &json!(4), &json!("finished")));
     let log = json_lines(&place.read("out/log.jsonl"));

@@ -10,6 +10,7 @@ pub mod data;
 mod graph;
 mod heads;
 mod labels;
+mod memory;
 mod parameters;
 pub mod schedule;
 mod teacher;
@@ -22,12 +23,13 @@ use crate::format::safetensors::serialize_f32;
 use crate::gpu::{Gpu, Staging};
 use crate::kernels::train::{ANY_TARGET, AdamStep, MAX_TRAINED_ROWS, NO_ROW, NO_TARGET};
 use crate::kernels::{Extent, KernelSet, Op, Row};
-use crate::model::{Model, Progress, VOCAB_COLUMNS, load_for_training};
+use crate::model::{Measured, Model, Progress, Sizes, load_for_training, measure_for_training};
 use crate::{Error, ErrorKind, Result};
 use backbone::StepPlan;
 use graph::Step;
 use heads::HeadRows;
 pub use labels::{Entry, LABEL_TOKENS, LabelLists};
+pub use memory::Memory;
 use parameters::Parameters;
 
 /// Ops of a submit at most.
@@ -171,7 +173,7 @@ impl Trainer {
         options: &TrainOptions,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self> {
-        check(options)?;
+        Self::memory(gpu, files, heads, options).await?.check(gpu.summary().max_binding_bytes, None)?;
         let config = read_whole(heads, CONFIG, MAX_CONFIG_BYTES).await?;
         let config = config.ok_or_else(|| {
             Error::io(format!("no {CONFIG} in {}: make heads with foretoken init-heads", heads.describe()))
@@ -179,7 +181,6 @@ impl Trainer {
         let mut model = load_for_training(gpu, files, heads, kernels, options.length, progress).await?;
         let placed = std::mem::take(&mut model.heads.as_mut().expect("it has heads").placed);
         let parameters = Parameters::new(gpu, placed, options)?;
-        check_memory(&model, options)?;
         let plan = StepPlan::new(&model, &parameters, options)?;
         let update = parameters.update(gpu, options.max_norm.unwrap_or(0.0));
         gpu.check().map_err(|error| with_advice(error, plan.bytes + parameters.bytes()))?;
@@ -187,6 +188,25 @@ impl Trainer {
         let clip = Staging::new(gpu, parameters.clip.size());
         let (options, config) = (options.clone(), config.into_owned());
         Ok(Self { model, options, parameters, plan, update, report, clip, steps: 0, config })
+    }
+
+    /// What [`Trainer::load`] would need, before anything of it is there.
+    ///
+    /// # Errors
+    /// As there, for files that are broken or do not fit each other, and for options that make no sense.
+    pub async fn memory<F: Files, H: Files>(gpu: &Gpu, files: &F, heads: &H, options: &TrainOptions) -> Result<Memory> {
+        check(options)?;
+        let measured = measure_for_training(gpu, files, heads, options.length).await?;
+        let Measured { config, sizes, heads, lora, backbone_bytes, head_elements } = &measured;
+        check_attentions(sizes, options)?;
+        let hidden = config.hidden_size;
+        let parts = lora.iter().flat_map(|lora| lora.parts.iter().map(|part| lora.rank * (hidden + part.outputs)));
+        let in_lora = parts.sum::<usize>() as u64;
+        let trained = if options.train_heads { head_elements - in_lora } else { 0 };
+        let trained = trained + if options.train_lora { in_lora } else { 0 };
+        let plan = memory::Plan { config, sizes, heads, lora: lora.as_ref(), options };
+        let (activations, largest) = plan.activations();
+        Ok(Memory { weights: backbone_bytes + 4 * head_elements, trained: 12 * trained, activations, largest })
     }
 
     /// Bytes on the GPU beside the model's own: activations, gradients and moments.
@@ -551,9 +571,8 @@ fn ops_of_submit(steps: &[&Step]) -> usize {
     steps.iter().take(OPS_A_SUBMIT).take_while(fits).count().max(1)
 }
 
-/// Checks that the largest buffers of a step can be bound.
-fn check_memory(model: &Model, options: &TrainOptions) -> Result<()> {
-    let (sizes, most) = (&model.sizes, model.gpu.summary().max_binding_bytes);
+/// Checks that there are not too many attention heads.
+fn check_attentions(sizes: &Sizes, options: &TrainOptions) -> Result<()> {
     let groups = options.sequences.saturating_mul(sizes.attention.heads as usize);
     if groups > MAX_ATTENTIONS {
         let (sequences, heads) = (options.sequences, sizes.attention.heads);
@@ -562,30 +581,12 @@ fn check_memory(model: &Model, options: &TrainOptions) -> Result<()> {
              multiplied; use a smaller --batch and a larger --accumulate"
         )));
     }
-    let rows = ((options.sequences * options.length) as u64).next_multiple_of(64);
-    let picked = if options.picked == 0 { rows } else { (options.picked as u64).next_multiple_of(64).min(rows) };
-    let gated = if model.config.gated_mlp { 2 } else { 1 };
-    let a = sizes.attention;
-    let widest = [a.heads * a.context, gated * sizes.intermediate, a.qkv_stride(), sizes.hidden];
-    let widest = widest.into_iter().max().unwrap_or(0);
-    let logits = picked * u64::from(sizes.vocab_stride().min(VOCAB_COLUMNS as u32));
-    let bytes = 4 * (rows * u64::from(widest)).max(logits);
-    if bytes <= most {
-        return Ok(());
-    }
-    let error = Error::new(
-        ErrorKind::OutOfMemory,
-        format!("one buffer of a step needs {bytes} bytes; the adapter binds at most {most}"),
-    );
-    Err(with_advice(error, bytes))
+    Ok(())
 }
 
 fn with_advice(error: Error, bytes: u64) -> Error {
     if error.kind() != ErrorKind::OutOfMemory {
         return error;
     }
-    error.within(format!(
-        "a training step needs {bytes} bytes and more beside the model; use a smaller --batch with a larger --accumulate, \
-         or a smaller --seq-len"
-    ))
+    error.within(format!("a training step needs {bytes} bytes beside the model; {}", memory::ADVICE))
 }

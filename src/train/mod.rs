@@ -173,11 +173,12 @@ impl Trainer {
         options: &TrainOptions,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self> {
-        Self::memory(gpu, files, heads, options).await?.check(gpu.summary().max_binding_bytes, None)?;
+        check(options)?;
         let config = read_whole(heads, CONFIG, MAX_CONFIG_BYTES).await?;
         let config = config.ok_or_else(|| {
             Error::io(format!("no {CONFIG} in {}: make heads with foretoken init-heads", heads.describe()))
         })?;
+        Self::memory(gpu, files, heads, options).await?.check(gpu.summary().max_binding_bytes, None)?;
         let mut model = load_for_training(gpu, files, heads, kernels, options.length, progress).await?;
         let placed = std::mem::take(&mut model.heads.as_mut().expect("it has heads").placed);
         let parameters = Parameters::new(gpu, placed, options)?;

@@ -31,7 +31,7 @@ impl DraftOps {
             counts: &b.counts,
             candidates: &b.candidates,
         };
-        let staged = WindowParams { num_rows: 1, context: sizes.attention.context };
+        let staged = WindowParams { num_rows: 1, context: sizes.attention.context, adapter: 0 };
         let own_token = ShiftParams { ahead: 0, vocab: sizes.vocab };
         Self {
             stage: [

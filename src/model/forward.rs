@@ -56,18 +56,13 @@ impl Plan {
             if let Some((heads, buffers)) = heads.filter(|_| index + 1 == model.weights.layers.len()) {
                 planner.recall_mix_of_target(heads, buffers, &mut body);
             }
-            let adapt = |ops: &mut Vec<Op>| {
-                if let Some((heads, buffers)) = heads {
-                    planner.adapt(heads, buffers, index, ops);
-                }
-            };
-            planner.layer_with(layer, &buffers.cache[index], &mut body, adapt);
-            if let Some((heads, buffers)) = heads {
+            planner.layer(layer, &buffers.cache[index], &mut body);
+            if let Some((heads, buffers)) = heads.filter(|(heads, _)| !heads.gated) {
                 planner.tap(heads, buffers, index + 1, &mut body);
             }
             block_ends.push(body.len());
         }
-        if let Some((heads, buffers)) = heads {
+        if let Some((heads, buffers)) = heads.filter(|(heads, _)| !heads.gated) {
             planner.tap_final_norm(heads, buffers, &mut body);
         }
         let heads = heads.map(|(heads, buffers)| HeadsPlan::new(&planner, heads, buffers));
@@ -185,7 +180,7 @@ impl Planner<'_> {
     }
 
     /// A layer; `adapt` may change queries, keys and values.
-    fn layer_with(
+    pub(super) fn layer_with(
         &self,
         layer: &Layer,
         cache: &(wgpu::Buffer, wgpu::Buffer),

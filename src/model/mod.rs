@@ -22,6 +22,7 @@ pub(crate) use heads::{Body, Head, Heads as HeadWeights, HeadsPlan, Join, Mix, S
 pub use inspect::{Heads, Inspection, inspect, inspect_with_heads};
 pub(crate) use lora::Adapter;
 pub use merge::{Patch, merge_lora};
-pub(crate) use training::{VOCAB_COLUMNS, load_for_training};
+pub(crate) use sizes::Sizes;
+pub(crate) use training::{Measured, VOCAB_COLUMNS, load_for_training, measure_for_training};
 pub(crate) use upload::{Matrix, Placed, Shard};
 pub(crate) use weights::{Layer, Linear, NormWeights};

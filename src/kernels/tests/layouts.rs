@@ -15,6 +15,7 @@ use crate::kernels::star::StarParams;
 use crate::kernels::trace::TraceParams;
 use crate::kernels::train::AdamStep;
 use crate::kernels::train::activate::ActivateParams;
+use crate::kernels::train::aims::{AimColumnsParams, AimParams};
 use crate::kernels::train::causal::{CausalParams, CausalSoftmaxParams};
 use crate::kernels::train::lora::LoraWeightsParams;
 use crate::kernels::train::loss::{LossFactorsParams, LossParams, LossSummaryParams};
@@ -81,7 +82,7 @@ fn params(shader: &str) -> Option<Layout> {
         "trace" => layout!(TraceParams: vocab, stride),
         "star" => layout!(StarParams: context),
         "shift" => layout!(ShiftParams: ahead, vocab),
-        "window" => layout!(WindowParams: num_rows, context),
+        "window" => layout!(WindowParams: num_rows, context, adapter),
         "rope_rows" => layout!(RopeRowsParams: rows, length, rotating, head_dim, half, stride, back),
         "causal_scores" | "causal_gather" | "causal_scatter" => {
             layout!(CausalParams: length, heads, kv_heads, head_dim4, a_stride4, a_first4, b_stride4, b_first4, scale)
@@ -92,7 +93,9 @@ fn params(shader: &str) -> Option<Layout> {
         "mix_dot" => layout!(MixDotParams: count4, index),
         "mix_softmax" | "mix_softmax_inputs" => layout!(MixSoftmaxParams: layers, temperature),
         "loss_scan" | "loss_inputs" => layout!(LossParams: picked, first, count, stride4, choice),
-        "loss_summary" => layout!(LossSummaryParams: picked, slot),
+        "loss_summary" => layout!(LossSummaryParams: picked, slot, labels),
+        "aim_columns" => layout!(AimColumnsParams: picked, width4, top, first, count, columns4),
+        "aim_scores" | "aim_inputs" => layout!(AimParams: picked, width4, slot),
         "loss_factors" => layout!(LossFactorsParams: heads, balance, weight),
         _ => return None,
     })

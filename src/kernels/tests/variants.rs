@@ -79,14 +79,19 @@ fn sequence_variants() -> BTreeSet<Variant> {
         train::mix::mix_dot_variant(),
         train::loss::loss_factors_variant(),
         train::loss::loss_inputs_variant(),
+        train::aims::aim_inputs_variant(),
     ]);
     all.extend([false, true].map(train::mix::mix_variant));
+    for accumulate in [false, true] {
+        all.extend(DTYPES.map(|dtype| train::aims::aim_columns_variant(dtype, accumulate)));
+    }
     for set in KernelSet::ALL {
         all.insert(train::loss::loss_summary_variant(set));
         for subgroup in SUBGROUPS {
             all.insert(train::causal::causal_softmax_variant(set, subgroup));
             all.insert(train::causal::causal_softmax_inputs_variant(set, subgroup));
             all.insert(train::loss::loss_scan_variant(set, subgroup));
+            all.insert(train::aims::aim_scores_variant(set, subgroup));
         }
     }
     all

@@ -419,7 +419,13 @@ fn drafts_as_deep_as_pays_never_change_the_text() {
         let engine = Engine::load(&gpu, &foretoken::default_model(), &small, &mut |_| {}).await.expect("it loads");
         let story = engine.tokenizer().expect("one").encode("Once upon a time", true).expect("ids");
         let heads = load_heads(&gpu, "llama-gqa", "heads-parallel").await;
-        for (what, engine, prompt) in [("default", &engine, &story[..]), ("heads", &heads, &PROMPT[..])] {
+        let without = load_endless(&gpu, "llama-mha").await;
+        let cases = [
+            ("the default model", &engine, &story[..], "heads"),
+            ("parallel heads", &heads, &PROMPT[..], "heads"),
+            ("no heads", &without, &PROMPT[..], "lookup"),
+        ];
+        for (what, engine, prompt, drafter) in cases {
             let (mut plain_session, mut session) = (engine.session().expect("one"), engine.session().expect("another"));
             for sampling in samplings() {
                 let plain = options(200, sampling);
@@ -431,7 +437,7 @@ fn drafts_as_deep_as_pays_never_change_the_text() {
                 check_stats(&found.stats, &case);
                 check_stats(&expected.stats, &case);
                 let drafts = found.stats.drafts;
-                assert_eq!(drafts.drafter, if what == "heads" { "heads" } else { "lookup" }, "{case}");
+                assert_eq!(drafts.drafter, drafter, "{case}");
                 println!(
                     "{case}: {} of {} accepted, {:.2} tokens a round, {:?}",
                     drafts.accepted, drafts.drafted, drafts.tokens_per_round, drafts.off_reason

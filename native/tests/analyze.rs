@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use support::{Run, foretoken};
+use support::{Run, foretoken, golden};
 use tempfile::TempDir;
 
 const STORIES: [&str; 6] = [
@@ -191,7 +191,8 @@ fn what_makes_no_sense_is_refused() {
         let base = ["analyze", "--data", text(&data), "--out", text(&out)];
         foretoken(&[&base[..], *flags].concat()).fails_with_in(message, &flags.join(" "));
     }
-    analyze(&data, &out, &["--methods", "heads"]).fails_with("brings no multi-token heads");
+    analyze(&data, &out, &["--model", &golden("llama-mha"), "--methods", "heads"])
+        .fails_with("brings no multi-token heads");
     let lines: &[(&str, &str)] = &[
         ("", "no samples"),
         ("{\"text\": \"a\"}\n{\"text\": ", "line 2"),

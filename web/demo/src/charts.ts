@@ -117,7 +117,7 @@ function annotate(u: uPlot, color: Colors, bar: Bar, at: number): void {
   if (inside) {
     // On the bar, behind the whisker's low end.
     const right = x(bar.low ?? bar.p) - 6 * scale;
-    ctx.fillStyle = color.paper;
+    ctx.fillStyle = bar.taken ? color.paper : color.ink;
     ctx.textAlign = "right";
     ctx.fillText(text, right, y);
   } else {
@@ -217,7 +217,7 @@ export function racePlot(plot: Plot, tracks: Track[]): void {
         axes: axes(color, "seconds after the first token", "tokens"),
         series: [{}, ...tracks.map((track): uPlot.Series => ({
           stroke: track.drafts ? color.draft : color.muted, width: 2, dash: track.drafts ? [] : [6, 4], spanGaps: true,
-          paths: uPlot.paths.stepped!({ align: 1 }), points: { show: false },
+          points: { show: false },
         }))],
       },
     };

@@ -59,13 +59,13 @@ export function whole(n: number): string {
 export function bytes(n: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   const unit = n < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(n) / 10));
-  return `${(n / 1024 ** unit).toFixed(unit === 0 ? 0 : 1)} ${units[unit]}`;
+  return `${(n / 1024 ** unit).toFixed(unit === 0 ? 0 : 1)}\u00a0${units[unit]}`;
 }
 
-/** `75.7 %`, and two more digits where there is little. */
+/** `75.7 %`, and two more digits where there is little. Lines do not break before a unit. */
 export function percent(p: number): string {
-  if (p > 0 && p < 1e-5) return "< 0.001 %";
-  return `${(100 * p).toFixed(p < 0.01 ? 3 : 1)} %`;
+  if (p > 0 && p < 1e-5) return "<\u00a00.001\u00a0%";
+  return `${(100 * p).toFixed(p < 0.01 ? 3 : 1)}\u00a0%`;
 }
 
 /** A token's text as one sees it: spaces and line ends as signs. */

@@ -1,6 +1,6 @@
 /** Generate and Stop. */
 
-import type { Model } from "foretoken";
+import type { Model, Stop } from "foretoken";
 import { byId, counted } from "./dom.js";
 import { engine, isAbort } from "./engine.js";
 import { forget } from "./idea.js";
@@ -67,7 +67,7 @@ async function stream(model: Model, signal: AbortSignal): Promise<void> {
   let first = 0;
   try {
     for await (const round of run) {
-      await text.add(model, round);
+      text.add(round);
       rounds.add(round);
       const now = performance.now();
       if (tokens === 0) first = now;
@@ -86,9 +86,9 @@ async function stream(model: Model, signal: AbortSignal): Promise<void> {
   const result = await run.result;
   const drafts = result.off_reason ? ` · ${result.off_reason}` : result.drafter === "off" ? "" : ` · drafts from ${FROM[result.drafter] ?? result.drafter}`;
   meter.textContent = `${counted(result.new_tokens, "token")} · ${rounds.tokensPerRound().toFixed(2)} a round · ${result.tokens_per_s.toFixed(1)} tokens/s`
-    + ` · prompt: ${counted(result.prompt_tokens, "token")} in ${result.prefill_s.toFixed(2)} s · ended: ${STOPS[result.stop] ?? result.stop}${drafts}`;
+    + ` · prompt: ${counted(result.prompt_tokens, "token")} in ${result.prefill_s.toFixed(2)} s · ended: ${STOPS[result.stop]}${drafts}`;
   byId("status").textContent = `Done: ${counted(result.new_tokens, "token")}.`;
 }
 
 const FROM: Record<string, string> = { lookup: "the text", heads: "the heads", marginal: "the marginal" };
-const STOPS: Record<string, string> = { eos: "the model ended it", length: "as long as asked for", stop: "the stop text came", context: "the context is full" };
+const STOPS: Record<Stop, string> = { eos: "by the model", length: "at the length asked for", stop_text: "at the stop text", interrupt: "stopped" };

@@ -140,18 +140,22 @@ function showDrafts(said: Said[], model: Model): void {
   const heads = model.info.heads.length > 0;
   byId("said-title").textContent = heads ? "What the heads said" : "What was drafted";
   const rows = said.map(({ ahead, draft }) => [
-    place_(ahead), code(draft.text), percent(draft.p), whole(draft.rank + 1), code(draft.targetText), draft.accepted ? "yes" : "no",
+    place_(ahead), code(draft.text), percent(draft.p), whole(draft.rank + 1), verdict(draft),
   ]);
   const note = heads ? null : make("p", { class: "muted small" },
     "This model has no multi-token heads, so drafts are looked up in the text itself: what followed its last tokens where they stood before.",
     rows.length === 0 ? " They stood nowhere before." : null);
   const drawn = rows.length > 0
-    ? [make("div", { class: "scroll" }, table("Drafts after this place", ["place", "draft", "its p", "rank", "model says", "right"], rows))] : [];
+    ? [make("div", { class: "scroll" }, table("Drafts after this place", ["place", "draft", "its p", "rank", "model says"], rows))] : [];
   byId("idea-drafts").replaceChildren(...drawn, ...(note ? [note] : []));
 }
 
 function place_(ahead: number): HTMLElement {
   return make("span", {}, make("i", {}, "x"), make("sub", {}, `t+${ahead}`));
+}
+
+function verdict(draft: Said["draft"]): HTMLElement {
+  return draft.accepted ? make("span", { class: "pass" }, "✓ the same") : make("span", {}, "✗ ", code(draft.targetText));
 }
 
 function code(value: string): HTMLElement {
@@ -160,6 +164,6 @@ function code(value: string): HTMLElement {
 
 /** The last words before the place. */
 function tail(prefix: string): string {
-  const flat = prefix.replace(/\s+/g, " ");
+  const flat = prefix.replace(/\n+/g, "⏎").replace(/\s+/g, " ");
   return flat.length > 48 ? `… ${flat.slice(-46).replace(/^\S*\s/, "")}` : flat;
 }

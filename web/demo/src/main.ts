@@ -18,6 +18,7 @@ declare global {
 
 async function start(): Promise<void> {
   window.foretokenStarted = true;
+  addEventListener("unhandledrejection", ({ reason }) => report("Something went wrong", reason));
   settings.reset();
   startText(pickPlace);
   startIdea();

@@ -155,9 +155,9 @@ function showModel({ info }: Model): void {
   showAdapter(info.adapter, info.kernels);
   if (info.adapter.software) {
     notice({
-      level: "warning", key: "software", title: "This browser computes on the processor",
-      text: "The only WebGPU adapter here is a software one, so everything is right but slow: expect some tokens a second.",
-      advice: ["If this machine has a GPU, switch on graphics acceleration in the browser's settings and update the driver; chrome://gpu says what is missing."],
+      level: "warning", key: "software", title: "Computing on the processor",
+      text: "WebGPU has only a software adapter here: everything is right, but slow.",
+      advice: ["If this machine has a GPU, switch on graphics acceleration in the browser's settings and update its driver; chrome://gpu says what is missing."],
     });
   } else {
     clearNotice("software");
@@ -185,8 +185,8 @@ function beginProgress(name: string): void {
 
 function showProgress(progress: Progress): void {
   const { phase, done, total } = progress;
-  if (phase === "upload") return bar("upload", done, total, `${done} of ${counted(total, "tensor")}`);
-  if (phase === "warmup") return bar("warmup", done, total, `${done} of ${counted(total, "pipeline")}`);
+  if (phase === "upload") return bar("upload", done, total, `${bytes(done)} of ${bytes(total)}`);
+  if (phase === "warmup") return bar("warmup", done, total, `${done} of ${total}`);
   files.set(progress.file, { done, total, cached: progress.cached });
   const all = [...files.values()];
   const got = all.reduce((sum, file) => sum + file.done, 0);

@@ -100,10 +100,10 @@ async function wordless(model: Model, ids: number[], prompt: string): Promise<st
   return texts;
 }
 
-/** A round has come. */
-export async function add(model: Model, round: Round): Promise<void> {
-  const parts = round.ids.length === 1 ? [round.text] : await Promise.all(round.ids.map((id) => piece(model, id)));
-  const texts = deal(round.text, parts);
+/** A round has come. The model is busy with the next one, so what a token's piece is must follow from the round. */
+export function add(round: Round): void {
+  const drafts = round.drafts.filter((draft) => draft.accepted);
+  const texts = deal(round.text, round.ids.map((_, at) => drafts[at]?.text ?? ""));
   rounds += 1;
   const group = make("span", { class: "round", role: "presentation" });
   holder.append(group);
@@ -138,9 +138,13 @@ function append(token: Token, group: HTMLElement = holder): void {
     "data-index": index,
     "data-kind": token.kind,
     "data-id": token.id ?? undefined,
-  }, token.kind === "end" ? "⋯" : token.text);
+  });
+  // The space before a word stands outside its mark: at the end of a line it would be marked where no word is.
+  const [, space, rest] = /^( *)([^]*)$/.exec(token.text)!;
+  element.append(token.kind === "end" ? "⋯" : rest === "" ? token.text : rest!);
   tokens.push(token);
   elements.push(element);
+  if (rest !== "") group.append(space!);
   group.append(element);
 }
 

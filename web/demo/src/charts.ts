@@ -4,15 +4,35 @@ import uPlot from "uplot";
 import { percent } from "./dom.js";
 
 /** The colours of the style sheet, so that plots follow light and dark. */
-interface Colors { ink: string; muted: string; line: string; draft: string; model: string; missed: string; paper: string }
+interface Colors {
+  ink: string;
+  muted: string;
+  line: string;
+  draft: string;
+  model: string;
+  missed: string;
+  paper: string;
+}
 
 function colors(): Colors {
   const style = getComputedStyle(document.documentElement);
   const of = (name: string) => style.getPropertyValue(`--${name}`).trim();
-  return { ink: of("ink"), muted: of("muted"), line: of("line"), draft: of("draft"), model: of("model"), missed: of("missed"), paper: of("paper") };
+  return {
+    ink: of("ink"),
+    muted: of("muted"),
+    line: of("line"),
+    draft: of("draft"),
+    model: of("model"),
+    missed: of("missed"),
+    paper: of("paper"),
+  };
 }
 
-type Build = (colors: Colors) => { height: number; options: Omit<uPlot.Options, "width" | "height">; data: uPlot.AlignedData };
+type Build = (colors: Colors) => {
+  height: number;
+  options: Omit<uPlot.Options, "width" | "height">;
+  data: uPlot.AlignedData;
+};
 
 const FONT = "12px system-ui, sans-serif";
 
@@ -44,16 +64,30 @@ export class Plot {
     if (!this.build || width === 0) return;
     const { height, options, data } = this.build(colors());
     this.plot?.destroy();
-    this.plot = new uPlot({ legend: { show: false }, cursor: { show: false }, ...options, width, height }, data, this.holder);
+    this.plot = new uPlot(
+      { legend: { show: false }, cursor: { show: false }, ...options, width, height },
+      data,
+      this.holder,
+    );
   }
 }
 
 /** A probability with the bounds it is certified to lie in. */
-export interface Bar { label: string; p: number; low?: number; high?: number; taken: boolean; drafted: boolean }
+export interface Bar {
+  label: string;
+  p: number;
+  low?: number;
+  high?: number;
+  taken: boolean;
+  drafted: boolean;
+}
 
 /** Lying bars, a token each; whiskers from `low` to `high`; a diamond where a draft named the token. */
 export function distribution(plot: Plot, what: string, bars: Bar[]): void {
-  const said = bars.slice(0, 5).map((bar) => `${bar.label} ${percent(bar.p)}`).join(", ");
+  const said = bars
+    .slice(0, 5)
+    .map((bar) => `${bar.label} ${percent(bar.p)}`)
+    .join(", ");
   plot.show(`${what}: ${said}`, (color) => {
     const indices = bars.map((_, at) => at);
     const only = (taken: boolean) => bars.map((bar) => (bar.taken === taken ? bar.p : null));
@@ -70,8 +104,16 @@ export function distribution(plot: Plot, what: string, bars: Bar[]): void {
         },
         axes: [
           {
-            scale: "x", side: 3, size: 84, font: FONT, stroke: color.ink, gap: 6, grid: { show: false }, ticks: { show: false },
-            splits: () => indices, values: () => bars.map((bar) => clipped(bar.label, 11)),
+            scale: "x",
+            side: 3,
+            size: 84,
+            font: FONT,
+            stroke: color.ink,
+            gap: 6,
+            grid: { show: false },
+            ticks: { show: false },
+            splits: () => indices,
+            values: () => bars.map((bar) => clipped(bar.label, 11)),
           },
           { scale: "y", show: false },
         ],
@@ -137,7 +179,8 @@ function axes(color: Colors, x: string, y: string): uPlot.Axis[] {
   ];
 }
 
-const wholeNumbers = (_: uPlot, splits: number[]) => splits.map((value) => (Number.isInteger(value) ? String(value) : ""));
+const wholeNumbers = (_: uPlot, splits: number[]) =>
+  splits.map((value) => (Number.isInteger(value) ? String(value) : ""));
 
 /** `counts[n]`: how many rounds accepted n drafts. */
 export function histogram(plot: Plot, counts: number[]): void {
@@ -150,20 +193,43 @@ export function histogram(plot: Plot, counts: number[]): void {
       data: [xs, counts],
       options: {
         padding: [16, 8, 0, 0],
-        scales: { x: { time: false, range: [-0.6, Math.max(counts.length, 4) - 0.4] }, y: { range: [0, Math.max(...counts, 1) * 1.1] } },
-        axes: [{ ...x, splits: () => xs, values: wholeNumbers, ticks: { show: false } }, { ...y, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] }],
-        series: [{}, {
-          paths: uPlot.paths.bars!({ size: [0.7, 48] }), fill: color.draft, stroke: color.draft, width: 0, points: { show: false },
-        }],
+        scales: {
+          x: { time: false, range: [-0.6, Math.max(counts.length, 4) - 0.4] },
+          y: { range: [0, Math.max(...counts, 1) * 1.1] },
+        },
+        axes: [
+          { ...x, splits: () => xs, values: wholeNumbers, ticks: { show: false } },
+          { ...y, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },
+        ],
+        series: [
+          {},
+          {
+            paths: uPlot.paths.bars!({ size: [0.7, 48] }),
+            fill: color.draft,
+            stroke: color.draft,
+            width: 0,
+            points: { show: false },
+          },
+        ],
         hooks: {
-          draw: [(u) => {
-            u.ctx.save();
-            u.ctx.font = `${12 * devicePixelRatio}px system-ui, sans-serif`;
-            u.ctx.fillStyle = color.muted;
-            u.ctx.textAlign = "center";
-            counts.forEach((count, at) => count > 0 && u.ctx.fillText(String(count), u.valToPos(at, "x", true), u.valToPos(count, "y", true) - 4 * devicePixelRatio));
-            u.ctx.restore();
-          }],
+          draw: [
+            (u) => {
+              u.ctx.save();
+              u.ctx.font = `${12 * devicePixelRatio}px system-ui, sans-serif`;
+              u.ctx.fillStyle = color.muted;
+              u.ctx.textAlign = "center";
+              counts.forEach(
+                (count, at) =>
+                  count > 0 &&
+                  u.ctx.fillText(
+                    String(count),
+                    u.valToPos(at, "x", true),
+                    u.valToPos(count, "y", true) - 4 * devicePixelRatio,
+                  ),
+              );
+              u.ctx.restore();
+            },
+          ],
         },
       },
     };
@@ -184,26 +250,46 @@ export function roundsPlot(plot: Plot, tokens: number[]): void {
       data: [xs, tokens, tokens.map((n) => Math.min(n, 1)), mean],
       options: {
         padding: [16, 8, 0, 0],
-        scales: { x: { time: false, range: [0.4, Math.max(tokens.length, 12) + 0.6] }, y: { range: [0, Math.max(...tokens, 2) + 0.4] } },
-        axes: [{ ...x, values: wholeNumbers, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] }, { ...y, incrs: [1, 2, 5, 10] }],
-        series: [{}, { ...bars, fill: color.draft, stroke: color.draft }, { ...bars, fill: color.model, stroke: color.model },
-          { stroke: color.ink, width: 1.5, points: { show: false } }],
+        scales: {
+          x: { time: false, range: [0.4, Math.max(tokens.length, 12) + 0.6] },
+          y: { range: [0, Math.max(...tokens, 2) + 0.4] },
+        },
+        axes: [
+          { ...x, values: wholeNumbers, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },
+          { ...y, incrs: [1, 2, 5, 10] },
+        ],
+        series: [
+          {},
+          { ...bars, fill: color.draft, stroke: color.draft },
+          { ...bars, fill: color.model, stroke: color.model },
+          { stroke: color.ink, width: 1.5, points: { show: false } },
+        ],
       },
     };
   });
 }
 
 /** One run of a race: when which number of tokens was there. */
-export interface Track { drafts: boolean; seconds: number[]; tokens: number[] }
+export interface Track {
+  drafts: boolean;
+  seconds: number[];
+  tokens: number[];
+}
 
 export function racePlot(plot: Plot, tracks: Track[]): void {
-  const ends = tracks.map((track) => `${track.drafts ? "with" : "without"} drafts ${track.tokens.at(-1) ?? 0} tokens in ${(track.seconds.at(-1) ?? 0).toFixed(1)} s`);
+  const ends = tracks.map(
+    (track) =>
+      `${track.drafts ? "with" : "without"} drafts ${track.tokens.at(-1) ?? 0} tokens ` +
+      `in ${(track.seconds.at(-1) ?? 0).toFixed(1)} s`,
+  );
   plot.show(`Tokens over seconds: ${ends.join("; ")}`, (color) => {
     const xs = [...new Set(tracks.flatMap((track) => track.seconds))].sort((a, b) => a - b);
     const place = new Map(xs.map((second, at) => [second, at]));
     const columns = tracks.map((track) => {
       const column = new Array<number | null>(xs.length).fill(null);
-      track.seconds.forEach((second, at) => { column[place.get(second)!] = track.tokens[at]!; });
+      track.seconds.forEach((second, at) => {
+        column[place.get(second)!] = track.tokens[at]!;
+      });
       return column;
     });
     const last = xs.at(-1) ?? 1;
@@ -215,10 +301,16 @@ export function racePlot(plot: Plot, tracks: Track[]): void {
         padding: [12, 12, 0, 0],
         scales: { x: { time: false, range: [0, Math.max(last, 0.1)] }, y: { range: [0, most * 1.05] } },
         axes: axes(color, "seconds after the first token", "tokens"),
-        series: [{}, ...tracks.map((track): uPlot.Series => ({
-          stroke: track.drafts ? color.draft : color.muted, width: 2, dash: track.drafts ? [] : [6, 4], spanGaps: true,
-          points: { show: false },
-        }))],
+        series: [
+          {},
+          ...tracks.map((track): uPlot.Series => ({
+            stroke: track.drafts ? color.draft : color.muted,
+            width: 2,
+            dash: track.drafts ? [] : [6, 4],
+            spanGaps: true,
+            points: { show: false },
+          })),
+        ],
       },
     };
   });

@@ -20,13 +20,19 @@ export function make<K extends keyof HTMLElementTagNameMap>(
     if (value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : String(value));
   }
   for (const child of children) {
-    if (child !== null && child !== undefined && child !== false) element.append(child instanceof Node ? child : String(child));
+    if (child !== null && child !== undefined && child !== false)
+      element.append(child instanceof Node ? child : String(child));
   }
   return element;
 }
 
 /** A table whose first row is its head; numbers are set to the right. */
-export function table(caption: string, head: string[], rows: Child[][], attributes: Record<string, string> = {}): HTMLTableElement {
+export function table(
+  caption: string,
+  head: string[],
+  rows: Child[][],
+  attributes: Record<string, string> = {},
+): HTMLTableElement {
   const cell = (child: Child) => make("td", { class: typeof child === "number" ? "number" : undefined }, child);
   return make(
     "table",
@@ -40,14 +46,15 @@ export function table(caption: string, head: string[], rows: Child[][], attribut
 /** Terms and what they are. */
 export function facts(list: HTMLElement, entries: [string, Child][]): void {
   list.replaceChildren(
-    ...entries.filter(([, value]) => value !== null && value !== undefined && value !== "")
+    ...entries
+      .filter(([, value]) => value !== null && value !== undefined && value !== "")
       .map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, value))),
   );
 }
 
 /** `1 token`, `2 tokens`. */
-export function counted(n: number, noun: string): string {
-  return `${whole(n)} ${noun}${n === 1 ? "" : "s"}`;
+export function counted(n: number, noun: string, plural = `${noun}s`): string {
+  return `${whole(n)} ${n === 1 ? noun : plural}`;
 }
 
 /** `3,221,952`. */
@@ -75,6 +82,20 @@ export function visible(text: string): string {
   return seen.replace(/^ /, "␣").replace(/ $/, "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥");
 }
 
+let focused: Control | null = null;
+type Control = HTMLButtonElement | HTMLInputElement;
+
+/** Whether a control can be used. One that had the focus gets it back, unless it has gone elsewhere meanwhile. */
+export function enable(control: Control, on: boolean): void {
+  if (control.disabled === !on) return;
+  if (!on && document.activeElement === control) focused = control;
+  control.disabled = !on;
+  if (!on || focused !== control) return;
+  focused = null;
+  if (document.activeElement === null || document.activeElement === document.body)
+    control.focus({ preventScroll: true });
+}
+
 /** Calls at most once a frame, however often it is asked. */
 export function eachFrame(draw: () => void): () => void {
   let asked = false;
@@ -82,8 +103,12 @@ export function eachFrame(draw: () => void): () => void {
     if (asked) return;
     asked = true;
     // A hidden tab has no frames, but may be looked at by a test or a screen reader.
-    const run = () => { asked = false; draw(); };
-    if (document.hidden) setTimeout(run, 0); else requestAnimationFrame(run);
+    const run = () => {
+      asked = false;
+      draw();
+    };
+    if (document.hidden) setTimeout(run, 0);
+    else requestAnimationFrame(run);
   };
 }
 

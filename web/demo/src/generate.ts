@@ -1,7 +1,7 @@
 /** Generate and Stop. */
 
 import type { Model, Stop } from "foretoken";
-import { byId, counted } from "./dom.js";
+import { byId, counted, enable } from "./dom.js";
 import { engine, isAbort } from "./engine.js";
 import { forget } from "./idea.js";
 import { clearNotice, report } from "./notices.js";
@@ -29,10 +29,8 @@ export function startGenerate(): void {
   });
   stop.addEventListener("click", () => engine.stop());
   engine.onChange(() => {
-    button.disabled = !engine.ready;
-    stop.disabled = !(mine && engine.busy);
-    // A button that vanishes under the focus would throw it to the top of the page.
-    if (stop.disabled && document.activeElement === stop) button.focus();
+    enable(stop, mine && engine.busy);
+    enable(button, engine.ready);
   });
 }
 
@@ -84,11 +82,22 @@ async function stream(model: Model, signal: AbortSignal): Promise<void> {
     return;
   }
   const result = await run.result;
-  const drafts = result.off_reason ? ` · ${result.off_reason}` : result.drafter === "off" ? "" : ` · drafts from ${FROM[result.drafter] ?? result.drafter}`;
-  meter.textContent = `${counted(result.new_tokens, "token")} · ${rounds.tokensPerRound().toFixed(2)} a round · ${result.tokens_per_s.toFixed(1)} tokens/s`
-    + ` · prompt: ${counted(result.prompt_tokens, "token")} in ${result.prefill_s.toFixed(2)} s · ended: ${STOPS[result.stop]}${drafts}`;
+  const drafts = result.off_reason
+    ? ` · ${result.off_reason}`
+    : result.drafter === "off"
+      ? ""
+      : ` · drafts from ${FROM[result.drafter] ?? result.drafter}`;
+  meter.textContent =
+    `${counted(result.new_tokens, "token")} · ${rounds.tokensPerRound().toFixed(2)} a round · ` +
+    `${result.tokens_per_s.toFixed(1)} tokens/s · prompt: ${counted(result.prompt_tokens, "token")} in ` +
+    `${result.prefill_s.toFixed(2)} s · ended: ${STOPS[result.stop]}${drafts}`;
   byId("status").textContent = `Done: ${counted(result.new_tokens, "token")}.`;
 }
 
 const FROM: Record<string, string> = { lookup: "the text", heads: "the heads", marginal: "the marginal" };
-const STOPS: Record<Stop, string> = { eos: "by the model", length: "at the length asked for", stop_text: "at the stop text", interrupt: "stopped" };
+const STOPS: Record<Stop, string> = {
+  eos: "by the model",
+  length: "at the length asked for",
+  stop_text: "at the stop text",
+  interrupt: "stopped",
+};

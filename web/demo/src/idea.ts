@@ -30,7 +30,9 @@ export function startIdea(): void {
     void explain(index);
   });
   for (const id of ["idea-offset", "idea-mass", "idea-branches"]) {
-    byId(id).addEventListener("change", () => { if (shown !== null) pickPlace(shown); });
+    byId(id).addEventListener("change", () => {
+      if (shown !== null) pickPlace(shown);
+    });
   }
 }
 
@@ -79,50 +81,76 @@ async function explain(index: number): Promise<void> {
 }
 
 /** A draft, and how many places after the picked one's predecessor it stands. */
-interface Said { ahead: number; draft: Round["drafts"][number] }
+interface Said {
+  ahead: number;
+  draft: Round["drafts"][number];
+}
 
 /** What is drafted right after `prefix`, by heads where the model has some. */
 async function drafts(model: Model, prefix: string, offset: number, signal: AbortSignal): Promise<Said[]> {
   const asked: GenerateOptions["draft"] = model.info.heads.length > 0 ? "heads" : "lookup";
-  const run = model.generate(prefix, { maxTokens: offset + 2, temperature: 0, draft: asked, draftLen: Math.max(1, offset - 1), signal });
+  const draftLen = asked === "heads" ? offset - 1 : 3;
+  const run = model.generate(prefix, { maxTokens: draftLen + 2, temperature: 0, draft: asked, draftLen, signal });
   run.result.catch(() => {});
-  const said: Said[] = [];
   let before = 0;
   for await (const round of run) {
-    for (const [at, draft] of round.drafts.entries()) {
-      const ahead = before + at + 1;
-      // Only what was said before the place itself was known: later rounds have read more of the text.
-      if (!said.some((other) => other.ahead === ahead)) said.push({ ahead, draft });
-    }
+    // The first round that drafts is the one that has read nothing more than the prefix and the next token.
+    if (round.drafts.length > 0) return round.drafts.map((draft, at) => ({ ahead: before + at + 1, draft }));
     before += round.ids.length;
+    if (before > 1) break;
   }
-  return said.sort((a, b) => a.ahead - b.ahead).slice(0, offset + 1);
+  return [];
 }
 
 async function show(index: number, found: Marginals, said: Said[], offset: number, model: Model): Promise<void> {
   const taken = (ahead: number) => text.tokens[index + ahead - 1]?.id ?? null;
   const drafted = (ahead: number) => said.find((one) => one.ahead === ahead)?.draft.id ?? null;
-  const bars = (top: Marginals["top"], ahead: number, whiskers: boolean) => Promise.all(top.slice(0, TOP).map(async (entry): Promise<Bar> => ({
-    label: visible(await model.decode([entry.id]) || (entry.text ?? String(entry.id))),
-    p: entry.p,
-    ...(whiskers ? { low: entry.low, high: entry.high } : {}),
-    taken: entry.id === taken(ahead),
-    drafted: entry.id === drafted(ahead),
-  })));
+  const bars = (top: Marginals["top"], ahead: number, whiskers: boolean) =>
+    Promise.all(
+      top.slice(0, TOP).map(async (entry): Promise<Bar> => ({
+        label: visible((await model.decode([entry.id])) || (entry.text ?? String(entry.id))),
+        p: entry.p,
+        ...(whiskers ? { low: entry.low, high: entry.high } : {}),
+        taken: entry.id === taken(ahead),
+        drafted: entry.id === drafted(ahead),
+      })),
+    );
   const [now, later] = await Promise.all([bars(found.next, 1, false), bars(found.top, offset, true)]);
   byId("idea-body").hidden = false;
   byId("ahead-title").replaceChildren(
-    offset === 2 ? "The one after it, " : "Two after it, ", make("i", {}, "p"), "(", make("i", {}, "x"), make("sub", {}, `t+${offset}`), ")");
+    offset === 2 ? "The one after it, " : "Two after it, ",
+    make("i", {}, "p"),
+    "(",
+    make("i", {}, "x"),
+    make("sub", {}, `t+${offset}`),
+    ")",
+  );
   distribution(next, "Next token", now);
   distribution(ahead, `Token ${offset} places ahead`, later);
   place.replaceChildren("After ", make("q", {}, tail(text.textBefore(index))), " comes …");
+  if (!(await sameTokens(model, index)))
+    place.append(" (read anew, this text falls into other tokens than it was made of)");
   byId("idea-cost").textContent = cost(found);
   byId("idea-table").replaceChildren(
-    table("Next token", ["next", "p"], now.map((bar) => [name(bar), percent(bar.p)])),
-    table(`Token ${offset} places ahead`, [`${offset} ahead`, "p", "at least", "at most"],
-      later.map((bar) => [name(bar), percent(bar.p), percent(bar.low!), percent(bar.high!)])),
+    table(
+      "Next token",
+      ["next", "p"],
+      now.map((bar) => [name(bar), percent(bar.p)]),
+    ),
+    table(
+      `Token ${offset} places ahead`,
+      [`${offset} ahead`, "p", "at least", "at most"],
+      later.map((bar) => [name(bar), percent(bar.p), percent(bar.low!), percent(bar.high!)]),
+    ),
   );
   showDrafts(said, model);
+}
+
+/** Whether the text before a place, read anew, has the tokens that it was made of. */
+async function sameTokens(model: Model, index: number): Promise<boolean> {
+  const made = text.tokens.slice(0, index).map((token) => token.id);
+  const read = await model.encode(text.textBefore(index));
+  return made.join() === read.slice(read.length - made.length).join();
 }
 
 function name(bar: Bar): string {
@@ -132,21 +160,42 @@ function name(bar: Bar): string {
 function cost(found: Marginals): string {
   const { branches, mass_covered, capped, entropy, cost } = found;
   const cut = capped ? " More branches would make the bounds narrower." : "";
-  return `Summed over ${counted(branches, "branch").replace("branchs", "branches")} with ${percent(mass_covered)} of the mass; the whiskers hold the full sum for certain.`
-    + ` Entropy ${entropy.toFixed(2)} nats; ${counted(cost.rows, "row")} in ${counted(cost.chunks, "pass").replace("passs", "passes")}, ${bytes(cost.bytes)} read.${cut}`;
+  return (
+    `Summed over ${counted(branches, "branch", "branches")} with ${percent(mass_covered)} of the mass; the whiskers ` +
+    `hold the full sum for certain. Entropy ${entropy.toFixed(2)} nats; ${counted(cost.rows, "row")} in ` +
+    `${counted(cost.chunks, "pass", "passes")}, ${bytes(cost.bytes)} read.${cut}`
+  );
 }
 
 function showDrafts(said: Said[], model: Model): void {
   const heads = model.info.heads.length > 0;
   byId("said-title").textContent = heads ? "What the heads said" : "What was drafted";
   const rows = said.map(({ ahead, draft }) => [
-    place_(ahead), code(draft.text), percent(draft.p), whole(draft.rank + 1), verdict(draft),
+    place_(ahead),
+    code(draft.text),
+    percent(draft.p),
+    whole(draft.rank + 1),
+    verdict(draft),
   ]);
-  const note = heads ? null : make("p", { class: "muted small" },
-    "This model has no multi-token heads, so drafts are looked up in the text itself: what followed its last tokens where they stood before.",
-    rows.length === 0 ? " They stood nowhere before." : null);
-  const drawn = rows.length > 0
-    ? [make("div", { class: "scroll" }, table("Drafts after this place", ["place", "draft", "its p", "rank", "model says"], rows))] : [];
+  const note = heads
+    ? null
+    : make(
+        "p",
+        { class: "muted small" },
+        "This model has no multi-token heads, so drafts are looked up in the text itself: what followed its last ",
+        "tokens where they stood before.",
+        rows.length === 0 ? " They stood nowhere before." : null,
+      );
+  const drawn =
+    rows.length > 0
+      ? [
+          make(
+            "div",
+            { class: "scroll" },
+            table("Drafts after this place", ["place", "draft", "its p", "rank", "model says"], rows),
+          ),
+        ]
+      : [];
   byId("idea-drafts").replaceChildren(...drawn, ...(note ? [note] : []));
 }
 
@@ -155,7 +204,9 @@ function place_(ahead: number): HTMLElement {
 }
 
 function verdict(draft: Said["draft"]): HTMLElement {
-  return draft.accepted ? make("span", { class: "pass" }, "✓ the same") : make("span", {}, "✗ ", code(draft.targetText));
+  return draft.accepted
+    ? make("span", { class: "pass" }, "✓ the same")
+    : make("span", {}, "✗ ", code(draft.targetText));
 }
 
 function code(value: string): HTMLElement {

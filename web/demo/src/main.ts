@@ -13,7 +13,9 @@ import { startSharing } from "./share.js";
 import { startText } from "./text.js";
 
 declare global {
-  interface Window { foretokenStarted?: boolean }
+  interface Window {
+    foretokenStarted?: boolean;
+  }
 }
 
 async function start(): Promise<void> {
@@ -30,8 +32,11 @@ async function start(): Promise<void> {
   engine.changed();
   if (!("gpu" in navigator)) {
     notice({
-      level: "error", key: "webgpu", title: "This browser does not offer WebGPU",
-      text: "The model runs on the GPU through WebGPU, so nothing can be generated here yet. The page itself works: look around.", advice: webgpuAdvice(),
+      level: "error",
+      key: "webgpu",
+      title: "This browser does not offer WebGPU",
+      text: "The model runs on the GPU through WebGPU, so nothing can be generated here yet.",
+      advice: webgpuAdvice(),
     });
     return;
   }
@@ -39,8 +44,11 @@ async function start(): Promise<void> {
     const [adapter] = await devices();
     if (!adapter) {
       notice({
-        level: "error", key: "webgpu", title: "This browser offers WebGPU, but no adapter",
-        text: "The browser found no GPU driver that it trusts, so nothing can be generated here yet.", advice: webgpuAdvice(),
+        level: "error",
+        key: "webgpu",
+        title: "This browser offers WebGPU, but no adapter",
+        text: "The browser found no GPU driver that it trusts, so nothing can be generated here yet.",
+        advice: webgpuAdvice(),
       });
       return;
     }

@@ -1,7 +1,7 @@
 /** Which model: the default one, one by URL or repository name, or a folder from this machine. */
 
 import { type LoadOptions, type Model, type Progress, type Source, load } from "foretoken";
-import { byId, bytes, counted, facts, whole } from "./dom.js";
+import { byId, bytes, counted, enable, facts, whole } from "./dom.js";
 import { engine } from "./engine.js";
 import { listCache, showAdapter } from "./machine.js";
 import { clearNotice, notice, report } from "./notices.js";
@@ -34,7 +34,7 @@ export function startModels(): void {
   startDropping();
   engine.onChange(() => {
     for (const id of ["model-load", "model-default", "model-folder", "model-files"]) {
-      byId<HTMLInputElement>(id).disabled = engine.loading || engine.busy;
+      enable(byId<HTMLInputElement>(id), !engine.loading && !engine.busy);
     }
   });
 }
@@ -42,12 +42,14 @@ export function startModels(): void {
 /** The address of what was typed: a URL as it is, `owner/name` on the Hugging Face hub. */
 export function address(typed: string): string | null {
   const repository = /^([\w.-]+\/[\w.-]+)(?:@([\w.\/-]+))?$/.exec(typed);
-  if (repository && !typed.startsWith(".")) return `https://huggingface.co/${repository[1]}/resolve/${repository[2] ?? "main"}/`;
+  if (repository && !typed.startsWith("."))
+    return `https://huggingface.co/${repository[1]}/resolve/${repository[2] ?? "main"}/`;
   try {
     const url = new URL(typed, location.href);
     if (!/^https?:$/.test(url.protocol)) return null;
     // People copy the address of the repository's page, or of a file in the folder.
-    if (url.hostname === "huggingface.co" && /^\/[\w.-]+\/[\w.-]+\/?$/.test(url.pathname)) return address(url.pathname.replace(/^\/|\/$/g, ""));
+    if (url.hostname === "huggingface.co" && /^\/[\w.-]+\/[\w.-]+\/?$/.test(url.pathname))
+      return address(url.pathname.replace(/^\/|\/$/g, ""));
     return url.href.replace(/\/(config\.json|tokenizer\.json|[^/]*\.safetensors)$/, "/").replace(/\/?$/, "/");
   } catch {
     return null;
@@ -58,7 +60,10 @@ function loadNamed(typed: string): void {
   const base = address(typed);
   if (!base) {
     notice({
-      level: "error", key: FAILED, title: FAILED, text: `“${typed}” is neither a URL nor the name of a repository.`,
+      level: "error",
+      key: FAILED,
+      title: FAILED,
+      text: `“${typed}” is neither a URL nor the name of a repository.`,
       advice: ["Give the folder's URL, https://example.org/model/, or owner/name, as in HuggingFaceTB/SmolLM2-135M."],
     });
     return;
@@ -70,7 +75,10 @@ function loadNamed(typed: string): void {
 export function offer(typed: string): void {
   byId<HTMLInputElement>("model-source").value = typed;
   notice({
-    level: "info", key: "offer", title: "This link names another model", text: `It was made with ${typed}, which is not loaded yet.`,
+    level: "info",
+    key: "offer",
+    title: "This link names another model",
+    text: `It was made with ${typed}, which is not loaded yet.`,
     action: { label: "Load it", id: "load-offered", run: () => loadNamed(typed) },
   });
 }
@@ -133,8 +141,13 @@ function watch(model: Model, source: Source, name: string, shared: string | null
     engine.model = null;
     engine.changed();
     notice({
-      level: "error", key: "lost", title: "The GPU device is lost", text: why,
-      advice: ["Load the model again; if that happens often, close other tabs that use the GPU and update the graphics driver."],
+      level: "error",
+      key: "lost",
+      title: "The GPU device is lost",
+      text: why,
+      advice: [
+        "Load the model again; if that happens often, close other tabs that use the GPU, and update its driver.",
+      ],
       action: { label: "Load again", id: "load-again", run: () => void open(source, name, shared) },
     });
   });
@@ -155,9 +168,14 @@ function showModel({ info }: Model): void {
   showAdapter(info.adapter, info.kernels);
   if (info.adapter.software) {
     notice({
-      level: "warning", key: "software", title: "Computing on the processor",
+      level: "warning",
+      key: "software",
+      title: "Computing on the processor",
       text: "WebGPU has only a software adapter here: everything is right, but slow.",
-      advice: ["If this machine has a GPU, switch on graphics acceleration in the browser's settings and update its driver; chrome://gpu says what is missing."],
+      advice: [
+        "If this machine has a GPU, switch on graphics acceleration in the browser's settings and update its driver; " +
+          "chrome://gpu says what is missing.",
+      ],
     });
   } else {
     clearNotice("software");
@@ -200,9 +218,15 @@ function showProgress(progress: Progress): void {
 function startDropping(): void {
   const veil = byId("drop-veil");
   const hasFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
-  addEventListener("dragenter", (event) => { if (hasFiles(event)) veil.hidden = false; });
-  addEventListener("dragover", (event) => { if (hasFiles(event)) event.preventDefault(); });
-  addEventListener("dragleave", (event) => { if (event.relatedTarget === null) veil.hidden = true; });
+  addEventListener("dragenter", (event) => {
+    if (hasFiles(event)) veil.hidden = false;
+  });
+  addEventListener("dragover", (event) => {
+    if (hasFiles(event)) event.preventDefault();
+  });
+  addEventListener("dragleave", (event) => {
+    if (event.relatedTarget === null) veil.hidden = true;
+  });
   addEventListener("drop", (event) => {
     veil.hidden = true;
     if (!hasFiles(event)) return;

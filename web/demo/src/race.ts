@@ -2,12 +2,21 @@
 
 import type { GenerateOptions, Model } from "foretoken";
 import { type Track, Plot, racePlot } from "./charts.js";
-import { byId, counted, eachFrame, make, median, table, visible } from "./dom.js";
+import { byId, counted, eachFrame, enable, make, median, table } from "./dom.js";
 import { engine, isAbort } from "./engine.js";
 import { clearNotice, report } from "./notices.js";
 import * as settings from "./settings.js";
 
-interface Run { track: Track; ids: number[]; text: string; rounds: number; drafted: number; accepted: number; rate: number; done: boolean }
+interface Run {
+  track: Track;
+  ids: number[];
+  text: string;
+  rounds: number;
+  drafted: number;
+  accepted: number;
+  rate: number;
+  done: boolean;
+}
 
 const FAILED = "The race broke off";
 const plot = new Plot(byId("chart-race"));
@@ -16,22 +25,36 @@ let runs: Run[] = [];
 let mine = false;
 
 const draw = eachFrame(() => {
-  racePlot(plot, runs.map((run) => run.track));
-  byId("race-table").replaceChildren(table("Runs of the race", ["run", "drafts", "tokens", "a round", "tokens/s"], runs.map((run, at) => [
-    at + 1, make("span", { class: run.track.drafts ? "key draft" : "key plain" }, run.track.drafts ? "on" : "off"), run.ids.length,
-    run.rounds > 0 ? (run.ids.length / run.rounds).toFixed(2) : "–", run.rate > 0 ? run.rate.toFixed(1) : "–",
-  ]), { class: "numbers" }));
+  racePlot(
+    plot,
+    runs.map((run) => run.track),
+  );
+  byId("race-table").replaceChildren(
+    table(
+      "Runs of the race",
+      ["run", "drafts", "tokens", "a round", "tokens/s"],
+      runs.map((run, at) => [
+        at + 1,
+        make("span", { class: run.track.drafts ? "key draft" : "key plain" }, run.track.drafts ? "on" : "off"),
+        run.ids.length,
+        run.rounds > 0 ? (run.ids.length / run.rounds).toFixed(2) : "–",
+        run.rate > 0 ? run.rate.toFixed(1) : "–",
+      ]),
+      { class: "numbers" },
+    ),
+  );
 });
 
 export function startRace(): void {
   const button = byId<HTMLButtonElement>("race");
   const stop = byId<HTMLButtonElement>("race-stop");
-  button.addEventListener("click", () => { if (engine.ready && settings.valid()) void race(); });
+  button.addEventListener("click", () => {
+    if (engine.ready && settings.valid()) void race();
+  });
   stop.addEventListener("click", () => engine.stop());
   engine.onChange(() => {
-    button.disabled = !engine.ready;
-    stop.disabled = !(mine && engine.busy);
-    if (stop.disabled && document.activeElement === stop) button.focus();
+    enable(stop, mine && engine.busy);
+    enable(button, engine.ready);
   });
 }
 
@@ -62,11 +85,11 @@ async function race(): Promise<void> {
   });
 }
 
-/** On, off, off, on, on, off, ...: who goes first changes, so that a machine that warms up or slows down favours nobody. */
+/** On, off, off, on, ...: who goes first changes, so that a machine that warms up or slows down favours nobody. */
 async function turns(model: Model, signal: AbortSignal): Promise<void> {
   const prompt = settings.prompt();
   const asked = settings.options();
-  const on: GenerateOptions = { ...asked, draft: asked.draft === "off" ? "auto" : asked.draft ?? "auto" };
+  const on: GenerateOptions = { ...asked, draft: asked.draft === "off" ? "auto" : (asked.draft ?? "auto") };
   const off: GenerateOptions = { ...asked, draft: "off" };
   const count = Number(byId<HTMLSelectElement>("race-turns").value);
   for (let turn = 0; turn < count; turn += 1) {
@@ -78,8 +101,23 @@ async function turns(model: Model, signal: AbortSignal): Promise<void> {
   }
 }
 
-async function run(model: Model, prompt: string, options: GenerateOptions, drafts: boolean, signal: AbortSignal): Promise<void> {
-  const run: Run = { track: { drafts, seconds: [], tokens: [] }, ids: [], text: "", rounds: 0, drafted: 0, accepted: 0, rate: 0, done: false };
+async function run(
+  model: Model,
+  prompt: string,
+  options: GenerateOptions,
+  drafts: boolean,
+  signal: AbortSignal,
+): Promise<void> {
+  const run: Run = {
+    track: { drafts, seconds: [], tokens: [] },
+    ids: [],
+    text: "",
+    rounds: 0,
+    drafted: 0,
+    accepted: 0,
+    rate: 0,
+    done: false,
+  };
   runs.push(run);
   const generation = model.generate(prompt, { ...options, signal });
   generation.result.catch(() => {});
@@ -115,12 +153,17 @@ function judge(before = ""): void {
   if (other) {
     const at = reference.ids.findIndex((id, index) => id !== other.ids[index]);
     const where = at < 0 ? Math.min(reference.ids.length, other.ids.length) : at;
-    verdict.textContent = `${before}DIFFERENT at token ${where + 1}, after ${visible(reference.text.slice(-20))}: do not trust drafts on this device, `
-      + "and please report it with what Machine says.";
+    verdict.textContent =
+      `${before}DIFFERENT at token ${where + 1}: do not trust drafts on this device, and please report it with what ` +
+      "Machine says.";
     return;
   }
-  const ratios = runs.flatMap((_, at) => (at % 2 === 0 && runs[at + 1] ? [pair(runs[at]!, runs[at + 1]!)] : [])).filter(Number.isFinite);
-  verdict.textContent = `${before}Equal: ${counted(runs.length, "run")} gave the same ${counted(reference.ids.length, "token")}, id for id. ${speed(on, off, ratios)}`;
+  const ratios = runs
+    .flatMap((_, at) => (at % 2 === 0 && runs[at + 1] ? [pair(runs[at]!, runs[at + 1]!)] : []))
+    .filter(Number.isFinite);
+  const tokens = counted(reference.ids.length, "token");
+  verdict.textContent =
+    `${before}Equal: ${counted(runs.length, "run")} gave the same ${tokens}, id for id. ` + speed(on, off, ratios);
 }
 
 /** Rate with drafts over rate without, of two runs that went one after the other. */
@@ -134,5 +177,6 @@ function speed(on: Run[], off: Run[], ratios: number[]): string {
   const range = ratios.length > 1 ? ` (${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)})` : "";
   const ratio = median(ratios);
   const why = on.every((run) => run.drafted === 0) ? " Nothing was drafted: no draft paid here." : "";
-  return `${with_.toFixed(1)} tokens/s with drafts, ${without.toFixed(1)} without: ${ratio.toFixed(2)} times as fast${range}.${why}`;
+  const rates = `${with_.toFixed(1)} tokens/s with drafts, ${without.toFixed(1)} without`;
+  return `${rates}: ${ratio.toFixed(2)} times as fast${range}.${why}`;
 }

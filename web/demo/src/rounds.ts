@@ -43,6 +43,10 @@ export function tokensPerRound(): number {
 function summary(): string {
   if (tokens.length === 0) return "No rounds yet.";
   const total = tokens.reduce((sum, n) => sum + n, 0);
-  const share = drafted > 0 ? `${whole(right)} of ${counted(drafted, "draft")} right (${percent(right / drafted)})` : "nothing was drafted";
-  return `${counted(total, "token")} in ${counted(tokens.length, "round")}: ${tokensPerRound().toFixed(2)} tokens a round; ${share}.`;
+  const share =
+    drafted > 0
+      ? `${whole(right)} of ${counted(drafted, "draft")} right (${percent(right / drafted)})`
+      : "nothing was drafted";
+  const sizes = `${counted(total, "token")} in ${counted(tokens.length, "round")}`;
+  return `${sizes}: ${tokensPerRound().toFixed(2)} tokens a round; ${share}.`;
 }

@@ -44,7 +44,10 @@ function set(name: Name, value: string): void {
     return;
   }
   element.value = value;
-  const refused = element instanceof HTMLSelectElement ? element.selectedIndex < 0 : element.value !== value || !element.validity.valid;
+  const refused =
+    element instanceof HTMLSelectElement
+      ? element.selectedIndex < 0
+      : element.value !== value || !element.validity.valid;
   if (refused && name !== "prompt") element.value = FIELDS[name].initial;
 }
 

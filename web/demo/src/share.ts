@@ -36,5 +36,7 @@ async function copy(): Promise<void> {
     // No permission, or no secure context: the address bar has it anyway.
     said.textContent = "The link is in the address bar.";
   }
-  setTimeout(() => { said.textContent = ""; }, 4000);
+  setTimeout(() => {
+    said.textContent = "";
+  }, 4000);
 }

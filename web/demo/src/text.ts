@@ -2,8 +2,8 @@
  * The text, token by token, each round visible: what was drafted and accepted is marked apart from the token that the
  * model itself said at the round's end.
  *
- * To assistive technology the tokens are a list box: one stop of the Tab key, arrows go from token to token, Enter picks
- * the place that the panel beside it explains. What streams is read out from a live region of its own, a piece at a
+ * To assistive technology the tokens are a list box: one stop of the Tab key, arrows go from token to token, Enter
+ * picks the place that the panel beside it explains. What streams is read out from a live region of its own, a piece at a
  * time, because a list that grows would be read token by token.
  */
 
@@ -33,6 +33,7 @@ const card = byId("token-card");
 let elements: HTMLElement[] = [];
 let rounds = 0;
 let picked = -1;
+let described: HTMLElement | null = null;
 let onPick: (index: number) => void = () => {};
 
 /** Texts of single tokens, as the model's tokenizer has them. */
@@ -103,13 +104,16 @@ async function wordless(model: Model, ids: number[], prompt: string): Promise<st
 /** A round has come. The model is busy with the next one, so what a token's piece is must follow from the round. */
 export function add(round: Round): void {
   const drafts = round.drafts.filter((draft) => draft.accepted);
-  const texts = deal(round.text, round.ids.map((_, at) => drafts[at]?.text ?? ""));
+  const texts = deal(
+    round.text,
+    round.ids.map((_, at) => drafts[at]?.text ?? ""),
+  );
   rounds += 1;
   const group = make("span", { class: "round", role: "presentation" });
   holder.append(group);
   round.ids.forEach((id, at) => {
     // A chain's k-th draft is for the k-th token; the first wrong one stands against what the model said instead.
-    const draft = at <= round.accepted ? round.drafts[at] ?? null : null;
+    const draft = at <= round.accepted ? (round.drafts[at] ?? null) : null;
     const kind = at < round.accepted ? "accepted" : "verified";
     const beyond = kind === "verified" ? round.drafts.slice(at + 1) : [];
     append({ kind, id, text: texts[at]!, round: rounds, draft, beyond }, group);
@@ -151,10 +155,14 @@ function append(token: Token, group: HTMLElement = holder): void {
 function label(token: Token): string {
   const text = token.text.trim() === "" ? visible(token.text) : token.text.trim();
   switch (token.kind) {
-    case "prompt": return `${text}, prompt`;
-    case "accepted": return `${text}, draft accepted, ${rankOf(token.draft)}`;
-    case "verified": return token.draft && !token.draft.accepted ? `${text}, instead of the draft ${token.draft.text}` : text;
-    case "end": return "after the text";
+    case "prompt":
+      return `${text}, prompt`;
+    case "accepted":
+      return `${text}, draft accepted, ${rankOf(token.draft)}`;
+    case "verified":
+      return token.draft && !token.draft.accepted ? `${text}, instead of the draft ${token.draft.text}` : text;
+    case "end":
+      return "after the text";
   }
 }
 
@@ -164,7 +172,10 @@ function rankOf(draft: Draft | null): string {
 
 /** The text before the token at `index`. */
 export function textBefore(index: number): string {
-  return tokens.slice(0, index).map((token) => token.text).join("");
+  return tokens
+    .slice(0, index)
+    .map((token) => token.text)
+    .join("");
 }
 
 // What is read out: pieces that end where a sentence does, or every few seconds.
@@ -190,6 +201,8 @@ function showCard(index: number): void {
   if (!token || !element || token.kind === "end") return hideCard();
   card.replaceChildren(...describe(token));
   card.hidden = false;
+  described?.removeAttribute("aria-describedby");
+  described = element;
   element.setAttribute("aria-describedby", "token-card");
   const at = element.getClientRects()[0] ?? element.getBoundingClientRect();
   const { width, height } = card.getBoundingClientRect();
@@ -201,7 +214,8 @@ function showCard(index: number): void {
 
 export function hideCard(): void {
   card.hidden = true;
-  for (const element of elements) element.removeAttribute("aria-describedby");
+  described?.removeAttribute("aria-describedby");
+  described = null;
 }
 
 function describe(token: Token): HTMLElement[] {
@@ -209,9 +223,14 @@ function describe(token: Token): HTMLElement[] {
   const entries: [string, string][] = [];
   if (token.kind !== "prompt") entries.push(["round", String(token.round)]);
   if (token.draft) entries.push(...drafted(token.draft, token.kind === "accepted"));
-  const list = make("dl", {}, ...entries.map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, value))));
+  const list = make(
+    "dl",
+    {},
+    ...entries.map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, value))),
+  );
   if (entries.length > 0) lines.push(list as unknown as HTMLParagraphElement);
-  if (token.kind === "verified" && !token.draft) lines.push(make("p", { class: "muted" }, "Nothing was drafted for this place."));
+  if (token.kind === "verified" && !token.draft)
+    lines.push(make("p", { class: "muted" }, "Nothing was drafted for this place."));
   if (token.beyond.length > 0) {
     const lost = token.beyond.map((draft) => visible(draft.text)).join(" ");
     lines.push(make("p", { class: "muted" }, "Drafted behind it, in vain: ", make("code", {}, lost)));

@@ -1,4 +1,4 @@
-//! losses = log-sum-exp - the target's logit, and in report[slot] their sum, the sum of their squares, how many count, 0:
+//! losses = log-sum-exp - the target's logit or the labels' mean of the logits, and in report[slot] their sum, the sum of their squares, how many count, 0:
 //! by one workgroup in one fixed order.
 //! dispatch: [1, 1, 1]
 //! use reduce
@@ -6,6 +6,8 @@
 struct Params {
     picked: u32,
     slot: u32,
+    // 1: losses against soft labels, whose mean of the logits is the peaks' last number.
+    labels: u32,
 }
 
 // The target of a row that does not count.
@@ -24,7 +26,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         var loss = 0.0;
         if (targets[row] != NO_TARGET) {
             let peak = peaks[row];
-            loss = peak.x - peak.z + log(peak.y);
+            loss = peak.x - select(peak.z, peak.w, params.labels == 1u) + log(peak.y);
             sum += vec3<f32>(loss, loss * loss, 1.0);
         }
         losses[row] = loss;

@@ -9,6 +9,7 @@
 //! use bias
 //! use finish
 //! use store
+//! use peaks
 
 @compute @workgroup_size(LANES, SPLITS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
@@ -61,8 +62,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         if (BLOCKS == 2u) {
             sum_b = split_sum(b[r], local.x, local.y);
         }
+        let value = finish(sum_a + bias_a, sum_b + bias_b);
         if (local.y == 0u && column < params.columns4) {
-            store((row + r) * params.y_stride4 + params.y_first4 + column, finish(sum_a + bias_a, sum_b + bias_b));
+            store((row + r) * params.y_stride4 + params.y_first4 + column, value);
         }
+        keep_peaks(row + r, column, value, local.xy);
     }
 }

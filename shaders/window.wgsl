@@ -6,6 +6,8 @@
 struct Params {
     num_rows: u32,
     context: u32,
+    // 1: the adapters of a gated LoRA act on the rows.
+    adapter: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -23,7 +25,7 @@ fn main(@builtin(local_invocation_index) i: u32) {
     }
     // In a short text some rows lie beyond it; what they leave in a head's cache is overwritten before it is seen.
     if (i < params.num_rows) {
-        rows[i] = Row(0u, min(first + i, params.context - 1u), 0u, 0u, 0u);
+        rows[i] = Row(0u, min(first + i, params.context - 1u), 0u, 0u, params.adapter);
     }
     if (i == 0u) {
         state.committed = first;

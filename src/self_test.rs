@@ -66,7 +66,9 @@ pub async fn self_test(gpu: &Gpu, kernels: KernelSet, full: bool) -> Result<Vec<
     ];
     for dtype in DTYPES {
         checks.extend(quick_test(gpu, kernels, dtype).await?);
-        checks.push(product(gpu, MatmulForm::plain(kernels, Widths::Each, dtype)).check(50, true).await?);
+        let plain = MatmulForm::plain(kernels, Widths::Each, dtype);
+        checks.push(product(gpu, plain).check(50, true).await?);
+        checks.push(Product::with_peaks(gpu, plain, Plain::random(75, 70, 1)).check_peaks(11).await?);
     }
     checks.extend(products(gpu, kernels).await?);
     Ok(checks)

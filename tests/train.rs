@@ -6,7 +6,11 @@ use std::collections::BTreeMap;
 
 use common::{DiskFiles, each_adapter, golden};
 use foretoken::format::files::MemoryFiles;
-use foretoken::{Engine, EngineOptions, ErrorKind, Gpu, KernelSet, MicroBatch, TrainOptions, Trainer};
+use foretoken::train::{LABEL_TOKENS, LabelLists, Target};
+use foretoken::{
+    DraftOptions, DraftTree, Drafter, Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, KernelSet,
+    MarginalOptions, MicroBatch, Session, TrainOptions, Trainer,
+};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -63,6 +67,12 @@ impl Expected {
             train_lora: flag("train_lora"),
             balance: flag("balance"),
             detach: false,
+            target: match self.step["target"].as_str() {
+                None => Target::Tokens,
+                Some("shifted") => Target::Shifted,
+                Some("marginal") => Target::Marginal,
+                Some(other) => panic!("target {other}"),
+            },
             head_rate: self.number("head_rate"),
             weight_decay: self.number("weight_decay"),
             betas,
@@ -78,6 +88,17 @@ impl Expected {
             ids: self.integers(&format!("ids.{step}.{micro}")),
             counts: counts.into_iter().map(|count| count != 0).collect(),
         }
+    }
+
+    /// The labels of a micro-batch; none where tokens are.
+    fn labels(&self, step: usize, micro: usize) -> Option<LabelLists> {
+        let offsets = self.names(&format!("labels.{step}.{micro}."));
+        let list = |offset: &String| {
+            let tokens = self.integers(&format!("labels.{step}.{micro}.{offset}"));
+            let shares = self.floats(&format!("shares.{step}.{micro}.{offset}"));
+            (offset.parse().expect("an offset"), tokens.into_iter().zip(shares).collect())
+        };
+        (!offsets.is_empty()).then(|| LabelLists { by_offset: offsets.iter().map(list).collect() })
     }
 
     fn base(&self) -> DiskFiles {
@@ -106,11 +127,18 @@ async fn check_with(gpu: &Gpu, case: &str, kernels: KernelSet) {
     let expected = Expected::of(case);
     let options = expected.options();
     let (base, heads) = (expected.base(), DiskFiles(golden("train").join(case)));
+    let memory = Trainer::memory(gpu, &base, &heads, &options).await.expect("an estimate");
     let mut trainer = Trainer::load(gpu, &base, &heads, Some(kernels), &options, &mut |_| {}).await.expect("a trainer");
+    // Gradients and moments are padded, where the heads' sizes are odd.
+    let (bytes, least) = (trainer.bytes(), 12 * trainer.trained() - memory.trained);
+    assert_eq!(memory.activations, bytes - 12 * trainer.trained(), "{what}: {memory:?}");
+    assert!(least <= memory.trained / 2, "{what}: {memory:?}");
     let rates = expected.step["rates"].as_array().expect("rates").clone();
     for (step, rate) in rates.iter().enumerate() {
         let batches: Vec<_> = (0..options.accumulate).map(|micro| expected.batch(step, micro)).collect();
-        let report = trainer.step(&batches, rate.as_f64().expect("a rate")).await.expect("a step");
+        let labels: Vec<_> = (0..options.accumulate).filter_map(|micro| expected.labels(step, micro)).collect();
+        let rate = rate.as_f64().expect("a rate");
+        let report = trainer.step_with(&batches, &labels, rate).await.expect("a step");
         for (slot, loss) in report.losses.iter().enumerate() {
             let of = |micro: usize| {
                 let nll = f64::from(expected.floats(&format!("losses.{step}.{micro}"))[slot]);
@@ -147,7 +175,9 @@ async fn check_with(gpu: &Gpu, case: &str, kernels: KernelSet) {
             other.restore(&state).expect("it restores");
             assert!(other.state().await.expect("a state") == state, "{what}: a state restored is another");
             let next: Vec<_> = (0..options.accumulate).map(|micro| expected.batch(1, micro)).collect();
-            let reports = [other.step(&next, 0.006).await, trainer.step(&next, 0.006).await];
+            let labels: Vec<_> = (0..options.accumulate).filter_map(|micro| expected.labels(1, micro)).collect();
+            let reports =
+                [other.step_with(&next, &labels, 0.006).await, trainer.step_with(&next, &labels, 0.006).await];
             assert_eq!(reports[0], reports[1], "{what}");
             let states = [other.state().await, trainer.state().await];
             assert!(states[0] == states[1], "{what}: a step after a restored state is another");
@@ -222,6 +252,70 @@ fn numbers_that_are_not_finite_change_nothing_and_are_named() {
     });
 }
 
+#[test]
+fn a_copy_of_the_last_block_has_nothing_to_learn_from_the_base() {
+    let expected = Expected::of("frozen-parallel");
+    each_adapter(|gpu| {
+        let expected = &expected;
+        async move {
+            for kernels in KernelSet::available(gpu.summary()) {
+                let (base, heads) = (expected.base(), DiskFiles(golden("train/frozen-parallel")));
+                let options = TrainOptions { accumulate: 1, target: Target::Shifted, ..expected.options() };
+                let mut trainer =
+                    Trainer::load(&gpu, &base, &heads, Some(kernels), &options, &mut |_| {}).await.expect("a trainer");
+                trainer.step(&[expected.batch(0, 0)], 0.01).await.expect("a step");
+                // Not nearly: AdamW would make steps of any rounding.
+                for (name, (_, values)) in trainer.gradients().await.expect("gradients") {
+                    let copy = name.starts_with("heads.0.");
+                    assert_eq!(values.iter().all(|&value| value == 0.0), copy, "{name}, {kernels}, {}", gpu.summary());
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn marginals_are_those_of_pytorch() {
+    let expected = Expected::of("marginal");
+    each_adapter(|gpu| {
+        let expected = &expected;
+        async move {
+            let options = EngineOptions { self_test: false, ..EngineOptions::default() };
+            let engine = Engine::load(&gpu, &expected.base(), &options, &mut |_| {}).await.expect("an engine");
+            let mut session = engine.session().expect("a session");
+            let (batch, labels) = (expected.batch(0, 0), expected.labels(0, 0).expect("labels"));
+            let length = expected.options().length;
+            for (&offset, lists) in &labels.by_offset {
+                for (sequence, ids) in batch.ids.chunks_exact(length).enumerate() {
+                    let options = MarginalOptions { offset, mass: 1.0, max_branches: Some(16), top: LABEL_TOKENS };
+                    let mut reader = session.read_marginals(ids, &options, 0).await.expect("a reader");
+                    while let Some(found) = reader.next().await.expect("a position") {
+                        let Some(marginal) = found.marginal else { continue };
+                        let row = (sequence * length + found.position) * LABEL_TOKENS;
+                        let want: BTreeMap<u32, f32> = lists[row..row + LABEL_TOKENS].iter().copied().collect();
+                        for token in &marginal.top {
+                            // The last of a list may be others where they are as likely.
+                            let want = want.get(&token.id).copied().unwrap_or(lists[row + LABEL_TOKENS - 1].1);
+                            let error = (token.p - f64::from(want)).abs();
+                            assert!(error < 1e-5, "+{offset}, row {row}, token {}: {}, not {want}", token.id, token.p);
+                        }
+                    }
+                }
+            }
+            let trainer = |target| {
+                let options = TrainOptions { target, ..expected.options() };
+                let (gpu, base, heads) = (gpu.clone(), expected.base(), DiskFiles(golden("train/marginal")));
+                async move { Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.expect("a trainer") }
+            };
+            let mut wanting = trainer(Target::Marginal).await;
+            let error = wanting.step(std::slice::from_ref(&batch), 0.01).await.expect_err("no labels");
+            assert!(error.to_string().contains("labels for 0 micro-batches: expected them for 1"), "{error}");
+            let error = trainer(Target::Tokens).await.step_with(&[batch], &[labels], 0.01).await.expect_err("labels");
+            assert!(error.to_string().contains("labels for 1 micro-batches: expected them for 0"), "{error}");
+        }
+    });
+}
+
 /// A case's heads, the first of which takes the place of the backbone's last block.
 fn with_target(case: &str) -> MemoryFiles {
     let folder = golden("train").join(case);
@@ -267,6 +361,72 @@ fn the_first_head_of_a_joint_training_is_what_the_model_generates_with() {
     }
 }
 
+#[test]
+fn a_gated_lora_changes_what_heads_draft_and_nothing_that_the_model_says() {
+    for case in ["gated", "gated-neox"] {
+        let expected = Expected::of(case);
+        each_adapter(|gpu| {
+            let expected = &expected;
+            async move {
+                let what = format!("{case}, {}", gpu.summary());
+                let options = TrainOptions { accumulate: 1, ..expected.options() };
+                let (base, heads) = (expected.base(), DiskFiles(golden("train").join(case)));
+                let mut trainer =
+                    Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.expect("a trainer");
+                let ids = expected.batch(0, 0).ids[..options.length].to_vec();
+                let counts = vec![true; options.length * options.sequences];
+                let batch = MicroBatch { ids: ids.repeat(options.sequences), counts };
+                let before = trainer.evaluate(&batch).await.expect("losses");
+                for step in 0..3 {
+                    trainer.step(&[expected.batch(step, 0)], 0.01).await.expect("a step");
+                }
+                let losses = trainer.evaluate(&batch).await.expect("losses");
+                assert_eq!(losses[0], before[0], "{what}: the model's own");
+                assert!(losses[1..].iter().zip(&before[1..]).all(|(now, then)| now.nll != then.nll), "{what}: heads");
+                let files = trainer.save().await.expect("files");
+                let files = files.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
+                let heads = MemoryFiles { name: "trained".to_owned(), files };
+                let serving = EngineOptions { self_test: false, ..EngineOptions::default() };
+                let plain = Engine::load(&gpu, &base, &serving, &mut |_| {}).await.expect("an engine");
+                let engine = Engine::load_with_heads(&gpu, &base, &heads, &serving, &mut |_| {}).await;
+                let [mut plain, mut session] =
+                    [plain, engine.expect("an engine")].map(|engine| engine.session().expect("a session"));
+                let served = session.head_logits(&ids).await.expect("logits");
+                assert_eq!(served[0], plain.logits(&ids).await.expect("logits"), "{what}");
+                for (loss, rows) in losses.iter().zip(&served) {
+                    let targets = &ids[loss.offset..];
+                    let score = |(row, &target): (&Vec<f32>, &u32)| {
+                        let sum: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
+                        sum.ln() - f64::from(row[target as usize])
+                    };
+                    let nll = rows.iter().zip(targets).map(score).sum::<f64>() / targets.len() as f64;
+                    let trained = loss.nll;
+                    assert!(
+                        (trained - nll).abs() < 1e-4 * nll,
+                        "{what}, +{}: trained {trained}, served {nll}",
+                        loss.offset
+                    );
+                }
+                let text = |session: &mut Session, draft: DraftOptions| {
+                    let options = GenerateOptions { max_tokens: 20, draft, ..GenerateOptions::default() };
+                    pollster::block_on(async {
+                        let mut generation = session.generate(&ids, &options, &mut |_| {}).await.expect("it begins");
+                        while generation.next().await.expect("a token").is_some() {}
+                        (generation.ids().to_vec(), generation.stats().drafts.drafted)
+                    })
+                };
+                let (own, _) = text(&mut plain, DraftOptions::off());
+                for tree in [DraftTree::chain(1), DraftTree::new(&[3])] {
+                    let tree = Some(tree.expect("a tree"));
+                    let draft = DraftOptions { drafter: Drafter::Heads, tree, ..DraftOptions::default() };
+                    let (drafted, count) = text(&mut session, draft);
+                    assert!(count > 0 && drafted == own, "{what}: {count} drafts, {drafted:?}, not {own:?}");
+                }
+            }
+        });
+    }
+}
+
 fn check(case: &str) {
     each_adapter(|gpu| async move {
         for kernels in KernelSet::available(gpu.summary()) {
@@ -299,4 +459,10 @@ cases! {
     deep_heads_and_lora: "joint-deep",
     mixed_hidden_states: "joint-whs",
     a_lora_alone: "baseline",
+    heads_that_learn_what_the_base_thinks: "shifted-parallel",
+    sequential_heads_that_learn_what_the_base_thinks: "shifted-sequential-neox",
+    heads_that_learn_marginals: "marginal",
+    a_gated_lora: "gated",
+    a_gated_lora_under_sequential_heads_of_neox: "gated-neox",
+    joint_heads_that_learn_what_the_base_thinks: "shifted-joint",
 }

@@ -1,8 +1,10 @@
 //! `foretoken train`: heads that a model learns to draft with, written to a folder of their own.
 
 mod distill;
+mod dump;
 mod flags;
 mod folder;
+mod marginal;
 mod plot;
 
 use std::collections::BTreeMap;
@@ -32,6 +34,7 @@ use crate::terminal::{Meter, Outcome, Work, bytes, print_json, say};
 use distill::{Distilled, Wanted};
 pub use flags::Args;
 use folder::{Device, Hash, Identity, LOG, OutFolder, PLOT};
+use marginal::Labels;
 
 /// What a model folder may say about its own training.
 const RECORD: &str = "training.json";
@@ -72,6 +75,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         None => None,
     };
     let first = FirstHeads::new(args, &checkpoint).await?;
+    args.check_target(&first.heads)?;
     check_reach(&first.heads, length, data.as_ref())?;
     let identity = Identity {
         model: model_hash(&checkpoint).await?,
@@ -106,19 +110,38 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         }
     };
     say_left_out(&data);
-
-    let schedule = {
-        let batches = data.batches(args.seed, args.batch, args.accumulate);
-        Schedule::new(rate, args.warmup_steps, args.steps(batches.steps_an_epoch()))?
-    };
+    let batches = data.batches(args.seed, args.batch, args.accumulate);
+    let schedule = Schedule::new(rate, args.warmup_steps, args.steps(batches.steps_an_epoch()))?;
+    if let Some(path) = &args.dump_batches {
+        dump::write(path, batches, schedule.steps(), [args.batch, length])?;
+    }
     let picked = valid.as_ref().map_or(0, |valid| valid.most_targets_in_order(args.batch));
     let options = args.train_options(length, picked.max(data.most_targets(args.batch)), &first.heads);
+    let memory = Trainer::memory(&gpu, &files, &first.files, &options).await?;
+    memory.check(gpu.summary().max_binding_bytes, memory_of_machine(gpu.summary().software))?;
+    say(format_args!(
+        "[training on {}: {} of memory; {} for the model, {} for gradients and moments, {} for a batch]",
+        gpu.summary().name,
+        bytes(memory.total()),
+        bytes(memory.weights),
+        bytes(memory.trained),
+        bytes(memory.activations)
+    ));
+    let labels = if args.needs_marginals() {
+        let layout = marginal::Layout::new(&data, first.heads.iter().map(|head| head.offset), length);
+        match marginals(&out, &gpu, kernels, &files, &data, layout, &interrupt).await? {
+            Some(labels) => Some(labels),
+            None => return Ok(ExitCode::from(interrupt::EXIT_CODE)),
+        }
+    } else {
+        None
+    };
     let mut meter = Meter::default();
     let trainer =
         Trainer::load(&gpu, &files, &first.files, kernels, &options, &mut |progress| meter.update(progress)).await?;
     meter.clear();
     let (data, valid) = (&data, valid.as_ref());
-    let mut training = Training { args, trainer, data, valid, schedule, log: out.log()?, seconds: 0.0 };
+    let mut training = Training { args, trainer, data, valid, labels, schedule, log: out.log()?, seconds: 0.0 };
     let stopped = training.go_on(&mut out, &interrupt).await?;
     let model = files.describe();
     training.tell(&out, &gpu, &model, stopped)?;
@@ -129,6 +152,13 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         Stopped::Finished => ExitCode::SUCCESS,
         Stopped::Interrupt => ExitCode::from(interrupt::EXIT_CODE),
     })
+}
+
+/// Bytes that a software adapter has, where the system tells: those of the machine. WebGPU does not say how much a GPU has.
+fn memory_of_machine(software: bool) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok().filter(|_| software)?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Half the learning rate of the pre-training, where the model folder records one.
@@ -283,6 +313,33 @@ async fn own_texts(
     Dataset::each(texts, wanted.length, wanted.counted).map(Some).map_err(|error| error.within(path.display()))
 }
 
+/// The marginals of all sequences, computed as far as they are not there yet; `None` if interrupted.
+async fn marginals(
+    out: &OutFolder,
+    gpu: &Gpu,
+    kernels: Option<KernelSet>,
+    files: &Source,
+    data: &Dataset,
+    layout: marginal::Layout,
+    interrupt: &Arc<AtomicBool>,
+) -> Result<Option<Labels>> {
+    let path = out.join(marginal::FILE);
+    let done = marginal::completed(&path, &layout)?;
+    if done < data.len() {
+        say(format_args!("marginals of {} sequences as labels: {}", data.len(), bytes(layout.bytes())));
+        let mut meter = Meter::default();
+        let options = EngineOptions { kernels, heads: false, context: Some(data.length()), ..EngineOptions::default() };
+        let engine = Engine::load(gpu, files, &options, &mut |progress| meter.update(progress)).await?;
+        meter.clear();
+        let mut session = engine.session()?;
+        if !marginal::go_on(&mut session, &path, data, &layout, done, interrupt).await? {
+            say(format_args!("interrupted: the labels so far are in {}; --resume goes on", path.display()));
+            return Ok(None);
+        }
+    }
+    Labels::open(&path, layout).map(Some)
+}
+
 fn say_left_out(data: &Dataset) {
     if data.dropped > 0 {
         say(format_args!("note: {} sequences have no token to learn from and are left out", data.dropped));
@@ -308,6 +365,7 @@ struct Training<'a> {
     trainer: Trainer,
     data: &'a Dataset,
     valid: Option<&'a Dataset>,
+    labels: Option<Labels>,
     schedule: Schedule,
     /// The lines of the log.
     log: Vec<Value>,
@@ -341,7 +399,11 @@ impl Training<'_> {
             let started = Instant::now();
             let batch = batches.step(step);
             let rate = self.schedule.rate(step);
-            let report = match self.trainer.step(&batch, rate).await {
+            let mut labels = Vec::new();
+            if let Some(file) = &mut self.labels {
+                labels = batches.sequences_of(step).iter().map(|batch| file.of(batch)).collect::<Result<_>>()?;
+            }
+            let report = match self.trainer.step_with(&batch, &labels, rate).await {
                 Ok(report) => report,
                 Err(error) => {
                     // Such an error has changed nothing: what was trained until then is kept.

@@ -111,8 +111,10 @@ fn bad_texts_and_flags_are_refused_before_anything_is_written() {
         ("story.txt", &["--lr", "nan"], "--lr NaN"),
         ("story.txt", &["--seq-len", "129"], "cannot be used multiple times"),
         ("story.txt", &["--mode", "joint", "--lora-rank", "0"], "--lora-rank 0"),
-        ("story.txt", &["--gated"], "--gated is not implemented yet"),
-        ("story.txt", &["--target", "shifted"], "not implemented yet"),
+        ("story.txt", &["--gated"], "--gated: it is for the LoRA that --mode joint trains"),
+        ("story.txt", &["--target", "marginal", "--heads", "4"], "up to +3"),
+        ("story.txt", &["--target", "marginal", "--heads", "1"], "begins with token +2"),
+        ("story.txt", &["--target", "marginal", "--kind", "sequential"], "use --target shifted"),
         ("story.txt", &["--depth", "3"], "3 layers a head"),
         ("story.txt", &["--source", "9"], "source 9"),
         ("story.txt", &["--warmup-heads", &heads], "model_type"),
@@ -220,6 +222,7 @@ fn training_writes_heads_a_log_and_a_plot() {
     let flags = ["--steps", "4", "--checkpoint-every", "2", "--json"];
     let valid = place.text("pairs.jsonl");
     let run = place.trained("story.txt", "out", &[&flags[..], &["--valid", &valid]].concat());
+    assert!(run.stderr.contains("of memory; ") && run.stderr.contains("for gradients and moments"), "{}", run.stderr);
     let report = run.json();
     assert_eq!((&report["step"], &report["steps"], &report["stopped"]), (&json!(4), &json!(4), &json!("finished")));
     let log = json_lines(&place.read("out/log.jsonl"));
@@ -257,6 +260,29 @@ fn training_writes_heads_a_log_and_a_plot() {
 }
 
 #[test]
+fn batches_are_written_as_they_are_trained_on() {
+    let place = Place::new();
+    let dump = place.text("batches");
+    let flags = ["--steps", "3", "--accumulate", "2", "--dump-batches", &dump];
+    place.trained("story.txt", "out", &flags);
+    let bytes = place.read("batches");
+    let (header, rest) = bytes.split_at(bytes.iter().position(|&byte| byte == b'\n').unwrap() + 1);
+    assert_eq!(serde_json::from_slice::<Value>(header).unwrap(), json!({ "sequences": 2, "length": 16 }));
+    let (batch, tokens) = (5 * 2 * 16, 2 * 16);
+    assert_eq!(rest.len(), 3 * 2 * batch);
+    let log = json_lines(&place.read("out/log.jsonl"));
+    for (step, line) in rest.chunks_exact(2 * batch).zip(&log) {
+        let counted: usize =
+            step.chunks_exact(batch).flat_map(|batch| &batch[4 * tokens..]).map(|&c| usize::from(c)).sum();
+        assert_eq!(json!(counted), line["tokens"], "{line}");
+        let ids = step.chunks_exact(batch).flat_map(|batch| batch[..4 * tokens].as_chunks().0);
+        assert!(ids.map(|id: &[u8; 4]| u32::from_le_bytes(*id)).any(|id| id > 0));
+    }
+    place.train("story.txt", "other", &flags).fails_with("batches");
+    assert!(!place.path("other/mtp_config.json").exists());
+}
+
+#[test]
 fn one_seed_gives_one_result_and_another_one_another() {
     let place = Place::new();
     let flags = ["--steps", "3", "--init", "random", "--heads", "3"];
@@ -276,6 +302,8 @@ fn every_mode_loads_in_generate() {
         &["--mode", "joint", "--lora-rank", "2", "--clip", "1"],
         &["--mode", "joint", "--whs", "--half"],
         &["--mode", "joint", "--kind", "sequential"],
+        &["--target", "shifted"],
+        &["--target", "shifted", "--mode", "joint", "--whs"],
         &["--mode", "baseline", "--lora-rank", "2"],
         &["--half", "--accumulate", "2", "--warmup-steps", "1"],
         &["--self-distill", "--distill-tokens", "6", "--distill-prompt", "5"],
@@ -367,6 +395,9 @@ fn an_interrupted_training_goes_on_bit_for_bit() {
         &["--accumulate", "2"],
         &["--mode", "baseline"],
         &["--kind", "sequential"],
+        &["--target", "shifted", "--mode", "joint"],
+        &["--mode", "joint", "--gated"],
+        &["--mode", "joint", "--gated", "--target", "marginal"],
     ] {
         goes_on_bit_for_bit(mode);
     }
@@ -414,6 +445,71 @@ fn a_lora_that_heads_bring_is_trained_on() {
         // Named or not, its rank is the same.
         place.trained("story.txt", &on, &[&flags[..], &["--resume"]].concat());
     }
+}
+
+#[test]
+fn marginals_are_computed_once_and_go_on_where_they_ended() {
+    let place = Place::new();
+    let flags = ["--target", "marginal", "--heads", "3", "--steps", "3"];
+    for data in ["story.txt", "pairs.jsonl"] {
+        let (whole, cut) = (format!("{data}-whole"), format!("{data}-cut"));
+        place.trained(data, &whole, &flags);
+        let labels = place.read(&format!("{whole}/marginals.labels"));
+        // As if it had ended within the third record, before any step.
+        fs::create_dir_all(place.path(&cut).join("checkpoint")).unwrap();
+        let state: Value = serde_json::from_slice(&place.read(&format!("{whole}/checkpoint/state.json"))).unwrap();
+        let state = json!({"step": 0, "state": null, "format": state["format"], "version": state["version"],
+            "model": state["model"], "data": state["data"], "warmup_heads": null, "flags": state["flags"]});
+        place.write(&format!("{cut}/checkpoint/state.json"), &state.to_string());
+        fs::write(place.path(&cut).join("marginals.labels"), &labels[..labels.len() * 2 / 3]).unwrap();
+        place.train(data, &cut, &flags).fails_with("holds another run");
+        place.trained(data, &cut, &[&flags[..], &["--resume"]].concat());
+        assert!(place.read(&format!("{cut}/marginals.labels")) == labels, "{data}");
+        assert_eq!(place.read(&format!("{cut}/mtp.safetensors")), place.read(&format!("{whole}/mtp.safetensors")));
+    }
+    let heads = place.text("story.txt-whole");
+    assert_eq!(place.generate(&["--draft", &heads])["ids"], place.generate(&[])["ids"]);
+    // Another target gives other heads.
+    place.trained("story.txt", "tokens", &["--heads", "3", "--steps", "3"]);
+    assert_ne!(place.read("tokens/mtp.safetensors"), place.read("story.txt-whole/mtp.safetensors"));
+}
+
+#[test]
+fn a_gated_lora_leaves_the_text_as_it_is() {
+    let place = Place::new();
+    let gated = ["--mode", "joint", "--gated", "--lora-rank", "2", "--steps", "3"];
+    place.trained("story.txt", "frozen", &["--steps", "1"]);
+    let frozen = place.text("frozen");
+    let own = place.generate(&[])["ids"].clone();
+    for (out, more) in [
+        ("parallel", &[][..]),
+        ("sequential", &["--kind", "sequential", "--target", "shifted"]),
+        ("mixed", &["--whs", "--heads", "3"]),
+        ("final", &["--source", "final-norm", "--half"]),
+        // What it begins with has a head 1 of its own, which gives way to the model's last block.
+        ("warm", &["--warmup-heads", &frozen]),
+    ] {
+        place.trained("story.txt", out, &[&gated, more].concat());
+        let heads = place.text(out);
+        let config: Value = serde_json::from_slice(&place.read(&format!("{out}/mtp_config.json"))).unwrap();
+        let blocks = if out == "final" { json!([0, 1]) } else { json!([0]) };
+        assert_eq!((&config["lora"]["gated"], &config["lora"]["blocks"]), (&json!(true), &blocks), "{out}");
+        assert_eq!(config["heads"][0]["backbone_last_layer"], true, "{out}");
+        let report = place.generate(&["--draft", &heads]);
+        assert_eq!((&report["ids"], &report["stats"]["drafter"]), (&own, &json!("heads")), "{out}");
+        let flags = ["audit", "--model", &place.model, "--heads", &heads, "--context", "64", "--json"];
+        assert_eq!(foretoken(&flags).json()["equal"], true, "{out}");
+        let inspected = foretoken(&["inspect", "--model", &place.model, "--heads", &heads]).success();
+        assert!(inspected.stdout.contains("on drafting rows only"), "{out}: {}", inspected.stdout);
+        // What the model itself says is reported, and does not change.
+        let log = json_lines(&place.read(&format!("{out}/log.jsonl")));
+        assert!(log[0]["losses"]["1"].as_f64().unwrap() > 0.0, "{out}");
+    }
+    let heads = place.text("parallel");
+    let on = ["--warmup-heads", &heads, "--mode", "joint", "--steps", "1"];
+    place.train("story.txt", "on", &on).fails_with("add --gated");
+    place.trained("story.txt", "on", &[&on[..], &["--gated"]].concat());
+    assert_ne!(place.read("on/mtp.safetensors"), place.read("parallel/mtp.safetensors"));
 }
 
 #[test]

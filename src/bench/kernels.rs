@@ -9,9 +9,8 @@ use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
 use crate::kernels::{
     AttentionShape, BENCH_READ_BYTES, Cursor, Extent, KernelSet, LogProbsParams, MAX_BATCH_ROWS, MatmulForm, MatmulIo,
-    MixtureIo, NormIo, NormalizerParams, NucleusIo, NucleusParams, Op, Row, SampleIo, State, Widths, attention_scores,
-    attention_softmax, attention_values, bench_copy, bench_read, log_probs, matmul, mixture, norm, normalizer, nucleus,
-    sample,
+    MixtureIo, NormIo, NucleusIo, NucleusParams, Op, Row, SampleIo, State, Widths, attention_scores, attention_softmax,
+    attention_values, bench_copy, bench_read, log_probs, matmul, mixture, norm, normalizer, nucleus, sample,
 };
 use crate::self_test::bench::{noise, weights};
 
@@ -225,7 +224,7 @@ impl KernelBench<'_> {
 }
 
 impl KernelBench<'_> {
-    /// What marginals take beyond forward passes: nuclei of 99 %, and mixtures of rows. The latter read logits twice.
+    /// What marginals take beyond forward passes: nuclei of 99 %, and mixtures of rows.
     async fn marginals(&mut self, [rows, logits]: [&wgpu::Buffer; 2]) -> Result<()> {
         let (gpu, set, vocab) = (self.gpu, self.set, self.scale.vocab);
         let params = NucleusParams { vocab, stride: vocab, mass: 0.99, most: vocab, capacity: vocab, pad: [0; 3] };
@@ -251,10 +250,11 @@ impl KernelBench<'_> {
             parts: &values("parts", 8),
             mixture: &values("mixture", 4),
         };
-        let params = NormalizerParams { vocab, stride: vocab };
-        let ops = [normalizer(gpu, set, params, [&row_weights, logits, &normalizers]), mixture(gpu, vocab, io)];
+        let kept = MatmulForm::plain(set, Widths::Fixed, Dtype::F32).peaks(vocab / 4);
+        let peaks = gpu.storage("peaks", 8 * 32 * u64::from(kept));
+        let ops = [normalizer(gpu, set, kept, [&row_weights, &peaks, &normalizers]), mixture(gpu, vocab, io)];
         let seconds = time(self.watch, &ops, extent(32, 0)).await?;
-        let bytes = 2.0 * 32.0 * row_bytes;
+        let bytes = 32.0 * (row_bytes + 8.0 * f64::from(kept));
         self.rates.push(KernelRate {
             kernel: format!("normalizer and mixture of {vocab}"),
             rows: 32,

@@ -9,7 +9,7 @@ use super::{ReadOptions, Reading, Session};
 use crate::format::files::MemoryFiles;
 use crate::gpu::Gpu;
 use crate::kernels::tests::adapters::on_every_set;
-use crate::kernels::{Extent, MAX_BATCH_ROWS, Op, Row, State};
+use crate::kernels::{Extent, MAX_BATCH_ROWS, Op, State};
 use crate::{Engine, EngineOptions, KernelSet};
 
 fn golden(name: &str) -> MemoryFiles {
@@ -188,72 +188,86 @@ fn fed_heads_have_not_read_what_comes() {
     });
 }
 
-/// The logits of each token of `text`, with the adapters on where `adapter` says so. Rows lie in batches of 32.
-fn adapted_logits(session: &Session, text: &[u32], adapter: impl Fn(usize) -> bool) -> Vec<Vec<f32>> {
-    let (vocab, stride) = (session.model.sizes.vocab as usize, session.model.sizes.vocab_stride() as usize);
-    let mut all = Vec::new();
-    for first in (0..text.len()).step_by(MAX_BATCH_ROWS) {
-        let count = MAX_BATCH_ROWS.min(text.len() - first);
-        let row =
-            |at: usize| Row { token: text[at], position: at as u32, adapter: adapter(at).into(), ..Row::default() };
-        let rows: Vec<Row> = (first..first + count).map(row).collect();
-        session.model.gpu.write(&session.buffers.rows, 0, &rows);
-        session.write_state(State { committed: first as u32, num_rows: count as u32, ..State::default() });
-        let extent = Extent { rows: count as u32, logit_rows: count as u32, keys: (first + count) as u32, many: false };
-        session.replay(&[&session.plan.body, &session.plan.head], extent, None);
-        let found: Vec<f32> = pollster::block_on(session.model.gpu.read(&session.buffers.logits)).expect("logits");
-        all.extend(found.chunks_exact(stride).take(count).map(|row| row[..vocab].to_vec()));
-    }
-    all
-}
-
 fn bits(rows: &[Vec<f32>]) -> Vec<Vec<u32>> {
     rows.iter().map(|row| row.iter().map(|x| x.to_bits()).collect()).collect()
 }
 
+/// Heads with a LoRA, which is gated, and their backbone.
+fn gated(name: &str) -> (MemoryFiles, MemoryFiles, serde_json::Value) {
+    let mut files = golden(name);
+    let expected: serde_json::Value = serde_json::from_slice(&files.files["expected.json"]).expect("json");
+    let mut config: serde_json::Value = serde_json::from_slice(&files.files["mtp_config.json"]).expect("json");
+    config["lora"]["gated"] = true.into();
+    files.files.insert("mtp_config.json".to_owned(), Cow::Owned(config.to_string().into_bytes()));
+    (golden(expected["backbone"].as_str().expect("a name")), files, expected)
+}
+
 #[test]
-fn a_gated_lora_leaves_rows_without_it_as_they_were() {
+fn a_gated_lora_acts_on_what_heads_read_and_on_nothing_else() {
     on_every_set(|gpu, set| {
-        for heads in ["heads-lora", "heads-neox-lora"] {
-            let what = format!("{heads}, {set}, {}", gpu.summary());
-            let mut files = golden(heads);
-            let expected: serde_json::Value = serde_json::from_slice(&files.files["expected.json"]).expect("json");
-            let mut config: serde_json::Value = serde_json::from_slice(&files.files["mtp_config.json"]).expect("json");
-            config["lora"]["gated"] = true.into();
-            files.files.insert("mtp_config.json".to_owned(), Cow::Owned(config.to_string().into_bytes()));
-            let base_files = golden(expected["backbone"].as_str().expect("a name"));
+        for name in ["heads-lora", "heads-neox-lora"] {
+            let what = format!("{name}, {set}, {}", gpu.summary());
+            let (base, heads, expected) = gated(name);
             let options = EngineOptions { kernels: Some(set), self_test: false, ..EngineOptions::default() };
-            let plain = pollster::block_on(Engine::load(gpu, &base_files, &options, &mut |_| {})).expect("it loads");
-            let gated = pollster::block_on(Engine::load_with_heads(gpu, &base_files, &files, &options, &mut |_| {}))
-                .expect("it loads");
-            let [plain, mut gated] = [plain, gated].map(|engine| engine.session().expect("a session"));
+            let plain = pollster::block_on(Engine::load(gpu, &base, &options, &mut |_| {})).expect("it loads");
+            let of = |heads: &MemoryFiles| {
+                let engine = pollster::block_on(Engine::load_with_heads(gpu, &base, heads, &options, &mut |_| {}));
+                engine.expect("it loads").session().expect("a session")
+            };
+            let (mut gated, mut merged) = (of(&heads), of(&golden(name)));
             let text: Vec<u32> =
                 expected["ids"].as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect();
-            let base = bits(&adapted_logits(&plain, &text, |_| false));
-            assert!(base == bits(&adapted_logits(&gated, &text, |_| false)), "{what}: off");
-            // Up to the first row that is on, nothing knows of it.
-            let mixed = bits(&adapted_logits(&gated, &text, |at| at >= 9));
-            assert!(mixed[..9] == base[..9] && mixed[9] != base[9], "{what}: mixed");
-            // Heads read the streams of rows that are on; the model's own prediction is of rows that are off.
-            let merged = golden(heads);
-            let merged = pollster::block_on(Engine::load_with_heads(gpu, &base_files, &merged, &options, &mut |_| {}));
-            let mut merged = merged.expect("it loads").session().expect("a session");
-            let [want, got] = [&mut merged, &mut gated]
-                .map(|session| pollster::block_on(session.head_logits(&text)).expect("logits"));
+            let own = pollster::block_on(plain.session().expect("a session").logits(&text)).expect("logits");
+            let read = |session: &mut Session| pollster::block_on(session.head_logits(&text)).expect("logits");
+            let (want, got) = (read(&mut merged), read(&mut gated));
             for (want, got) in want[1].iter().flatten().zip(got[1].iter().flatten()) {
                 assert!((want - got).abs() <= 2e-3, "{what}: heads {want} {got}");
             }
-            assert!(bits(&got[0]) == base, "{what}: the model's own");
-            let on = adapted_logits(&gated, &text, |_| true);
-            let head = &expected["heads"][0];
-            let tolerance = 2e-4 * head["logits_range"].as_f64().expect("a range");
-            let places = expected["checked_positions"].as_array().expect("positions");
-            for (row, at) in head["logits"].as_array().expect("rows").iter().zip(places) {
-                let got = &on[at.as_u64().expect("a position") as usize];
-                for (got, want) in got.iter().zip(row.as_array().expect("a row")) {
-                    let error = (f64::from(*got) - want.as_f64().expect("a number")).abs();
-                    assert!(error <= tolerance, "{what}: on, position {at}: {error:e}");
+            assert!(bits(&got[0]) == bits(&own) && bits(&want[0]) != bits(&own), "{what}: the model's own");
+        }
+    });
+}
+
+#[test]
+fn drafting_rows_give_the_bits_of_the_analysis() {
+    on_every_set(|gpu, set| {
+        for name in ["heads-lora", "heads-neox-lora"] {
+            let what = format!("{name}, {set}, {}", gpu.summary());
+            let (base, heads, _) = gated(name);
+            let options = EngineOptions { kernels: Some(set), self_test: false, ..EngineOptions::default() };
+            let engine = pollster::block_on(Engine::load_with_heads(gpu, &base, &heads, &options, &mut |_| {}));
+            let engine = engine.expect("it loads");
+            let text: Vec<u32> = (0..60).map(|i| 3 + i * 29 % 90).collect();
+            let mut analysed = engine.session().expect("a session");
+            let want = pollster::block_on(analysed.head_logits(&text)).expect("logits");
+            // Filled up at once, or as far as the prompt and then by the windows of rounds that commit up to three tokens each.
+            for (prompt, steps) in [(text.len(), &[][..]), (31, &[1, 3, 2, 1, 1, 3, 3, 2, 1, 3, 3, 3, 3])] {
+                let mut staged = engine.session().expect("a session");
+                read_text(&staged, &text[..prompt], &[13, 7, 1, 1, 2, 32], false);
+                staged.refill_heads(prompt, text.len());
+                let mut length = prompt;
+                for step in std::iter::once(&0).chain(steps) {
+                    let first = length - 1;
+                    length += step;
+                    let state = State { committed: first as u32, length: length as u32, ..State::default() };
+                    staged.model.gpu.write(&staged.buffers.text, 0, &text[..length]);
+                    if *step > 0 {
+                        // What a round leaves: the model's own rows.
+                        staged.write_rows(&text, first, *step);
+                        staged.write_state(State { num_rows: *step as u32, ..state });
+                        replay(&staged, &[&staged.plan.body], *step, length);
+                    }
+                    let plan = staged.plan.heads.as_ref().expect("heads");
+                    for (ops, extent) in plan.staged(3, length as u32) {
+                        staged.replay(&[ops], extent, None);
+                    }
+                    let head = plan.heads.iter().position(|head| !head.backbone).expect("a head");
+                    replay(&staged, &[&plan.heads[head].refill], 3, length);
+                    replay(&staged, &[&plan.windows[..1], &plan.heads[head].full], 1, length);
+                    let want: Vec<u32> = want[head][length - 2].iter().map(|x| x.to_bits()).collect();
+                    assert!(logits(&staged) == want, "{what}: +{}, length {length}", plan.heads[head].offset);
                 }
+                assert!(steps.is_empty() || length == text.len());
             }
         }
     });

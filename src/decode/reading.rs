@@ -67,12 +67,11 @@ impl Session {
         self.heads_filled = 0;
         self.model.gpu.write(&self.buffers.text, 0, ids);
         let vocab = self.model.sizes.vocab as usize;
-        let gated = self.model.heads.as_ref().is_some_and(|heads| !heads.adapters.is_empty());
         let most = options.feed.filter(|_| options.heads).unwrap_or(0).min(vocab);
         let mut likeliest = Vec::new();
         for first in (0..end).step_by(MAX_BATCH_ROWS) {
             let batch = Batch::new(first, end, start);
-            self.stage(ids, &batch, false);
+            self.stage(ids, &batch);
             let mut done = 0;
             for (depth, &block_end) in self.plan.block_ends.iter().enumerate().filter(|_| options.depths) {
                 self.replay(&[&self.plan.body[done..block_end]], batch.extent(), None);
@@ -90,16 +89,10 @@ impl Session {
                 on_row(Reading::Next, at, row);
             };
             self.hand_out(&self.plan.head, &batch, &mut next).await?;
-            if options.heads && !gated {
+            if let Some(heads) = self.plan.heads.as_ref().filter(|_| options.heads) {
+                self.replay(&[&heads.drafting], batch.extent(), None);
                 self.read_heads(ids, &batch, on_row).await?;
             }
-        }
-        // Rows with adapters on leave other keys and values, so they come after all the rest.
-        for first in (0..end).step_by(MAX_BATCH_ROWS).filter(|_| options.heads && gated) {
-            let batch = Batch::new(first, end, start);
-            self.stage(ids, &batch, true);
-            self.replay(&[&self.plan.body], batch.extent(), None);
-            self.read_heads(ids, &batch, on_row).await?;
         }
         if most > 0 {
             self.feed_branches(options, &likeliest, on_row).await?;
@@ -201,9 +194,9 @@ impl Session {
         Ok(())
     }
 
-    /// Makes a stretch of the text the batch under way, with the adapters of a gated LoRA on or off.
-    fn stage(&self, ids: &[u32], batch: &Batch, adapter: bool) {
-        let row = |at: usize| Row { token: ids[at], position: at as u32, adapter: adapter.into(), ..Row::default() };
+    /// Makes a stretch of the text the batch under way. The adapters of a gated LoRA are on, where there are any.
+    fn stage(&self, ids: &[u32], batch: &Batch) {
+        let row = |at: usize| Row { token: ids[at], position: at as u32, adapter: 1, ..Row::default() };
         let rows: Vec<Row> = (batch.first..batch.first + batch.rows).map(row).collect();
         self.model.gpu.write(&self.buffers.rows, 0, &rows);
         self.write_state(batch.state(ids.len()));

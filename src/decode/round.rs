@@ -203,13 +203,13 @@ impl Session {
         let known = length - 1;
         for first in (self.heads_filled..known).step_by(MAX_BATCH_ROWS) {
             let rows = MAX_BATCH_ROWS.min(known - first);
-            let row = |at: usize| Row { position: at as u32, ..Row::default() };
+            // The adapters of a gated LoRA are on, where there are any.
+            let row = |at: usize| Row { position: at as u32, adapter: 1, ..Row::default() };
             let staged: Vec<Row> = (first..first + rows).map(row).collect();
             self.model.gpu.write(&self.buffers.rows, 0, &staged);
             self.write_state(state(first, rows));
             let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (first + rows) as u32, many: false };
-            let ops = || plan.heads.iter().flat_map(|head| &head.refill);
-            self.model.gpu.submit(None, |recorder| ops().for_each(|op| op.record(recorder, extent)), None);
+            self.model.gpu.submit(None, |recorder| plan.refill().for_each(|op| op.record(recorder, extent)), None);
         }
         self.write_state(state(known, 1));
         self.heads_current = true;

@@ -59,7 +59,27 @@ impl MatmulForm {
 
     /// The variant for `rows` rows at a time.
     pub fn narrow(self, rows: u32) -> Variant {
-        KernelSet::with_split(self.bound("matmul"), self.set.product_shape()).constant("ROWS", rows)
+        self.narrow_with(rows, "peaks_none")
+    }
+
+    /// The variant for `rows` rows at a time that keeps peaks of its outputs.
+    pub fn with_peaks(self, rows: u32) -> Variant {
+        self.narrow_with(rows, if self.set == KernelSet::Software { "peaks_block" } else { "peaks_group" })
+    }
+
+    fn narrow_with(self, rows: u32, peaks: &'static str) -> Variant {
+        let variant = KernelSet::with_split(self.bound("matmul"), self.set.product_shape());
+        variant.piece("peaks", peaks).constant("ROWS", rows)
+    }
+
+    /// Blocks of columns that [`matmul_with_peaks`] keeps one peak of.
+    pub fn peak_columns4(self) -> u32 {
+        if self.set == KernelSet::Software { 1 } else { self.set.product_shape().0 }
+    }
+
+    /// Peaks that it keeps of a row of `columns4` blocks.
+    pub fn peaks(self, columns4: u32) -> u32 {
+        columns4.div_ceil(self.peak_columns4())
     }
 
     /// The variant for prefill, where this set has one of its own.
@@ -106,17 +126,26 @@ pub(crate) struct MatmulIo<'a> {
     pub logits: bool,
 }
 
+impl MatmulIo<'_> {
+    fn params(&self) -> MatmulParams {
+        MatmulParams {
+            columns4: self.columns4,
+            inputs4: self.inputs4,
+            x_stride4: self.x_stride4,
+            y_stride4: self.y_stride4,
+            y_first4: self.y_first4,
+        }
+    }
+
+    fn grid(&self) -> Grid {
+        Grid::Matmul { columns4: self.columns4, logits: self.logits }
+    }
+}
+
 /// The product of `x` with a weight shard.
 pub(crate) fn matmul(gpu: &Gpu, form: MatmulForm, io: MatmulIo<'_>) -> Op {
     assert_eq!(form.bias, io.bias.is_some(), "matmul: bias");
-    let params = MatmulParams {
-        columns4: io.columns4,
-        inputs4: io.inputs4,
-        x_stride4: io.x_stride4,
-        y_stride4: io.y_stride4,
-        y_first4: io.y_first4,
-    };
-    let params = gpu.uniform("matmul", &params);
+    let params = gpu.uniform("matmul", &io.params());
     let (lanes, _) = form.set.product_shape();
     let mut forms: Vec<Form> = form
         .widths
@@ -130,5 +159,34 @@ pub(crate) fn matmul(gpu: &Gpu, form: MatmulForm, io: MatmulIo<'_>) -> Op {
     let mut buffers = vec![&params, io.state, io.x, io.weight, io.y];
     buffers.extend(io.bias);
     let bind_group = gpu.bind(&forms[0].kernel, &buffers);
-    Op { forms, bind_group, grid: Grid::Matmul { columns4: io.columns4, logits: io.logits } }
+    Op { forms, bind_group, grid: io.grid() }
+}
+
+/// The uniform of `lib/peak_of.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Peaks {
+    /// Columns that are tokens; those after them are padding.
+    pub vocab: u32,
+    /// Peaks of a row, and where those of this shard begin.
+    pub stride: u32,
+    pub first: u32,
+}
+
+/// As [`matmul`], and (highest, sum of exp(y - highest)) of every few neighbouring outputs to `buffer`: what their softmax
+/// needs, without a read of `y`. In one width: it is made for a session's rarer ops, and rows do not feel the width.
+pub(crate) fn matmul_with_peaks(
+    gpu: &Gpu,
+    form: MatmulForm,
+    io: MatmulIo<'_>,
+    peaks: Peaks,
+    buffer: &wgpu::Buffer,
+) -> Op {
+    assert!(!form.bias && io.bias.is_none(), "matmul with peaks: no bias");
+    const ROWS: u32 = 8;
+    let kernel = gpu.kernel(&form.with_peaks(ROWS));
+    let (params, peaks) = (gpu.uniform("matmul", &io.params()), gpu.uniform("peaks", &peaks));
+    let bind_group = gpu.bind(&kernel, &[&params, io.state, io.x, io.weight, io.y, &peaks, buffer]);
+    let (columns4, _) = form.set.product_shape();
+    Op { forms: vec![Form { kernel, rows: ROWS, columns4, many: false }], bind_group, grid: io.grid() }
 }

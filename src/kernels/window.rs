@@ -11,6 +11,8 @@ use crate::gpu::{Gpu, Variant};
 pub(crate) struct WindowParams {
     pub num_rows: u32,
     pub context: u32,
+    /// Whether the adapters of a gated LoRA act on the rows.
+    pub adapter: u32,
 }
 
 /// The uniform of `shift.wgsl`.

@@ -162,7 +162,7 @@ impl Run<'_> {
         self.model.gpu.write(&self.buffers.state, 0, &[State::default()]);
         for first in (0..total).step_by(most) {
             let rows = most.min(total - first);
-            self.send(&[Part::Star, Part::Body, Part::Head, Part::Mix], extent(rows, position + 1)).await?;
+            self.send(&[Part::Star, Part::Body, Part::Mix], extent(rows, position + 1)).await?;
             self.count(cost, rows, position + 1);
             progress(Progress::Branches { done: first + rows, total });
         }
@@ -174,11 +174,11 @@ impl Run<'_> {
         })
     }
 
-    /// Adds a forward pass of `rows` rows that see up to `keys` keys, and its two reads of the logits.
+    /// Adds a forward pass of `rows` rows that see up to `keys` keys, and what is read of their logits.
     pub(super) fn count(&self, cost: &mut Cost, rows: usize, keys: usize) {
         cost.rows += rows as u64;
         cost.chunks += 1;
-        cost.bytes += self.model.read_bytes(rows, keys) + 8 * (rows * self.vocab()) as u64;
+        cost.bytes += self.model.read_bytes(rows, keys) + self.work.mixed_bytes(rows);
     }
 
     /// A report on the mixture with `target` in it.

@@ -31,7 +31,7 @@ impl DraftOps {
             counts: &b.counts,
             candidates: &b.candidates,
         };
-        let staged = WindowParams { num_rows: 1, context: sizes.attention.context };
+        let staged = WindowParams { num_rows: 1, context: sizes.attention.context, adapter: 0 };
         let own_token = ShiftParams { ahead: 0, vocab: sizes.vocab };
         Self {
             stage: [
@@ -67,7 +67,6 @@ impl Workspace {
             (self.ops(Part::Nucleus), one),
             (self.ops(Part::Star), star),
             (&plan.body, star),
-            (&plan.head, star),
             (self.ops(Part::Mix), star),
             (std::slice::from_ref(&self.draft.candidates), one),
         ]
@@ -75,7 +74,7 @@ impl Workspace {
 
     /// Records a star of `branches`, and its mixture.
     pub fn record_star(&self, plan: &Plan, recorder: &mut Recorder<'_>, branches: usize, keys: usize) {
-        let ops = self.ops(Part::Star).iter().chain(&plan.body).chain(&plan.head).chain(self.ops(Part::Mix));
+        let ops = self.ops(Part::Star).iter().chain(&plan.body).chain(self.ops(Part::Mix));
         let extent = extent(branches.min(MAX_BATCH_ROWS), keys);
         ops.for_each(|op: &Op| op.record(recorder, extent));
     }

@@ -176,7 +176,7 @@ impl Run<'_> {
         self.model.gpu.write(&self.work.row_weights, 0, &tree.weights);
         self.model.gpu.write(&self.work.cursor, 0, &[Cursor { chunk: tree.chunk, ..Cursor::default() }]);
         let keys = tree.position + 2;
-        self.send(&[Part::Body, Part::Head, Part::Mix], extent(tree.rows.len(), keys)).await?;
+        self.send(&[Part::Body, Part::Mix], extent(tree.rows.len(), keys)).await?;
         self.count(cost, tree.rows.len(), keys);
         tree.chunk += 1;
         tree.rows.clear();

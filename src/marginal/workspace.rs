@@ -8,10 +8,10 @@ use super::text::POSITIONS;
 use crate::Result;
 use crate::gpu::{Gpu, Pending, Staging};
 use crate::kernels::{
-    Branch, Cursor, MAX_BATCH_ROWS, MixtureIo, NormalizerParams, Nucleus, NucleusIo, NucleusParams, Op, Ranking,
-    RankingParams, StarIo, mixture, normalizer, nucleus, ranking, star,
+    Branch, Cursor, MAX_BATCH_ROWS, MixtureIo, Nucleus, NucleusIo, NucleusParams, Op, Ranking, RankingParams, StarIo,
+    mixture, normalizer, nucleus, ranking, star,
 };
-use crate::model::{Buffers, Model};
+use crate::model::{Buffers, Model, head_peaks, head_with_peaks};
 
 /// Submits that may be on their way: one runs while the host prepares the other.
 const IN_FLIGHT: usize = 2;
@@ -29,7 +29,7 @@ pub(super) enum Part {
     Nucleus,
     /// The next branches become the batch under way.
     Star,
-    /// The rows' softmaxes join the mixture.
+    /// From the residual stream: the rows' softmaxes join the mixture. Logits are read once.
     Mix,
     /// Reports on the mixture, and on the rows' own distributions.
     RankMixture,
@@ -50,7 +50,9 @@ pub(crate) struct Workspace {
     pub(super) reports: wgpu::Buffer,
     nucleus: Op,
     star: Op,
-    mix: [Op; 2],
+    mix: Vec<Op>,
+    /// Peaks that the LM head keeps of a row.
+    peaks: u32,
     rank_mixture: Op,
     rank_rows: Op,
     pub(super) draft: DraftOps,
@@ -70,6 +72,8 @@ impl Workspace {
         let branches = storage("branches", listed, size_of::<Branch>());
         let cursor = storage("cursor", 1, size_of::<Cursor>());
         let row_weights = storage("row weights", MAX_BATCH_ROWS, 4);
+        let kept = head_peaks(model);
+        let peaks = storage("peaks", MAX_BATCH_ROWS * kept as usize, 8);
         let normalizers = storage("normalizers", MAX_BATCH_ROWS, 8);
         let mixed = storage("mixture", stride as usize, 4);
         let parts = storage("parts of the mixture", stride as usize, 8);
@@ -102,16 +106,16 @@ impl Workspace {
             parts: &parts,
             mixture: &mixed,
         };
-        let params = NormalizerParams { vocab, stride };
+        let mut mix = head_with_peaks(model, b, &peaks);
+        mix.push(normalizer(gpu, set, kept, [&row_weights, &peaks, &normalizers]));
+        mix.push(mixture(gpu, stride, mixture_io));
         Self {
             vocab,
             stride,
             nucleus: nucleus(gpu, set, nucleus_io),
             star: star(gpu, model.sizes.attention.context, star_io),
-            mix: [
-                normalizer(gpu, set, params, [&row_weights, &b.logits, &normalizers]),
-                mixture(gpu, stride, mixture_io),
-            ],
+            mix,
+            peaks: kept,
             rank_mixture: ranking(gpu, set, true, [&ranking_params, &mixed, &targets, &reports]),
             rank_rows: ranking(gpu, set, false, [&ranking_params, &b.weights, &targets, &reports]),
             draft: DraftOps::new(model, b, &mixed),
@@ -141,6 +145,11 @@ impl Workspace {
             branches: &self.branches,
         };
         nucleus(&model.gpu, model.kernels, io)
+    }
+
+    /// Bytes read of `rows` rows for the mixture: the logits, and what the LM head kept of them.
+    pub fn mixed_bytes(&self, rows: usize) -> u64 {
+        rows as u64 * (4 * u64::from(self.vocab) + 8 * u64::from(self.peaks))
     }
 
     /// How many entries a report lists.

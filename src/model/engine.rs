@@ -282,7 +282,10 @@ impl Engine {
     pub fn head_facts(&self) -> Vec<HeadFacts> {
         let Some(heads) = &self.model.heads else { return Vec::new() };
         let step = self.step_bytes(0) as f64;
-        let facts = |head: &heads::Head| HeadFacts {
+        // Whoever drafts first lets drafting rows go through the blocks below.
+        let first = heads.heads.iter().position(|head| !heads.is_base(head));
+        let below = |at| if Some(at) == first { heads.drafting_bytes(&self.model.weights) } else { 0 };
+        let facts = |(at, head): (usize, &heads::Head)| HeadFacts {
             offset: head.offset,
             ahead: head.ahead,
             backbone: matches!(head.body, heads::Body::LastLayer),
@@ -291,9 +294,9 @@ impl Engine {
                 heads::Source::Mix(mix) => Some(mix.weights.clone()),
                 _ => None,
             },
-            draft_over_step: head.read_bytes(&self.model.weights) as f64 / step,
+            draft_over_step: (head.read_bytes(&self.model.weights) + below(at)) as f64 / step,
         };
-        heads.heads.iter().map(facts).collect()
+        heads.heads.iter().enumerate().map(facts).collect()
     }
 
     /// Weights that each row of a prompt is multiplied with.

@@ -11,11 +11,12 @@ use crate::format::config::{Activation as ConfigActivation, Norm};
 use crate::gpu::Variant;
 use crate::kernels::{
     Activation, CommitIo, CommitParams, EmbedParams, LogProbsParams, MAX_END_TOKENS, MatmulForm, MatmulIo, NormIo, Op,
-    RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, carry_variant, commit, commit_variant,
-    compact_cache, compact_cache_variant, draft_lookup, draft_lookup_variant, draft_script, draft_script_variant,
-    draft_top_variant, embed, embed_variant, keep_variant, log_probs, log_probs_variant, lora_variant, matmul, norm,
-    norm_variant, rope_cache, rope_cache_variant, sample, sample_variant, scores_variant, shift_variant,
-    softmax_variant, trace, trace_variant, tree_rows, tree_rows_variant, values_variant, window_variant,
+    Peaks, RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, carry_variant, commit,
+    commit_variant, compact_cache, compact_cache_variant, draft_lookup, draft_lookup_variant, draft_script,
+    draft_script_variant, draft_top_variant, embed, embed_variant, keep_variant, log_probs, log_probs_variant,
+    lora_variant, matmul, matmul_with_peaks, norm, norm_variant, rope_cache, rope_cache_variant, sample,
+    sample_variant, scores_variant, shift_variant, softmax_variant, trace, trace_variant, tree_rows, tree_rows_variant,
+    values_variant, window_variant,
 };
 
 /// The ops of a session, in the order they run.
@@ -55,18 +56,13 @@ impl Plan {
             if let Some((heads, buffers)) = heads.filter(|_| index + 1 == model.weights.layers.len()) {
                 planner.recall_mix_of_target(heads, buffers, &mut body);
             }
-            let adapt = |ops: &mut Vec<Op>| {
-                if let Some((heads, buffers)) = heads {
-                    planner.adapt(heads, buffers, index, ops);
-                }
-            };
-            planner.layer_with(layer, &buffers.cache[index], &mut body, adapt);
-            if let Some((heads, buffers)) = heads {
+            planner.layer(layer, &buffers.cache[index], &mut body);
+            if let Some((heads, buffers)) = heads.filter(|(heads, _)| !heads.gated) {
                 planner.tap(heads, buffers, index + 1, &mut body);
             }
             block_ends.push(body.len());
         }
-        if let Some((heads, buffers)) = heads {
+        if let Some((heads, buffers)) = heads.filter(|(heads, _)| !heads.gated) {
             planner.tap_final_norm(heads, buffers, &mut body);
         }
         let heads = heads.map(|(heads, buffers)| HeadsPlan::new(&planner, heads, buffers));
@@ -119,8 +115,7 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
         compact_cache_variant(),
         trace_variant(set),
     ]);
-    let head = model.weights.lm_head.as_ref().unwrap_or(&model.weights.embedding);
-    let mut forms = vec![head_form(model, head)];
+    let mut forms = vec![head_form(model, unembedding(model))];
     forms.extend(model.weights.layers.iter().flat_map(|layer| layer_forms(model, layer)));
     if let Some(heads) = &model.heads {
         forms.extend(heads::forms(model, heads));
@@ -185,7 +180,7 @@ impl Planner<'_> {
     }
 
     /// A layer; `adapt` may change queries, keys and values.
-    fn layer_with(
+    pub(super) fn layer_with(
         &self,
         layer: &Layer,
         cache: &(wgpu::Buffer, wgpu::Buffer),
@@ -247,10 +242,8 @@ impl Planner<'_> {
     }
 
     fn head(&self) -> Vec<Op> {
-        let b = self.buffers;
-        let matrix = self.model.weights.lm_head.as_ref().unwrap_or(&self.model.weights.embedding);
-        let mut ops = vec![self.norm(&self.model.weights.final_norm, &b.attention_in, true)];
-        ops.extend(self.unembed_with(matrix));
+        let mut ops = vec![self.norm(&self.model.weights.final_norm, &self.buffers.attention_in, true)];
+        ops.extend(self.unembed_with(unembedding(self.model)));
         ops
     }
 
@@ -326,6 +319,44 @@ impl Planner<'_> {
     ) -> Vec<Op> {
         product_ops(self.model, &self.buffers.state, form, matrix, bias, x, y, logits)
     }
+}
+
+/// The matrix of the LM head.
+fn unembedding(model: &Model) -> &Matrix {
+    model.weights.lm_head.as_ref().unwrap_or(&model.weights.embedding)
+}
+
+/// Peaks that [`head_with_peaks`] keeps of a row.
+pub(crate) fn head_peaks(model: &Model) -> u32 {
+    let matrix = unembedding(model);
+    matrix.shards.iter().map(|shard| head_form(model, matrix).peaks(shard.columns4)).sum()
+}
+
+/// As [`Plan::head`], and what the logits' softmax needs to `peaks`.
+pub(crate) fn head_with_peaks(model: &Model, b: &Buffers, peaks: &wgpu::Buffer) -> Vec<Op> {
+    let matrix = unembedding(model);
+    let (form, stride) = (head_form(model, matrix), head_peaks(model));
+    let mut ops = vec![norm_op(model, &b.state, &model.weights.final_norm, &b.x, &b.attention_in, true)];
+    let mut first = 0;
+    for shard in &matrix.shards {
+        let io = MatmulIo {
+            state: &b.state,
+            x: &b.attention_in,
+            weight: &shard.buffer,
+            y: &b.logits,
+            bias: None,
+            columns4: shard.columns4,
+            inputs4: matrix.inputs4,
+            x_stride4: model.sizes.hidden / 4,
+            y_stride4: model.sizes.vocab_stride() / 4,
+            y_first4: shard.first4,
+            logits: true,
+        };
+        let kept = Peaks { vocab: model.sizes.vocab, stride, first };
+        ops.push(matmul_with_peaks(&model.gpu, form, io, kept, peaks));
+        first += form.peaks(shard.columns4);
+    }
+    ops
 }
 
 /// The tokens of `rows` to `x`, by `table`.

@@ -51,6 +51,17 @@ impl Source {
             Self::FinalNorm | Self::Head(_) => None,
         }
     }
+
+    /// How many of the backbone's `total` blocks it needs.
+    pub fn blocks(&self, total: usize) -> usize {
+        match self {
+            Self::Layer(layer) => *layer,
+            Self::Mix(mix) => mix.logits.len(),
+            Self::FinalNorm => total,
+            // That head's own source is among them.
+            Self::Head(_) => 0,
+        }
+    }
 }
 
 /// The projection of a sequential head, in two halves, and its norms.
@@ -117,8 +128,30 @@ pub(crate) struct Heads {
     pub sources: Vec<Source>,
     /// By block of the backbone: the changes of a LoRA that was not merged. Empty without one.
     pub adapters: Vec<Option<Adapter>>,
+    /// They act on drafting rows only: what heads read is computed with them, what the model says without.
+    pub gated: bool,
     /// For training: where the trained values belong.
     pub placed: Vec<Placed>,
+}
+
+impl Heads {
+    /// The backbone's own last block, where the adapters of a gated LoRA leave it as it is.
+    pub fn is_base(&self, head: &Head) -> bool {
+        self.gated && matches!(head.body, Body::LastLayer)
+    }
+
+    /// How many of the backbone's `total` blocks drafting rows go through; 0 where heads read what the model's own rows leave.
+    fn drafting_blocks(&self, total: usize) -> usize {
+        let read = self.heads.iter().filter(|head| !self.is_base(head)).map(|head| &self.sources[head.source]);
+        if self.gated { read.map(|source| source.blocks(total)).max().unwrap_or(0) } else { 0 }
+    }
+
+    /// Bytes of weights that drafting rows read below the heads.
+    pub fn drafting_bytes(&self, weights: &Weights) -> u64 {
+        let layers = weights.layers.iter().take(self.drafting_blocks(weights.layers.len()));
+        let linears = layers.flat_map(|layer| [&layer.qkv, &layer.out, &layer.mlp_in, &layer.mlp_out]);
+        linears.map(|linear| linear.matrix.bytes()).sum()
+    }
 }
 
 /// Reads the weights of `set` for a backbone of `config`. To be trained, all are in f32 and no LoRA is merged.
@@ -136,6 +169,7 @@ pub(super) async fn load<F: Files>(
         heads: Vec::with_capacity(set.heads.len()),
         sources: Vec::new(),
         adapters: Vec::new(),
+        gated: set.lora.as_ref().is_some_and(|lora| lora.gated),
         placed: Vec::new(),
     };
     if let Some(lora) = set.lora.as_ref().filter(|lora| lora.gated || training) {
@@ -280,6 +314,8 @@ pub(crate) struct HeadBuffers {
     pub caches: Vec<Vec<(wgpu::Buffer, wgpu::Buffer)>>,
     /// `A x` of a gated LoRA.
     pub adapted: Option<wgpu::Buffer>,
+    /// Keys and values of the backbone's blocks as drafting rows have them, with a gated LoRA.
+    pub drafting: Vec<(wgpu::Buffer, wgpu::Buffer)>,
 }
 
 /// The ops of one head, over rows that were staged before.
@@ -318,6 +354,11 @@ enum Pass {
 /// What serves all heads.
 pub(crate) struct HeadsPlan {
     pub heads: Vec<HeadPlan>,
+    /// With a gated LoRA: puts the staged rows, whose adapters are on, through the blocks below the heads, which have keys and
+    /// values of their own for such rows, and leaves what heads read. Else the model's body leaves that, and this is empty.
+    pub drafting: Vec<Op>,
+    /// Gives staged rows the text's tokens.
+    tokens: Vec<Op>,
     /// `windows[n - 1]` stages the last n positions whose hidden states are known; the last is the row whose logits are
     /// wanted. It changes `state.committed`, `num_rows` and `logit_row`.
     pub windows: Vec<Op>,
@@ -330,7 +371,13 @@ impl HeadsPlan {
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         let heads =
             self.heads.iter().flat_map(|head| [&head.refill, &head.full, &head.star, &head.candidates]).flatten();
-        heads.chain(&self.windows).chain(&self.keep)
+        heads.chain(&self.drafting).chain(&self.tokens).chain(&self.windows).chain(&self.keep)
+    }
+
+    /// What leaves everything that later rows, and later heads, need of the staged rows, which lie within the text.
+    pub fn refill(&self) -> impl Iterator<Item = &Op> {
+        let tokens = self.tokens.iter().filter(|_| !self.drafting.is_empty());
+        tokens.chain(&self.drafting).chain(self.heads.iter().flat_map(|head| &head.refill))
     }
 
     /// The longest chain that heads can draft: their offsets 2, 3, ... without a gap.
@@ -349,13 +396,23 @@ impl HeadsPlan {
         (self.depth() + 1 + self.ahead().saturating_sub(1)).min(self.windows.len())
     }
 
+    /// Stages the last `rows` positions of a text whose length is at most `keys`, and leaves what heads read there.
+    pub fn staged(&self, rows: usize, keys: u32) -> Vec<(&[Op], Extent)> {
+        let one = Extent { rows: 1, logit_rows: 1, keys, many: false };
+        let wide = Extent { rows: rows as u32, ..one };
+        let mut steps = vec![(std::slice::from_ref(&self.windows[rows - 1]), one)];
+        if !self.drafting.is_empty() {
+            steps.extend([(&self.tokens[..], one), (&self.drafting[..], wide)]);
+        }
+        steps
+    }
+
     /// Candidates of the first `depth` depths after the text, whose length is at most `keys`.
     pub fn draft(&self, depth: usize, keys: u32) -> Vec<(&[Op], Extent)> {
         let one = Extent { rows: 1, logit_rows: 1, keys, many: false };
         let wide = Extent { rows: self.window() as u32, ..one };
         let heads = || self.heads.iter().filter(|head| (2..=depth + 1).contains(&head.offset));
-        let window = |rows: usize| (std::slice::from_ref(&self.windows[rows - 1]), one);
-        let mut steps = vec![window(self.window())];
+        let mut steps = self.staged(self.window(), keys);
         if heads().any(|head| head.ahead > 0) {
             // In the order of their offsets: each reads what the one before drafted.
             for head in heads() {
@@ -364,7 +421,7 @@ impl HeadsPlan {
             return steps;
         }
         steps.extend(heads().map(|head| (&head.refill[..], wide)));
-        steps.push(window(1));
+        steps.push((std::slice::from_ref(&self.windows[0]), one));
         for head in heads() {
             steps.extend([(&head.full[..], one), (&head.candidates[..], one)]);
         }
@@ -375,15 +432,18 @@ impl HeadsPlan {
         let Planner { model, buffers: b } = *planner;
         let sizes = &model.sizes;
         let (width, slots) = (sizes.hidden, sizes.attention.context);
-        let stage = |num_rows| window(&model.gpu, WindowParams { num_rows, context: slots }, [&b.state, &b.rows]);
+        let adapter = heads.gated.into();
+        let stage =
+            |num_rows| window(&model.gpu, WindowParams { num_rows, context: slots, adapter }, [&b.state, &b.rows]);
+        let text = ShiftParams { ahead: 0, vocab: sizes.vocab };
+        // Drafting rows leave all that heads read anew, where they belong.
+        let kept = if heads.gated { &[][..] } else { &buffers.histories };
         Self {
             heads: (0..heads.heads.len()).map(|index| planner.head_plan(heads, index, buffers)).collect(),
             windows: (1..=MAX_BATCH_ROWS as u32).map(stage).collect(),
-            keep: buffers
-                .histories
-                .iter()
-                .map(|history| keep(&model.gpu, width, slots, [&b.state, &b.path, history]))
-                .collect(),
+            drafting: planner.drafting(heads, buffers),
+            tokens: vec![shift(&model.gpu, text, [&b.state, &b.rows, &b.text, &b.candidates])],
+            keep: kept.iter().map(|history| keep(&model.gpu, width, slots, [&b.state, &b.path, history])).collect(),
         }
     }
 }
@@ -406,8 +466,25 @@ impl Planner<'_> {
         ops.push(self.remember(&self.buffers.attention_in, &buffers.histories[at], 1.0, false));
     }
 
+    /// The blocks below the heads with the adapters of a gated LoRA, over keys and values of drafting rows.
+    fn drafting(&self, heads: &Heads, buffers: &HeadBuffers) -> Vec<Op> {
+        if !heads.gated {
+            return Vec::new();
+        }
+        let layers = &self.model.weights.layers;
+        let mut ops = self.embed_with(&self.model.weights.embedding);
+        for (index, (layer, cache)) in layers.iter().zip(&buffers.drafting).enumerate() {
+            self.layer_with(layer, cache, &mut ops, |ops| self.adapt(heads, buffers, index, ops));
+            self.tap(heads, buffers, index + 1, &mut ops);
+        }
+        if buffers.drafting.len() == layers.len() {
+            self.tap_final_norm(heads, buffers, &mut ops);
+        }
+        ops
+    }
+
     /// Adds the changes of a gated LoRA to the queries, keys and values of the rows whose adapter is on.
-    pub(super) fn adapt(&self, heads: &Heads, buffers: &HeadBuffers, block: usize, ops: &mut Vec<Op>) {
+    fn adapt(&self, heads: &Heads, buffers: &HeadBuffers, block: usize, ops: &mut Vec<Op>) {
         let adapter = heads.adapters.get(block).and_then(Option::as_ref);
         let (Some(adapter), Some(t)) = (adapter, &buffers.adapted) else { return };
         let (b, sizes) = (self.buffers, &self.model.sizes);
@@ -563,6 +640,7 @@ impl HeadBuffers {
             histories: heads.sources.iter().map(|_| gpu.storage("history", sizes.history_bytes())).collect(),
             caches: heads.heads.iter().map(|head| head.layers().iter().map(|_| cache()).collect()).collect(),
             adapted: widest.map(|width| gpu.storage("adapted", sizes.rows_bytes(width))),
+            drafting: (0..heads.drafting_blocks(sizes.layers)).map(|_| cache()).collect(),
         }
     }
 }

@@ -15,11 +15,14 @@ mod weights;
 pub(crate) use buffers::Buffers;
 pub(crate) use engine::Model;
 pub use engine::{Engine, EngineOptions, Progress};
-pub(crate) use forward::{Plan, accumulate, embed_ops, head_form, linear_form, norm_op, product_ops, shard_op};
+pub(crate) use forward::{
+    Plan, accumulate, embed_ops, head_form, head_peaks, head_with_peaks, linear_form, norm_op, product_ops, shard_op,
+};
 pub(crate) use heads::{Body, Head, Heads as HeadWeights, HeadsPlan, Join, Mix, Source};
 pub use inspect::{Heads, Inspection, inspect, inspect_with_heads};
 pub(crate) use lora::Adapter;
 pub use merge::{Patch, merge_lora};
-pub(crate) use training::{VOCAB_COLUMNS, load_for_training};
+pub(crate) use sizes::Sizes;
+pub(crate) use training::{Measured, VOCAB_COLUMNS, load_for_training, measure_for_training};
 pub(crate) use upload::{Matrix, Placed, Shard};
 pub(crate) use weights::{Layer, Linear, NormWeights};

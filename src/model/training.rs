@@ -5,8 +5,9 @@ use super::heads;
 use super::lora::Changes;
 use super::sizes::Sizes;
 use super::weights;
+use crate::format::config::ModelConfig;
 use crate::format::files::Files;
-use crate::format::mtp::HeadSet;
+use crate::format::mtp::{Head, HeadSet, Lora};
 use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
 use crate::kernels::{KernelSet, Widths};
@@ -14,6 +15,37 @@ use crate::{Error, Result};
 
 /// Columns of the vocabulary whose logits are in memory at a time.
 pub(crate) const VOCAB_COLUMNS: usize = 8192;
+
+/// The sizes of a model to be trained.
+pub(crate) struct Measured {
+    pub config: ModelConfig,
+    pub sizes: Sizes,
+    pub heads: Vec<Head>,
+    pub lora: Option<Lora>,
+    /// Bytes of the backbone's weights.
+    pub backbone_bytes: u64,
+    /// Elements of the heads' tensors, those of their LoRA among them.
+    pub head_elements: u64,
+}
+
+/// What [`load_for_training`] would load.
+///
+/// # Errors
+/// As there, for files that are broken or do not fit each other.
+pub(crate) async fn measure_for_training<F: Files, H: Files>(
+    gpu: &Gpu,
+    files: &F,
+    heads: &H,
+    length: usize,
+) -> Result<Measured> {
+    let checkpoint = open(files).await?;
+    let config = checkpoint.config().clone();
+    let set = HeadSet::open(heads, &config).await?;
+    let sizes = Sizes::new(&config, length, gpu.summary().max_binding_bytes)?;
+    let (backbone_bytes, head_elements) = (expected_bytes(&checkpoint), set.parameters(&config));
+    let HeadSet { heads, lora, .. } = set;
+    Ok(Measured { config, sizes, heads, lora, backbone_bytes, head_elements })
+}
 
 /// Loads the checkpoint in `files` for sequences of `length` tokens, with the `heads` that will be trained.
 ///

@@ -32,6 +32,15 @@ pub(crate) fn add_to_mixture(mixture: &mut [f64], rows: &[&[f32]], weights: &[f3
     }
 }
 
+/// (highest, sum of exp(logit - highest)) of every `block` neighbouring logits.
+pub(crate) fn peaks(logits: &[f64], block: usize) -> Vec<(f64, f64)> {
+    let peak = |block: &[f64]| {
+        let highest = block.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        (highest, block.iter().map(|logit| (logit - highest).exp()).sum())
+    };
+    logits.chunks(block).map(peak).collect()
+}
+
 /// The sum of `values`, that of value * ln(value), and how many stand before `target`, ties by id.
 pub(crate) fn sums(values: &[f32], target: usize) -> (f64, f64, usize) {
     let wide = || values.iter().map(|&value| f64::from(value));

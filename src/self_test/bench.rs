@@ -18,6 +18,7 @@ const TOLERANCES: &[(&str, f64, &str)] = &[
         "rounding of a sum grows like the square root of its length: 32 * 2^-24 for 1,000 inputs, doubled",
     ),
     ("matmul activated", 3e-5, "WGSL allows tanh an error of 1e-5, and exp one that grows with its argument"),
+    ("matmul with peaks", 2e-5, "as attention: what the outputs may be off by, and exp"),
     ("rope_cache", 5e-7, "two products and a sum: some units in the last place"),
     ("attention", 2e-5, "WGSL allows exp an error of 3 + 2 |x| units in the last place; scores lie within |x| < 50"),
     ("carry", 2e-7, "a product and a sum"),
@@ -55,6 +56,7 @@ const TOLERANCES: &[(&str, f64, &str)] = &[
     ("mix", 2e-7, "a product and a sum"),
     ("mix_dot", 1e-5, "a thread may add thousands of products in turn, which cancel"),
     ("mix_softmax", 1e-6, "exp and divisions of some tens of values"),
+    ("aims", 4e-6, "as matmul"),
     ("loss", 2e-5, "as log_probs, and chunks are added one by one"),
     ("ranking", 2e-5, "one thread may sum 64 values in turn and as many such sums; ln may be off by 3 units"),
 ];

@@ -112,7 +112,7 @@ pub(crate) async fn check_window(gpu: &Gpu, length: usize, rows: usize, ahead: u
     let before = State { committed: 3, length: length as u32, limit: 99, num_rows: 9, ..State::default() };
     let state = gpu.storage_with("state", &[before]);
     let batch = gpu.storage_with("rows", &[Row { token: 1, position: 2, mask: 3, target_token: 4, adapter: 1 }; 64]);
-    let params = WindowParams { num_rows: rows as u32, context: SLOTS as u32 };
+    let params = WindowParams { num_rows: rows as u32, context: SLOTS as u32, adapter: 1 };
     let stage = window(gpu, params, [&state, &batch]);
     let buffers = [&state, &batch, &gpu.storage_with("text", &text), &gpu.storage_with("candidates", &candidates)];
     let tokens = shift(gpu, ShiftParams { ahead: ahead as u32, vocab: VOCAB }, buffers);
@@ -120,7 +120,7 @@ pub(crate) async fn check_window(gpu: &Gpu, length: usize, rows: usize, ahead: u
     let (first, count) = reference::hidden::window(length, rows);
     let row = |i: usize| {
         let token = reference::hidden::shift(&text[..length], &drafts, first + i, ahead);
-        Row { token, position: (first + i) as u32, ..Row::default() }
+        Row { token, position: (first + i) as u32, adapter: 1, ..Row::default() }
     };
     let mut got: Vec<u32> = read(gpu, &state, 8).await?;
     got.extend(read::<u32>(gpu, &batch, 5 * count).await?);

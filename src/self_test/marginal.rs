@@ -5,8 +5,8 @@ use super::bench::{compare, compare_exactly, noise, read, run, wide};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    Branch, Cursor, Extent, KernelSet, MAX_BATCH_ROWS, MixtureIo, NormalizerParams, Nucleus, NucleusIo, NucleusParams,
-    Ranking, RankingParams, Row, StarIo, State, mixture, normalizer, nucleus, ranking, star,
+    Branch, Cursor, Extent, KernelSet, MAX_BATCH_ROWS, MixtureIo, Nucleus, NucleusIo, NucleusParams, Ranking,
+    RankingParams, Row, StarIo, State, mixture, normalizer, nucleus, ranking, star,
 };
 use crate::reference::marginal as reference;
 
@@ -145,9 +145,11 @@ pub(crate) async fn check_mixture(
     let row_weights = gpu.storage("row weights", 4 * rows as u64);
     // A row more, which is not to be mixed in.
     let logits = gpu.storage("logits", 4 * ((rows + 1) * stride) as u64);
+    // Of seven tokens each, however a product groups them.
+    let kept = vocab.div_ceil(7);
+    let peaks = gpu.storage("peaks", 8 * (rows * kept) as u64);
     let normalizers = gpu.storage("normalizers", 8 * rows as u64);
     let out = gpu.storage_with("mixture", &vec![0.5f32; stride]);
-    let params = NormalizerParams { vocab: vocab as u32, stride: stride as u32 };
     let io = MixtureIo {
         state: &gpu.storage_with("state", &[state]),
         cursor: &cursor,
@@ -156,7 +158,8 @@ pub(crate) async fn check_mixture(
         parts: &gpu.storage_with("parts", &vec![0.5f32; 2 * stride]),
         mixture: &out,
     };
-    let ops = [normalizer(gpu, set, params, [&row_weights, &logits, &normalizers]), mixture(gpu, stride as u32, io)];
+    let ops =
+        [normalizer(gpu, set, kept as u32, [&row_weights, &peaks, &normalizers]), mixture(gpu, stride as u32, io)];
     let mut want = vec![0.0; vocab];
     for chunk in 0..chunks {
         let values: Vec<f32> = noise(60 + chunk, (rows + 1) * stride).iter().map(|x| 9.0 * x).collect();
@@ -164,8 +167,10 @@ pub(crate) async fn check_mixture(
         gpu.write(&logits, 0, &values);
         gpu.write(&row_weights, 0, &weights);
         gpu.write(&cursor, 0, &[Cursor { chunk, ..Cursor::default() }]);
-        run(gpu, &[&ops[0], &ops[1]], extent(rows));
         let mixed: Vec<&[f32]> = values.chunks_exact(stride).take(rows).map(|row| &row[..vocab]).collect();
+        let of_rows = mixed.iter().flat_map(|row| reference::peaks(&wide(row), 7));
+        gpu.write(&peaks, 0, &of_rows.map(|(highest, sum)| [highest as f32, sum as f32]).collect::<Vec<_>>());
+        run(gpu, &[&ops[0], &ops[1]], extent(rows));
         reference::add_to_mixture(&mut want, &mixed, &weights);
     }
     let got = read::<f32>(gpu, &out, vocab).await?;

@@ -5,8 +5,10 @@ use super::bench::{compare, noise, read, rounded, run, weights, wide};
 use crate::Result;
 use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
-use crate::kernels::{Activation, Extent, MAX_CHUNK_ROWS, MatmulForm, MatmulIo, Op, State, matmul};
-use crate::reference::matmul as reference;
+use crate::kernels::{
+    Activation, Extent, MAX_CHUNK_ROWS, MatmulForm, MatmulIo, Op, Peaks, State, matmul, matmul_with_peaks,
+};
+use crate::reference::{marginal, matmul as reference};
 
 /// Plain numbers: `gate` and `up` are `[columns, inputs]`, `bias` has a value for each of their columns, gate first.
 pub(crate) struct Plain {
@@ -40,11 +42,22 @@ pub(crate) struct Product<'a> {
     before: Vec<f32>,
     x: wgpu::Buffer,
     y: wgpu::Buffer,
+    /// `[MAX_CHUNK_ROWS, peaks]`, the last one of a row is nobody's.
+    peaks: wgpu::Buffer,
     op: Op,
 }
 
 impl<'a> Product<'a> {
-    pub fn new(gpu: &'a Gpu, form: MatmulForm, mut plain: Plain) -> Self {
+    pub fn new(gpu: &'a Gpu, form: MatmulForm, plain: Plain) -> Self {
+        Self::build(gpu, form, plain, false)
+    }
+
+    /// One that keeps peaks of its outputs.
+    pub fn with_peaks(gpu: &'a Gpu, form: MatmulForm, plain: Plain) -> Self {
+        Self::build(gpu, form, plain, true)
+    }
+
+    fn build(gpu: &'a Gpu, form: MatmulForm, mut plain: Plain, with_peaks: bool) -> Self {
         plain.gate = rounded(&plain.gate, form.dtype);
         plain.up = rounded(&plain.up, form.dtype);
         let (inputs4, columns4) = (plain.inputs.div_ceil(4), plain.columns().div_ceil(4));
@@ -67,8 +80,11 @@ impl<'a> Product<'a> {
             y_first4: 1,
             logits: false,
         };
-        let op = matmul(gpu, form, io);
-        Self { gpu, form, plain, rows, before, x, y, op }
+        let stride = form.peaks(io.columns4) + 1;
+        let peaks = gpu.storage("peaks", 8 * MAX_CHUNK_ROWS as u64 * u64::from(stride));
+        let kept = Peaks { vocab: 4 * io.y_first4 + plain.columns() as u32, stride, first: 0 };
+        let op = if with_peaks { matmul_with_peaks(gpu, form, io, kept, &peaks) } else { matmul(gpu, form, io) };
+        Self { gpu, form, plain, rows, before, x, y, peaks, op }
     }
 
     /// `y` of these rows, computed together in this order; `many`: by the form for many rows, if the set has one.
@@ -113,6 +129,24 @@ impl<'a> Product<'a> {
         let want: Vec<f64> = order.iter().flat_map(|&row| self.expected(row)).collect();
         let kernel = if self.form.activation == Activation::None { "matmul" } else { "matmul activated" };
         Ok(compare(kernel, self.label(rows, many), &got, &want))
+    }
+
+    /// Compares what is kept of the first `rows` rows with the reference.
+    pub async fn check_peaks(&self, rows: usize) -> Result<KernelCheck> {
+        let order: Vec<usize> = (0..rows).collect();
+        let mut got = self.compute(&order, false).await?.concat();
+        let expected: Vec<Vec<f64>> = order.iter().map(|&row| self.expected(row)).collect();
+        let mut want = expected.concat();
+        let columns = self.plain.columns();
+        let stride = self.peaks.size() as usize / 8 / MAX_CHUNK_ROWS;
+        let block = 4 * self.form.peak_columns4() as usize;
+        let found = read::<[f32; 2]>(self.gpu, &self.peaks, rows * stride).await?;
+        for (kept, y) in found.chunks_exact(stride).zip(expected) {
+            let reference = marginal::peaks(&y[4..4 + columns], block);
+            want.extend(reference.iter().flat_map(|&(highest, sum)| [highest, sum]));
+            got.extend(kept[..reference.len()].iter().flatten());
+        }
+        Ok(compare("matmul with peaks", self.label(rows, false), &got, &want))
     }
 
     fn label(&self, rows: usize, many: bool) -> String {

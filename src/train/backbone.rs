@@ -1,20 +1,27 @@
 //! The whole step: the backbone up to what heads read, the heads, and the way back as far as anything is trained.
 
-use super::TrainOptions;
+use super::block::Saved;
 use super::graph::{Graph, Step};
 use super::heads::{HeadRows, Losses, Mixed};
 use super::parameters::Parameters;
+use super::teacher::{Teacher, TeacherRows};
+use super::{Target, TrainOptions};
 use crate::model::{Adapter, Body, HeadWeights, Model, Source};
 use crate::{Error, Result};
 
 /// The ops of a micro-batch, and what the host writes and reads.
 pub(super) struct StepPlan {
-    /// Up to the report of the losses.
+    /// The streams that heads read.
+    pub backbone: Vec<Step>,
+    /// Soft labels, where heads learn from such: a step takes them before the losses.
+    pub teacher: Vec<Step>,
+    /// Heads, up to the report of their losses of the texts' tokens.
     pub forward: Vec<Step>,
-    /// Gradients; with unbalanced losses the forward steps are among them.
+    /// Gradients.
     pub train: Vec<Step>,
     pub batch: wgpu::Buffer,
     pub heads: Vec<HeadRows>,
+    pub labelling: Option<TeacherRows>,
     pub report: wgpu::Buffer,
     /// What a micro-batch adds to from zero.
     pub sums: Vec<wgpu::Buffer>,
@@ -24,10 +31,19 @@ pub(super) struct StepPlan {
 }
 
 /// The streams between blocks and, where the way back goes through them, what blocks have saved.
-struct Streams<'a> {
+pub(super) struct Streams<'a> {
     /// After 0, 1, ... blocks; those that nobody reads share a buffer.
-    after: Vec<wgpu::Buffer>,
+    pub after: Vec<wgpu::Buffer>,
     blocks: Vec<Option<super::block::Block<'a>>>,
+    /// What blocks write that nobody needs.
+    pub unsaved: Saved,
+}
+
+impl Streams<'_> {
+    /// How many blocks they have been through.
+    pub fn top(&self) -> usize {
+        self.after.len() - 1
+    }
 }
 
 /// A source as heads see it, and the gradient that they send back.
@@ -46,33 +62,61 @@ impl StepPlan {
         let mut graph = Graph::new(model, parameters, options.sequences as u32, picked);
         check_sources(heads)?;
         let lowest = if options.train_lora { heads.adapters.iter().position(Option::is_some) } else { None };
-        let streams = graph.backbone(heads, lowest);
-        let taps: Vec<_> = heads.sources.iter().map(|source| graph.tap(source, &streams)).collect();
+        let labelled = options.target != Target::Tokens;
+        // Of a marginal, that of the next token is the base model's own.
+        let labelling = match options.target {
+            Target::Tokens => false,
+            Target::Shifted => true,
+            Target::Marginal => heads.heads.iter().any(|head| head.offset == 1),
+        };
+        let base_wanted = labelling || heads.heads.iter().any(|head| heads.is_base(head));
+        let read = |at: usize| heads.heads.iter().any(|head| head.source == at && !heads.is_base(head));
+        let sources: Vec<Option<&Source>> =
+            heads.sources.iter().enumerate().map(|(at, source)| read(at).then_some(source)).collect();
+        let streams = graph.backbone(&sources, lowest, base_wanted);
+        let taps: Vec<_> = sources.iter().map(|source| source.map(|source| graph.tap(source, &streams))).collect();
         let count = heads.heads.len() as u32;
         let losses = graph.losses(count);
         let weight = 1.0 / options.accumulate as f32;
+        let backbone = std::mem::take(&mut graph.steps);
+        let gated = heads.heads.iter().any(|head| heads.is_base(head));
+        let base = base_wanted.then(|| graph.base(&streams));
+        // Where only labels need it, an evaluation does without.
+        let base_steps = std::mem::take(&mut graph.steps);
+        let (mut backbone, mut labels) = (backbone, Vec::new());
+        if gated { &mut backbone } else { &mut labels }.extend(base_steps);
+        let labeller = base.as_ref().filter(|_| labelling);
+        let teacher = labelled.then(|| graph.teacher(labeller, count, &losses));
+        labels.append(&mut graph.steps);
         let mut head_graphs = Vec::with_capacity(heads.heads.len());
-        let mut forward = Vec::new();
         for (slot, head) in (0..count).zip(&heads.heads) {
-            let tap = &taps[head.source];
-            let made = graph.head(head, slot, &tap.z);
+            let z = taps[head.source].as_ref().map(|tap| &tap.z).or(base.as_ref()).expect("a head reads a stream");
+            let z = if heads.is_base(head) { base.as_ref().unwrap_or(z) } else { z };
+            let made = graph.head(head, slot, z, options.target);
             graph.loss(&made, &losses);
             head_graphs.push(made);
         }
-        std::mem::swap(&mut graph.steps, &mut forward);
-        graph.factors(count, options.balance, weight, &losses);
-        for tap in &taps {
+        let forward = std::mem::take(&mut graph.steps);
+        if let Some(teacher) = &teacher {
+            head_graphs.iter().for_each(|head| graph.label_loss(head, teacher, &losses));
+            graph.label_factors(count, options.balance, weight, teacher, &losses);
+        } else {
+            graph.factors(count, options.balance, weight, &losses);
+        }
+        for tap in taps.iter().flatten() {
             graph.zero(&tap.dz, graph.rows);
         }
         let unsent = options.detach.then(|| graph.stream("gradient of detached heads"));
         for (slot, made) in head_graphs.iter().enumerate().rev() {
-            let (head, tap) = (&heads.heads[slot], &taps[heads.heads[slot].source]);
+            let head = &heads.heads[slot];
+            // What the base model itself predicts trains nothing.
+            let Some(tap) = taps[head.source].as_ref().filter(|_| !heads.is_base(head)) else { continue };
             let own = matches!(head.body, Body::LastLayer) || tap.mixed.is_some();
             let dz = unsent.as_ref().filter(|_| !own).unwrap_or(&tap.dz);
             // The last head goes first: its logits are still there.
-            graph.head_back(made, &losses, dz, slot + 1 == head_graphs.len());
+            graph.head_back(made, teacher.as_ref(), &losses, dz, slot + 1 == head_graphs.len());
         }
-        for tap in &taps {
+        for tap in taps.iter().flatten() {
             if let Some(mixed) = &tap.mixed {
                 graph.mix_back(mixed, &streams.after[1..], &tap.dz);
             }
@@ -80,14 +124,15 @@ impl StepPlan {
         if let Some(lowest) = lowest {
             // A mix's own weights learn in any case; its streams do not if heads are detached.
             let sends = |tap: &&Tap<'_>| !(options.detach && tap.mixed.is_some());
-            let taps: Vec<_> = taps.iter().filter(sends).collect();
+            let taps: Vec<_> = taps.iter().flatten().filter(sends).collect();
             graph.backbone_back(&streams, &taps, lowest);
         }
         let heads = head_graphs.iter().map(|head| head.rows.clone()).collect();
-        let sums = taps.iter().filter_map(|tap| Some(tap.mixed.as_ref()?.dots.clone())).collect();
+        let sums = taps.iter().flatten().filter_map(|tap| Some(tap.mixed.as_ref()?.dots.clone())).collect();
         let Losses { report, .. } = losses;
+        let labelling = teacher.and_then(Teacher::rows);
         let Graph { steps: train, batch, bytes, .. } = graph;
-        Ok(Self { forward, train, batch, heads, report, sums, picked, bytes })
+        Ok(Self { backbone, teacher: labels, forward, train, batch, heads, labelling, report, sums, picked, bytes })
     }
 }
 
@@ -98,6 +143,17 @@ fn check_sources(heads: &HeadWeights) -> Result<()> {
     if heads.heads.iter().any(|head| matches!(head.body, Body::Residual(_))) {
         return Err(Error::unsupported("Medusa heads are not trained"));
     }
+    if heads.gated && heads.heads.iter().all(|head| heads.is_base(head)) {
+        return Err(Error::input(
+            "a LoRA that acts on drafting rows only, without a head that drafts: add heads for +2 on",
+        ));
+    }
+    if heads.gated && heads.heads.iter().any(|head| head.offset == 1 && !heads.is_base(head)) {
+        return Err(Error::unsupported(
+            "a head for token +1 with layers of its own beside a LoRA that acts on drafting rows only is not trained: there \
+             the next token is the base model's; expected \"backbone_last_layer\" in mtp_config.json",
+        ));
+    }
     Ok(())
 }
 
@@ -107,15 +163,17 @@ impl<'a> Graph<'a> {
         adapters.and_then(|adapters| adapters.get(block)).and_then(Option::as_ref)
     }
 
-    /// The streams as far as heads read them; from block `lowest` on what the way back needs is kept.
-    fn backbone(&mut self, heads: &HeadWeights, lowest: Option<usize>) -> Streams<'a> {
+    /// The streams as far as heads read them; from block `lowest` on what the way back needs is kept. With `base` the stream
+    /// below the last block is kept too, if they come so far.
+    fn backbone(&mut self, sources: &[Option<&Source>], lowest: Option<usize>, base: bool) -> Streams<'a> {
         let model = self.model;
         let total = model.weights.layers.len();
-        let top = heads.sources.iter().map(|source| source.top(total)).max().unwrap_or(0);
-        let read = |level: usize| heads.sources.iter().any(|source| source.reads(level, total));
+        let top = sources.iter().flatten().map(|source| source.blocks(total)).max().unwrap_or(0);
+        let read = |level: usize| sources.iter().flatten().any(|source| source.reads(level, total));
         let shared = self.stream("stream");
         let unsaved = self.saved(self.rows);
-        let kept = |level: usize| read(level) || lowest.is_some_and(|lowest| level >= lowest);
+        let base = |level: usize| base && level + 1 == total;
+        let kept = |level: usize| read(level) || base(level) || lowest.is_some_and(|lowest| level >= lowest);
         let mut after = Vec::with_capacity(top + 1);
         for level in 0..=top {
             after.push(if kept(level) { self.stream("kept stream") } else { shared.clone() });
@@ -129,7 +187,7 @@ impl<'a> Graph<'a> {
             let block = self.block(layer, self.adapter(index), [&after[index], &after[index + 1]], &saved, None);
             blocks.push(keeps.then_some(block));
         }
-        Streams { after, blocks }
+        Streams { after, blocks, unsaved }
     }
 
     fn tap(&mut self, source: &'a Source, streams: &Streams<'a>) -> Tap<'a> {
@@ -178,15 +236,6 @@ impl<'a> Graph<'a> {
 }
 
 impl Source {
-    /// How many blocks it needs.
-    fn top(&self, total: usize) -> usize {
-        match self {
-            Self::Layer(level) => *level,
-            Self::Mix(mix) => mix.logits.len(),
-            Self::FinalNorm | Self::Head(_) => total,
-        }
-    }
-
     /// Whether it reads the stream after `level` blocks.
     fn reads(&self, level: usize, total: usize) -> bool {
         match self {

@@ -301,6 +301,11 @@ impl Dataset {
         self.samples.len()
     }
 
+    /// Tokens of a sequence at most.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
     /// Whether there is none, which never is.
     pub fn is_empty(&self) -> bool {
         self.samples.is_empty()
@@ -332,6 +337,12 @@ impl Dataset {
         let mut targets: Vec<usize> = self.samples.iter().map(|sample| sample.targets(1)).collect();
         targets.sort_unstable_by(|a, b| b.cmp(a));
         targets.into_iter().flat_map(|targets| std::iter::repeat_n(targets, times)).take(sequences).sum()
+    }
+
+    /// The tokens of a sequence, and from which of them on they count as targets.
+    pub fn sequence(&self, index: usize) -> (&[u32], usize) {
+        let sample = &self.samples[index];
+        (&self.ids[sample.ids.clone()], sample.counted)
     }
 
     /// The micro-batches of every step.
@@ -390,13 +401,16 @@ impl Batches<'_> {
 
     /// The micro-batches of step `step`, from 0: the same whatever was asked for before.
     pub fn step(&mut self, step: u64) -> Vec<MicroBatch> {
+        let samples = &self.data.samples;
+        let batches = self.sequences_of(step);
+        batches.iter().map(|batch| self.data.micro_batch(batch.iter().map(|&n| Some(&samples[n])))).collect()
+    }
+
+    /// Which sequences the micro-batches of step `step` hold.
+    pub fn sequences_of(&mut self, step: u64) -> Vec<Vec<usize>> {
         let each = (self.sequences * self.accumulate) as u64;
         let places: Vec<usize> = (step * each..(step + 1) * each).map(|place| self.sequence(place)).collect();
-        let samples = &self.data.samples;
-        places
-            .chunks(self.sequences)
-            .map(|chunk| self.data.micro_batch(chunk.iter().map(|&n| Some(&samples[n]))))
-            .collect()
+        places.chunks(self.sequences).map(<[usize]>::to_vec).collect()
     }
 
     /// Which sequence has this place in the stream of all epochs.

@@ -26,7 +26,7 @@ impl Step {
 }
 
 /// Products go over rows in tiles and read whole ones.
-const TILE_ROWS: u32 = 64;
+pub(super) const TILE_ROWS: u32 = 64;
 
 /// What is written and read again within a block.
 #[derive(Clone)]

@@ -1,7 +1,9 @@
 //! Heads over whole sequences: what they read, their layers, their losses, and the way back.
 
+use super::Target;
 use super::block::{Block, Picked};
 use super::graph::{Graph, weights};
+use super::teacher::{Labels, Teacher};
 use crate::kernels::train::{
     Columns, LossShape, loss_factors, loss_inputs, loss_scan, loss_summary, matmul_inputs, mix, mix_dot, mix_softmax,
     mix_softmax_inputs,
@@ -12,14 +14,14 @@ use crate::model::{Body, Head, Join, Matrix, Mix, Shard, accumulate, head_form, 
 pub(super) struct HeadGraph<'a> {
     head: &'a Head,
     /// Its place in the losses.
-    slot: u32,
+    pub slot: u32,
     join: Option<Joined<'a>>,
     blocks: Vec<Block<'a>>,
     /// The stream after the last layer, of the rows whose loss is wanted; normalised.
     output: wgpu::Buffer,
-    normed: wgpu::Buffer,
+    pub normed: wgpu::Buffer,
     pub rows: HeadRows,
-    peaks: wgpu::Buffer,
+    pub peaks: wgpu::Buffer,
 }
 
 /// What the host writes for a head in every micro-batch.
@@ -33,6 +35,8 @@ pub(super) struct HeadRows {
     pub targets: wgpu::Buffer,
     /// The tokens that a sequential head reads, as rows.
     pub shifted: Option<wgpu::Buffer>,
+    /// Where it learns from soft labels.
+    pub labels: Option<Labels>,
 }
 
 /// The start of a sequential head.
@@ -84,19 +88,22 @@ impl<'a> Graph<'a> {
     }
 
     /// The backbone's: heads of the own layout have none of their own.
-    fn lm_head(&self) -> &'a Matrix {
+    pub fn lm_head(&self) -> &'a Matrix {
         let weights = &self.model.weights;
         weights.lm_head.as_ref().unwrap_or(&weights.embedding)
     }
 
     /// The head's way from its source `z` to the normalised rows that the LM head reads.
-    pub fn head(&mut self, head: &'a Head, slot: u32, z: &wgpu::Buffer) -> HeadGraph<'a> {
+    pub fn head(&mut self, head: &'a Head, slot: u32, z: &wgpu::Buffer, target: Target) -> HeadGraph<'a> {
         let (gpu, hidden) = (&self.model.gpu, self.model.sizes.hidden);
         let of = |label: &str| gpu.storage(label, 4 * u64::from(self.picked));
         let shifted = matches!(head.body, Body::Sequential(..));
         let shifted = shifted.then(|| gpu.storage("shifted", self.batch.size()));
         let (offset, ahead) = (head.offset, head.ahead);
-        let rows = HeadRows { offset, ahead, picks: of("picks"), targets: of("targets"), shifted };
+        let (picks, targets) = (of("picks"), of("targets"));
+        let listed = target == Target::Marginal && offset > 1;
+        let labels = (target != Target::Tokens).then(|| self.labels(listed));
+        let rows = HeadRows { offset, ahead, picks, targets, shifted, labels };
         let mut stream = z.clone();
         let mut join = None;
         if let (Body::Sequential(joined, _), Some(shifted)) = (&head.body, &rows.shifted) {
@@ -108,7 +115,8 @@ impl<'a> Graph<'a> {
         let (layers, adapter) = match &head.body {
             Body::LastLayer => {
                 let last = self.model.weights.layers.len() - 1;
-                (&self.model.weights.layers[last..], self.adapter(last))
+                let gated = self.model.heads.as_ref().is_some_and(|heads| heads.gated);
+                (&self.model.weights.layers[last..], self.adapter(last).filter(|_| !gated))
             }
             _ => (head.layers(), None),
         };
@@ -151,14 +159,14 @@ impl<'a> Graph<'a> {
     }
 
     /// The columns of a chunk of the vocabulary.
-    fn chunk(&self, shard: &Shard) -> LossShape {
+    pub fn chunk(&self, shard: &Shard) -> LossShape {
         let (first, stride) = (4 * shard.first4, 4 * shard.columns4);
         LossShape { picked: self.picked, first, count: (self.model.sizes.vocab - first).min(stride), stride }
     }
 
-    /// The head's logits of a chunk of the vocabulary.
-    fn logits(&mut self, head: &HeadGraph<'a>, shard: &Shard, losses: &Losses) {
-        let x = (&head.normed, self.model.sizes.hidden / 4);
+    /// The logits of normalised rows, of a chunk of the vocabulary.
+    pub fn logits(&mut self, normed: &wgpu::Buffer, shard: &Shard, losses: &Losses) {
+        let x = (normed, self.model.sizes.hidden / 4);
         let matrix = self.lm_head();
         let op = shard_op(self.model, &self.state, matrix, shard, x, &losses.logits);
         self.push_work(op, self.picked, weights(matrix, shard));
@@ -169,11 +177,11 @@ impl<'a> Graph<'a> {
         let (gpu, set) = (&self.model.gpu, self.model.kernels);
         let (targets, peaks) = (&head.rows.targets, &head.peaks);
         for (index, shard) in self.lm_head().shards.iter().enumerate() {
-            self.logits(head, shard, losses);
+            self.logits(&head.normed, shard, losses);
             let op = loss_scan(gpu, set, self.chunk(shard), index == 0, targets, &losses.logits, peaks);
             self.push(op, self.picked);
         }
-        let op = loss_summary(gpu, set, self.picked, head.slot, targets, peaks, &losses.losses, &losses.report);
+        let op = loss_summary(gpu, set, self.picked, head.slot, false, targets, peaks, &losses.losses, &losses.report);
         self.push(op, self.picked);
     }
 
@@ -184,22 +192,36 @@ impl<'a> Graph<'a> {
     }
 
     /// The way back, from the losses to the source, to whose gradient `dz` it adds. With `fresh`, the last logits in
-    /// memory are this head's.
-    pub fn head_back(&mut self, head: &HeadGraph<'a>, losses: &Losses, dz: &wgpu::Buffer, fresh: bool) {
+    /// memory are this head's. With a teacher the losses are those against its labels.
+    pub fn head_back(
+        &mut self,
+        head: &HeadGraph<'a>,
+        teacher: Option<&Teacher>,
+        losses: &Losses,
+        dz: &wgpu::Buffer,
+        fresh: bool,
+    ) {
         let (model, hidden4, picked) = (self.model, self.model.sizes.hidden / 4, self.picked);
         let matrix = self.lm_head();
         let (targets, peaks) = (&head.rows.targets, &head.peaks);
         for (index, shard) in matrix.shards.iter().enumerate() {
             if !fresh || matrix.shards.len() > 1 {
-                self.logits(head, shard, losses);
+                self.logits(&head.normed, shard, losses);
             }
             let (logits, factors) = (&losses.logits, &losses.factors);
-            let op = loss_inputs(&model.gpu, self.chunk(shard), head.slot, targets, peaks, factors, logits);
-            self.push(op, picked);
+            if let Some(teacher) = teacher {
+                self.label_softmax(head, teacher, losses, self.chunk(shard));
+            } else {
+                let op = loss_inputs(&model.gpu, self.chunk(shard), head.slot, targets, peaks, factors, logits);
+                self.push(op, picked);
+            }
             let sizes = [picked, shard.columns4, matrix.inputs4];
             let (dy, dx) = (Columns::whole(logits, shard.columns4), Columns::whole(&losses.d_normed, hidden4));
             let op = matmul_inputs(&model.gpu, matrix.dtype, index > 0, sizes, dy, &shard.buffer, dx);
             self.push_work(op, picked, weights(matrix, shard));
+        }
+        if let Some(teacher) = teacher {
+            self.label_inputs(head, teacher, losses);
         }
         self.zero(&losses.d_output, picked);
         let norm = head.head.final_norm.as_ref().unwrap_or(&model.weights.final_norm);

@@ -9,8 +9,11 @@ mod block;
 pub mod data;
 mod graph;
 mod heads;
+mod labels;
+mod memory;
 mod parameters;
 pub mod schedule;
+mod teacher;
 
 use std::collections::BTreeMap;
 
@@ -18,13 +21,15 @@ use crate::format::files::{Files, read_whole};
 use crate::format::mtp::{CONFIG, TENSORS};
 use crate::format::safetensors::serialize_f32;
 use crate::gpu::{Gpu, Staging};
-use crate::kernels::train::{AdamStep, MAX_TRAINED_ROWS, NO_ROW, NO_TARGET};
+use crate::kernels::train::{ANY_TARGET, AdamStep, MAX_TRAINED_ROWS, NO_ROW, NO_TARGET};
 use crate::kernels::{Extent, KernelSet, Op, Row};
-use crate::model::{Model, Progress, VOCAB_COLUMNS, load_for_training};
+use crate::model::{Measured, Model, Progress, Sizes, load_for_training, measure_for_training};
 use crate::{Error, ErrorKind, Result};
 use backbone::StepPlan;
 use graph::Step;
 use heads::HeadRows;
+pub use labels::{Entry, LABEL_TOKENS, LabelLists};
+pub use memory::Memory;
 use parameters::Parameters;
 
 /// Ops of a submit at most.
@@ -39,6 +44,20 @@ const ONE: Extent = Extent { rows: 1, logit_rows: 1, keys: 0, many: false };
 
 /// The largest description of heads that is read.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+/// What heads are to predict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// The texts' own tokens.
+    #[default]
+    Tokens,
+    /// What the base model, without any LoRA, thinks of the place of each of them: a head of offset n at position t learns
+    /// p(. | x_<=t+n-1). Losses are reported of the tokens all the same.
+    Shifted,
+    /// Lists of the likeliest tokens that come with each micro-batch: the marginal over what may stand in between. The head for
+    /// the next token learns what the base model thinks of it.
+    Marginal,
+}
 
 /// How to train.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +81,8 @@ pub struct TrainOptions {
     /// Heads learn from the backbone, but it does not from them: only what the backbone's own last block predicts changes the
     /// LoRA, so that heads cost the next token nothing.
     pub detach: bool,
+    /// What heads are to predict.
+    pub target: Target,
     /// What the learning rate of the heads is multiplied with.
     pub head_rate: f64,
     /// Decoupled weight decay, on everything trained.
@@ -85,6 +106,7 @@ impl Default for TrainOptions {
             train_lora: false,
             balance: false,
             detach: false,
+            target: Target::Tokens,
             head_rate: 1.0,
             weight_decay: 0.01,
             betas: [0.9, 0.999],
@@ -156,10 +178,10 @@ impl Trainer {
         let config = config.ok_or_else(|| {
             Error::io(format!("no {CONFIG} in {}: make heads with foretoken init-heads", heads.describe()))
         })?;
+        Self::memory(gpu, files, heads, options).await?.check(gpu.summary().max_binding_bytes, None)?;
         let mut model = load_for_training(gpu, files, heads, kernels, options.length, progress).await?;
         let placed = std::mem::take(&mut model.heads.as_mut().expect("it has heads").placed);
         let parameters = Parameters::new(gpu, placed, options)?;
-        check_memory(&model, options)?;
         let plan = StepPlan::new(&model, &parameters, options)?;
         let update = parameters.update(gpu, options.max_norm.unwrap_or(0.0));
         gpu.check().map_err(|error| with_advice(error, plan.bytes + parameters.bytes()))?;
@@ -167,6 +189,25 @@ impl Trainer {
         let clip = Staging::new(gpu, parameters.clip.size());
         let (options, config) = (options.clone(), config.into_owned());
         Ok(Self { model, options, parameters, plan, update, report, clip, steps: 0, config })
+    }
+
+    /// What [`Trainer::load`] would need, before anything of it is there.
+    ///
+    /// # Errors
+    /// As there, for files that are broken or do not fit each other, and for options that make no sense.
+    pub async fn memory<F: Files, H: Files>(gpu: &Gpu, files: &F, heads: &H, options: &TrainOptions) -> Result<Memory> {
+        check(options)?;
+        let measured = measure_for_training(gpu, files, heads, options.length).await?;
+        let Measured { config, sizes, heads, lora, backbone_bytes, head_elements } = &measured;
+        check_attentions(sizes, options)?;
+        let hidden = config.hidden_size;
+        let parts = lora.iter().flat_map(|lora| lora.parts.iter().map(|part| lora.rank * (hidden + part.outputs)));
+        let in_lora = parts.sum::<usize>() as u64;
+        let trained = if options.train_heads { head_elements - in_lora } else { 0 };
+        let trained = trained + if options.train_lora { in_lora } else { 0 };
+        let plan = memory::Plan { config, sizes, heads, lora: lora.as_ref(), options };
+        let (activations, largest) = plan.activations();
+        Ok(Memory { weights: backbone_bytes + 4 * head_elements, trained: 12 * trained, activations, largest })
     }
 
     /// Bytes on the GPU beside the model's own: activations, gradients and moments.
@@ -191,6 +232,19 @@ impl Trainer {
     /// a gradient is not finite, naming the step and the tensor: nothing has been changed then; [`ErrorKind::Device`]. A call
     /// that was not awaited to its end leaves a trainer that must not be used.
     pub async fn step(&mut self, batches: &[MicroBatch], rate: f64) -> Result<StepReport> {
+        self.step_with(batches, &[], rate).await
+    }
+
+    /// [`Trainer::step`] for [`Target::Marginal`], with the labels of each micro-batch.
+    ///
+    /// # Errors
+    /// As there; [`ErrorKind::Input`] for labels that are missing or make no sense.
+    pub async fn step_with(&mut self, batches: &[MicroBatch], labels: &[LabelLists], rate: f64) -> Result<StepReport> {
+        let expected = if self.options.target == Target::Marginal { batches.len() } else { 0 };
+        if labels.len() != expected {
+            let got = labels.len();
+            return Err(Error::input(format!("labels for {got} micro-batches: expected them for {expected}")));
+        }
         if batches.len() != self.options.accumulate {
             let (got, expected) = (batches.len(), self.options.accumulate);
             return Err(Error::input(format!("{got} micro-batches: a step takes {expected}")));
@@ -198,8 +252,8 @@ impl Trainer {
         let gradients: Vec<&wgpu::Buffer> = self.parameters.all.iter().map(|p| &p.gradient).collect();
         self.model.gpu.clear(&gradients);
         let mut sums = vec![[0.0_f64; 2]; self.plan.heads.len()];
-        for batch in batches {
-            self.write(batch)?;
+        for (index, batch) in batches.iter().enumerate() {
+            self.write(batch, labels.get(index))?;
             for (sum, more) in sums.iter_mut().zip(self.run(true).await?) {
                 sum[0] += more[0];
                 sum[1] += more[1];
@@ -227,7 +281,7 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::step`].
     pub async fn evaluate(&mut self, batch: &MicroBatch) -> Result<Vec<HeadLoss>> {
-        self.write(batch)?;
+        self.write(batch, None)?;
         let sums = self.run(false).await?;
         Ok(self.losses(&sums))
     }
@@ -241,7 +295,7 @@ impl Trainer {
         self.plan.heads.iter().zip(sums).map(loss).collect()
     }
 
-    fn write(&self, batch: &MicroBatch) -> Result<()> {
+    fn write(&self, batch: &MicroBatch, lists: Option<&LabelLists>) -> Result<()> {
         let (gpu, length) = (&self.model.gpu, self.options.length);
         let rows = self.options.sequences * length;
         if batch.ids.len() != rows || batch.counts.len() != rows {
@@ -260,6 +314,24 @@ impl Trainer {
         };
         let tokens: Vec<Row> = batch.ids.iter().enumerate().map(|(place, &id)| row(place, id)).collect();
         gpu.write(&self.plan.batch, 0, &tokens);
+        let most = self.plan.picked as usize;
+        let too_many = |what: String| Error::input(format!("{what}: this trainer was made for at most {most}"));
+        // The row before a token labels it. Which of those rows it is, from 0:
+        let labels = |at: usize| batch.counts[at] && !at.is_multiple_of(length);
+        let mut labelled = vec![NO_ROW; if self.plan.labelling.is_some() { rows } else { 0 }];
+        if let Some(labelling) = &self.plan.labelling {
+            let places: Vec<usize> = (0..rows).filter(|&at| labels(at)).collect();
+            if places.len() > most {
+                return Err(too_many(format!("a micro-batch with {} tokens to be labelled", places.len())));
+            }
+            let mut picks = vec![NO_ROW; most];
+            for (n, &at) in places.iter().enumerate() {
+                picks[n] = at as u32 - 1;
+                labelled[at] = n as u32;
+            }
+            gpu.write(&labelling.picks, 0, &picks);
+            gpu.write(&labelling.counted, 0, &counted(places.len(), most));
+        }
         for head in &self.plan.heads {
             if let Some(shifted) = &head.shifted {
                 let token = |place| ahead(place, head.ahead).map_or(0, |at| batch.ids[at]);
@@ -268,12 +340,21 @@ impl Trainer {
             }
             let wanted = |place: usize| Some((place, ahead(place, head.offset).filter(|&at| batch.counts[at])?));
             let wanted: Vec<_> = (0..rows).filter_map(wanted).collect();
-            let most = self.plan.picked as usize;
             if wanted.len() > most {
                 let (offset, got) = (head.offset, wanted.len());
-                return Err(Error::input(format!(
-                    "a micro-batch with {got} targets for token +{offset}: this trainer was made for at most {most}"
-                )));
+                return Err(too_many(format!("a micro-batch with {got} targets for token +{offset}")));
+            }
+            if let Some(own) = &head.labels {
+                let mut aims = vec![NO_ROW; most];
+                for (n, &(_, at)) in wanted.iter().enumerate() {
+                    aims[n] = if own.lists.is_some() { n as u32 } else { labelled[at] };
+                }
+                if let Some((own, lists)) = own.lists.as_ref().zip(lists) {
+                    let places: Vec<usize> = wanted.iter().map(|(place, _)| *place).collect();
+                    gpu.write(&own.entries, 0, &lists.words(head.offset, &places, most, vocab)?);
+                }
+                gpu.write(&own.picks, 0, &aims);
+                gpu.write(&own.counted, 0, &counted(wanted.len(), most));
             }
             let mut picks = vec![NO_ROW; most];
             let mut targets = vec![NO_TARGET; most];
@@ -291,8 +372,9 @@ impl Trainer {
     async fn run(&self, train: bool) -> Result<Vec<[f64; 2]>> {
         let gpu = &self.model.gpu;
         gpu.clear(&self.plan.sums.iter().collect::<Vec<_>>());
-        let train = if train { &self.plan.train[..] } else { &[] };
-        let steps: Vec<&Step> = self.plan.forward.iter().chain(train).collect();
+        let StepPlan { backbone, teacher, forward, train: back, .. } = &self.plan;
+        let [teacher, back] = [teacher, back].map(|steps| if train { &steps[..] } else { &[] });
+        let steps: Vec<&Step> = backbone.iter().chain(teacher).chain(forward).chain(back).collect();
         let mut submission = None;
         let mut done = 0;
         while done < steps.len() {
@@ -435,6 +517,11 @@ impl Trainer {
     }
 }
 
+/// Of `most` rows the first `count` count, whatever their targets.
+fn counted(count: usize, most: usize) -> Vec<u32> {
+    (0..most).map(|n| if n < count { ANY_TARGET } else { NO_TARGET }).collect()
+}
+
 /// What helps against numbers that are not finite.
 const ADVICE: &str = "try a smaller --lr, or --clip 1";
 
@@ -485,9 +572,8 @@ fn ops_of_submit(steps: &[&Step]) -> usize {
     steps.iter().take(OPS_A_SUBMIT).take_while(fits).count().max(1)
 }
 
-/// Checks that the largest buffers of a step can be bound.
-fn check_memory(model: &Model, options: &TrainOptions) -> Result<()> {
-    let (sizes, most) = (&model.sizes, model.gpu.summary().max_binding_bytes);
+/// Checks that there are not too many attention heads.
+fn check_attentions(sizes: &Sizes, options: &TrainOptions) -> Result<()> {
     let groups = options.sequences.saturating_mul(sizes.attention.heads as usize);
     if groups > MAX_ATTENTIONS {
         let (sequences, heads) = (options.sequences, sizes.attention.heads);
@@ -496,30 +582,12 @@ fn check_memory(model: &Model, options: &TrainOptions) -> Result<()> {
              multiplied; use a smaller --batch and a larger --accumulate"
         )));
     }
-    let rows = ((options.sequences * options.length) as u64).next_multiple_of(64);
-    let picked = if options.picked == 0 { rows } else { (options.picked as u64).next_multiple_of(64).min(rows) };
-    let gated = if model.config.gated_mlp { 2 } else { 1 };
-    let a = sizes.attention;
-    let widest = [a.heads * a.context, gated * sizes.intermediate, a.qkv_stride(), sizes.hidden];
-    let widest = widest.into_iter().max().unwrap_or(0);
-    let logits = picked * u64::from(sizes.vocab_stride().min(VOCAB_COLUMNS as u32));
-    let bytes = 4 * (rows * u64::from(widest)).max(logits);
-    if bytes <= most {
-        return Ok(());
-    }
-    let error = Error::new(
-        ErrorKind::OutOfMemory,
-        format!("one buffer of a step needs {bytes} bytes; the adapter binds at most {most}"),
-    );
-    Err(with_advice(error, bytes))
+    Ok(())
 }
 
 fn with_advice(error: Error, bytes: u64) -> Error {
     if error.kind() != ErrorKind::OutOfMemory {
         return error;
     }
-    error.within(format!(
-        "a training step needs {bytes} bytes and more beside the model; use a smaller --batch with a larger --accumulate, \
-         or a smaller --seq-len"
-    ))
+    error.within(format!("a training step needs {bytes} bytes beside the model; {}", memory::ADVICE))
 }

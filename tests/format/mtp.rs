@@ -312,10 +312,14 @@ fn a_lora_is_put_to_heads_and_taken_from_them() {
         let files = in_memory(&without);
         let set = block_on(HeadSet::open(&files, &config)).unwrap();
         assert_eq!((set.lora, &set.heads[0].wiring), (None, &Wiring::LastLayer));
-        // A gated one leaves the model and its heads as they are.
+        // Beside a gated one the next token is that of the model as it was, so head 1 gives way to its last block.
         let mut gated = plain.clone();
         add_lora(&mut gated, &config, &LoraOptions { gated: true, ..options }).unwrap();
-        assert_eq!(without_lora(&gated).unwrap()["mtp.safetensors"], plain["mtp.safetensors"]);
+        let files = in_memory(&gated);
+        let set = block_on(HeadSet::open(&files, &config)).unwrap();
+        assert_eq!((&set.heads[0].wiring, set.heads[0].target), (&Wiring::LastLayer, false));
+        assert!(set.lora.unwrap().gated && set.unused.is_empty());
+        assert!(!without_lora(&gated).unwrap().contains_key("mtp.safetensors"));
     }
 }
 

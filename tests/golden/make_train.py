@@ -28,6 +28,7 @@ HERE = Path(__file__).parent / "train"
 SEQUENCES, LENGTH = 3, 7
 RATES = [0.01, 0.006, 0.002]  # of the three steps
 VOCABULARY = 37
+LISTED = 32  # tokens of a marginal that are kept
 
 # ------------------------------------------------------------------------------------------------------------ backbones
 
@@ -108,6 +109,10 @@ class Reading:
     head_rate: bool = True
     decay: bool = True
     clipping: bool = True
+    gate_open: bool = False  # a gated LoRA acts on the next token too
+    label_shift: int = 0  # soft labels of another row
+    branches: int = 16  # of a marginal
+    labels: str = "base"  # or "tokens"; "adapted": those of the model with its LoRA
 
 
 RIGHT = Reading()
@@ -198,6 +203,8 @@ class Case:
     train_heads: bool = True
     balance: bool = False
     head_rate: float = 1.0
+    gated: bool = False  # the LoRA acts on drafting rows only
+    target: str = "tokens"  # or "shifted": what the base model thinks of the token's place; or "marginal"
     accumulate: int = 1
     max_norm: float = 0.0  # 0: no clipping
     eps: float = 1e-8  # more where some gradients are nearly zero, so that no step depends on their rounding
@@ -235,6 +242,10 @@ JOINT = {
     "one rate": {"head_rate": False},
     "a frozen backbone": {"backbone_detached": True},
 } | PLAIN
+SHIFTED = {"hard labels": {"labels": "tokens"}, "labels of the row itself": {"label_shift": 1}}
+GATED = {"an open gate": {"gate_open": True}}
+LAST = {"offset": 1, "backbone_last_layer": True}
+ADAPTED = {"labels of the adapted model": {"labels": "adapted"}}
 MIXED = JOINT | {"no temperature": {"temperature": False}}
 joint = {"rank": 4, "balance": True, "head_rate": 4.0}
 
@@ -262,6 +273,28 @@ CASES = {
         "base-llama", [{"offset": 1, "backbone_last_layer": True}], rank=4, lora_blocks=[0, 1, 2], train_heads=False,
         accumulate=2, blind=without("another stream", PLAIN) | ADDED,
     ),
+    "gated": Case(
+        "base-llama", [LAST, at(2), at(3, 1)], **joint, gated=True, accumulate=2, eps=1e-3,
+        blind=JOINT | ADDED | GATED,
+    ),
+    "gated-neox": Case(
+        "base-neox", [LAST, at(2)], "sequential", **joint, gated=True, target="shifted", eps=1e-3,
+        blind=without("balance by the mean", JOINT) | AHEAD | GATED | SHIFTED | ADAPTED,
+    ),
+    "marginal": Case(
+        "base-llama", [at(1), at(2), at(3, 1)], target="marginal",
+        blind=PLAIN | {"hard labels": {"labels": "tokens"}, "a single branch": {"branches": 1}},
+    ),
+    "shifted-parallel": Case(
+        "base-llama", [at(2), at(3, 1)], target="shifted", accumulate=2, blind=PLAIN | ADDED | SHIFTED,
+    ),
+    "shifted-sequential-neox": Case(
+        "base-neox", [at(2), at(3)], "sequential", target="shifted", eps=1e-3, blind=AHEAD | SHIFTED,
+    ),
+    "shifted-joint": Case(
+        "base-tied", [at(1), at(2)], **joint, target="shifted", eps=1e-3,
+        blind=without("balance by the mean", JOINT) | SHIFTED | ADAPTED,
+    ),
 }  # fmt: skip
 
 
@@ -282,6 +315,8 @@ def describe(case, backbone):
         config["lora"] = {
             "rank": case.rank, "alpha": case.rank, "targets": backbone.targets, "blocks": case.lora_blocks,
         }  # fmt: skip
+        if case.gated:
+            config["lora"]["gated"] = True
     return config
 
 
@@ -303,7 +338,7 @@ def initial(name, case, backbone):
                 put(f"heads.{index}.layers.{layer}.{part}", values, 0.05)
         if "mix" in head.get("source", {}):
             put(f"heads.{index}.mix", np.full(blocks - 1, 0.1), 0.05)
-        if case.kind == "sequential":
+        if case.kind == "sequential" and depth:
             for norm in ("hidden_norm", "embedding_norm"):
                 put(f"heads.{index}.{norm}.weight", np.ones(hidden), 0.2)
                 if backbone.neox:
@@ -335,18 +370,64 @@ def micro_batch(name, step, micro):
 # --------------------------------------------------------------------------------------------------------------- losses
 
 
+def marginal(backbone, seen, offset, branches):
+    """p(x_{t+offset} | seen), over the likeliest paths in between, renormalised."""
+    base = Net(backbone, {})
+    next_token = lambda texts: backbone.logits(base, base.streams(texts)[-1])[:, -1].softmax(-1)
+    paths, weights = torch.zeros(1, 0, dtype=torch.long), torch.ones(1, dtype=backbone.dtype)
+    for _ in range(offset - 1):
+        texts = torch.cat([seen.expand(len(paths), -1), paths], 1)
+        weights = (weights[:, None] * next_token(texts)).flatten()
+        paths = torch.cat([paths.repeat_interleave(VOCABULARY, 0), torch.arange(VOCABULARY).repeat(len(paths))[:, None]], 1)
+    heaviest = weights.topk(min(branches, len(weights))).indices
+    texts = torch.cat([seen.expand(len(heaviest), -1), paths[heaviest]], 1)
+    mixed = (weights[heaviest, None] * next_token(texts)).sum(0)
+    return mixed / mixed.sum()
+
+
+def marginal_lists(backbone, ids, offset, branches):
+    """The likeliest tokens of each row's marginal and their probabilities, each `[sequences, length, LISTED]`."""
+    found = torch.zeros(SEQUENCES, LENGTH, LISTED, dtype=torch.long), torch.zeros(SEQUENCES, LENGTH, LISTED)
+    found = found[0], found[1].to(backbone.dtype)
+    with torch.no_grad():
+        for sequence in range(SEQUENCES):
+            for row in range(LENGTH - offset):
+                top = marginal(backbone, ids[sequence, : row + 1], offset, branches).topk(LISTED)
+                found[0][sequence, row], found[1][sequence, row] = top.indices, top.values
+    return found
+
+
+def label_losses(case, net, ids, offset, logits, reading):
+    """Of a head's rows against soft labels: what the base model thinks of the place of each row's target, seeing all before it
+    or only what the row has seen."""
+    backbone = net.backbone
+    if case.target == "marginal" and offset > 1:
+        tokens, shares = (x[:, : LENGTH - offset] for x in marginal_lists(backbone, ids, offset, reading.branches))
+        shares = shares / shares.sum(-1, keepdim=True)
+        return -(shares * logits.log_softmax(-1).gather(-1, tokens)).sum(-1).flatten()
+    with torch.no_grad():
+        base = net if reading.labels == "adapted" else Net(backbone, {})
+        labels = backbone.logits(base, base.streams(ids)[-1]).softmax(-1)
+    first = max(offset - 1 - reading.label_shift, 0)
+    labels = labels[:, first : first + LENGTH - offset]
+    return -(labels * logits.log_softmax(-1)).sum(-1).flatten()
+
+
 def token_losses(case, net, ids, counts, reading):
-    """For each head the losses of the rows whose target counts."""
+    """For each head the losses of the rows whose target counts: those that are reported, and those that it learns from."""
     backbone = net.backbone
     z = net.streams(ids)
     if reading.backbone_detached:
         z = [x.detach() for x in z]
+    own = z
+    if case.gated and not reading.gate_open:
+        own = Net(backbone, {}).streams(ids)
     found = []
     for index, head in enumerate(case.heads):
         offset = head["offset"]
         rows = LENGTH - offset  # those that have a target
         if head.get("backbone_last_layer"):
-            x = z[-1]
+            x = own[-1]
         else:
             source = head["source"]
             if "mix" in source:
@@ -363,12 +444,14 @@ def token_losses(case, net, ids, counts, reading):
                 x = net.linear(torch.cat(halves, -1), f"heads.{index}.projection")
             for layer in range(head["layers"]):
                 x = net.block(x, f"heads.{index}.layers.{layer}")
-        losses = F.cross_entropy(
-            backbone.logits(net, x)[:, :rows].flatten(0, 1), ids[:, offset:].flatten(), reduction="none"
-        )
-        mask = counts[:, :rows] if reading.counted_at_source else counts[:, offset:]
-        found.append(losses[mask.flatten()])
-    return found
+        logits = backbone.logits(net, x)[:, :rows]
+        losses = F.cross_entropy(logits.flatten(0, 1), ids[:, offset:].flatten(), reduction="none")
+        learned = losses
+        if case.target != "tokens" and reading.labels != "tokens":
+            learned = label_losses(case, net, ids, offset, logits, reading)
+        mask = (counts[:, :rows] if reading.counted_at_source else counts[:, offset:]).flatten()
+        found.append((losses[mask], learned[mask]))
+    return [losses for losses, _ in found], [learned for _, learned in found]
 
 
 def objective(case, losses, reading):
@@ -400,11 +483,15 @@ def train(name, case, folder, start, dtype, reading=RIGHT):
             t.grad = torch.zeros_like(t)
         for micro in range(case.accumulate):
             ids, counts = micro_batch(name, step, micro)
-            losses = token_losses(case, net, ids, counts, reading)
+            losses, learned = token_losses(case, net, ids, counts, reading)
             share = 1 if reading.micro_batches_added else case.accumulate
-            (objective(case, losses, reading) / share).backward()
+            (objective(case, learned, reading) / share).backward()
             out[f"ids.{step}.{micro}"] = ids.int()
             out[f"counts.{step}.{micro}"] = counts.byte()
+            for offset in [head["offset"] for head in case.heads if case.target == "marginal" and head["offset"] > 1]:
+                tokens, shares = marginal_lists(backbone, ids, offset, RIGHT.branches)
+                out[f"labels.{step}.{micro}.{offset}"] = tokens.int()
+                out[f"shares.{step}.{micro}.{offset}"] = shares
             out[f"losses.{step}.{micro}"] = torch.stack([x.detach().mean() for x in losses])
             out[f"targets.{step}.{micro}"] = torch.tensor([len(x) for x in losses]).int()
         if step == 0:
@@ -456,7 +543,7 @@ def moved(a, b, start):
     largest, where = 0.0, None
     for name, value in a.items():
         kind, _, rest = name.partition(".")
-        if kind in ("ids", "counts", "targets"):
+        if kind in ("ids", "counts", "targets", "labels", "shares"):
             continue
         scale = value
         if kind == "after":
@@ -489,7 +576,8 @@ def make_case(out, name):
     folder.mkdir(parents=True)
     make.write_json(folder / "mtp_config.json", describe(case, Backbone(base, torch.float64)))
     save_file(start, folder / "mtp.safetensors", metadata={"format": "pt"})
-    make.write_json(folder / "step.json", {
+    target = {} if case.target == "tokens" else {"target": case.target}
+    make.write_json(folder / "step.json", target | {
         "base": case.base, "sequences": SEQUENCES, "length": LENGTH, "accumulate": case.accumulate, "rates": RATES,
         "train_heads": case.train_heads, "train_lora": case.rank > 0, "balance": case.balance,
         "head_rate": case.head_rate, "weight_decay": 0.01, "betas": [0.9, 0.999], "eps": case.eps,

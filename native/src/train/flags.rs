@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use foretoken::format::config::ModelConfig;
 use foretoken::format::mtp::{Head, HeadSource, Init, InitOptions, InitSource, Lora, LoraOptions, MAX_HEADS, Wiring};
-use foretoken::train::TrainOptions;
 use foretoken::train::data::{Counted, MAX_TOKENS};
+use foretoken::train::{self, TrainOptions};
 use foretoken::{Error, ErrorKind, Result};
 use serde_json::{Map, Value, json};
 
+use super::marginal::FARTHEST;
 use crate::init_heads;
 use crate::source::{AdapterFlags, ModelFlag};
 
@@ -77,7 +78,8 @@ pub struct Args {
     /// What the learning rate of the heads is multiplied with [default: 4 with --mode joint, else 1]
     #[arg(long, value_name = "FACTOR")]
     head_lr_mult: Option<f64>,
-    /// What heads are to predict: the texts' tokens, or what the model thinks of them
+    /// What heads are to predict: the texts' tokens; what the model, without any LoRA, thinks of the place of each; or the model's
+    /// marginal over the 16 likeliest branches, computed beforehand to marginals.labels
     #[arg(long, value_enum, default_value = "tokens")]
     target: Target,
     /// The LoRA acts on drafting rows only, so that the model's own prediction stays what it is
@@ -133,6 +135,9 @@ pub struct Args {
     /// Write the heads in f16
     #[arg(long)]
     pub half: bool,
+    /// Also write the batches of all steps to this new file, for another program to train on
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub dump_batches: Option<PathBuf>,
     /// Print one JSON object at the end
     #[arg(long)]
     pub json: bool,
@@ -168,10 +173,6 @@ fn input(message: String) -> Error {
     Error::new(ErrorKind::Input, message)
 }
 
-fn later(what: &str) -> Result<()> {
-    Err(Error::new(ErrorKind::Unsupported, format!("{what} is not implemented yet")))
-}
-
 fn at_least<T: PartialOrd + std::fmt::Display>(flag: &str, value: T, least: T) -> Result<()> {
     if value >= least { Ok(()) } else { Err(input(format!("{flag} {value}: expected at least {least}"))) }
 }
@@ -186,14 +187,6 @@ fn above_zero(flag: &str, value: Option<f64>) -> Result<()> {
 impl Args {
     /// Whatever can be wrong with the flags alone: checked before anything is read or written.
     pub fn check(&self) -> Result<()> {
-        match self.target {
-            Target::Tokens => {}
-            Target::Shifted => return later("--target shifted"),
-            Target::Marginal => return later("--target marginal"),
-        }
-        if self.gated {
-            return later("--gated");
-        }
         if self.mode == Mode::Baseline {
             self.check_baseline()?;
         }
@@ -204,6 +197,13 @@ impl Args {
         if self.sequential() && self.head_count() < 2 {
             return Err(input(
                 "--kind sequential --heads 1: such heads begin with token +2: expected at least 2".to_owned(),
+            ));
+        }
+        if self.gated && !self.joint() {
+            return Err(input("--gated: it is for the LoRA that --mode joint trains with the heads".to_owned()));
+        } else if self.gated && self.head_count() < 2 {
+            return Err(input(
+                "--gated --heads 1: the next token stays the model's own: expected at least 2".to_owned(),
             ));
         }
         at_least("--depth", self.layers(), 1)?;
@@ -249,6 +249,10 @@ impl Args {
             ("--warmup-heads", self.warmup_heads.is_some()),
             ("--head-lr-mult", self.head_lr_mult.is_some()),
             ("--loss-balance rms", self.loss_balance == Some(Balance::Rms)),
+            ("--gated", self.gated),
+            // It would learn what it is already.
+            ("--target shifted", self.target == Target::Shifted),
+            ("--target marginal", self.target == Target::Marginal),
         ];
         match given.iter().find(|(_, given)| *given) {
             Some((flag, _)) => {
@@ -327,6 +331,32 @@ impl Args {
         self.steps.unwrap_or_else(|| self.epochs.unwrap_or(1).saturating_mul(an_epoch))
     }
 
+    /// Whether labels must be computed beforehand.
+    pub fn needs_marginals(&self) -> bool {
+        self.target == Target::Marginal
+    }
+
+    /// Checks that the marginal says something of what `heads` predict.
+    pub fn check_target(&self, heads: &[Head]) -> Result<()> {
+        if !self.needs_marginals() {
+            return Ok(());
+        }
+        if heads.iter().any(|head| matches!(head.wiring, Wiring::Sequential { .. })) {
+            return Err(input(
+                "--target marginal: sequential heads read the token before the one they predict, which a marginal leaves open; use \
+                 --target shifted"
+                    .to_owned(),
+            ));
+        }
+        match heads.iter().map(|head| head.offset).max().unwrap_or(1) {
+            ..2 => Err(input("--target marginal --heads 1: the marginal begins with token +2".to_owned())),
+            offset if offset > FARTHEST => Err(input(format!(
+                "--target marginal: expected heads for tokens up to +{FARTHEST}, as far as marginals go, got +{offset}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// The heads to begin with.
     pub fn init_options(&self) -> InitOptions {
         let source = if self.whs { Some(InitSource::Mix { temperature: WHS_TEMPERATURE }) } else { self.source };
@@ -342,12 +372,12 @@ impl Args {
                 _ => Init::Copy,
             },
             seed: self.seed,
-            backbone_first: baseline || (sequential && self.joint()),
+            backbone_first: baseline || self.gated || (sequential && self.joint()),
         }
     }
 
     /// The LoRA to begin with, for heads that bring none: of the blocks below what they read, and never of the last one, which
-    /// head 1 is; where the model keeps its last block, of all.
+    /// head 1 is; where the model keeps its last block, of all. A gated one is of the blocks below what drafting heads read.
     pub fn lora_options(&self, config: &ModelConfig, heads: &[Head]) -> Result<LoraOptions> {
         let total = config.num_hidden_layers;
         let level = |head: &Head| match &head.source {
@@ -356,7 +386,10 @@ impl Args {
             // That head's own source is among them.
             HeadSource::Head(_) => 0,
         };
+        let drafting = |head: &&Head| head.wiring != Wiring::LastLayer && head.offset > 1;
+        let below = |head: &Head| if head.source == HeadSource::FinalNorm { total } else { level(head) };
         let blocks = match heads.iter().any(|head| head.wiring == Wiring::LastLayer) {
+            _ if self.gated => heads.iter().filter(drafting).map(below).max().unwrap_or(0),
             true => total,
             false => heads.iter().map(level).max().unwrap_or(0).min(total - 1),
         };
@@ -369,8 +402,14 @@ impl Args {
     /// The rank of the LoRA that heads bring, if it is trained with them.
     pub fn brought_rank(&self, lora: Option<&Lora>) -> Result<Option<usize>> {
         let Some(lora) = lora.filter(|_| self.has_lora()) else { return Ok(None) };
-        if lora.gated {
-            later("--warmup-heads with a LoRA that acts on drafting rows only")?;
+        if lora.gated != self.gated {
+            let message = match self.gated {
+                true => "--gated: the LoRA that the heads of --warmup-heads bring acts on all rows",
+                false => {
+                    "--mode joint: the LoRA that the heads of --warmup-heads bring acts on drafting rows only: add --gated"
+                }
+            };
+            return Err(input(message.to_owned()));
         }
         match self.lora_rank.filter(|&rank| rank != lora.rank) {
             Some(rank) => {
@@ -394,8 +433,14 @@ impl Args {
             train_lora: self.has_lora(),
             balance: self.balanced(),
             // Such heads follow the model's own last block.
-            detach: has(|wiring| matches!(wiring, Wiring::Sequential { .. }))
+            detach: !self.gated
+                && has(|wiring| matches!(wiring, Wiring::Sequential { .. }))
                 && has(|wiring| *wiring == Wiring::LastLayer),
+            target: match self.target {
+                Target::Tokens => train::Target::Tokens,
+                Target::Shifted => train::Target::Shifted,
+                Target::Marginal => train::Target::Marginal,
+            },
             head_rate: self.head_rate(),
             weight_decay: self.weight_decay,
             max_norm: self.clip,

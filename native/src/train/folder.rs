@@ -13,7 +13,7 @@ use foretoken::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::distill;
+use super::{distill, marginal};
 use crate::output::{io_error, write_whole};
 
 const STATE: &str = "checkpoint/state.json";
@@ -88,7 +88,7 @@ impl OutFolder {
     /// one that was begun with something else: it is said with what.
     pub fn open(path: &Path, identity: Identity, resume: bool) -> Result<Self> {
         // A run that ended before it did anything, for want of memory perhaps, is none.
-        let begun = [LOG, distill::FILE].iter().any(|name| path.join(name).exists());
+        let begun = [LOG, distill::FILE, marginal::FILE].iter().any(|name| path.join(name).exists());
         let found = read_state(path)?.filter(|state| state.state.is_some() || begun);
         let refuse = |what: String| Err(Error::new(ErrorKind::Input, format!("{}: {what}", path.display())));
         match found {
@@ -115,7 +115,9 @@ impl OutFolder {
             None if resume => refuse("there is no run to resume".to_owned()),
             Some(_) => refuse("holds another run; go on with it (--resume), or name another folder".to_owned()),
             None => {
-                let taken = [CONFIG, TENSORS, LOG, distill::FILE].into_iter().find(|name| path.join(name).exists());
+                let taken = [CONFIG, TENSORS, LOG, distill::FILE, marginal::FILE]
+                    .into_iter()
+                    .find(|name| path.join(name).exists());
                 if let Some(name) = taken {
                     return refuse(format!("there is {name} already; name another folder"));
                 }

@@ -42,7 +42,8 @@ struct Stored {
 }
 
 /// Puts a LoRA to the heads in `files`, as training starts with it: `A` uniform as `torch.nn.Linear` begins, `B` zero, so that it
-/// changes nothing yet.
+/// changes nothing yet. A head 1 that was in the last block's place takes it for good; beside a gated LoRA it gives way to the
+/// backbone's own last block.
 ///
 /// # Errors
 /// [`ErrorKind::Input`](crate::ErrorKind::Input) for heads that have one, and for ranks and blocks that make no sense.
@@ -74,10 +75,16 @@ pub fn add_lora(files: &mut FilesByName, config: &ModelConfig, options: &LoraOpt
         }
     }
     let numbers: Vec<usize> = (0..blocks).collect();
-    // What head 1 reads changes with it, so head 1, trained along, is the model's last block from now on.
     let first = description.get_mut("heads").and_then(|heads| heads.get_mut(0)).and_then(Value::as_object_mut);
-    if let Some(first) = first.filter(|first| !gated && takes_the_last_place(first, total)) {
-        first.insert("target".to_owned(), json!(true));
+    if let Some(first) = first.filter(|first| takes_the_last_place(first, total)) {
+        if gated {
+            // What the model itself reads stays as it was, and so does its last block.
+            *first = last_block();
+            tensors.retain(|name, _| !name.starts_with("heads.0."));
+        } else {
+            // What head 1 reads changes with it, so head 1, trained along, is the model's last block from now on.
+            first.insert("target".to_owned(), json!(true));
+        }
     }
     let lora = json!({"rank": rank, "alpha": rank, "targets": targets, "blocks": numbers, "gated": gated});
     description.insert("lora".to_owned(), lora);
@@ -95,6 +102,11 @@ fn takes_the_last_place(head: &Map<String, Value>, total: usize) -> bool {
     head.get("offset").and_then(Value::as_u64) == Some(1) && layers > 0 && follows && !own_norm
 }
 
+/// The head that is the backbone's own last block.
+fn last_block() -> Map<String, Value> {
+    [("offset".to_owned(), json!(1)), ("backbone_last_layer".to_owned(), json!(true))].into_iter().collect()
+}
+
 /// The same heads without their LoRA: for a backbone that it was merged into, with a head in its last block's place.
 ///
 /// # Errors
@@ -106,7 +118,7 @@ pub fn without_lora(files: &FilesByName) -> Result<FilesByName> {
     tensors.retain(|name, _| !name.starts_with(PREFIX));
     let first = description.get_mut("heads").and_then(|heads| heads.get_mut(0));
     if let Some(first) = first.filter(|first| first["target"] == true && first["source"]["mix"].is_null()) {
-        *first = json!({"offset": 1, "backbone_last_layer": true});
+        *first = Value::Object(last_block());
         tensors.retain(|name, _| !name.starts_with("heads.0."));
     }
     let mut left = FilesByName::new();

@@ -8,13 +8,14 @@ use crate::kernels::attention::{ScoresParams, SoftmaxParams, ValuesParams};
 use crate::kernels::hidden::{CarryParams, KeepParams};
 use crate::kernels::lora::LoraParams;
 use crate::kernels::matmul::MatmulParams;
-use crate::kernels::mixture::MixtureParams;
+use crate::kernels::mixture::{MixtureParams, NormalizerParams};
 use crate::kernels::norm::NormParams;
 use crate::kernels::rope_cache::RopeParams;
 use crate::kernels::star::StarParams;
 use crate::kernels::trace::TraceParams;
 use crate::kernels::train::AdamStep;
 use crate::kernels::train::activate::ActivateParams;
+use crate::kernels::train::aims::{AimColumnsParams, AimParams};
 use crate::kernels::train::causal::{CausalParams, CausalSoftmaxParams};
 use crate::kernels::train::lora::LoraWeightsParams;
 use crate::kernels::train::loss::{LossFactorsParams, LossParams, LossSummaryParams};
@@ -26,8 +27,8 @@ use crate::kernels::train::rows::PickParams;
 use crate::kernels::train::step::{AdamParams, ClipParams, SquaresParams};
 use crate::kernels::tree::{CompactParams, DraftTopParams};
 use crate::kernels::{
-    Branch, CommitParams, Cursor, EmbedParams, LogProbsParams, NormalizerParams, Nucleus, NucleusParams, RankingParams,
-    Row, SampleParams, ShiftParams, State, Tree, WindowParams,
+    Branch, CommitParams, Cursor, EmbedParams, LogProbsParams, Nucleus, NucleusParams, Peaks, RankingParams, Row,
+    SampleParams, ShiftParams, State, Tree, WindowParams,
 };
 
 /// Field names and offsets, padding left out, and the size.
@@ -73,7 +74,7 @@ fn params(shader: &str) -> Option<Layout> {
         "norm" => layout!(NormParams: width, stride, eps, logit_rows),
         "norm_inputs" => layout!(NormInputsParams: width, stride, eps),
         "norm_weights" => layout!(NormWeightsParams: rows, width, stride),
-        "normalizer" => layout!(NormalizerParams: vocab, stride),
+        "normalizer" => layout!(NormalizerParams: stride),
         "nucleus" => layout!(NucleusParams: vocab, stride, mass, most, capacity),
         "ranking" => layout!(RankingParams: vocab, stride, top),
         "rope_cache" => layout!(RopeParams: heads, kv_heads, head_dim, rotary_dim, stride, context),
@@ -81,7 +82,7 @@ fn params(shader: &str) -> Option<Layout> {
         "trace" => layout!(TraceParams: vocab, stride),
         "star" => layout!(StarParams: context),
         "shift" => layout!(ShiftParams: ahead, vocab),
-        "window" => layout!(WindowParams: num_rows, context),
+        "window" => layout!(WindowParams: num_rows, context, adapter),
         "rope_rows" => layout!(RopeRowsParams: rows, length, rotating, head_dim, half, stride, back),
         "causal_scores" | "causal_gather" | "causal_scatter" => {
             layout!(CausalParams: length, heads, kv_heads, head_dim4, a_stride4, a_first4, b_stride4, b_first4, scale)
@@ -92,7 +93,9 @@ fn params(shader: &str) -> Option<Layout> {
         "mix_dot" => layout!(MixDotParams: count4, index),
         "mix_softmax" | "mix_softmax_inputs" => layout!(MixSoftmaxParams: layers, temperature),
         "loss_scan" | "loss_inputs" => layout!(LossParams: picked, first, count, stride4, choice),
-        "loss_summary" => layout!(LossSummaryParams: picked, slot),
+        "loss_summary" => layout!(LossSummaryParams: picked, slot, labels),
+        "aim_columns" => layout!(AimColumnsParams: picked, width4, top, first, count, columns4),
+        "aim_scores" | "aim_inputs" => layout!(AimParams: picked, width4, slot),
         "loss_factors" => layout!(LossFactorsParams: heads, balance, weight),
         _ => return None,
     })
@@ -115,6 +118,7 @@ fn structs_lie_as_the_shaders_read_them() {
     let branch = layout!(Branch: token, probability);
     let nucleus = layout!(Nucleus: count, size, covered, left_out, position, first);
     let cursor = layout!(Cursor: nucleus, first, chunk, most, advance);
+    let peaks = layout!(Peaks: vocab, stride, first);
     let adam_step = layout!(AdamStep: rate, decay, beta1, beta2, eps, correction1, correction2);
     for variant in all_variants() {
         let (module, _) = validated(&variant).expect("every variant is valid");
@@ -128,6 +132,7 @@ fn structs_lie_as_the_shaders_read_them() {
             ("Nucleus", &nucleus),
             ("Cursor", &cursor),
             ("AdamStep", &adam_step),
+            ("Peaks", &peaks),
         ];
         for (name, ours) in shared {
             assert_eq!(reflected(&module, name).as_ref().unwrap_or(ours), ours, "{name} of {}", variant.label());

@@ -69,7 +69,7 @@ impl Losses {
             let logits = self.buffer(gpu, chunk);
             run(gpu, &[&loss_scan(gpu, set, self.shape(chunk), i == 0, &targets, &logits, &peaks)], ANY);
         }
-        run(gpu, &[&loss_summary(gpu, set, rows as u32, 1, &targets, &peaks, &losses, &report)], ANY);
+        run(gpu, &[&loss_summary(gpu, set, rows as u32, 1, false, &targets, &peaks, &losses, &report)], ANY);
         let mut gradient = vec![0.0; rows * self.vocab];
         for chunk in self.chunks() {
             let logits = self.buffer(gpu, chunk);

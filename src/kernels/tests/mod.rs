@@ -1,6 +1,7 @@
 //! Every kernel in every form against its reference, on every adapter; and every shader text that can be linked.
 
 pub(crate) mod adapters;
+mod aims;
 mod attention;
 mod hidden;
 mod layouts;

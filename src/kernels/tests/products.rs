@@ -59,6 +59,19 @@ fn products_of_any_shape_are_right() {
     });
 }
 
+#[test]
+fn a_product_keeps_what_a_softmax_of_it_needs() {
+    on_every_set(|gpu, set| {
+        for (dtype, columns) in
+            [(Dtype::F32, 1), (Dtype::F16, 63), (Dtype::BF16, 64), (Dtype::F32, 65), (Dtype::F32, 515)]
+        {
+            let form = MatmulForm::plain(set, Widths::Fixed, dtype);
+            let product = Product::with_peaks(gpu, form, Plain::random(75, columns, 9));
+            [1, 8, 32].into_iter().for_each(|rows| pass(gpu, product.check_peaks(rows)));
+        }
+    });
+}
+
 /// Forms in which every two switches meet in every combination.
 fn pairwise_forms(set: KernelSet) -> impl Iterator<Item = MatmulForm> {
     (0..8).map(move |i| MatmulForm {

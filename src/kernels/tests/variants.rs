@@ -59,6 +59,9 @@ pub(super) fn all_variants() -> BTreeSet<Variant> {
         all.extend(form.widths.rows().iter().map(|&rows| form.narrow(rows)));
         all.extend(form.tiled());
     }
+    for (set, dtype) in KernelSet::ALL.into_iter().flat_map(|set| DTYPES.map(|dtype| (set, dtype))) {
+        all.insert(MatmulForm::plain(set, Widths::Fixed, dtype).with_peaks(8));
+    }
     all
 }
 
@@ -76,14 +79,19 @@ fn sequence_variants() -> BTreeSet<Variant> {
         train::mix::mix_dot_variant(),
         train::loss::loss_factors_variant(),
         train::loss::loss_inputs_variant(),
+        train::aims::aim_inputs_variant(),
     ]);
     all.extend([false, true].map(train::mix::mix_variant));
+    for accumulate in [false, true] {
+        all.extend(DTYPES.map(|dtype| train::aims::aim_columns_variant(dtype, accumulate)));
+    }
     for set in KernelSet::ALL {
         all.insert(train::loss::loss_summary_variant(set));
         for subgroup in SUBGROUPS {
             all.insert(train::causal::causal_softmax_variant(set, subgroup));
             all.insert(train::causal::causal_softmax_inputs_variant(set, subgroup));
             all.insert(train::loss::loss_scan_variant(set, subgroup));
+            all.insert(train::aims::aim_scores_variant(set, subgroup));
         }
     }
     all

@@ -7,6 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::super::{Grid, KernelSet, Op};
+use super::rows_grid;
 use crate::gpu::{Gpu, Variant};
 
 /// A chunk of the vocabulary for some rows.
@@ -40,6 +41,7 @@ pub(crate) struct LossParams {
 pub(crate) struct LossSummaryParams {
     pub picked: u32,
     pub slot: u32,
+    pub labels: u32,
 }
 
 /// The uniform of `loss_factors.wgsl`.
@@ -53,6 +55,9 @@ pub(crate) struct LossFactorsParams {
 
 /// The target of a row that does not count.
 pub(crate) const NO_TARGET: u32 = u32::MAX;
+
+/// Of a row that counts, but is held against no token: `loss_inputs` makes its softmax of it.
+pub(crate) const ANY_TARGET: u32 = u32::MAX - 1;
 
 /// Blocks of four that a thread of `loss_inputs` turns.
 const BLOCKS_OF_A_THREAD: u32 = 16;
@@ -80,7 +85,7 @@ pub(crate) fn loss_inputs_variant() -> Variant {
     Variant::of("loss_inputs").constant("BLOCKS", BLOCKS_OF_A_THREAD)
 }
 
-/// Takes a chunk into `peaks[picked]`: the highest logit, the sum of exp(logit - highest), the target's logit, nothing.
+/// Takes a chunk into `peaks[picked]`: the highest logit, the sum of exp(logit - highest), the target's logit, 0.
 /// `start` is set for the first chunk.
 pub(crate) fn loss_scan(
     gpu: &Gpu,
@@ -98,19 +103,21 @@ pub(crate) fn loss_scan(
     Op::single(kernel, bind_group, Grid::Fixed(rows_grid(1, groups)))
 }
 
-/// `losses[picked]`, and `report[4 * slot..]`: their sum, the sum of their squares, how many count, 0.
+/// `losses[picked]`, and `report[4 * slot..]`: their sum, the sum of their squares, how many count, 0. With `labels` the losses
+/// are those against soft labels, whose scores `aim_scores` has left in the peaks; else those of the targets.
 #[allow(clippy::too_many_arguments, reason = "four buffers with nothing else in common")]
 pub(crate) fn loss_summary(
     gpu: &Gpu,
     set: KernelSet,
     picked: u32,
     slot: u32,
+    labels: bool,
     targets: &wgpu::Buffer,
     peaks: &wgpu::Buffer,
     losses: &wgpu::Buffer,
     report: &wgpu::Buffer,
 ) -> Op {
-    let uniform = gpu.uniform("loss_summary", &LossSummaryParams { picked, slot });
+    let uniform = gpu.uniform("loss_summary", &LossSummaryParams { picked, slot, labels: labels.into() });
     let kernel = gpu.kernel(&loss_summary_variant(set));
     let bind_group = gpu.bind(&kernel, &[&uniform, targets, peaks, losses, report]);
     Op::single(kernel, bind_group, Grid::One)
@@ -149,12 +156,6 @@ pub(crate) fn loss_inputs(
     let bind_group = gpu.bind(&kernel, &[&uniform, targets, peaks, factors, logits]);
     let blocks = (shape.stride / 4).div_ceil(64 * BLOCKS_OF_A_THREAD);
     Op::single(kernel, bind_group, Grid::Fixed(rows_grid(blocks, shape.picked)))
-}
-
-/// `[x, y, z]` with a row for each y and z: WebGPU allows 65,535 in one dimension, and the shaders take 32,768.
-fn rows_grid(x: u32, rows: u32) -> [u32; 3] {
-    const HEIGHT: u32 = 32_768;
-    [x, rows.clamp(1, HEIGHT), rows.div_ceil(HEIGHT)]
 }
 
 fn loss_params(shape: LossShape, choice: u32) -> LossParams {

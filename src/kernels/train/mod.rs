@@ -5,6 +5,7 @@
 //! one fixed order: a step is the same bits again.
 
 pub(super) mod activate;
+pub(super) mod aims;
 pub(super) mod causal;
 pub(super) mod lora;
 pub(super) mod loss;
@@ -17,11 +18,12 @@ mod spread;
 pub(super) mod step;
 
 pub(crate) use activate::{activate, activate_inputs};
+pub(crate) use aims::{aim_columns, aim_inputs, aim_scores};
 pub(crate) use causal::{
     HeadsOf, SequenceShape, causal_gather, causal_scatter, causal_scores, causal_softmax, causal_softmax_inputs,
 };
 pub(crate) use lora::{lora_inputs, lora_weights};
-pub(crate) use loss::{LossShape, NO_TARGET, loss_factors, loss_inputs, loss_scan, loss_summary};
+pub(crate) use loss::{ANY_TARGET, LossShape, NO_TARGET, loss_factors, loss_inputs, loss_scan, loss_summary};
 pub(crate) use mix::{mix, mix_dot, mix_softmax, mix_softmax_inputs};
 pub(crate) use norm::{NormInputsIo, NormWeightsIo, norm_inputs, norm_weights};
 pub(crate) use product::{column_sums, matmul_inputs, matmul_weights};
@@ -53,6 +55,12 @@ impl<'a> Columns<'a> {
     pub fn whole(buffer: &'a wgpu::Buffer, stride4: u32) -> Self {
         Self { buffer, stride4, first4: 0 }
     }
+}
+
+/// `[x, y, z]` with a row for each y and z: WebGPU allows 65,535 in one dimension, and the shaders take 32,768.
+fn rows_grid(x: u32, rows: u32) -> [u32; 3] {
+    const HEIGHT: u32 = 32_768;
+    [x, rows.clamp(1, HEIGHT), rows.div_ceil(HEIGHT)]
 }
 
 /// A grid that never changes.

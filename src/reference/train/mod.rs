@@ -2,6 +2,7 @@
 //! held against differences of the function it belongs to.
 
 pub(crate) mod activate;
+pub(crate) mod aims;
 pub(crate) mod causal;
 pub(crate) mod lora;
 pub(crate) mod loss;

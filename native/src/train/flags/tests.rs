@@ -47,9 +47,9 @@ fn senseless_flags_are_refused() {
         ("--batch 9223372036854775807 --seq-len 4", "--batch 9223372036854775807 with --seq-len 4"),
         ("--batch 1000 --seq-len 66", "--seq-len 66"),
         ("--seq-len 1", "--seq-len 1"),
-        ("--target shifted", "--target shifted is not implemented yet"),
-        ("--target marginal", "--target marginal is not implemented yet"),
-        ("--gated", "--gated is not implemented yet"),
+        ("--gated", "--gated: it is for the LoRA that --mode joint trains"),
+        ("--mode joint --gated --heads 1", "--gated --heads 1"),
+        ("--mode baseline --gated", "--gated: --mode baseline"),
         ("--whs --source 1", "cannot be used with"),
         ("--warmup-heads h --heads 2", "cannot be used with"),
         ("--warmup-heads h --whs", "cannot be used with"),
@@ -65,6 +65,8 @@ fn senseless_flags_are_refused() {
         ("--mode baseline --warmup-heads h", "--warmup-heads: --mode baseline"),
         ("--mode baseline --head-lr-mult 2", "--head-lr-mult: --mode baseline"),
         ("--mode baseline --loss-balance rms", "--loss-balance rms: --mode baseline"),
+        ("--mode baseline --target shifted", "--target shifted: --mode baseline"),
+        ("--mode baseline --target marginal", "--target marginal: --mode baseline"),
         ("--mode baseline --lora-rank 0", "--lora-rank 0"),
         ("--source nowhere", "final-norm"),
     ] {
@@ -113,9 +115,10 @@ fn a_lora_is_of_the_blocks_that_heads_follow() {
     let mut config: Value = serde_json::from_str(json).unwrap();
     config["num_hidden_layers"] = json!(4);
     let config = ModelConfig::parse(config.to_string().as_bytes(), None).unwrap();
+    let blocks_of = |heads: &[Head], flags| args(flags).unwrap().lora_options(&config, heads).unwrap().blocks;
     let blocks = |sources: &[HeadSource], wiring: Wiring| {
         let heads: Vec<Head> = sources.iter().map(|source| head(source.clone(), wiring.clone())).collect();
-        args("--mode joint").unwrap().lora_options(&config, &heads).unwrap().blocks
+        blocks_of(&heads, "--mode joint")
     };
     let mix = HeadSource::Mix { weights: String::new(), temperature: 0.1 };
     assert_eq!(blocks(&[HeadSource::Layer(2)], Wiring::Layers), 2);
@@ -124,6 +127,11 @@ fn a_lora_is_of_the_blocks_that_heads_follow() {
     assert_eq!(blocks(&[mix], Wiring::Layers), 3);
     assert_eq!(blocks(&[HeadSource::FinalNorm], Wiring::Layers), 3);
     assert_eq!(blocks(&[HeadSource::Layer(3)], Wiring::LastLayer), 4);
+    let gated = |source: HeadSource| {
+        let heads = [head(HeadSource::Layer(3), Wiring::LastLayer), Head { offset: 2, ..head(source, Wiring::Layers) }];
+        blocks_of(&heads, "--mode joint --gated")
+    };
+    assert_eq!((gated(HeadSource::Layer(2)), gated(HeadSource::Layer(4)), gated(HeadSource::FinalNorm)), (2, 4, 4));
 }
 
 #[test]
@@ -136,7 +144,9 @@ fn a_lora_that_heads_bring_is_taken() {
     assert_eq!(args("--mode joint").unwrap().brought_rank(None).unwrap(), None);
     let error = taken("--mode joint --lora-rank 8", false).unwrap_err().to_string();
     assert!(error.contains("--lora-rank 8: the heads of --warmup-heads bring a LoRA of rank 4"), "{error}");
-    assert!(taken("--mode joint", true).unwrap_err().to_string().contains("not implemented yet"));
+    assert_eq!(taken("--mode joint --gated", true).unwrap(), Some(4));
+    assert!(taken("--mode joint", true).unwrap_err().to_string().contains("add --gated"));
+    assert!(taken("--mode joint --gated", false).unwrap_err().to_string().contains("acts on all rows"));
 }
 
 #[test]
@@ -153,6 +163,9 @@ fn only_flags_that_decide_are_compared() {
         "--seed 1",
         "--clip 1",
         "--loss all",
+        "--target shifted",
+        "--target marginal",
+        "--mode joint --gated",
         "--batch 2",
     ] {
         assert_ne!(deciding(""), deciding(flags), "{flags}");

@@ -1,0 +1,33 @@
+//! The batches of a run in a file, for a program that is to be trained on the very same ones.
+//!
+//! A line of JSON, `{"sequences":S,"length":T}`, then for each micro-batch in the order of the steps its S * T ids, 32-bit
+//! little-endian, and S * T bytes, 1 where a token counts as a target. `models/twin` reads it.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use foretoken::Result;
+use foretoken::train::data::Batches;
+use serde_json::json;
+
+use crate::output::io_error;
+
+/// Writes the micro-batches of `steps` steps, of `sequences` sequences of `length` tokens each.
+///
+/// # Errors
+/// Where the file is there already, or cannot be written.
+pub fn write(path: &Path, mut batches: Batches<'_>, steps: u64, [sequences, length]: [usize; 2]) -> Result<()> {
+    let mut all = || -> std::io::Result<()> {
+        let mut file = BufWriter::new(File::create_new(path)?);
+        writeln!(file, "{}", json!({ "sequences": sequences, "length": length }))?;
+        for step in 0..steps {
+            for batch in batches.step(step) {
+                batch.ids.iter().try_for_each(|id| file.write_all(&id.to_le_bytes()))?;
+                batch.counts.iter().try_for_each(|&counts| file.write_all(&[counts.into()]))?;
+            }
+        }
+        file.into_inner()?.sync_all()
+    };
+    all().map_err(|error| io_error(path, &error))
+}

@@ -1,0 +1,140 @@
+//! Losses against soft labels against their reference.
+
+use super::adapters::{on_every_adapter, on_every_set, pass};
+use crate::Result;
+use crate::format::safetensors::Dtype;
+use crate::gpu::Gpu;
+use crate::kernels::train::{ANY_TARGET, LossShape, NO_ROW, NO_TARGET, aim_columns, aim_inputs, aim_scores};
+use crate::kernels::train::{loss_inputs, loss_scan, loss_summary};
+use crate::kernels::{Extent, KernelSet};
+use crate::reference::attention::softmax;
+use crate::reference::train::{aims, loss};
+use crate::self_test::KernelCheck;
+use crate::self_test::bench::{compare, noise, read, rounded, run, weights, wide};
+
+/// Ops of training do not look at it.
+const ANY: Extent = Extent { rows: 0, logit_rows: 0, keys: 0, many: false };
+
+/// Scores and the gradient, as the second of three heads.
+async fn check(gpu: &Gpu, set: KernelSet, rows: usize, width: usize) -> Result<[KernelCheck; 2]> {
+    let count = rows.div_ceil(2);
+    let picks: Vec<Option<usize>> = (0..rows).map(|row| (row % 5 != 3).then(|| row * 7919 % count)).collect();
+    let listed: Vec<u32> = picks.iter().map(|pick| pick.map_or(NO_ROW, |pick| pick as u32)).collect();
+    let (aim_values, x, d) = (noise(1, count * width), noise(2, rows * width), noise(3, rows * width));
+    let picked = gpu.storage_with("picks", &listed);
+    let (aim_buffer, x_buffer) = (gpu.storage_with("aims", &aim_values), gpu.storage_with("x", &x));
+    let peaks = gpu.storage_with("peaks", &vec![7.0f32; 4 * rows]);
+    let (factor, dx) = (0.37f32, gpu.storage_with("dx", &d));
+    let factors = gpu.storage_with("factors", &[9.0, factor, 9.0, 9.0]);
+    let sizes = [rows as u32, width as u32 / 4];
+    let scores = aim_scores(gpu, set, sizes, [&picked, &aim_buffer, &x_buffer], &peaks);
+    let inputs = aim_inputs(gpu, sizes, 1, [&picked, &aim_buffer, &factors], &dx);
+    run(gpu, &[&scores, &inputs], ANY);
+    let got: Vec<f32> = read(gpu, &peaks, 4 * rows).await?;
+    assert!(got.chunks_exact(4).all(|peak| peak[..3] == [7.0; 3]), "the rest of the peaks stays");
+    let scored: Vec<f32> = got.chunks_exact(4).map(|peak| peak[3]).collect();
+    let (aim_values, x) = (wide(&aim_values), wide(&x));
+    let mut want = wide(&d);
+    aims::inputs(width, factor.into(), &picks, &aim_values, &mut want);
+    let form = |what: &str| format!("{what}, set {set}, {rows} rows of {width}");
+    let gradient = read(gpu, &dx, rows * width).await?;
+    Ok([
+        compare("aims", form("scores"), &scored, &aims::scores(width, &picks, &aim_values, &x)),
+        compare("aims", form("gradient"), &gradient, &want),
+    ])
+}
+
+#[test]
+fn rows_meet_their_aims() {
+    on_every_set(|gpu, set| {
+        for (rows, width) in [(1, 4), (7, 12), (67, 192), (130, 36), (33_000, 4)] {
+            let checks = pollster::block_on(check(gpu, set, rows, width));
+            checks.expect("the device works").into_iter().for_each(|check| pass(gpu, async { Ok(check) }));
+        }
+    });
+}
+
+/// Aims of lists, over a vocabulary in chunks; some entries are of weight 0.
+async fn check_columns(
+    gpu: &Gpu,
+    dtype: Dtype,
+    [rows, width, vocab, top]: [usize; 4],
+    chunk: usize,
+) -> Result<KernelCheck> {
+    let w = rounded(&noise(5, vocab * width), dtype);
+    let weight = |at: usize, value: f32| if at % 7 == 3 { 0.0 } else { value.abs() };
+    let listed: Vec<(usize, f32)> =
+        noise(6, rows * top).into_iter().enumerate().map(|(at, w)| (at * 7919 % vocab, weight(at, w))).collect();
+    let words: Vec<[u32; 2]> = listed.iter().map(|&(token, weight)| [token as u32, weight.to_bits()]).collect();
+    let entries = gpu.storage_with("entries", &words);
+    let aims = gpu.storage_with("aims", &vec![7.0f32; rows * width]);
+    for first in (0..vocab).step_by(chunk) {
+        let (count, stride) = (chunk.min(vocab - first), chunk.min(vocab - first).next_multiple_of(4));
+        let packed: Vec<f32> = (0..width)
+            .flat_map(|i| (0..stride).map(move |c| (i, c)))
+            .map(|(i, c)| if c < count { w[(first + c) * width + i] } else { 9.0 })
+            .collect();
+        let matrix = weights(gpu, &packed, dtype);
+        let [picked, first, count, stride] = [rows, first, count, stride].map(|n| n as u32);
+        let shape = LossShape { picked, first, count, stride };
+        let form = (dtype, first > 0);
+        let op = aim_columns(gpu, form, width as u32 / 4, top as u32, shape, [&entries, &matrix], &aims);
+        run(gpu, &[&op], ANY);
+    }
+    let listed: Vec<(usize, f64)> = listed.into_iter().map(|(token, weight)| (token, weight.into())).collect();
+    let want = aims::columns(width, top, &listed, &wide(&w));
+    let got = read(gpu, &aims, rows * width).await?;
+    Ok(compare("aims", format!("of lists, {dtype:?}, {rows} rows of {width}, {top} of {vocab}"), &got, &want))
+}
+
+#[test]
+fn lists_become_aims() {
+    on_every_adapter(|gpu| {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+            for (sizes, chunk) in [([1, 4, 5, 1], 8), ([7, 12, 37, 5], 16), ([130, 36, 301, 32], 64)] {
+                pass(gpu, check_columns(gpu, dtype, sizes, chunk));
+            }
+        }
+    });
+}
+
+/// Rows without a target become their softmax, and losses take what the aims score.
+async fn check_labels(gpu: &Gpu, set: KernelSet) -> Result<[KernelCheck; 2]> {
+    const VOCAB: usize = 37;
+    let logits: Vec<f32> = noise(4, 3 * VOCAB).iter().map(|x| 5.0 * x).collect();
+    let scores = [0.5f32, 0.0, -0.25];
+    let counted = gpu.storage_with("counted", &[ANY_TARGET, NO_TARGET, ANY_TARGET]);
+    let (peaks, losses) = (gpu.storage("peaks", 48), gpu.storage("losses", 12));
+    let (report, ones) = (gpu.storage("report", 16), gpu.storage_with("ones", &[1.0f32]));
+    let shape = LossShape { picked: 3, first: 0, count: VOCAB as u32, stride: 40 };
+    let padded: Vec<f32> = logits.chunks_exact(VOCAB).flat_map(|row| [row, &[9.0; 3]].concat()).collect();
+    let chunk = gpu.storage_with("logits", &padded);
+    run(gpu, &[&loss_scan(gpu, set, shape, true, &counted, &chunk, &peaks)], ANY);
+    run(gpu, &[&loss_inputs(gpu, shape, 0, &counted, &peaks, &ones, &chunk)], ANY);
+    for (row, score) in scores.iter().enumerate() {
+        gpu.write(&peaks, 16 * row as u64 + 12, &[*score]);
+    }
+    run(gpu, &[&loss_summary(gpu, set, 3, 0, true, &counted, &peaks, &losses, &report)], ANY);
+    let rows: Vec<Vec<f64>> = wide(&logits).chunks_exact(VOCAB).map(<[f64]>::to_vec).collect();
+    let kept = |row: usize| row != 1;
+    let want: Vec<f64> = (0..3)
+        .flat_map(|row| [if kept(row) { softmax(&rows[row]) } else { vec![0.0; VOCAB] }, vec![0.0; 3]].concat())
+        .collect();
+    let sum = |row: &[f64]| row.iter().map(|logit| logit.exp()).sum::<f64>().ln();
+    let loss_of = |row: usize| if kept(row) { sum(&rows[row]) - f64::from(scores[row]) } else { 0.0 };
+    let want_losses = [0, 1, 2].map(loss_of);
+    let [total, squares, count] = loss::summary(&want_losses, &[Some(0), None, Some(0)]);
+    let got: Vec<f32> = read(gpu, &report, 4).await?;
+    Ok([
+        compare("loss", format!("softmax, set {set}"), &read(gpu, &chunk, 120).await?, &want),
+        compare("loss", format!("labels, set {set}"), &got, &[total, squares, count, 0.0]),
+    ])
+}
+
+#[test]
+fn losses_take_labels() {
+    on_every_set(|gpu, set| {
+        let checks = pollster::block_on(check_labels(gpu, set));
+        checks.expect("the device works").into_iter().for_each(|check| pass(gpu, async { Ok(check) }));
+    });
+}

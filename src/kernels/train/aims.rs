@@ -1,0 +1,100 @@
+//! Losses against soft labels, and their gradient, without anything of the vocabulary's size.
+//!
+//! The loss of logits against labels q is log-sum-exp less the mean of the logits under q. Logits are products of a row y with
+//! the columns W_v of one LM head, so that mean is (sum_v q_v W_v) . y, and what it sends back to y is sum_v q_v W_v. This
+//! mean of the LM head's columns is all that a row needs to know of its labels: its *aim*. What labels are made of (`loss_inputs`
+//! without a target, then `matmul_inputs`) is what the softmax sends back too, so where both have the same logits the
+//! gradient is 0 exactly. Of labels that are a short list `aim_columns` makes the sum itself.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::matmul::weight_piece;
+use super::super::{Grid, KernelSet, Op};
+use super::loss::LossShape;
+use super::rows_grid;
+use super::spread::spread;
+use crate::format::safetensors::Dtype;
+use crate::gpu::{Gpu, Variant};
+
+/// The uniform of `aim_scores.wgsl` and `aim_inputs.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct AimParams {
+    pub picked: u32,
+    pub width4: u32,
+    pub slot: u32,
+}
+
+/// The uniform of `aim_columns.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct AimColumnsParams {
+    pub picked: u32,
+    pub width4: u32,
+    pub top: u32,
+    pub first: u32,
+    pub count: u32,
+    pub columns4: u32,
+}
+
+/// The variant for weights of a dtype.
+pub(crate) fn aim_columns_variant(dtype: Dtype, accumulate: bool) -> Variant {
+    let store = if accumulate { "store_add" } else { "store_set" };
+    Variant::of("aim_columns").piece("weight", weight_piece(dtype)).piece("store", store)
+}
+
+/// `aims[p]`, set or added to: the sum of weight times column of the LM head over the `top` entries of each of `picked` rows,
+/// `[picked, top, 2]` tokens and the bits of weights, that lie in this chunk of the vocabulary. `matrix` is packed as for `matmul`.
+pub(crate) fn aim_columns(
+    gpu: &Gpu,
+    (dtype, accumulate): (Dtype, bool),
+    width4: u32,
+    top: u32,
+    shape: LossShape,
+    [entries, matrix]: [&wgpu::Buffer; 2],
+    aims: &wgpu::Buffer,
+) -> Op {
+    let LossShape { picked, first, count, stride } = shape;
+    let params = AimColumnsParams { picked, width4, top, first, count, columns4: stride / 4 };
+    let kernel = gpu.kernel(&aim_columns_variant(dtype, accumulate));
+    let bind_group = gpu.bind(&kernel, &[&gpu.uniform("aim columns", &params), entries, matrix, aims]);
+    Op::single(kernel, bind_group, spread(picked * width4))
+}
+
+/// The variant of `aim_scores` of a set.
+pub(crate) fn aim_scores_variant(set: KernelSet, subgroup: u32) -> Variant {
+    set.with_many_rows(Variant::of("aim_scores"), subgroup)
+}
+
+/// The one variant of `aim_inputs`.
+pub(crate) fn aim_inputs_variant() -> Variant {
+    Variant::of("aim_inputs")
+}
+
+/// `peaks[4 * p + 3] = aims[picks[p]] . x[p]`, 0 where the pick is [`NO_ROW`](super::NO_ROW). Rows are `width4` blocks of four.
+pub(crate) fn aim_scores(
+    gpu: &Gpu,
+    set: KernelSet,
+    [picked, width4]: [u32; 2],
+    [picks, aims, x]: [&wgpu::Buffer; 3],
+    peaks: &wgpu::Buffer,
+) -> Op {
+    let uniform = gpu.uniform("aim scores", &AimParams { picked, width4, slot: 0 });
+    let kernel = gpu.kernel(&aim_scores_variant(set, gpu.summary().fixed_subgroup().unwrap_or(0)));
+    let bind_group = gpu.bind(&kernel, &[&uniform, picks, aims, x, peaks]);
+    Op::single(kernel, bind_group, Grid::Fixed(rows_grid(1, picked.div_ceil(set.many_rows()))))
+}
+
+/// `dx[p] = (dx[p] - aims[picks[p]]) * factors[slot]`, 0 where the pick is [`NO_ROW`](super::NO_ROW).
+pub(crate) fn aim_inputs(
+    gpu: &Gpu,
+    [picked, width4]: [u32; 2],
+    slot: u32,
+    [picks, aims, factors]: [&wgpu::Buffer; 3],
+    dx: &wgpu::Buffer,
+) -> Op {
+    let uniform = gpu.uniform("aim inputs", &AimParams { picked, width4, slot });
+    let kernel = gpu.kernel(&aim_inputs_variant());
+    let bind_group = gpu.bind(&kernel, &[&uniform, picks, aims, factors, dx]);
+    Op::single(kernel, bind_group, spread(picked * width4))
+}

@@ -1,0 +1,204 @@
+//! Soft labels by the base model: a token's label is what the base model, without any LoRA, thinks of the place where the
+//! token stands. One row of the base model labels a token for every head that is to predict it.
+
+use super::backbone::Streams;
+use super::block::Picked;
+use super::graph::{Graph, weights};
+use super::heads::{HeadGraph, Losses};
+use super::labels::LABEL_TOKENS;
+use crate::kernels::train::{
+    Columns, LossShape, aim_columns, aim_inputs, aim_scores, loss_factors, loss_inputs, loss_scan, loss_summary,
+    matmul_inputs,
+};
+
+/// What the host writes for the base model's labels in every micro-batch.
+#[derive(Clone)]
+pub(super) struct TeacherRows {
+    /// The rows that label tokens, and that they count.
+    pub picks: wgpu::Buffer,
+    pub counted: wgpu::Buffer,
+}
+
+/// The labels of a head's rows.
+#[derive(Clone)]
+pub(super) struct Labels {
+    /// Rows that count.
+    pub counted: wgpu::Buffer,
+    /// Which aim is a row's.
+    pub picks: wgpu::Buffer,
+    /// Where labels are lists: these, and the aims that they make.
+    pub lists: Option<Lists>,
+}
+
+/// Labels that are lists.
+#[derive(Clone)]
+pub(super) struct Lists {
+    /// `[picked, LABEL_TOKENS, 2]`
+    pub entries: wgpu::Buffer,
+    aims: wgpu::Buffer,
+}
+
+/// The aims of all heads, and the losses against them.
+pub(super) struct Teacher {
+    /// Where the base model labels anything.
+    base: Option<BaseLabels>,
+    /// As of [`Losses`], of the losses against labels.
+    report: wgpu::Buffer,
+    /// Keeps a softmax as it is.
+    one: wgpu::Buffer,
+}
+
+struct BaseLabels {
+    rows: TeacherRows,
+    /// `[picked, hidden]`: of each labelling row the mean of the LM head's columns.
+    aims: wgpu::Buffer,
+}
+
+impl Teacher {
+    /// What the host writes for the base model's labels.
+    pub fn rows(self) -> Option<TeacherRows> {
+        self.base.map(|base| base.rows)
+    }
+}
+
+impl HeadGraph<'_> {
+    fn labels(&self) -> &Labels {
+        self.rows.labels.as_ref().expect("a head has labels where there is a teacher")
+    }
+}
+
+impl Labels {
+    /// Those of its own lists, or the base model's.
+    fn aims<'b>(&'b self, teacher: &'b Teacher) -> &'b wgpu::Buffer {
+        let own = self.lists.as_ref().map(|lists| &lists.aims);
+        own.or(teacher.base.as_ref().map(|base| &base.aims)).expect("who has no lists is labelled by the base model")
+    }
+}
+
+impl<'a> Graph<'a> {
+    /// The stream of the base model below its last block: of a frozen backbone the one that heads read, as far as that goes.
+    pub fn base(&mut self, streams: &Streams<'a>) -> wgpu::Buffer {
+        let model = self.model;
+        let last = model.weights.layers.len() - 1;
+        let adapted = (0..last).any(|block| self.adapter(block).is_some());
+        let from = if adapted { 0 } else { streams.top() };
+        if from >= last {
+            return streams.after[last].clone();
+        }
+        let x = self.stream("base stream");
+        if adapted {
+            let batch = self.batch.clone();
+            self.embed(&model.weights.embedding, &batch, &x);
+        } else {
+            self.copy(&streams.after[from], &x, self.rows);
+        }
+        for layer in &model.weights.layers[from..last] {
+            self.block(layer, None, [&x, &x], &streams.unsaved, None);
+        }
+        x
+    }
+
+    /// The labels of rows; with `listed` they are lists.
+    pub fn labels(&mut self, listed: bool) -> Labels {
+        let of = |label: &str| self.model.gpu.storage(label, 4 * u64::from(self.picked));
+        let (counted, picks) = (of("counted"), of("aims of rows"));
+        let lists = listed.then(|| Lists {
+            entries: self.rows_of("label lists", self.picked, 2 * LABEL_TOKENS as u32),
+            aims: self.rows_of("aims of lists", self.picked, self.model.sizes.hidden),
+        });
+        Labels { counted, picks, lists }
+    }
+
+    /// Aims for the losses of `heads` heads; the base model sets some where its stream below the last block is there.
+    pub fn teacher(&mut self, base: Option<&wgpu::Buffer>, heads: u32, losses: &Losses) -> Teacher {
+        let gpu = &self.model.gpu;
+        let report = gpu.storage("report of labels", 16 * u64::from(heads));
+        let one = gpu.storage_with("one", &[1.0f32]);
+        let base = base.map(|base| self.base_labels(base, &one, losses));
+        Teacher { base, report, one }
+    }
+
+    fn base_labels(&mut self, base: &wgpu::Buffer, one: &wgpu::Buffer, losses: &Losses) -> BaseLabels {
+        let model = self.model;
+        let (hidden, picked) = (model.sizes.hidden, self.picked);
+        let of = |label: &str| model.gpu.storage(label, 4 * u64::from(picked));
+        let rows = TeacherRows { picks: of("labelling rows"), counted: of("labelling rows that count") };
+        let layer = model.weights.layers.last().expect("a model has blocks");
+        let (output, normed) =
+            (self.rows_of("base output", picked, hidden), self.rows_of("base normed", picked, hidden));
+        let saved = self.saved(picked);
+        let input = self.rows_of("base picked", picked, hidden);
+        self.block(layer, None, [base, &output], &saved, Some(Picked { picks: rows.picks.clone(), input }));
+        self.norm(&model.weights.final_norm, &output, &normed, picked);
+        let (aims, peaks) = (self.rows_of("aims", picked, hidden), self.rows_of("base peaks", picked, 4));
+        let matrix = self.lm_head();
+        for (index, shard) in matrix.shards.iter().enumerate() {
+            self.logits(&normed, shard, losses);
+            let shape = self.chunk(shard);
+            let op = loss_scan(&model.gpu, model.kernels, shape, index == 0, &rows.counted, &losses.logits, &peaks);
+            self.push(op, picked);
+        }
+        for (index, shard) in matrix.shards.iter().enumerate() {
+            if matrix.shards.len() > 1 {
+                self.logits(&normed, shard, losses);
+            }
+            let op = loss_inputs(&model.gpu, self.chunk(shard), 0, &rows.counted, &peaks, one, &losses.logits);
+            self.push(op, picked);
+            let sizes = [picked, shard.columns4, matrix.inputs4];
+            let (dy, dx) = (Columns::whole(&losses.logits, shard.columns4), Columns::whole(&aims, hidden / 4));
+            let op = matmul_inputs(&model.gpu, matrix.dtype, index > 0, sizes, dy, &shard.buffer, dx);
+            self.push_work(op, picked, weights(matrix, shard));
+        }
+        BaseLabels { rows, aims }
+    }
+
+    /// The aims of the head's lists.
+    fn list_aims(&mut self, lists: &Lists) {
+        let (model, hidden4) = (self.model, self.model.sizes.hidden / 4);
+        let matrix = self.lm_head();
+        for (index, shard) in matrix.shards.iter().enumerate() {
+            let (form, io) = ((matrix.dtype, index > 0), [&lists.entries, &shard.buffer]);
+            let shape = self.chunk(shard);
+            let op = aim_columns(&model.gpu, form, hidden4, LABEL_TOKENS as u32, shape, io, &lists.aims);
+            self.push_work(op, self.picked, 4 * u64::from(hidden4) * LABEL_TOKENS as u64);
+        }
+    }
+
+    /// The head's losses against its labels, summed up in a report of their own.
+    pub fn label_loss(&mut self, head: &HeadGraph<'a>, teacher: &Teacher, losses: &Losses) {
+        let (gpu, set, picked) = (&self.model.gpu, self.model.kernels, self.picked);
+        let labels = head.labels();
+        if let Some(lists) = &labels.lists {
+            self.list_aims(lists);
+        }
+        let io = [&labels.picks, labels.aims(teacher), &head.normed];
+        let op = aim_scores(gpu, set, [picked, self.model.sizes.hidden / 4], io, &head.peaks);
+        self.push(op, picked);
+        let (slot, counted) = (head.slot, &labels.counted);
+        let op = loss_summary(gpu, set, picked, slot, true, counted, &head.peaks, &losses.losses, &teacher.report);
+        self.push(op, picked);
+    }
+
+    /// [`Graph::factors`] of the losses against labels.
+    pub fn label_factors(&mut self, heads: u32, balance: bool, weight: f32, teacher: &Teacher, losses: &Losses) {
+        let op = loss_factors(&self.model.gpu, heads, balance, weight, &teacher.report, &losses.factors);
+        self.push(op, 1);
+    }
+
+    /// Turns a chunk of the head's logits into its softmax, the gradient that no label has had a share in yet.
+    pub fn label_softmax(&mut self, head: &HeadGraph<'a>, teacher: &Teacher, losses: &Losses, shape: LossShape) {
+        let labels = head.labels();
+        let (counted, peaks) = (&labels.counted, &head.peaks);
+        let op = loss_inputs(&self.model.gpu, shape, 0, counted, peaks, &teacher.one, &losses.logits);
+        self.push(op, self.picked);
+    }
+
+    /// Makes the mean of the LM head's columns under the head's softmax the gradient of its losses against labels.
+    pub fn label_inputs(&mut self, head: &HeadGraph<'a>, teacher: &Teacher, losses: &Losses) {
+        let labels = head.labels();
+        let io = [&labels.picks, labels.aims(teacher), &losses.factors];
+        let sizes = [self.picked, self.model.sizes.hidden / 4];
+        let op = aim_inputs(&self.model.gpu, sizes, head.slot, io, &losses.d_normed);
+        self.push(op, self.picked);
+    }
+}

@@ -27,8 +27,12 @@ pack() {
     local bin=web/package/node_modules/.bin
     "$bin/wasm-opt" -Oz --all-features web/package/wasm/foretoken_bg.wasm -o "$dist/foretoken_bg.wasm"
     "$bin/tsc" --project web/package
+    "$bin/tsc" --project web/demo
     "$bin/esbuild" web/package/src/index.ts web/package/src/worker.ts --bundle --format=esm --target=es2022 \
         --minify --outdir="$dist" --log-level=warning
+    "$bin/esbuild" web/demo/src/main.ts web/demo/style.css --bundle --format=esm --target=es2022 --minify \
+        --outdir="$dist" --entry-names=[name] --log-level=warning
+    cp web/demo/index.html "$dist/"
     cp models/default/{config,generation_config,tokenizer,tokenizer_config}.json models/default/model.safetensors "$dist/model/"
 }
 

@@ -10,10 +10,17 @@ macro_rules! embedded {
     };
 }
 
-/// The files of the default model, which writes simple English stories; `models/default/MODEL_CARD.md` describes it.
+/// The files of the default model, which writes simple English stories, and of its drafting head; `models/default/MODEL_CARD.md` describes it.
 ///
 /// A program that never calls this does not carry them.
 pub fn default_model() -> MemoryFiles {
-    let files = embedded!["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"];
+    let files = embedded![
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "mtp.safetensors",
+        "mtp_config.json",
+        "tokenizer.json",
+    ];
     MemoryFiles { name: "the default model".to_owned(), files: files.into() }
 }

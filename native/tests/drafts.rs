@@ -243,3 +243,17 @@ fn a_model_beside_broken_heads_runs_without_drafts() {
         }
     }
 }
+
+#[test]
+fn the_embedded_model_drafts_with_its_head() {
+    let story = |draft: &[&str]| {
+        let prompt = "Once upon a time, there was a little girl named Lily.";
+        foretoken(&[&["generate", "--json", "--prompt", prompt, "--max-tokens", "64"], draft].concat()).json()
+    };
+    let (plain, drafted) = (story(&["--draft", "off"]), story(&["--draft", "heads", "--draft-len", "1"]));
+    assert_eq!(plain["ids"], drafted["ids"]);
+    let stats = &drafted["stats"];
+    check_stats(stats);
+    assert_eq!(stats["drafter"], "heads");
+    assert!(stats["tokens_per_round"].as_f64().unwrap() >= 1.5, "{stats}");
+}

@@ -33,7 +33,8 @@ pack() {
     "$bin/esbuild" web/demo/src/main.ts web/demo/style.css --bundle --format=esm --target=es2022 --minify \
         --outdir="$dist" --entry-names=[name] --log-level=warning
     cp web/demo/index.html "$dist/"
-    cp models/default/{config,generation_config,tokenizer,tokenizer_config}.json models/default/model.safetensors "$dist/model/"
+    cp models/default/{config,generation_config,mtp_config,tokenizer,tokenizer_config}.json \
+        models/default/{model,mtp}.safetensors "$dist/model/"
 }
 
 check_size() {

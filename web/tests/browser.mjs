@@ -8,13 +8,18 @@ const { chromium } = createRequire(new URL("../package/package.json", import.met
 
 export const root = fileURLToPath(new URL("../..", import.meta.url));
 
-/** Opens the package in a page. `problems` collects console errors and exceptions. */
-export async function open({ args = ["--enable-unsafe-webgpu"] } = {}) {
-  const site = await serve({ "/": `${root}web/dist`, "/tests/": `${root}web/tests/pages`, "/golden/": `${root}tests/golden` });
-  const browser = await chromium.launch({
+/** Starts Chromium, with WebGPU unless `args` says otherwise. */
+export function launch({ args = ["--enable-unsafe-webgpu"] } = {}) {
+  return chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: ["--no-sandbox", "--disable-quic", ...args],
   });
+}
+
+/** Opens the package in a page. `problems` collects console errors and exceptions. */
+export async function open(options) {
+  const site = await serve({ "/": `${root}web/dist`, "/tests/": `${root}web/tests/pages`, "/golden/": `${root}tests/golden` });
+  const browser = await launch(options);
   const page = await browser.newPage();
   const problems = [];
   page.on("console", (message) => message.type() === "error" && problems.push(message.text()));

@@ -6,12 +6,14 @@
 import assert from "node:assert/strict";
 import { mkdir } from "node:fs/promises";
 import { after, afterEach, before, describe, test } from "node:test";
-import { fileURLToPath } from "node:url";
-import { launch, serve } from "./browser.mjs";
+import { launch, root } from "./browser.mjs";
+import { serve } from "./server.mjs";
 
-const root = fileURLToPath(new URL("../../", import.meta.url));
 const shots = `${root}target/page`;
 const PROMPT = "Tom likes red apples. Tom likes green apples. Tom likes";
+const STORY = "Once upon a time, there was a little fox named Tim.";
+/** The parameters of the default model, its head included. */
+const DEFAULT = /3,701,952/;
 const MINUTE = 60_000;
 
 let server;
@@ -21,7 +23,7 @@ let troubles = [];
 
 before(async () => {
   await mkdir(shots, { recursive: true });
-  server = await serve();
+  server = await serve({ "/": `${root}web/dist`, "/models/": `${root}models` });
   browser = await launch();
   page = await open();
 });
@@ -38,7 +40,7 @@ async function open(hash = "", options = {}) {
   const opened = await browser.newPage({ viewport: { width: 1280, height: 900 }, ...options });
   opened.setDefaultTimeout(MINUTE);
   watch(opened);
-  await opened.goto(`${server.url}${hash}`);
+  await opened.goto(`${server.url}/index.html${hash}`);
   await opened.waitForSelector("#generate:enabled");
   return opened;
 }
@@ -50,8 +52,8 @@ function watch(opened) {
   });
 }
 
-async function drafts(length) {
-  await page.selectOption("#drafter", "lookup");
+async function drafts(from, length) {
+  await page.selectOption("#drafter", from);
   await page.selectOption("#draft-length", length);
 }
 
@@ -68,7 +70,8 @@ const text = (id, on = page) => on.locator(`#${id}`).innerText();
 
 describe("the page", { concurrency: false }, () => {
   test("opens with the default model, and says on what it runs", async () => {
-    assert.match(await text("model-facts"), /3,221,952/);
+    assert.match(await text("model-facts"), DEFAULT);
+    assert.match(await text("model-facts"), /heads\s+1 sequential head/);
     assert.match(await text("machine-facts"), /WebGPU/);
     assert.match(await text("adapter-chip"), /software/);
     assert.equal(await page.locator("#loading").isVisible(), false);
@@ -81,7 +84,7 @@ describe("the page", { concurrency: false }, () => {
   test("streams a text whose accepted drafts are marked", async () => {
     await page.fill("#prompt", PROMPT);
     await page.fill("#max-tokens", "48");
-    await drafts("3");
+    await drafts("lookup", "3");
     await page.click("#generate");
     const tokens = await generated();
     assert.equal(
@@ -98,6 +101,16 @@ describe("the page", { concurrency: false }, () => {
     assert.match(await text("rounds-said"), /48 tokens in \d+ rounds: 1\.\d+ tokens a round; \d+ of \d+ drafts right/);
     for (const chart of ["chart-accepted", "chart-rounds"])
       assert.equal(await page.locator(`#${chart} canvas`).count(), 1, chart);
+  });
+
+  test("drafts with the model's own heads, and says so", async () => {
+    await page.fill("#prompt", STORY);
+    await page.fill("#max-tokens", "64");
+    await drafts("auto", "auto");
+    await page.click("#generate");
+    const tokens = await generated();
+    assert.ok(kinds(tokens, "accepted").length >= 8, `${kinds(tokens, "accepted").length} of 64 tokens were drafted`);
+    assert.match(await text("meter"), /64 tokens · 1\.\d+ a round · .*drafts from the heads/);
   });
 
   test("a draft tells its rank, probability and what the model preferred, to mouse and keyboard", async () => {
@@ -132,7 +145,8 @@ describe("the page", { concurrency: false }, () => {
     assert.equal(rows.length, 8);
     for (const [p, low, high] of rows) assert.ok(low <= high && p > 0, `${low} to ${high}, renormalised ${p}`);
     assert.match(await text("idea-table"), /\(in the text\)/, "the text's own token is among the likeliest");
-    assert.match(await text("idea-drafts"), /no multi-token heads/);
+    assert.equal(await text("said-title"), "What the heads said");
+    assert.match(await text("idea-drafts"), /t\+2[^]*%/);
     await page.locator("#idea-body summary").click();
   });
 
@@ -189,7 +203,7 @@ describe("the page", { concurrency: false }, () => {
     const restored = await other.evaluate(() =>
       ["prompt", "temperature", "seed", "draft-length", "drafter"].map((id) => document.getElementById(id).value),
     );
-    assert.deepEqual(restored, ["Grüße & more: 100 % ü#?", "0.75", "42", "3", "lookup"]);
+    assert.deepEqual(restored, ["Grüße & more: 100 % ü#?", "0.75", "42", "auto", "auto"]);
     assert.equal(await other.locator("#drafts").isChecked(), false);
     // What a link may not do: fill in nonsense, or load a model without asking.
     await other.evaluate(() => {
@@ -214,16 +228,19 @@ describe("the page", { concurrency: false }, () => {
     await page.waitForSelector("#generate:enabled");
   });
 
-  test("loads a folder by file input and a model by URL, and clears what it kept", async () => {
+  test("loads a folder by file input, and a model by URL", async () => {
     await page.setInputFiles("#model-folder", `${root}models/default`);
     await page.waitForSelector("#loading", { state: "visible" });
     await page.waitForSelector("#generate:enabled");
-    assert.match(await text("model-facts"), /3,221,952/);
-    await page.fill("#model-source", `${server.url}models/default/`);
+    assert.match(await text("model-facts"), DEFAULT);
+    await page.fill("#model-source", `${server.url}/models/default/`);
     await page.click("#model-load");
     await page.waitForSelector("#loading", { state: "visible" });
     await page.waitForSelector("#generate:enabled");
-    assert.match(await text("model-facts"), /3,221,952/);
+    assert.match(await text("model-facts"), DEFAULT);
+  });
+
+  test("lists what it kept, and clears it", async () => {
     await page.waitForSelector("#cache-clear:enabled");
     assert.match(await text("cache-list"), /models\/default[^]*MiB/);
     await page.click("#cache-clear");
@@ -232,7 +249,7 @@ describe("the page", { concurrency: false }, () => {
   });
 
   test("says what is wrong with a model that is not there, and takes the default one again", async () => {
-    await page.fill("#model-source", `${server.url}nothing/here/`);
+    await page.fill("#model-source", `${server.url}/nothing/here/`);
     await page.click("#model-load");
     await page.waitForSelector('[data-testid="notice-error"]');
     assert.match(await page.locator('[data-testid="notice-error"]').innerText(), /could not be loaded[^]*config\.json/);
@@ -253,10 +270,10 @@ describe("the page", { concurrency: false }, () => {
 });
 
 test("without WebGPU the page says what to do", async () => {
-  const bare = await launch({ webgpu: false });
+  const bare = await launch({ args: [] });
   const opened = await bare.newPage({ viewport: { width: 360, height: 740 } });
   watch(opened);
-  await opened.goto(server.url);
+  await opened.goto(`${server.url}/index.html`);
   await opened.waitForSelector('[data-testid="notice-error"]');
   const said = await opened.locator('[data-testid="notice-error"]').innerText();
   assert.match(said, /WebGPU/);

@@ -62,5 +62,5 @@ export const engine = new Engine();
 /** Whether an error only says that somebody pressed Stop. */
 export function isAbort(error: unknown): boolean {
   const { name, kind } = (error ?? {}) as { name?: unknown; kind?: unknown };
-  return name === "AbortError" || kind === "abort" || kind === "aborted";
+  return name === "AbortError" || kind === "Abort";
 }

@@ -1,0 +1,228 @@
+/** foretoken: language models that predict several tokens at a time, on WebGPU. All work is done in a worker. */
+
+import type { Reply, Request } from "./protocol.js";
+import type {
+  AdapterInfo,
+  Audit,
+  Finished,
+  GenerateOptions,
+  Generation,
+  KernelCheck,
+  LoadOptions,
+  MarginalOptions,
+  Marginals,
+  Model,
+  ModelInfo,
+  Progress,
+  Round,
+  Score,
+  Source,
+} from "./types.js";
+
+export * as cache from "./cache.js";
+export type * from "./types.js";
+
+/** What went wrong, and where it is known what to do about it. */
+export class ForetokenError extends Error {
+  override readonly name = "ForetokenError";
+
+  constructor(
+    readonly kind: string,
+    message: string,
+    readonly advice?: string,
+  ) {
+    super(message);
+  }
+}
+
+const NO_WEBGPU =
+  "use a current Chrome, Edge, Safari or Firefox; where WebGPU is behind a flag, switch it on (chrome://flags/#enable-unsafe-webgpu)";
+
+/** Loads a model. */
+export async function load(source: Source, options: LoadOptions = {}): Promise<Model> {
+  const { onProgress, signal, context, kernels, cache } = options;
+  if (!("gpu" in navigator)) throw new ForetokenError("Adapter", "this browser has no WebGPU", NO_WEBGPU);
+  signal?.throwIfAborted();
+  const wire = new Wire();
+  try {
+    const message = { call: "load" as const, source, options: { context, kernels, cache }, assets: assets() };
+    const info = await wire.ask<ModelInfo>(message, (event) => onProgress?.(event as Progress), signal);
+    return new LoadedModel(wire, info);
+  } catch (error) {
+    wire.end();
+    throw error;
+  }
+}
+
+/** The adapters that this browser offers. */
+export async function devices(): Promise<AdapterInfo[]> {
+  if (!("gpu" in navigator)) return [];
+  const wire = new Wire();
+  try {
+    return await wire.ask<AdapterInfo[]>({ call: "devices", assets: assets() });
+  } finally {
+    wire.end();
+  }
+}
+
+/** Where the worker, the wasm and the default model lie: beside this module. */
+function assets(): string {
+  return new URL("./", import.meta.url).href;
+}
+
+class LoadedModel implements Model {
+  readonly lost: Promise<string>;
+
+  constructor(
+    private readonly wire: Wire,
+    readonly info: ModelInfo,
+  ) {
+    this.lost = wire.lost;
+  }
+
+  generate(prompt: string, options: GenerateOptions = {}): Generation {
+    const { signal, ...rest } = options;
+    // Short enough to be typed again.
+    const seed = rest.seed ?? Math.floor(Math.random() * 1e6);
+    return new Stream(this.wire, { call: "generate", prompt, options: { ...rest, seed } }, signal);
+  }
+
+  marginals(prompt: string, options: MarginalOptions = {}): Promise<Marginals> {
+    return this.wire.ask({ call: "marginals", prompt, options });
+  }
+
+  score(text: string): Promise<Score> {
+    return this.wire.ask({ call: "score", text });
+  }
+
+  encode(text: string): Promise<number[]> {
+    return this.wire.ask({ call: "encode", text });
+  }
+
+  decode(ids: number[]): Promise<string> {
+    return this.wire.ask({ call: "decode", ids });
+  }
+
+  audit(options: { onProgress?: (done: number, total: number) => void } = {}): Promise<Audit> {
+    return this.wire.ask({ call: "audit" }, (event) => {
+      const { done, total } = event as { done: number; total: number };
+      options.onProgress?.(done, total);
+    });
+  }
+
+  selfTest(onCheck?: (check: KernelCheck) => void): Promise<KernelCheck[]> {
+    return this.wire.ask({ call: "selfTest" }, (event) => onCheck?.(event as KernelCheck));
+  }
+
+  buffers(): Promise<number> {
+    return this.wire.ask({ call: "buffers" });
+  }
+
+  async dispose(): Promise<void> {
+    this.wire.end();
+  }
+}
+
+/** Rounds on their way from the worker to a `for await`. */
+class Stream implements Generation {
+  readonly result: Promise<Finished>;
+  readonly #abort = new AbortController();
+  readonly #rounds: Round[] = [];
+  #wake: () => void = () => {};
+  #ended = false;
+
+  constructor(wire: Wire, message: Question, signal?: AbortSignal) {
+    const stop = () => this.#abort.abort();
+    if (signal?.aborted) stop();
+    signal?.addEventListener("abort", stop);
+    const onRound = (event: unknown) => {
+      this.#rounds.push(event as Round);
+      this.#wake();
+    };
+    this.result = wire.ask<Finished>(message, onRound, this.#abort.signal).finally(() => {
+      signal?.removeEventListener("abort", stop);
+      this.#ended = true;
+      this.#wake();
+    });
+    // Who only loops sees the error there.
+    this.result.catch(() => {});
+  }
+
+  async *[Symbol.asyncIterator](): AsyncIterator<Round> {
+    try {
+      for (;;) {
+        const round = this.#rounds.shift();
+        if (round) yield round;
+        else if (this.#ended) break;
+        else await new Promise<void>((wake) => (this.#wake = wake));
+      }
+      await this.result;
+    } finally {
+      if (!this.#ended) this.#abort.abort();
+    }
+  }
+}
+
+type WithoutId<T> = T extends unknown ? Omit<T, "id"> : never;
+type Question = WithoutId<Request>;
+
+interface Waiting {
+  resolve: (result: any) => void;
+  reject: (error: unknown) => void;
+  onEvent?: (event: unknown) => void;
+}
+
+/** The worker, and the calls that wait for its answers. */
+class Wire {
+  readonly lost: Promise<string>;
+  readonly #worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  readonly #waiting = new Map<number, Waiting>();
+  #nextId = 0;
+  #ended: ForetokenError | undefined;
+  #onLost!: (reason: string) => void;
+
+  constructor() {
+    this.lost = new Promise((resolve) => (this.#onLost = resolve));
+    this.#worker.onmessage = ({ data }: MessageEvent<Reply>) => this.#receive(data);
+    this.#worker.onerror = (event) => this.#fail(new ForetokenError("Internal", event.message || "the worker failed"));
+  }
+
+  ask<T>(question: Question, onEvent?: (event: unknown) => void, signal?: AbortSignal): Promise<T> {
+    if (this.#ended) return Promise.reject(this.#ended);
+    const id = this.#nextId++;
+    const abort = () => this.#worker.postMessage({ id: this.#nextId++, call: "abort", of: id } satisfies Request);
+    const answer = new Promise<T>((resolve, reject) => this.#waiting.set(id, { resolve, reject, onEvent }));
+    this.#worker.postMessage({ id, ...question } as Request);
+    if (signal?.aborted) abort();
+    signal?.addEventListener("abort", abort);
+    return answer.finally(() => signal?.removeEventListener("abort", abort));
+  }
+
+  /** Ends the worker; its GPU memory goes with it. */
+  end(): void {
+    this.#worker.terminate();
+    this.#fail(new ForetokenError("Input", "the model was disposed of; load it again"));
+  }
+
+  #fail(error: ForetokenError): void {
+    this.#ended ??= error;
+    for (const { reject } of this.#waiting.values()) reject(error);
+    this.#waiting.clear();
+  }
+
+  #receive(reply: Reply): void {
+    if ("lost" in reply) {
+      this.#onLost(reply.lost);
+      return;
+    }
+    const waiting = this.#waiting.get(reply.id);
+    if (!waiting) return;
+    if ("event" in reply) {
+      waiting.onEvent?.(reply.event);
+      return;
+    }
+    this.#waiting.delete(reply.id);
+    if ("error" in reply) waiting.reject(new ForetokenError(reply.error.kind, reply.error.message));
+    else waiting.resolve(reply.result);
+  }
+}

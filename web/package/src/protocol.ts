@@ -1,0 +1,28 @@
+/** The messages between the page and the worker that owns the wasm. */
+
+import type { LoadOptions, Source } from "./types.js";
+
+/** What the page asks; `id` pairs it with its answers. */
+export type Request = { id: number } & (
+  | { call: "load"; source: Source; options: Pick<LoadOptions, "context" | "kernels" | "cache">; assets: string }
+  | { call: "generate"; prompt: string; options: object }
+  | { call: "marginals"; prompt: string; options: object }
+  | { call: "score"; text: string }
+  | { call: "encode"; text: string }
+  | { call: "decode"; ids: number[] }
+  | { call: "audit" }
+  | { call: "selfTest" }
+  | { call: "buffers" }
+  | { call: "devices"; assets: string }
+  /** Ends the call `of`, as soon as it can be ended. */
+  | { call: "abort"; of: number }
+);
+
+/** What the worker says. */
+export type Reply =
+  /** On the way: a round, progress, a check. */
+  | { id: number; event: unknown }
+  | { id: number; result: unknown }
+  | { id: number; error: { kind: string; message: string } }
+  /** Nothing will work any more. */
+  | { lost: string };

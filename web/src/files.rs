@@ -1,0 +1,47 @@
+//! A checkpoint's files, read by JavaScript: downloaded, cached or picked from disk.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use foretoken::Result;
+use foretoken::format::files::Files;
+use wasm_bindgen::prelude::*;
+
+use crate::error::from_js;
+
+#[wasm_bindgen]
+extern "C" {
+    /// What the package's `ByteSource` is.
+    pub type ByteSource;
+
+    /// The length of a file, or null when there is none.
+    #[wasm_bindgen(method, catch)]
+    async fn len(this: &ByteSource, name: &str) -> std::result::Result<JsValue, JsValue>;
+
+    /// A part of a file as a `Uint8Array`.
+    #[wasm_bindgen(method, catch)]
+    async fn read(this: &ByteSource, name: &str, start: f64, end: f64) -> std::result::Result<JsValue, JsValue>;
+
+    /// Where the files are, for messages.
+    #[wasm_bindgen(method)]
+    fn describe(this: &ByteSource) -> String;
+}
+
+/// The files of a [`ByteSource`].
+pub struct JsFiles(pub ByteSource);
+
+impl Files for JsFiles {
+    async fn len(&self, name: &str) -> Result<Option<u64>> {
+        let length = self.0.len(name).await.map_err(|error| from_js(&error))?;
+        Ok(length.as_f64().map(|length| length as u64))
+    }
+
+    async fn read(&self, name: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        let bytes = self.0.read(name, range.start as f64, range.end as f64).await.map_err(|error| from_js(&error))?;
+        Ok(Cow::Owned(js_sys::Uint8Array::new(&bytes).to_vec()))
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+}

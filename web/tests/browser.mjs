@@ -1,0 +1,36 @@
+/** Chromium with WebGPU on SwiftShader, and a page that has loaded the package. */
+
+import { fileURLToPath } from "node:url";
+import { createRequire } from "node:module";
+import { serve } from "./server.mjs";
+
+const { chromium } = createRequire(new URL("../package/package.json", import.meta.url))("playwright-core");
+
+export const root = fileURLToPath(new URL("../..", import.meta.url));
+
+/** Starts Chromium, with WebGPU unless `args` says otherwise. */
+export function launch({ args = ["--enable-unsafe-webgpu"] } = {}) {
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: ["--no-sandbox", "--disable-quic", ...args],
+  });
+}
+
+/** Opens the package in a page. `problems` collects console errors and exceptions. */
+export async function open(options) {
+  const site = await serve({ "/": `${root}web/dist`, "/tests/": `${root}web/tests/pages`, "/golden/": `${root}tests/golden` });
+  const browser = await launch(options);
+  const page = await browser.newPage();
+  const problems = [];
+  page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
+  page.on("pageerror", (error) => problems.push(String(error)));
+  await page.goto(`${site.url}/tests/empty.html`);
+  await page.evaluate(async () => {
+    globalThis.foretoken = await import("/index.js");
+  });
+  const close = async () => {
+    await browser.close();
+    site.close();
+  };
+  return { page, site, problems, close };
+}

@@ -1,0 +1,285 @@
+/**
+ * The demo page as people use it, in a real browser with WebGPU on a software adapter: `scripts/web.sh`, then
+ * `node --test web/tests/page.test.mjs`. Screenshots go to target/page.
+ */
+
+import assert from "node:assert/strict";
+import { mkdir } from "node:fs/promises";
+import { after, afterEach, before, describe, test } from "node:test";
+import { launch, root } from "./browser.mjs";
+import { serve } from "./server.mjs";
+
+const shots = `${root}target/page`;
+const PROMPT = "Tom likes red apples. Tom likes green apples. Tom likes";
+const STORY = "Once upon a time, there was a little fox named Tim.";
+/** The parameters of the default model, its head included. */
+const DEFAULT = /3,701,952/;
+const MINUTE = 60_000;
+
+let server;
+let browser;
+let page;
+let troubles = [];
+
+before(async () => {
+  await mkdir(shots, { recursive: true });
+  server = await serve({ "/": `${root}web/dist`, "/models/": `${root}models` });
+  browser = await launch();
+  page = await open();
+});
+
+after(async () => {
+  await browser?.close();
+  await server?.close();
+});
+
+// Whatever a test does, the console stays clean.
+afterEach(() => assert.deepEqual(troubles.splice(0), []));
+
+async function open(hash = "", options = {}) {
+  const opened = await browser.newPage({ viewport: { width: 1280, height: 900 }, ...options });
+  opened.setDefaultTimeout(MINUTE);
+  watch(opened);
+  await opened.goto(`${server.url}/index.html${hash}`);
+  await opened.waitForSelector("#generate:enabled");
+  return opened;
+}
+
+function watch(opened) {
+  opened.on("pageerror", (error) => troubles.push(String(error)));
+  opened.on("console", (message) => {
+    if (message.type() === "error") troubles.push(message.text());
+  });
+}
+
+async function drafts(from, length) {
+  await page.selectOption("#drafter", from);
+  await page.selectOption("#draft-length", length);
+}
+
+async function generated() {
+  await page.waitForSelector('#text[aria-busy="false"]');
+  await page.waitForSelector("#generate:enabled");
+  return page.$$eval("#text .token", (tokens) =>
+    tokens.map((token) => ({ kind: token.dataset.kind, text: token.textContent, label: token.ariaLabel })),
+  );
+}
+
+const kinds = (tokens, kind) => tokens.filter((token) => token.kind === kind);
+const text = (id, on = page) => on.locator(`#${id}`).innerText();
+
+describe("the page", { concurrency: false }, () => {
+  test("opens with the default model, and says on what it runs", async () => {
+    assert.match(await text("model-facts"), DEFAULT);
+    assert.match(await text("model-facts"), /heads\s+1 sequential head/);
+    assert.match(await text("machine-facts"), /WebGPU/);
+    assert.match(await text("adapter-chip"), /software/);
+    assert.equal(await page.locator("#loading").isVisible(), false);
+    for (const report of ["download", "upload", "warmup"]) {
+      const [value, max] = await page.locator(`#${report}`).evaluate((bar) => [bar.value, bar.max]);
+      assert.equal(value, max, `the ${report} report ends full`);
+    }
+  });
+
+  test("streams a text whose accepted drafts are marked", async () => {
+    await page.fill("#prompt", PROMPT);
+    await page.fill("#max-tokens", "48");
+    await drafts("lookup", "3");
+    await page.click("#generate");
+    const tokens = await generated();
+    assert.equal(
+      await page
+        .locator("#text")
+        .innerText()
+        .then((all) => all.startsWith(PROMPT)),
+      true,
+      "the prompt comes first",
+    );
+    assert.equal(kinds(tokens, "accepted").length + kinds(tokens, "verified").length, 48);
+    assert.ok(kinds(tokens, "accepted").length > 0, "a text that repeats itself has right drafts");
+    assert.match(await text("status"), /Done: 48 tokens/);
+    assert.match(await text("rounds-said"), /48 tokens in \d+ rounds: 1\.\d+ tokens a round; \d+ of \d+ drafts right/);
+    for (const chart of ["chart-accepted", "chart-rounds"])
+      assert.equal(await page.locator(`#${chart} canvas`).count(), 1, chart);
+  });
+
+  test("drafts with the model's own heads, and says so", async () => {
+    await page.fill("#prompt", STORY);
+    await page.fill("#max-tokens", "64");
+    await drafts("auto", "auto");
+    await page.click("#generate");
+    const tokens = await generated();
+    assert.ok(kinds(tokens, "accepted").length >= 8, `${kinds(tokens, "accepted").length} of 64 tokens were drafted`);
+    assert.match(await text("meter"), /64 tokens · 1\.\d+ a round · .*drafts from the heads/);
+  });
+
+  test("a draft tells its rank, probability and what the model preferred, to mouse and keyboard", async () => {
+    await page.locator("#text .token.accepted").first().hover();
+    assert.match(await text("token-card"), /probability[^]*%[^]*rank[^]*the model preferred/);
+    await page.mouse.move(0, 0);
+    assert.equal(await page.locator("#token-card").isVisible(), false);
+    await page.focus('#text [tabindex="0"]');
+    const before_ = await page.evaluate(() => document.activeElement.dataset.index);
+    await page.keyboard.press("ArrowRight");
+    assert.equal(Number(await page.evaluate(() => document.activeElement.dataset.index)), Number(before_) + 1);
+    assert.equal(await page.locator("#token-card").isVisible(), true);
+    await page.keyboard.press("Escape");
+    assert.equal(await page.locator("#token-card").isVisible(), false);
+    assert.equal(await page.locator('#text [tabindex="0"]').count(), 1, "one stop of the Tab key");
+  });
+
+  test("shows the next token and the marginal at a token picked with the keyboard", async () => {
+    await page.selectOption("#idea-mass", "0.5");
+    await page.selectOption("#idea-branches", "16");
+    await page.locator("#text .token.verified").nth(2).focus();
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("#idea-body:visible");
+    await page.waitForSelector("#generate:enabled");
+    assert.match(await text("idea-place"), /After .* comes/);
+    for (const chart of ["chart-next", "chart-ahead"])
+      assert.equal(await page.locator(`#${chart} canvas`).count(), 1, chart);
+    await page.locator("#idea-body summary").click();
+    const rows = await page.$$eval("#idea-table table:nth-of-type(2) tbody tr", (all) =>
+      all.map((row) => [...row.cells].slice(1).map((cell) => parseFloat(cell.textContent.replace("<", "")))),
+    );
+    assert.equal(rows.length, 8);
+    for (const [p, low, high] of rows) assert.ok(low <= high && p > 0, `${low} to ${high}, renormalised ${p}`);
+    assert.match(await text("idea-table"), /\(in the text\)/, "the text's own token is among the likeliest");
+    assert.equal(await text("said-title"), "What the heads said");
+    assert.match(await text("idea-drafts"), /t\+2[^]*%/);
+    await page.locator("#idea-body summary").click();
+  });
+
+  test("screenshots, desktop and phone, light and dark", async () => {
+    for (const [name, width, height] of [
+      ["desktop", 1280, 900],
+      ["phone", 360, 740],
+    ]) {
+      for (const colorScheme of ["light", "dark"]) {
+        await page.emulateMedia({ colorScheme });
+        await page.setViewportSize({ width, height });
+        await page.waitForTimeout(300);
+        const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+        assert.equal(wide, width, `nothing is wider than ${width} pixels`);
+        await page.screenshot({ path: `${shots}/${name}-${colorScheme}.png`, fullPage: true });
+      }
+    }
+    await page.emulateMedia({ colorScheme: null });
+    await page.setViewportSize({ width: 1280, height: 900 });
+  });
+
+  test("stops in the middle, and goes on with the next text", async () => {
+    await page.fill("#max-tokens", "600");
+    await page.click("#generate");
+    await page.waitForSelector("#text .token.verified >> nth=3");
+    await page.click("#stop");
+    const tokens = await generated();
+    assert.match(await text("status"), /Stopped after \d+ tokens/);
+    assert.ok(kinds(tokens, "verified").length < 600);
+    await page.fill("#max-tokens", "4");
+    await page.click("#generate");
+    assert.equal(kinds(await generated(), "prompt").length + 4 + 1, await page.locator("#text .token").count());
+  });
+
+  test("races with drafts against without, and finds the texts equal", async () => {
+    await page.fill("#max-tokens", "32");
+    await page.selectOption("#race-turns", "1");
+    await page.click("#race");
+    await page.waitForSelector("#race-verdict[data-equal]");
+    assert.equal(await page.locator("#race-verdict").getAttribute("data-equal"), "true");
+    assert.match(await text("race-verdict"), /Equal: 2 runs gave the same 32 tokens.*times as fast/);
+    assert.equal(await page.locator("#race-table tbody tr").count(), 2);
+    await page.locator("#panel-race").screenshot({ path: `${shots}/race.png` });
+  });
+
+  test("a link restores the prompt and the settings", async () => {
+    await page.fill("#prompt", "Grüße & more: 100 % ü#?");
+    await page.fill("#temperature", "0.75");
+    await page.fill("#seed", "42");
+    await page.locator("#drafts").uncheck();
+    await page.click("#share");
+    const hash = new URL(page.url()).hash;
+    const other = await open(hash);
+    const restored = await other.evaluate(() =>
+      ["prompt", "temperature", "seed", "draft-length", "drafter"].map((id) => document.getElementById(id).value),
+    );
+    assert.deepEqual(restored, ["Grüße & more: 100 % ü#?", "0.75", "42", "auto", "auto"]);
+    assert.equal(await other.locator("#drafts").isChecked(), false);
+    // What a link may not do: fill in nonsense, or load a model without asking.
+    await other.evaluate(() => {
+      location.hash = "#prompt=hi&temperature=hot&from=nowhere&model=someone/something";
+    });
+    await other.waitForSelector("#load-offered");
+    assert.deepEqual(
+      await other.evaluate(() => ["prompt", "temperature", "drafter"].map((id) => document.getElementById(id).value)),
+      ["hi", "0", "auto"],
+    );
+    await other.close();
+    await page.locator("#drafts").check();
+  });
+
+  test("a prompt that does not fit is refused in words, and the page goes on", async () => {
+    await page.fill("#prompt", "word ".repeat(3000));
+    await page.click("#generate");
+    await page.waitForSelector('[data-testid="notice-error"]');
+    assert.match(await page.locator('[data-testid="notice-error"]').innerText(), /context/);
+    await page.locator('[data-testid="notice-error"] .close').click();
+    await page.fill("#prompt", PROMPT);
+    await page.waitForSelector("#generate:enabled");
+  });
+
+  test("loads a folder by file input, and a model by URL", async () => {
+    await page.setInputFiles("#model-folder", `${root}models/default`);
+    await page.waitForSelector("#loading", { state: "visible" });
+    await page.waitForSelector("#generate:enabled");
+    assert.match(await text("model-facts"), DEFAULT);
+    await page.fill("#model-source", `${server.url}/models/default/`);
+    await page.click("#model-load");
+    await page.waitForSelector("#loading", { state: "visible" });
+    await page.waitForSelector("#generate:enabled");
+    assert.match(await text("model-facts"), DEFAULT);
+  });
+
+  test("lists what it kept, and clears it", async () => {
+    await page.waitForSelector("#cache-clear:enabled");
+    assert.match(await text("cache-list"), /models\/default[^]*MiB/);
+    await page.click("#cache-clear");
+    await page.waitForSelector("#cache-clear:disabled");
+    assert.match(await text("cache-list"), /Nothing/);
+  });
+
+  test("says what is wrong with a model that is not there, and takes the default one again", async () => {
+    await page.fill("#model-source", `${server.url}/nothing/here/`);
+    await page.click("#model-load");
+    await page.waitForSelector('[data-testid="notice-error"]');
+    assert.match(await page.locator('[data-testid="notice-error"]').innerText(), /could not be loaded[^]*config\.json/);
+    // The browser itself notes the missing file on the console.
+    troubles = troubles.filter((trouble) => !/404/.test(trouble));
+    await page.click("#model-default");
+    await page.waitForSelector("#generate:enabled");
+    assert.equal(await page.locator('[data-testid="notice-error"]').count(), 0, "what is mended is not complained of");
+  });
+
+  test("tests every kernel on this GPU", async () => {
+    await page.click("#self-test");
+    await page.waitForSelector("#test-verdict[data-passed]", { timeout: 5 * MINUTE });
+    assert.equal(await page.locator("#test-verdict").getAttribute("data-passed"), "true");
+    assert.match(await text("test-table"), /matmul/);
+    await page.locator("#panel-machine").screenshot({ path: `${shots}/machine.png` });
+  });
+});
+
+test("without WebGPU the page says what to do", async () => {
+  const bare = await launch({ args: [] });
+  const opened = await bare.newPage({ viewport: { width: 360, height: 740 } });
+  watch(opened);
+  await opened.goto(`${server.url}/index.html`);
+  await opened.waitForSelector('[data-testid="notice-error"]');
+  const said = await opened.locator('[data-testid="notice-error"]').innerText();
+  assert.match(said, /WebGPU/);
+  assert.match(said, /chrome:\/\/flags\/#enable-unsafe-webgpu/);
+  assert.equal(await opened.locator("#prompt").isVisible(), true, "the page is there all the same");
+  assert.equal(await opened.locator("#generate").isDisabled(), true);
+  await opened.screenshot({ path: `${shots}/no-webgpu.png`, fullPage: true });
+  await bare.close();
+});

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use foretoken::Session;
 use foretoken::format::tokenizer::Tokenizer;
 use foretoken::{AuditOptions, Engine, EngineOptions, Gpu, GpuOptions, KernelSet, MarginalOptions, Progress, Result};
-use foretoken::Session;
 use serde::de::DeserializeOwned;
 use wasm_bindgen::prelude::*;
 
@@ -67,8 +67,11 @@ impl WebModel {
     /// What the model is, as JSON.
     pub fn info(&self) -> Js<String> {
         let (config, engine) = (self.engine.config(), &self.engine);
-        let parameters: u64 =
-            config.expected_tensors().iter().map(|(_, shape)| shape.iter().map(|&size| size as u64).product::<u64>()).sum();
+        let parameters: u64 = config
+            .expected_tensors()
+            .iter()
+            .map(|(_, shape)| shape.iter().map(|&size| size as u64).product::<u64>())
+            .sum();
         json(&Info {
             family: config.model_type.clone(),
             layers: config.num_hidden_layers,
@@ -95,7 +98,13 @@ impl WebModel {
     }
 
     /// Continues a prompt. `on_round` gets each round as JSON.
-    pub async fn generate(&self, prompt: String, request: String, on_round: js_sys::Function, abort: Abort) -> Js<String> {
+    pub async fn generate(
+        &self,
+        prompt: String,
+        request: String,
+        on_round: js_sys::Function,
+        abort: Abort,
+    ) -> Js<String> {
         let run = async |session: &mut Session| {
             let options = generate::options(&parse::<GenerateRequest>(&request)?, abort.0)?;
             generate::run(session, self.tokenizer()?, &prompt, &options, &on_round).await

@@ -25,6 +25,7 @@ pub(crate) mod tests;
 mod trace;
 pub(crate) mod train;
 mod tree;
+pub(crate) mod variants;
 mod window;
 
 pub(crate) use attention::{
@@ -60,6 +61,7 @@ pub(crate) use tree::{
     draft_lookup_variant, draft_script, draft_script_variant, draft_top, draft_top_variant, tree_rows,
     tree_rows_variant,
 };
+pub use variants::shaders;
 pub(crate) use window::{ShiftParams, WindowParams, shift, shift_variant, window, window_variant};
 
 use std::sync::Arc;

@@ -9,4 +9,4 @@ mod generate;
 mod model;
 mod reports;
 
-pub use model::{Abort, WebModel, adapters};
+pub use model::{Abort, WebModel, adapters, shaders};

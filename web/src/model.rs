@@ -23,6 +23,13 @@ pub async fn adapters() -> Js<String> {
     json(&Gpu::adapters().await).map_err(to_js)
 }
 
+/// Names and WGSL of all shaders that a kernel set can need, one after the other.
+#[wasm_bindgen]
+pub fn shaders(kernels: String) -> Js<Vec<String>> {
+    let set: KernelSet = kernels.parse().map_err(to_js)?;
+    Ok(foretoken::shaders(set).into_iter().flat_map(|(name, wgsl)| [name, wgsl]).collect())
+}
+
 /// Ends a generation between rounds.
 #[wasm_bindgen]
 #[derive(Clone, Default)]

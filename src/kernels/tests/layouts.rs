@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::shaders::validated;
-use super::variants::all_variants;
 use crate::kernels::attention::{ScoresParams, SoftmaxParams, ValuesParams};
 use crate::kernels::hidden::{CarryParams, KeepParams};
 use crate::kernels::lora::LoraParams;
@@ -26,6 +25,7 @@ use crate::kernels::train::rope_rows::RopeRowsParams;
 use crate::kernels::train::rows::PickParams;
 use crate::kernels::train::step::{AdamParams, ClipParams, SquaresParams};
 use crate::kernels::tree::{CompactParams, DraftTopParams};
+use crate::kernels::variants::all_variants;
 use crate::kernels::{
     Branch, CommitParams, Cursor, EmbedParams, LogProbsParams, Nucleus, NucleusParams, Peaks, RankingParams, Row,
     SampleParams, ShiftParams, State, Tree, WindowParams,

@@ -15,4 +15,3 @@ mod sequences;
 mod shaders;
 mod small;
 mod training;
-mod variants;

@@ -1,9 +1,9 @@
 //! matmul and matmul_tiled: every dtype, width and set, what can follow, and that rows do not feel each other.
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
-use super::variants::ACTIVATIONS;
 use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
+use crate::kernels::variants::ACTIVATIONS;
 use crate::kernels::{Activation, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MatmulForm, Widths};
 use crate::reference::random::pcg4d;
 use crate::self_test::bench::bits;

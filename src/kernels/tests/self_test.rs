@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::adapters::{checked_gpus, on_every_set};
-use super::variants::all_variants;
 use crate::format::safetensors::Dtype;
+use crate::kernels::variants::all_variants;
 use crate::kernels::{KernelSet, Widths};
 use crate::self_test::{InjectedFault, self_test, width_invariance};
 

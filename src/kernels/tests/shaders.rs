@@ -1,12 +1,14 @@
 //! Every variant is valid WGSL within WebGPU's default limits, and translates to SPIR-V, MSL and HLSL.
 
+use std::collections::BTreeSet;
+
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module};
 
-use super::variants::all_variants;
 use crate::gpu::Variant;
 use crate::gpu::composer::{self, Linked};
+use crate::kernels::variants::all_variants;
 
 /// The parsed and validated module of a variant, or what is wrong with it and where.
 pub(super) fn validated(variant: &Variant) -> Result<(Module, ModuleInfo), String> {
@@ -91,6 +93,13 @@ fn every_variant_is_valid_and_translates_to_every_back_end() {
         errors[..errors.len().min(5)].join("\n")
     );
     println!("{} variants", variants.len());
+}
+
+#[test]
+fn no_shader_file_is_left_out() {
+    let linked: BTreeSet<&str> = all_variants().iter().flat_map(composer::files).collect();
+    let missing: Vec<_> = composer::names().filter(|name| !linked.contains(name)).collect();
+    assert!(missing.is_empty(), "no variant in all_variants() links {missing:?}");
 }
 
 #[test]

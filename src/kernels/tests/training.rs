@@ -1,7 +1,6 @@
 //! The kernels of training against their references, on every adapter, without and with bounds checks.
 
 use super::adapters::{checked_gpus, gpus, pass};
-use super::variants::{ACTIVATIONS, DTYPES};
 use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
 use crate::kernels::train::product::{Cut, matmul_inputs_cut, matmul_weights_cut};
@@ -9,6 +8,7 @@ use crate::kernels::train::{
     AdamIo, AdamStep, Columns, NormInputsIo, NormWeightsIo, activate, activate_inputs, adamw, clip_factor, column_sums,
     lora_inputs, lora_weights, norm_inputs, norm_weights, squares,
 };
+use crate::kernels::variants::{ACTIVATIONS, DTYPES};
 use crate::kernels::{Activation, Extent, KernelSet, LoraParams, NO_ADAPTER, Op};
 use crate::reference::matmul::pack;
 use crate::reference::train as reference;

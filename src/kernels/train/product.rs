@@ -58,7 +58,6 @@ pub(crate) enum Cut {
 
 impl Cut {
     /// Both.
-    #[cfg(test)]
     pub const ALL: [Self; 2] = [Self::Blocks, Self::Tiles];
 
     fn of(gpu: &Gpu) -> Self {

@@ -8,6 +8,7 @@ import type {
   GenerateOptions,
   Generation,
   KernelCheck,
+  KernelSet,
   LoadOptions,
   MarginalOptions,
   Marginals,
@@ -16,6 +17,7 @@ import type {
   Progress,
   Round,
   Score,
+  Shader,
   Source,
 } from "./types.js";
 
@@ -60,6 +62,16 @@ export async function devices(): Promise<AdapterInfo[]> {
   const wire = new Wire();
   try {
     return await wire.ask<AdapterInfo[]>({ call: "devices", assets: assets() });
+  } finally {
+    wire.end();
+  }
+}
+
+/** All shaders that a kernel set can need, on any GPU: for pages that try a browser's compiler. */
+export async function shaders(kernels: KernelSet): Promise<Shader[]> {
+  const wire = new Wire();
+  try {
+    return await wire.ask<Shader[]>({ call: "shaders", kernels, assets: assets() });
   } finally {
     wire.end();
   }

@@ -1,6 +1,6 @@
 /** The messages between the page and the worker that owns the wasm. */
 
-import type { LoadOptions, Source } from "./types.js";
+import type { KernelSet, LoadOptions, Source } from "./types.js";
 
 /** What the page asks; `id` pairs it with its answers. */
 export type Request = { id: number } & (
@@ -14,6 +14,7 @@ export type Request = { id: number } & (
   | { call: "selfTest" }
   | { call: "buffers" }
   | { call: "devices"; assets: string }
+  | { call: "shaders"; kernels: KernelSet; assets: string }
   /** Ends the call `of`, as soon as it can be ended. */
   | { call: "abort"; of: number }
 );

@@ -218,6 +218,12 @@ export interface Audit {
   first_difference: object | null;
 }
 
+/** A shader, as the browser's compiler gets it. */
+export interface Shader {
+  name: string;
+  wgsl: string;
+}
+
 /** What the self-test saw of one kernel. */
 export interface KernelCheck {
   /** The kernel and the case. */

@@ -1,6 +1,6 @@
 /** The worker: it owns the wasm, and answers one call after the other. */
 
-import init, { Abort, WebModel, adapters } from "../wasm/foretoken.js";
+import init, { Abort, WebModel, adapters, shaders } from "../wasm/foretoken.js";
 import type { Reply, Request } from "./protocol.js";
 import { open } from "./sources.js";
 import type { AdapterInfo, KernelCheck } from "./types.js";
@@ -58,6 +58,11 @@ async function run(request: Request, signal: AbortSignal, tell: (event: unknown)
     case "devices":
       await init({ module_or_path: new URL("foretoken_bg.wasm", request.assets) });
       return JSON.parse(await adapters()).map(adapterInfo);
+    case "shaders": {
+      await init({ module_or_path: new URL("foretoken_bg.wasm", request.assets) });
+      const texts = shaders(request.kernels);
+      return texts.filter((_, at) => at % 2 === 0).map((name, at) => ({ name, wgsl: texts[2 * at + 1] }));
+    }
     case "buffers":
       return liveBuffers;
     case "abort":
@@ -69,7 +74,7 @@ async function run(request: Request, signal: AbortSignal, tell: (event: unknown)
 
 async function ask(
   model: WebModel,
-  request: Exclude<Request, { call: "load" | "devices" | "buffers" | "abort" }>,
+  request: Exclude<Request, { call: "load" | "devices" | "shaders" | "buffers" | "abort" }>,
   signal: AbortSignal,
   tell: (event: unknown) => void,
 ): Promise<unknown> {

@@ -1,4 +1,4 @@
-//! Every variant that the kernels' constructors can produce.
+//! Every variant that the kernels' constructors can produce: for whoever must see all shaders, such as the tests.
 
 use std::collections::BTreeSet;
 
@@ -32,15 +32,28 @@ use crate::kernels::tree::{
 use crate::kernels::window::{shift_variant, window_variant};
 use crate::kernels::{KernelSet, Widths, train};
 
-pub(super) const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
+pub(crate) const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
-pub(super) const ACTIVATIONS: [Activation; 4] =
+pub(crate) const ACTIVATIONS: [Activation; 4] =
     [Activation::None, Activation::Silu, Activation::Gelu, Activation::GeluTanh];
 
 /// Subgroup sizes of known adapters.
 const SUBGROUPS: [u32; 6] = [4, 8, 16, 32, 64, 128];
 
-pub(super) fn all_variants() -> BTreeSet<Variant> {
+/// Names of all shaders that the kernels of `set` can need on any adapter, and their WGSL.
+///
+/// Drivers and browsers compile WGSL each in their own way: this is for pages and programs that try them all.
+pub fn shaders(set: KernelSet) -> Vec<(String, String)> {
+    variants(&[set]).iter().map(|variant| (variant.label(), composer::link(variant).wgsl)).collect()
+}
+
+/// The variants of all sets.
+#[cfg(test)]
+pub(crate) fn all_variants() -> BTreeSet<Variant> {
+    variants(&KernelSet::ALL)
+}
+
+fn variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
     let mut all = BTreeSet::from([commit_variant(), rope_cache_variant(), scores_variant()]);
     all.extend([tree_rows_variant(), draft_script_variant(), compact_cache_variant()]);
     all.extend([star_variant(), mixture_variant()]);
@@ -48,25 +61,25 @@ pub(super) fn all_variants() -> BTreeSet<Variant> {
     all.extend([carry_variant(), keep_variant(), lora_variant(), shift_variant(), window_variant()]);
     all.extend(DTYPES.map(embed_variant));
     all.extend(training_variants());
-    all.extend(sequence_variants());
-    for set in KernelSet::ALL {
+    all.extend(sequence_variants(sets));
+    for &set in sets {
         all.extend([values_variant(set), sample_variant(set), draft_lookup_variant(set), trace_variant(set)]);
         all.extend([false, true].map(|probabilities| draft_top_variant(set, probabilities)));
         all.extend([nucleus_variant(set), normalizer_variant(set), ranking_variant(set)]);
         all.extend(SUBGROUPS.iter().flat_map(|&subgroup| reductions(set, subgroup)));
     }
-    for form in matmul_forms() {
+    for form in matmul_forms(sets) {
         all.extend(form.widths.rows().iter().map(|&rows| form.narrow(rows)));
         all.extend(form.tiled());
     }
-    for (set, dtype) in KernelSet::ALL.into_iter().flat_map(|set| DTYPES.map(|dtype| (set, dtype))) {
+    for (set, dtype) in sets.iter().flat_map(|&set| DTYPES.map(|dtype| (set, dtype))) {
         all.insert(MatmulForm::plain(set, Widths::Fixed, dtype).with_peaks(8));
     }
     all
 }
 
 /// Training: attention over sequences, losses, mixes.
-fn sequence_variants() -> BTreeSet<Variant> {
+fn sequence_variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
     let mut all = BTreeSet::from([
         train::rope_rows::rope_rows_variant(),
         train::causal::causal_scores_variant(),
@@ -85,7 +98,7 @@ fn sequence_variants() -> BTreeSet<Variant> {
     for accumulate in [false, true] {
         all.extend(DTYPES.map(|dtype| train::aims::aim_columns_variant(dtype, accumulate)));
     }
-    for set in KernelSet::ALL {
+    for &set in sets {
         all.insert(train::loss::loss_summary_variant(set));
         for subgroup in SUBGROUPS {
             all.insert(train::causal::causal_softmax_variant(set, subgroup));
@@ -124,9 +137,9 @@ fn training_variants() -> Vec<Variant> {
 }
 
 /// Every product there is.
-pub(super) fn matmul_forms() -> Vec<MatmulForm> {
+pub(crate) fn matmul_forms(sets: &[KernelSet]) -> Vec<MatmulForm> {
     let mut forms = Vec::new();
-    for (set, widths) in KernelSet::ALL.into_iter().flat_map(|set| [(set, Widths::Each), (set, Widths::Fixed)]) {
+    for (set, widths) in sets.iter().flat_map(|&set| [(set, Widths::Each), (set, Widths::Fixed)]) {
         for (dtype, activation) in DTYPES.into_iter().flat_map(|dtype| ACTIVATIONS.map(|a| (dtype, a))) {
             for switches in 0..8 {
                 let [gated, bias, accumulate] = [1, 2, 4].map(|bit| switches & bit != 0);
@@ -135,11 +148,4 @@ pub(super) fn matmul_forms() -> Vec<MatmulForm> {
         }
     }
     forms
-}
-
-#[test]
-fn no_shader_file_is_left_out() {
-    let linked: BTreeSet<&str> = all_variants().iter().flat_map(composer::files).collect();
-    let missing: Vec<_> = composer::names().filter(|name| !linked.contains(name)).collect();
-    assert!(missing.is_empty(), "no variant in all_variants() links {missing:?}");
 }

@@ -1,18 +1,11 @@
 /** The default model in a real browser, against the native command on the same kind of adapter. */
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { after, before, test } from "node:test";
-import { open, root } from "./browser.mjs";
+import { open } from "./browser.mjs";
+import { assertGreedy, generate as generateNatively, run } from "./native.mjs";
 
 const PROMPT = "Once upon a time, there was a little fox named Tim.";
-const native = process.env.FORETOKEN ?? `${process.env.CARGO_TARGET_DIR ?? `${root}target`}/debug/foretoken`;
-const swiftshader = process.env.SWIFTSHADER ?? "/usr/lib/chromium/vk_swiftshader_icd.json";
-
-function run(...args) {
-  const env = { ...process.env, VK_DRIVER_FILES: swiftshader, VK_ICD_FILENAMES: swiftshader };
-  return JSON.parse(execFileSync(native, [...args, "--json"], { env, stdio: ["ignore", "pipe", "ignore"] }));
-}
 
 let tab;
 before(async () => {
@@ -37,21 +30,42 @@ test("loading reports download, upload and warm-up", async () => {
   assert.deepEqual(phases.sort(), ["download", "upload", "warmup"]);
 });
 
-test("greedy ids are those of the native command, with drafts and without", async () => {
-  const expected = run("generate", "--prompt", PROMPT, "--max-tokens", "48", "--draft", "off");
-  const plain = await generate({ maxTokens: 48, draft: "off" });
-  const drafted = await generate({ maxTokens: 48, draft: "lookup", draftLen: 3 });
+test("greedy ids are those of the native command", async () => {
+  const [plain, expected] = await Promise.all([
+    generate({ maxTokens: 48, draft: "off" }),
+    generateNatively(PROMPT, 48),
+  ]);
   assert.equal(expected.ids.length, 48);
-  assert.deepEqual(plain.ids, expected.ids);
-  assert.deepEqual(drafted.ids, plain.ids);
-  assert.ok(drafted.drafted > 0);
-  for (const text of [plain, drafted]) {
-    assert.deepEqual(text.shown.flatMap((round) => round.ids), text.ids);
-    assert.equal(text.shown.map((round) => round.text).join(""), text.text);
-  }
-  const accepted = drafted.shown.reduce((sum, round) => sum + round.drafts.filter((draft) => draft.accepted).length, 0);
-  assert.equal(accepted, drafted.accepted);
+  await assertGreedy(plain, expected);
+  assert.equal(plain.shown.length, 48);
 });
+
+for (const [seed, sampling, drafters] of [
+  [7, { temperature: 0.8, topK: 40 }, [{ draft: "heads" }, { draft: "lookup", draftLen: 3 }, { draft: "marginal", draftLen: 1 }]],
+  [2026, { temperature: 1, topP: 0.95, repetitionPenalty: 1.1 }, [{ draftTree: "2,2" }]],
+]) {
+  test(`seed ${seed} gives the native text, whoever drafts`, async () => {
+    const flag = (name) => `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+    const flags = Object.entries({ ...sampling, seed }).flatMap(([name, value]) => [flag(name), `${value}`]);
+    const [plain, expected] = await Promise.all([
+      generate({ ...sampling, seed, maxTokens: 48, draft: "off" }),
+      generateNatively(PROMPT, 48, ...flags),
+    ]);
+    assert.deepEqual(plain.ids, expected.ids);
+    assert.equal(plain.text, expected.text);
+    for (const drafts of drafters) {
+      const drafted = await generate({ ...sampling, seed, maxTokens: 48, ...drafts });
+      const name = JSON.stringify(drafts);
+      assert.deepEqual(drafted.ids, plain.ids, name);
+      assert.equal(drafted.text, plain.text, name);
+      assert.ok(drafted.drafted > 0, `${name}: nothing was drafted`);
+      assert.deepEqual(drafted.shown.flatMap((round) => round.ids), drafted.ids, name);
+      assert.equal(drafted.shown.map((round) => round.text).join(""), drafted.text, name);
+      const accepted = drafted.shown.flatMap((round) => round.drafts).filter((draft) => draft.accepted).length;
+      assert.equal(accepted, drafted.accepted, name);
+    }
+  });
+}
 
 test("an abort ends the text between rounds, and the model goes on", async () => {
   const ids = await tab.page.evaluate(async (prompt) => {
@@ -68,8 +82,10 @@ test("an abort ends the text between rounds, and the model goes on", async () =>
 });
 
 test("marginals are the native ones", async () => {
-  const expected = run("marginals", "--prompt", PROMPT);
-  const found = await tab.page.evaluate((prompt) => model.marginals(prompt), PROMPT);
+  const [found, expected] = await Promise.all([
+    tab.page.evaluate((prompt) => model.marginals(prompt), PROMPT),
+    run("marginals", "--prompt", PROMPT),
+  ]);
   assert.equal(found.offset, 2);
   assert.deepEqual(found.top.slice(0, 3).map((token) => token.id), expected.top.slice(0, 3).map((token) => token.id));
   found.top.slice(0, 3).forEach((token, at) => assert.ok(Math.abs(token.p - expected.top[at].p) < 1e-4));

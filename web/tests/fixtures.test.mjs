@@ -1,0 +1,55 @@
+/** Small checkpoints of every family and dtype, against the native command on the same kind of adapter. */
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { after, before, test } from "node:test";
+import { open, root } from "./browser.mjs";
+import { assertGreedy, generate as generateNatively } from "./native.mjs";
+
+const FIXTURES = [
+  "llama-gqa",
+  "llama-bias",
+  "llama-rope3",
+  "llama-bf16",
+  "llama-odd-f16",
+  "mistral",
+  "neox-parallel",
+  "neox-tanh",
+];
+const TOKENS = 24;
+
+let tab;
+before(async () => {
+  tab = await open();
+});
+after(() => tab?.close());
+
+/** Greedy texts of a fixture without drafts and with. */
+function generate(name, prompt) {
+  return tab.page.evaluate(
+    async ([name, prompt, maxTokens]) => {
+      const model = await foretoken.load({ kind: "url", base: `/golden/${name}` }, { cache: false });
+      const plain = await model.generate(prompt, { maxTokens, draft: "off" }).result;
+      const drafted = await model.generate(prompt, { maxTokens, draft: "lookup", draftLen: 3 }).result;
+      await model.dispose();
+      return { plain, drafted };
+    },
+    [name, prompt, TOKENS],
+  );
+}
+
+for (const name of FIXTURES) {
+  test(`greedy ids of ${name} are the native ones`, async () => {
+    const folder = `${root}tests/golden/${name}`;
+    const { text } = JSON.parse(readFileSync(`${folder}/expected.json`, "utf8"));
+    const model = ["--model", folder];
+    const [{ plain, drafted }, expected] = await Promise.all([
+      generate(name, text),
+      generateNatively(text, TOKENS, ...model),
+    ]);
+    await assertGreedy(plain, expected, ...model);
+    assert.deepEqual(drafted.ids, plain.ids);
+  });
+}
+
+test("nothing was said to the console", () => assert.deepEqual(tab.problems, []));

@@ -178,6 +178,12 @@ impl WebModel {
         run.await.map_err(to_js)
     }
 
+    /// Frees the GPU's memory at once, also while a call is under way, which then fails. Left alone, the browser would free
+    /// it when it collects its garbage.
+    pub fn destroy(&self) {
+        self.engine.gpu().device().destroy();
+    }
+
     /// The kernel sets that this adapter can run.
     #[wasm_bindgen(js_name = kernelSets)]
     pub fn kernel_sets(&self) -> Vec<String> {

@@ -16,15 +16,15 @@ export function launch({ args = ["--enable-unsafe-webgpu"] } = {}) {
   });
 }
 
-/** Opens the package in a page. `problems` collects console errors and exceptions. */
-export async function open(options) {
+/** Opens the package in a page, served by `host`. `problems` collects console errors and exceptions. */
+export async function open({ host = "127.0.0.1", args = ["--enable-unsafe-webgpu"] } = {}) {
   const site = await serve({ "/": `${root}web/dist`, "/tests/": `${root}web/tests/pages`, "/golden/": `${root}tests/golden` });
-  const browser = await launch(options);
+  const browser = await launch({ args: [...args, `--host-resolver-rules=MAP ${host} 127.0.0.1`] });
   const page = await browser.newPage();
   const problems = [];
   page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
   page.on("pageerror", (error) => problems.push(String(error)));
-  await page.goto(`${site.url}/tests/empty.html`);
+  await page.goto(`${site.url.replace("127.0.0.1", host)}/tests/empty.html`);
   await page.evaluate(async () => {
     globalThis.foretoken = await import("/index.js");
   });

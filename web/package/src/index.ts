@@ -1,5 +1,6 @@
 /** foretoken: language models that predict several tokens at a time, on WebGPU. All work is done in a worker. */
 
+import { type PlainError, adviceFor } from "./errors.js";
 import type { Reply, Request } from "./protocol.js";
 import type {
   AdapterInfo,
@@ -35,15 +36,15 @@ export class ForetokenError extends Error {
   ) {
     super(message);
   }
-}
 
-const NO_WEBGPU =
-  "use a current Chrome, Edge, Safari or Firefox; where WebGPU is behind a flag, switch it on (chrome://flags/#enable-unsafe-webgpu)";
+  static of({ kind, message, advice = adviceFor(kind) }: PlainError): ForetokenError {
+    return new ForetokenError(kind, message, advice);
+  }
+}
 
 /** Loads a model. */
 export async function load(source: Source, options: LoadOptions = {}): Promise<Model> {
   const { onProgress, signal, context, kernels, cache } = options;
-  if (!("gpu" in navigator)) throw new ForetokenError("Adapter", "this browser has no WebGPU", NO_WEBGPU);
   signal?.throwIfAborted();
   const wire = new Wire();
   try {
@@ -84,6 +85,9 @@ function assets(): string {
 
 class LoadedModel implements Model {
   readonly lost: Promise<string>;
+  /** Buffers that were left when the model was disposed of. */
+  #left: number | undefined;
+  #disposal: Promise<void> | undefined;
 
   constructor(
     private readonly wire: Wire,
@@ -126,11 +130,17 @@ class LoadedModel implements Model {
     return this.wire.ask({ call: "selfTest" }, (event) => onCheck?.(event as KernelCheck));
   }
 
-  buffers(): Promise<number> {
-    return this.wire.ask({ call: "buffers" });
+  async buffers(): Promise<number> {
+    return this.#left ?? this.wire.ask({ call: "buffers" });
   }
 
-  async dispose(): Promise<void> {
+  dispose(): Promise<void> {
+    this.#disposal ??= this.#dispose();
+    return this.#disposal;
+  }
+
+  async #dispose(): Promise<void> {
+    this.#left = await this.wire.ask<number>({ call: "dispose" }).catch(() => 0);
     this.wire.end();
   }
 }
@@ -234,7 +244,7 @@ class Wire {
       return;
     }
     this.#waiting.delete(reply.id);
-    if ("error" in reply) waiting.reject(new ForetokenError(reply.error.kind, reply.error.message));
+    if ("error" in reply) waiting.reject(ForetokenError.of(reply.error));
     else waiting.resolve(reply.result);
   }
 }

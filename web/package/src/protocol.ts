@@ -1,5 +1,6 @@
 /** The messages between the page and the worker that owns the wasm. */
 
+import type { PlainError } from "./errors.js";
 import type { KernelSet, LoadOptions, Source } from "./types.js";
 
 /** What the page asks; `id` pairs it with its answers. */
@@ -13,6 +14,8 @@ export type Request = { id: number } & (
   | { call: "audit" }
   | { call: "selfTest" }
   | { call: "buffers" }
+  /** Frees the GPU's memory, and answers how many buffers are left. */
+  | { call: "dispose" }
   | { call: "devices"; assets: string }
   | { call: "shaders"; kernels: KernelSet; assets: string }
   /** Ends the call `of`, as soon as it can be ended. */
@@ -24,6 +27,6 @@ export type Reply =
   /** On the way: a round, progress, a check. */
   | { id: number; event: unknown }
   | { id: number; result: unknown }
-  | { id: number; error: { kind: string; message: string } }
+  | { id: number; error: PlainError }
   /** Nothing will work any more. */
   | { lost: string };

@@ -245,11 +245,11 @@ export interface Model {
   decode(ids: number[]): Promise<string>;
   audit(options?: { onProgress?: (done: number, total: number) => void }): Promise<Audit>;
   selfTest(onCheck?: (check: KernelCheck) => void): Promise<KernelCheck[]>;
-  /** Live GPU buffers, for leak tests. */
+  /** Live GPU buffers, for leak tests; after `dispose` those that it left. */
   buffers(): Promise<number>;
   /** Resolves with the reason when the device is lost for good. */
   readonly lost: Promise<string>;
-  /** Frees the GPU's memory and ends the worker. */
+  /** Frees the GPU's memory and ends the worker; calls under way fail. */
   dispose(): Promise<void>;
 }
 

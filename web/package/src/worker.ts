@@ -1,9 +1,14 @@
 /** The worker: it owns the wasm, and answers one call after the other. */
 
 import init, { Abort, WebModel, adapters, shaders } from "../wasm/foretoken.js";
+import { liveBuffers } from "./buffers.js";
+import { PlainError, needWebGpu } from "./errors.js";
 import type { Reply, Request } from "./protocol.js";
 import { open } from "./sources.js";
 import type { AdapterInfo, KernelCheck } from "./types.js";
+
+/** What waits for its turn. */
+type Queued = Exclude<Request, { call: "abort" | "dispose" }>;
 
 const scope = self as unknown as { postMessage(message: Reply): void; onmessage: (event: MessageEvent<Request>) => void };
 
@@ -14,13 +19,15 @@ const aborts = new Map<number, () => void>();
 /** The end of the calls so far. */
 let last: Promise<void> = Promise.resolve();
 
-// Counted where the browser makes them, so that a leak test does not trust our own books.
-let liveBuffers = 0;
-countBuffers();
-
 scope.onmessage = ({ data }) => {
   if (data.call === "abort") {
     aborts.get(data.of)?.();
+    return;
+  }
+  // It does not wait for its turn: a page that leaves a model wants the GPU's memory back now.
+  if (data.call === "dispose") {
+    model?.destroy();
+    scope.postMessage({ id: data.id, result: liveBuffers() });
     return;
   }
   // An abort may come while a call still waits for its turn.
@@ -29,23 +36,24 @@ scope.onmessage = ({ data }) => {
   last = last.then(() => answer(data, controller.signal));
 };
 
-async function answer(request: Request, signal: AbortSignal): Promise<void> {
+async function answer(request: Queued, signal: AbortSignal): Promise<void> {
   const { id } = request;
   try {
     const result = await run(request, signal, (event) => scope.postMessage({ id, event }));
     scope.postMessage({ id, result });
   } catch (error) {
-    const { kind = "Internal", message = String(error) } = error as { kind?: string; message?: string };
-    scope.postMessage({ id, error: { kind: signal.aborted ? "Abort" : kind, message } });
+    const { kind = "Internal", message = String(error), advice } = error as Partial<PlainError>;
+    scope.postMessage({ id, error: { kind: signal.aborted ? "Abort" : kind, message, advice } });
   } finally {
     aborts.delete(id);
   }
 }
 
-async function run(request: Request, signal: AbortSignal, tell: (event: unknown) => void): Promise<unknown> {
+async function run(request: Queued, signal: AbortSignal, tell: (event: unknown) => void): Promise<unknown> {
   switch (request.call) {
     case "load": {
-      await init({ module_or_path: new URL("foretoken_bg.wasm", request.assets) });
+      await needWebGpu();
+      await start(request.assets);
       const source = open(request.source, new URL("model/", request.assets).href, signal, tell);
       const { context, kernels } = request.options;
       model = await WebModel.load(source, JSON.stringify({ context, kernels }), (phase: string, done: number, total: number) =>
@@ -56,25 +64,27 @@ async function run(request: Request, signal: AbortSignal, tell: (event: unknown)
       return { ...info, name: modelName, adapter: adapterInfo(info.adapter) };
     }
     case "devices":
-      await init({ module_or_path: new URL("foretoken_bg.wasm", request.assets) });
+      await start(request.assets);
       return JSON.parse(await adapters()).map(adapterInfo);
     case "shaders": {
-      await init({ module_or_path: new URL("foretoken_bg.wasm", request.assets) });
+      await start(request.assets);
       const texts = shaders(request.kernels);
       return texts.filter((_, at) => at % 2 === 0).map((name, at) => ({ name, wgsl: texts[2 * at + 1] }));
     }
     case "buffers":
-      return liveBuffers;
-    case "abort":
-      return null;
+      return liveBuffers();
     default:
       return ask(loaded(), request, signal, tell);
   }
 }
 
+async function start(assets: string): Promise<void> {
+  await init({ module_or_path: new URL("foretoken_bg.wasm", assets) });
+}
+
 async function ask(
   model: WebModel,
-  request: Exclude<Request, { call: "load" | "devices" | "shaders" | "buffers" | "abort" }>,
+  request: Exclude<Queued, { call: "load" | "devices" | "shaders" | "buffers" }>,
   signal: AbortSignal,
   tell: (event: unknown) => void,
 ): Promise<unknown> {
@@ -130,23 +140,5 @@ function adapterInfo(summary: Record<string, any>): AdapterInfo {
     features,
     limits: Object.fromEntries(limits) as Record<string, number>,
     subgroup: low === null ? null : low === high ? `${low}` : `${low} to ${high}`,
-  };
-}
-
-function countBuffers(): void {
-  const types = globalThis as unknown as { GPUDevice?: any; GPUBuffer?: any };
-  if (!types.GPUDevice) return;
-  const live = new WeakSet<object>();
-  const { createBuffer } = types.GPUDevice.prototype;
-  types.GPUDevice.prototype.createBuffer = function (descriptor: unknown) {
-    const buffer = createBuffer.call(this, descriptor);
-    live.add(buffer);
-    liveBuffers += 1;
-    return buffer;
-  };
-  const { destroy } = types.GPUBuffer.prototype;
-  types.GPUBuffer.prototype.destroy = function () {
-    if (live.delete(this)) liveBuffers -= 1;
-    return destroy.call(this);
   };
 }

@@ -34,3 +34,17 @@ export async function open({ host = "127.0.0.1", args = ["--enable-unsafe-webgpu
   };
   return { page, site, problems, close };
 }
+
+/** Lets `code`, a module, run in each worker before the package's own. */
+export function beforeWorker(page, code) {
+  return page.evaluate((code) => {
+    const { Worker: Plain } = globalThis;
+    const first = `data:text/javascript,${encodeURIComponent(code)}`;
+    globalThis.Worker = class extends Plain {
+      constructor(url, options) {
+        const both = new Blob([`import ${JSON.stringify(first)}; import ${JSON.stringify(`${url}`)};`], { type: "text/javascript" });
+        super(URL.createObjectURL(both), options);
+      }
+    };
+  }, code);
+}

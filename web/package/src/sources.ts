@@ -1,5 +1,7 @@
 /** Where a checkpoint's bytes come from, as the wasm reads them: any part of any file, when it is wanted. */
 
+import { type FileRecord, MemoryShelf, type Shelf, type Stored, openShelf } from "./cache.js";
+import { Download, hash } from "./download.js";
 import type { Progress, Source } from "./types.js";
 
 /** What the wasm reads from. */
@@ -7,19 +9,126 @@ export interface ByteSource {
   len(name: string): Promise<number | null>;
   read(name: string, start: number, end: number): Promise<Uint8Array>;
   describe(): string;
+  /** Everything that is wanted has been read: waits until all is kept and checked. */
+  finish(): Promise<void>;
 }
 
 type OnProgress = (progress: Progress) => void;
 
-/** Opens a source; `defaultBase` is where the default model lies. */
-export function open(source: Source, defaultBase: string, signal: AbortSignal, onProgress: OnProgress): ByteSource {
+/** How to open a source. */
+export interface OpenOptions {
+  /** Where the default model lies. */
+  defaultBase: string;
+  /** Keep downloads for the next visit. */
+  cache: boolean;
+  signal: AbortSignal;
+  onProgress: OnProgress;
+}
+
+/** Opens a source. */
+export async function open(source: Source, options: OpenOptions): Promise<ByteSource> {
   switch (source.kind) {
     case "files":
       return new PickedFiles(source.files);
-    case "url":
-      return new WebFolder(source.base, signal, onProgress);
     case "default":
-      return new WebFolder(defaultBase, signal, onProgress);
+      // It is small, and as old as the package: the browser's own cache is the place for it.
+      return new KeptFolder(new MemoryShelf(options.defaultBase), {}, options);
+    case "url": {
+      const base = source.base.endsWith("/") ? source.base : `${source.base}/`;
+      const hashes = source.sha256 ?? {};
+      const shelf = options.cache ? await keep(base) : null;
+      if (shelf) return new KeptFolder(shelf, hashes, options);
+      // A file is as it should be or not, as a whole.
+      if (source.sha256) return new KeptFolder(new MemoryShelf(base), hashes, options);
+      return new WebFolder(base, options.signal, options.onProgress);
+    }
+  }
+}
+
+/** The model's shelf, unless another page is filling it. */
+async function keep(base: string): Promise<Shelf | null> {
+  const shelf = await openShelf(base);
+  if (!shelf || shelf.manifest.complete || !navigator.locks) return shelf;
+  const mine = await new Promise<boolean>((resolve) => {
+    // Held until the worker ends.
+    const hold = (lock: Lock | null) => {
+      resolve(lock !== null);
+      return lock ? new Promise<never>(() => {}) : undefined;
+    };
+    navigator.locks.request(`foretoken ${base}`, { ifAvailable: true }, hold).catch(() => resolve(true));
+  });
+  return mine ? shelf : null;
+}
+
+/** A folder on a web server whose files go to a shelf, and are read from there. */
+class KeptFolder implements ByteSource {
+  readonly #downloads = new Map<string, Download>();
+  readonly #kept = new Map<string, Promise<Stored>>();
+
+  constructor(
+    readonly shelf: Shelf,
+    readonly sha256: Record<string, string>,
+    readonly options: OpenOptions,
+  ) {}
+
+  async len(name: string): Promise<number | null> {
+    const record = await this.#known(name);
+    if (record === undefined) return (await this.#download(name).opened)?.length ?? null;
+    if (record === null) return null;
+    const total = record.length;
+    this.options.onProgress({ phase: "download", file: name, done: total ?? 0, total, cached: true });
+    return total;
+  }
+
+  async read(name: string, start: number, end: number): Promise<Uint8Array> {
+    if (!(await this.#known(name))) return this.#download(name).read(start, end);
+    return (await this.#stored(name)).read(start, end);
+  }
+
+  /** What the shelf knows of a file for certain: null if there is none; undefined if the server must be asked. */
+  async #known(name: string): Promise<FileRecord | null | undefined> {
+    const { complete, files } = this.shelf.manifest;
+    const record = complete ? files[name] : undefined;
+    const expected = this.sha256[name]?.toLowerCase();
+    if (!record || !expected) return record;
+    // Nobody may have asked for a hash when the file came.
+    record.sha256 ??= await hash(await this.#stored(name));
+    return record.sha256 === expected ? record : undefined;
+  }
+
+  #stored(name: string): Promise<Stored> {
+    let stored = this.#kept.get(name);
+    if (!stored) {
+      stored = this.shelf.file(name);
+      this.#kept.set(name, stored);
+    }
+    return stored;
+  }
+
+  async finish(): Promise<void> {
+    const { manifest } = this.shelf;
+    await Promise.all([...this.#downloads.values()].map((download) => download.done));
+    if (manifest.complete) return;
+    manifest.complete = true;
+    await this.shelf.save();
+  }
+
+  describe(): string {
+    return this.shelf.manifest.name;
+  }
+
+  #download(name: string): Download {
+    const { signal, onProgress } = this.options;
+    const onBytes = (done: number, total: number | null) =>
+      onProgress({ phase: "download", file: name, done, total, cached: false });
+    const { shelf, sha256 } = this;
+    let download = this.#downloads.get(name);
+    if (!download) {
+      const base = shelf.manifest.name;
+      download = new Download({ shelf, base, name, sha256: sha256[name], signal, onBytes });
+      this.#downloads.set(name, download);
+    }
+    return download;
   }
 }
 
@@ -44,6 +153,8 @@ class PickedFiles implements ByteSource {
   describe(): string {
     return "the picked files";
   }
+
+  async finish(): Promise<void> {}
 }
 
 /** A picked folder's own name is not a part of its files' names. */
@@ -52,14 +163,14 @@ function nameOf(file: File): string {
   return path ? path.slice(path.indexOf("/") + 1) : file.name;
 }
 
-/** A folder on a web server that answers range requests. */
+/** A folder on a web server that answers range requests; nothing is kept. */
 class WebFolder implements ByteSource {
   readonly #base: string;
   readonly #lengths = new Map<string, number | null>();
   readonly #done = new Map<string, number>();
 
   constructor(base: string, readonly signal: AbortSignal, readonly onProgress: OnProgress) {
-    this.#base = base.endsWith("/") ? base : `${base}/`;
+    this.#base = base;
   }
 
   async len(name: string): Promise<number | null> {
@@ -98,12 +209,46 @@ class WebFolder implements ByteSource {
     return this.#base;
   }
 
+  async finish(): Promise<void> {}
+
   async #fetch(name: string, init: RequestInit): Promise<Response> {
     try {
       return await fetch(this.#base + name, { ...init, signal: this.signal });
     } catch (error) {
       if (this.signal.aborted) throw new Error("loading was aborted");
       throw new Error(`${this.#base}${name} cannot be reached: ${(error as Error).message}`);
+    }
+  }
+}
+
+/** A source, and the first error it had: the wasm passes on no more than its text. */
+export class Witness implements ByteSource {
+  failure: unknown;
+
+  constructor(readonly source: ByteSource) {}
+
+  len(name: string): Promise<number | null> {
+    return this.#note(this.source.len(name));
+  }
+
+  read(name: string, start: number, end: number): Promise<Uint8Array> {
+    return this.#note(this.source.read(name, start, end));
+  }
+
+  describe(): string {
+    return this.source.describe();
+  }
+
+  finish(): Promise<void> {
+    return this.source.finish();
+  }
+
+  async #note<T>(answer: Promise<T>): Promise<T> {
+    try {
+      return await answer;
+    } catch (error) {
+      this.failure ??= error;
+      throw error;
     }
   }
 }

@@ -4,7 +4,7 @@ import init, { Abort, WebModel, adapters, shaders } from "../wasm/foretoken.js";
 import { liveBuffers } from "./buffers.js";
 import { PlainError, needWebGpu } from "./errors.js";
 import type { Reply, Request } from "./protocol.js";
-import { open } from "./sources.js";
+import { Witness, open } from "./sources.js";
 import type { AdapterInfo, KernelCheck } from "./types.js";
 
 /** What waits for its turn. */
@@ -54,11 +54,16 @@ async function run(request: Queued, signal: AbortSignal, tell: (event: unknown) 
     case "load": {
       await needWebGpu();
       await start(request.assets);
-      const source = open(request.source, new URL("model/", request.assets).href, signal, tell);
-      const { context, kernels } = request.options;
-      model = await WebModel.load(source, JSON.stringify({ context, kernels }), (phase: string, done: number, total: number) =>
-        tell({ phase, done, total }),
-      );
+      const { context, kernels, cache = true } = request.options;
+      const defaultBase = new URL("model/", request.assets).href;
+      const source = new Witness(await open(request.source, { defaultBase, cache, signal, onProgress: tell }));
+      const onStep = (phase: string, done: number, total: number) => tell({ phase, done, total });
+      try {
+        model = await WebModel.load(source, JSON.stringify({ context, kernels }), onStep);
+      } catch (error) {
+        throw source.failure ?? error;
+      }
+      await source.finish();
       modelName = request.source.kind === "default" ? "the default model" : source.describe();
       const info = JSON.parse(model.info());
       return { ...info, name: modelName, adapter: adapterInfo(info.adapter) };

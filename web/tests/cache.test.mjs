@@ -1,0 +1,194 @@
+/** Models by URL and by file: what is kept, resumed, checked and forgotten. */
+
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { readFileSync, readdirSync } from "node:fs";
+import { after, before, beforeEach, test } from "node:test";
+import { beforeWorker, open, root } from "./browser.mjs";
+import { serve } from "./server.mjs";
+
+const SHARDED = `${root}tests/golden/llama-sharded/`;
+const MODEL = `${root}models/default/`;
+const WEIGHTS = "/model.safetensors";
+const sizeOf = (folder, name) => readFileSync(folder + name).length;
+
+let tab;
+/** Where models come from: another origin than the page's, as a hub is. */
+let hub;
+before(async () => {
+  tab = await open();
+});
+after(() => tab?.close());
+beforeEach(async () => {
+  await tab.page.evaluate(() => foretoken.cache.clear());
+});
+
+async function withHub(folder, work, port = 0) {
+  hub = await serve({ "/": folder }, port);
+  try {
+    return await work();
+  } finally {
+    await hub.close();
+  }
+}
+
+/** Breaks a connection after two megabytes, once those have had time to arrive; `most` times. */
+function cut(most) {
+  let cuts = 0;
+  return async (part, at) => {
+    if (at < 2_000_000 || cuts++ >= most) return part;
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    return null;
+  };
+}
+
+/** Loads, generates a little, leaves. The error where it fails. */
+function visit(source, options = {}) {
+  return tab.page.evaluate(
+    async ([source, options]) => {
+      const downloads = {};
+      const onProgress = (step) => {
+        if (step.phase === "download") downloads[step.file] = step;
+      };
+      try {
+        const model = await foretoken.load(source, { ...options, onProgress });
+        const { ids } = await model.generate("The red hen", { maxTokens: 6 }).result;
+        await model.dispose();
+        return { ids, downloads };
+      } catch ({ kind, message, advice }) {
+        return { kind, message, advice };
+      }
+    },
+    [source, options],
+  );
+}
+
+const url = (rest = {}) => ({ kind: "url", base: hub.url, ...rest });
+const kept = () => tab.page.evaluate(() => foretoken.cache.list());
+
+test("a model by URL is kept, and read from the cache with the server gone", async () => {
+  let source;
+  const first = await withHub(MODEL, async () => {
+    source = url();
+    return visit(source);
+  });
+  assert.equal(first.ids?.length, 6, first.message);
+  assert.equal(first.downloads["model.safetensors"].cached, false);
+  const total = readdirSync(MODEL).filter((name) => !name.endsWith(".md")).reduce((sum, name) => sum + sizeOf(MODEL, name), 0);
+  const [entry, ...others] = await kept();
+  assert.deepEqual(others, []);
+  assert.equal(entry.name, `${source.base}/`);
+  assert.ok(entry.bytes >= total && entry.bytes < total + 10_000, `${entry.bytes} of ${total} bytes`);
+  const second = await visit(source);
+  assert.deepEqual(second.ids, first.ids, second.message);
+  assert.ok(Object.values(second.downloads).every((step) => step.cached && step.done === step.total));
+  await tab.page.evaluate(() => foretoken.cache.clear());
+  assert.deepEqual(await kept(), []);
+  assert.match((await visit(source)).message, /cannot be reached/);
+});
+
+test("weights are downloaded once, also where the connection breaks", async () => {
+  await withHub(MODEL, async () => {
+    hub.faults.set(WEIGHTS, cut(1));
+    const { ids, message } = await visit(url());
+    assert.equal(ids?.length, 6, message);
+    const requests = hub.requests.filter(({ path }) => path === WEIGHTS);
+    assert.equal(requests.length, 2);
+    const begin = Number(/bytes=(\d+)-/.exec(requests[1].range)[1]);
+    assert.ok(begin > 0, "the second request began anew");
+    assert.equal(begin + requests[1].sent, sizeOf(MODEL, "model.safetensors"));
+  });
+});
+
+test("an interrupted download goes on at the next visit", async () => {
+  const port = await withHub(MODEL, async () => {
+    hub.faults.set(WEIGHTS, cut(Infinity));
+    const { kind, message, advice } = await visit(url());
+    assert.equal(kind, "Io");
+    assert.match(message, /model\.safetensors: the (connection ended|server cannot be reached)/);
+    assert.match(advice, /is kept/);
+    return Number(new URL(hub.url).port);
+  });
+  await withHub(
+    MODEL,
+    async () => {
+      const { ids, message } = await visit(url());
+      assert.equal(ids?.length, 6, message);
+      const [request, ...others] = hub.requests.filter(({ path }) => path === WEIGHTS);
+      assert.deepEqual(others, []);
+      const begin = Number(/bytes=(\d+)-/.exec(request.range)[1]);
+      assert.ok(begin > 1_000_000, `it began at byte ${begin}`);
+      // Other files were whole: a byte of each shows that they are the same still.
+      const tokenizer = hub.requests.filter(({ path }) => path === "/tokenizer.json");
+      assert.ok(tokenizer.every(({ sent }) => sent === 1 || sent === sizeOf(MODEL, "tokenizer.json")));
+    },
+    port,
+  );
+});
+
+test("shards load, each checked by its hash, and a corrupted one is refused", async () => {
+  const names = readdirSync(SHARDED).filter((name) => name.endsWith(".safetensors"));
+  const sha256 = Object.fromEntries(
+    names.map((name) => [name, createHash("sha256").update(readFileSync(SHARDED + name)).digest("hex")]),
+  );
+  await withHub(SHARDED, async () => {
+    const shard = names[1];
+    hub.faults.set(`/${shard}`, (part) => {
+      part[part.length - 1] ^= 1;
+      return part;
+    });
+    for (const cache of [true, false]) {
+      const { kind, message, advice } = await visit(url({ sha256 }), { cache });
+      assert.equal(kind, "Hash", message);
+      assert.match(message, new RegExp(`${shard}: its SHA-256 is [0-9a-f]{64}, expected ${sha256[shard]}`));
+      assert.match(advice, /load it again/);
+    }
+    hub.faults.clear();
+    const whole = await visit(url({ sha256 }));
+    assert.equal(whole.ids?.length, 6, whole.message);
+    // Without the cache, and without hashes: only what is needed, when it is needed.
+    const direct = await visit(url(), { cache: false });
+    assert.deepEqual(direct.ids, whole.ids, direct.message);
+  });
+});
+
+test("picked files load", async () => {
+  const names = readdirSync(SHARDED);
+  await tab.page.setContent('<input type="file" multiple>');
+  await tab.page.setInputFiles("input", names.map((name) => SHARDED + name));
+  const picked = await tab.page.evaluate(async () => {
+    const files = [...document.querySelector("input").files];
+    const model = await foretoken.load({ kind: "files", files });
+    const { ids } = await model.generate("The red hen", { maxTokens: 6 }).result;
+    await model.dispose();
+    return ids;
+  });
+  await withHub(SHARDED, async () => assert.deepEqual(picked, (await visit(url())).ids));
+});
+
+test("where there are no private files, the Cache API keeps the model", async () => {
+  await beforeWorker(tab.page, "delete StorageManager.prototype.getDirectory");
+  const port = await withHub(MODEL, async () => {
+    hub.faults.set(WEIGHTS, cut(Infinity));
+    assert.equal((await visit(url())).kind, "Io");
+    return Number(new URL(hub.url).port);
+  });
+  const source = await withHub(
+    MODEL,
+    async () => {
+      const { ids, message } = await visit(url());
+      assert.equal(ids?.length, 6, message);
+      const [request] = hub.requests.filter(({ path }) => path === WEIGHTS);
+      assert.ok(!request.range.startsWith("bytes=0-"), "the download began anew");
+      return url();
+    },
+    port,
+  );
+  assert.equal((await kept()).length, 1);
+  assert.equal((await visit(source)).ids?.length, 6);
+});
+
+test("nothing was said to the console but of missing files", () => {
+  const expected = /Failed to load resource/;
+  assert.deepEqual(tab.problems.filter((problem) => !expected.test(problem)), []);
+});

@@ -156,6 +156,7 @@ pub(super) fn is_set(interrupt: Option<&AtomicBool>) -> bool {
 }
 
 impl<'s> Generation<'s> {
+    /// After a prompt that is to be read.
     pub(super) async fn start(
         session: &'s mut Session,
         prompt: &[u32],
@@ -163,6 +164,52 @@ impl<'s> Generation<'s> {
         options: &GenerateOptions,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self> {
+        let mut generation = Self::new(session, prompt, limit, options)?;
+        if limit <= prompt.len() {
+            generation.session.set_text(prompt);
+            generation.stop = Some(Stop::Length);
+        } else {
+            let interrupt = options.interrupt.as_deref();
+            if !generation.session.prefill(prompt, limit, interrupt, progress).await? {
+                generation.stop = Some(Stop::Interrupt);
+            }
+        }
+        Ok(generation)
+    }
+
+    /// In the middle of a text: all its tokens but the last are cached.
+    pub(super) fn resume(
+        session: &'s mut Session,
+        prompt_tokens: usize,
+        limit: usize,
+        options: &GenerateOptions,
+    ) -> Result<Self> {
+        let tokens = session.tokens.clone();
+        let (prompt, ids) = tokens.split_at(prompt_tokens);
+        let mut generation = Self::new(session, prompt, limit, options)?;
+        let mut stopped = false;
+        for &id in ids {
+            let (text, ends) = generation.text_of(id)?;
+            generation.text += &text;
+            stopped |= ends;
+        }
+        let ended = ids.last().is_some_and(|id| generation.session.model.config.eos_token_ids.contains(id));
+        generation.stop = match () {
+            () if stopped => Some(Stop::StopText),
+            () if ended => Some(Stop::Eos),
+            () if limit <= tokens.len() => Some(Stop::Length),
+            () => None,
+        };
+        if generation.stop.is_none() {
+            generation.session.stage_end(limit);
+        } else if !stopped {
+            let rest = generation.rest()?;
+            generation.text += &rest;
+        }
+        Ok(generation)
+    }
+
+    fn new(session: &'s mut Session, prompt: &[u32], limit: usize, options: &GenerateOptions) -> Result<Self> {
         let started = Instant::now();
         let before = session.model.gpu.counts();
         let tokenizer = session.model.tokenizer.clone();
@@ -171,7 +218,7 @@ impl<'s> Generation<'s> {
         let drafts = DraftStats { drafter: source.name(), off_reason, ..DraftStats::default() };
         let most = session.deepest(source).min(DEEPEST);
         let fixed = if source == Source::None { Some(DraftTree::default()) } else { options.draft.tree.clone() };
-        let mut generation = Self {
+        Ok(Self {
             session,
             decoder,
             stops: StopStrings::new(&options.stop),
@@ -193,17 +240,7 @@ impl<'s> Generation<'s> {
             first_token: None,
             last_token: None,
             before,
-        };
-        if limit <= prompt.len() {
-            generation.session.set_text(prompt);
-            generation.stop = Some(Stop::Length);
-        } else {
-            let interrupt = options.interrupt.as_deref();
-            if !generation.session.prefill(prompt, limit, interrupt, progress).await? {
-                generation.stop = Some(Stop::Interrupt);
-            }
-        }
-        Ok(generation)
+        })
     }
 
     /// The next token, or `None` at the end of the text.
@@ -360,6 +397,19 @@ impl<'s> Generation<'s> {
         self.first_token.get_or_insert(now);
         self.last_token = Some(now);
         self.session.push(id);
+        let (mut text, stopped) = self.text_of(id)?;
+        if stopped {
+            self.stop = Some(Stop::StopText);
+        } else if self.arrived.is_empty() && self.done.is_some() {
+            self.stop = self.done;
+            text += &self.rest()?;
+        }
+        self.text += &text;
+        Ok(Token { id, drafted, text })
+    }
+
+    /// The text that token `id` lets show, and whether it completes a stop string.
+    fn text_of(&mut self, id: u32) -> Result<(String, bool)> {
         let mut text = String::new();
         let mut stopped = false;
         if let Some(decoder) = &mut self.decoder {
@@ -371,14 +421,7 @@ impl<'s> Generation<'s> {
                 stopped = completed;
             }
         }
-        if stopped {
-            self.stop = Some(Stop::StopText);
-        } else if self.arrived.is_empty() && self.done.is_some() {
-            self.stop = self.done;
-            text += &self.rest()?;
-        }
-        self.text += &text;
-        Ok(Token { id, drafted, text })
+        Ok((text, stopped))
     }
 
     /// Text that was held back, at the end.

@@ -43,6 +43,7 @@ impl Session {
         }
         self.drain().await?;
         self.set_text(ids);
+        self.will_read(self.cached.min(ids.len() - 1), ids.len());
         let cached = std::mem::take(&mut self.cached);
         let found = self.marginal_run(options).marginals(ids, cached, progress).await?;
         self.cached = ids.len();
@@ -67,8 +68,7 @@ impl Session {
             return Err(Error::input("a text of one token predicts nothing that could be compared: give at least two"));
         }
         self.drain().await?;
-        self.tokens.clear();
-        self.cached = 0;
+        self.forget();
         let reader = TextReader::new(ids.to_vec(), start.min(ids.len() - 1));
         Ok(MarginalReader { session: self, options: options.clone(), reader })
     }

@@ -192,14 +192,7 @@ impl Session {
     /// may be in flight, and the text has `length` tokens.
     pub(super) fn refill_heads(&mut self, length: usize, limit: usize) {
         let Some(plan) = &self.plan.heads else { return };
-        let state = |committed: usize, rows: usize| State {
-            committed: committed as u32,
-            length: length as u32,
-            limit: limit as u32,
-            num_rows: rows as u32,
-            logit_row: rows as u32 - 1,
-            ..State::default()
-        };
+        let state = |committed, rows| between_rounds(length, limit, committed, rows);
         let known = length - 1;
         for first in (self.heads_filled..known).step_by(MAX_BATCH_ROWS) {
             let rows = MAX_BATCH_ROWS.min(known - first);
@@ -215,6 +208,12 @@ impl Session {
         self.heads_current = true;
     }
 
+    /// Tells the GPU that the next round goes on after the text's last token.
+    pub(super) fn stage_end(&mut self, limit: usize) {
+        let length = self.tokens.len();
+        self.write_state(between_rounds(length, limit, length - 1, 1));
+    }
+
     /// The text has `length` tokens after rounds that heads have drafted: what lies behind their window stays as it is.
     pub(super) fn heads_drafted(&mut self, length: usize) {
         if let Some(plan) = &self.plan.heads {
@@ -226,5 +225,17 @@ impl Session {
         let mut candidates = script.0.clone();
         candidates.resize(self.context() + 1, [u32::MAX; SCRIPT_RANKS]);
         self.model.gpu.write(&self.buffers.script, 0, &candidates);
+    }
+}
+
+/// The state of a text of `length` tokens, with `rows` rows after `committed` others as its batch.
+fn between_rounds(length: usize, limit: usize, committed: usize, rows: usize) -> State {
+    State {
+        committed: committed as u32,
+        length: length as u32,
+        limit: limit as u32,
+        num_rows: rows as u32,
+        logit_row: rows as u32 - 1,
+        ..State::default()
     }
 }

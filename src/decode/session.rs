@@ -1,6 +1,7 @@
 //! One text on the GPU: its tokens, its cache, and the submits in flight.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -30,6 +31,8 @@ pub struct Session {
     pub(super) tokens: Vec<u32>,
     /// How many of the tokens have valid keys and values.
     pub(super) cached: usize,
+    /// Which of these went through the products' form for many rows, which sums in another order. Ascending.
+    bulk: Vec<Range<usize>>,
     /// Made when it is first needed.
     pub(super) marginal: Option<Box<Workspace>>,
     staging: Vec<Staging>,
@@ -45,6 +48,15 @@ pub struct Session {
     pub(super) heads_current: bool,
     /// Seconds that a draft of as many tokens takes.
     pub(super) draft_seconds: Vec<(Source, usize, f64)>,
+}
+
+/// A session's text and how its keys and values came about: what another session of the same model and kernels, on another
+/// device, needs to have the same, bit for bit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transcript {
+    tokens: Vec<u32>,
+    cached: usize,
+    bulk: Vec<Range<usize>>,
 }
 
 /// A submit on its way.
@@ -65,6 +77,7 @@ impl Session {
             plan,
             tokens: Vec::new(),
             cached: 0,
+            bulk: Vec::new(),
             marginal: None,
             staging,
             score_staging,
@@ -104,10 +117,101 @@ impl Session {
         self.check_ids(prompt)?;
         self.drain().await?;
         let limit = self.context().min(prompt.len().saturating_add(options.max_tokens));
+        self.ask(prompt, options);
+        Generation::start(self, prompt, limit, options, progress).await
+    }
+
+    /// Goes on with the text as it stands, of which all but the first `prompt_tokens` were generated with these options: the
+    /// tokens that follow are those that would have followed. The generation's text and ids include what there was;
+    /// [`Generation::next`] gives what is new.
+    ///
+    /// # Errors
+    /// As [`Session::generate`]; also if the text is not longer than its prompt.
+    pub async fn resume(
+        &mut self,
+        prompt_tokens: usize,
+        options: &GenerateOptions,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Generation<'_>> {
+        let length = self.tokens.len();
+        if prompt_tokens == 0 || prompt_tokens >= length {
+            return Err(Error::input(format!(
+                "a text of {} cannot go on after a prompt of {prompt_tokens}: there must be a prompt, and something after it",
+                counted(length, "token")
+            )));
+        }
+        options.sampling.validate()?;
+        self.drain().await?;
+        self.fill(length - 1, false, progress).await?;
+        let tokens = self.tokens.clone();
+        self.set_text(&tokens);
+        self.ask(&tokens, options);
+        let limit = self.context().min(prompt_tokens.saturating_add(options.max_tokens));
+        Generation::resume(self, prompt_tokens, limit, options)
+    }
+
+    /// What another session needs to have this one's text; also after the device was lost.
+    pub fn transcript(&self) -> Transcript {
+        let Self { tokens, cached, .. } = self;
+        let bulk = self.bulk.iter().map(|range| range.start..range.end.min(*cached)).filter(|range| !range.is_empty());
+        Transcript { tokens: tokens.clone(), cached: *cached, bulk: bulk.collect() }
+    }
+
+    /// Makes the text of `transcript` this session's. Each token goes through the products' form that it went through there, so
+    /// that with the same model, adapter and kernels the cache is the same bit for bit, and the text goes on as it would
+    /// have gone on there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) if the text does not fit this session; otherwise if the device fails.
+    pub async fn restore(&mut self, transcript: &Transcript, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        self.restart().await?;
+        if transcript.tokens.is_empty() {
+            return Ok(());
+        }
+        self.check_ids(&transcript.tokens)?;
+        self.set_text(&transcript.tokens);
+        for range in &transcript.bulk {
+            self.fill(range.start, false, progress).await?;
+            self.fill(range.end, true, progress).await?;
+        }
+        self.fill(transcript.cached, false, progress).await
+    }
+
+    /// Lets the text's tokens before `end` that are not cached go through the model.
+    async fn fill(&mut self, end: usize, many: bool, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        let (first, most) = (self.cached, self.model.sizes.chunk_rows as usize);
+        if many && first < end {
+            self.bulk.push(first..end);
+        }
+        self.row_pacing.restart();
+        while self.cached < end {
+            let at = self.cached;
+            let rows = self.row_pacing.units(0, 8, most).min(end - at);
+            self.write_rows(&self.tokens, at, rows);
+            self.write_state(State {
+                committed: at as u32,
+                length: self.tokens.len() as u32,
+                num_rows: rows as u32,
+                logit_row: rows as u32 - 1,
+                ..State::default()
+            });
+            let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (at + rows) as u32, many };
+            self.submit(Work::Prompt { rows, last: false }, 1, |plan, _| vec![(&plan.body[..], extent)]);
+            self.cached += rows;
+            if self.in_flight.len() >= IN_FLIGHT {
+                self.receive().await?;
+            }
+            progress(Progress::Prefill { tokens: self.cached - first, total: end - first });
+        }
+        self.drain().await
+    }
+
+    /// Tells the GPU how tokens after `text` are chosen and drafted.
+    fn ask(&mut self, text: &[u32], options: &GenerateOptions) {
         let params = options.sampling.params(self.model.sizes.vocab, self.model.sizes.vocab_stride());
         self.model.gpu.write(&self.buffers.sample_params, 0, &[params]);
         if options.sampling.repetition_penalty != 1.0 {
-            self.write_counts(prompt);
+            self.write_counts(text);
         }
         if let Drafter::Script(script) = &options.draft.drafter {
             self.write_script(script);
@@ -116,13 +220,11 @@ impl Session {
             let Self { model, buffers, marginal, .. } = self;
             marginal.get_or_insert_with(|| Box::new(Workspace::new(model, buffers))).ask_draft(&model.gpu);
         }
-        Generation::start(self, prompt, limit, options, progress).await
     }
 
     /// Forgets the text and stages a chain of `rows` rows after `committed` others, for [`Session::step_ops`].
     pub(crate) fn stage_chain(&mut self, committed: usize, rows: usize) -> Extent {
-        self.tokens.clear();
-        self.cached = 0;
+        self.forget();
         let row = |at: usize| Row {
             token: at as u32 % self.model.sizes.vocab,
             position: (committed + at) as u32,
@@ -144,15 +246,35 @@ impl Session {
     /// Forgets the text.
     pub(super) async fn restart(&mut self) -> Result<()> {
         self.drain().await?;
+        self.forget();
+        Ok(())
+    }
+
+    /// Forgets the text, with nothing in flight.
+    pub(super) fn forget(&mut self) {
         self.tokens.clear();
         self.cached = 0;
-        Ok(())
+        self.bulk.clear();
+    }
+
+    /// The tokens from `first` to `end` are about to be read at a time. Returns whether products take the form for many rows:
+    /// by what there is to read, not by the size of chunks, which depends on how fast the device happens to be.
+    pub(super) fn will_read(&mut self, first: usize, end: usize) -> bool {
+        let many = end - first > MAX_BATCH_ROWS;
+        if many {
+            self.bulk.push(first..end);
+        }
+        many
     }
 
     /// Makes `prompt` the text; what it shares with the text before stays cached.
     pub(super) fn set_text(&mut self, prompt: &[u32]) {
         let shared = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         self.cached = self.cached.min(shared);
+        self.bulk.retain_mut(|range| {
+            range.end = range.end.min(self.cached);
+            range.start < range.end
+        });
         // A head that reads later tokens has seen some of those that change.
         let ahead = self.plan.heads.as_ref().map_or(0, HeadsPlan::ahead);
         self.heads_filled = self.heads_filled.min(self.cached.saturating_sub(ahead));
@@ -174,8 +296,7 @@ impl Session {
         // The last token goes through the model in any case: its logits are wanted.
         let mut at = self.cached.min(prompt.len() - 1);
         let total = prompt.len() - at;
-        // By what there is to read, not by the size of chunks, which depends on how fast the device happens to be.
-        let many = total > MAX_BATCH_ROWS;
+        let many = self.will_read(at, prompt.len());
         let most = self.model.sizes.chunk_rows as usize;
         self.row_pacing.restart();
         while at < prompt.len() {

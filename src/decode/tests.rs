@@ -149,3 +149,64 @@ fn the_marginal_drafts_what_the_marginal_says() {
         }
     });
 }
+
+/// Bits of the keys and values that the session's text has in the last layer, which all others have a part in.
+fn cache_bits(session: &Session) -> [Vec<Vec<u32>>; 2] {
+    let shape = session.model.sizes.attention;
+    let (keys, values) = session.buffers.cache.last().expect("a layer");
+    let rows = |buffer, row: u32, used: usize| -> Vec<Vec<u32>> {
+        let bits: Vec<u32> = pollster::block_on(session.model.gpu.read(buffer)).expect("a cache");
+        bits.chunks_exact(row as usize).map(|row| row[..used].to_vec()).collect()
+    };
+    // `[heads, head_dim / 4, context, 4]` and `[heads, context, head_dim]`
+    let values = rows(values, shape.context * shape.head_dim, session.cached * shape.head_dim as usize);
+    [rows(keys, shape.context * 4, session.cached * 4), values]
+}
+
+#[test]
+fn a_text_goes_on_elsewhere_as_if_nothing_had_happened() {
+    on_every_set(|gpu, set| {
+        let engine = load(gpu, "llama-gqa", Some(set), None);
+        let sampling = Sampling { temperature: 0.9, repetition_penalty: 1.2, seed: 5, ..Sampling::default() };
+        let options = GenerateOptions { max_tokens: 20, sampling, ..GenerateOptions::default() };
+        let run = async {
+            // A long prompt, what it brought, and a long addition: the forms of products alternate.
+            let mut session = engine.session()?;
+            let first: Vec<u32> = (0..40).map(|at| 1 + at * 7 % 90).collect();
+            let mut generation = session.generate(&first, &options, &mut |_| {}).await?;
+            while generation.next().await?.is_some() {}
+            drop(generation);
+            let prompt: Vec<u32> = session.tokens().iter().copied().chain((0..34).map(|at| 1 + at * 11 % 90)).collect();
+            let before = session.transcript();
+            let mut generation = session.generate(&prompt, &options, &mut |_| {}).await?;
+            for _ in 0..9 {
+                generation.next().await?;
+            }
+            drop(generation);
+            let middle = session.transcript();
+            let expected = cache_bits(&session);
+
+            let mut other = engine.session()?;
+            other.restore(&middle, &mut |_| {}).await?;
+            assert_eq!(other.transcript(), middle);
+            assert!(cache_bits(&other) == expected, "{set}: the cache differs");
+
+            // To the end: here, there, and where nothing had been generated yet.
+            let mut texts = Vec::new();
+            for session in [&mut session, &mut other] {
+                let mut generation = session.resume(prompt.len(), &options, &mut |_| {}).await?;
+                while generation.next().await?.is_some() {}
+                texts.push((generation.ids().to_vec(), generation.text().to_owned()));
+            }
+            other.restore(&before, &mut |_| {}).await?;
+            let mut generation = other.generate(&prompt, &options, &mut |_| {}).await?;
+            while generation.next().await?.is_some() {}
+            texts.push((generation.ids().to_vec(), generation.text().to_owned()));
+            assert_eq!(texts[0].0.len(), 20, "{set}");
+            assert_eq!(texts[0], texts[1], "{set}: resumed elsewhere");
+            assert_eq!(texts[0], texts[2], "{set}: never interrupted");
+            crate::Result::Ok(())
+        };
+        pollster::block_on(run).expect("no error");
+    });
+}

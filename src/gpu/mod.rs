@@ -9,7 +9,7 @@ mod kernel;
 mod readback;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use adapter::AdapterSummary;
@@ -43,6 +43,7 @@ struct Inner {
     summary: AdapterSummary,
     checked_shaders: bool,
     fault: Arc<Mutex<Option<Error>>>,
+    lost: Arc<AtomicBool>,
     kernels: Mutex<BTreeMap<Variant, Arc<Kernel>>>,
     counters: Counters,
 }
@@ -144,9 +145,11 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |error| {
             lock(&uncaptured).get_or_insert_with(|| adapter::translate(error));
         }));
-        let lost = Arc::clone(&fault);
+        let lost = Arc::new(AtomicBool::new(false));
+        let (of_loss, is_lost) = (Arc::clone(&fault), Arc::clone(&lost));
         device.set_device_lost_callback(move |reason, message| {
-            lock(&lost).get_or_insert_with(|| {
+            is_lost.store(true, Ordering::Relaxed);
+            lock(&of_loss).get_or_insert_with(|| {
                 Error::new(
                     ErrorKind::Device,
                     format!("the GPU device was lost ({reason:?}): {message}; load the model again to go on"),
@@ -155,7 +158,7 @@ impl Gpu {
         });
         let kernels = Mutex::default();
         let counters = Counters::default();
-        Self { inner: Arc::new(Inner { device, queue, summary, checked_shaders, fault, kernels, counters }) }
+        Self { inner: Arc::new(Inner { device, queue, summary, checked_shaders, fault, lost, kernels, counters }) }
     }
 
     /// The adapter this device was opened on.
@@ -197,6 +200,12 @@ impl Gpu {
             Some(error) => Err(error.clone()),
             None => Ok(()),
         }
+    }
+
+    /// Whether the device is lost: nothing works any more, and what was on it is gone. Another one can be opened, the model
+    /// loaded there, and a text taken over with [`Session::restore`](crate::Session::restore).
+    pub fn is_lost(&self) -> bool {
+        self.inner.lost.load(Ordering::Relaxed)
     }
 
     /// A zeroed storage buffer of at least `bytes`.

@@ -52,19 +52,36 @@ fn draft(request: &GenerateRequest) -> Result<DraftOptions> {
     Ok(DraftOptions { drafter, tree, trace })
 }
 
-/// Generates to the end. `on_round` gets each round as JSON; the end comes back as JSON.
+/// How far a generation has come that the device may be lost under.
+#[derive(Default)]
+pub struct Course {
+    /// The session has the prompt, and what was generated.
+    begun: bool,
+    attempts: u32,
+}
+
+/// Generates to the end. `on_round` gets each round as JSON; the end comes back as JSON. Where it has begun before, on a
+/// device that was lost, it goes on from there.
 pub async fn run(
     session: &mut Session,
     tokenizer: &Tokenizer,
     prompt: &str,
     options: &GenerateOptions,
+    course: &mut Course,
     on_round: &js_sys::Function,
 ) -> Result<String> {
     let prompt_ids = tokenizer.encode(prompt, true)?;
-    let mut generation = session.generate(&prompt_ids, options, &mut |_| {}).await?;
+    course.attempts += 1;
+    let resumed = course.begun && session.tokens().len() > prompt_ids.len();
+    let mut generation = if resumed {
+        session.resume(prompt_ids.len(), options, &mut |_| {}).await?
+    } else {
+        session.generate(&prompt_ids, options, &mut |_| {}).await?
+    };
+    course.begun = true;
     let mut round = Round::default();
     // The first token comes from the prompt, and was no round.
-    let mut traced = None;
+    let mut traced = resumed.then_some(0);
     while let Some(Token { id, drafted, text }) = generation.next().await? {
         round.ids.push(id);
         round.text += &text;
@@ -87,6 +104,7 @@ pub async fn run(
         ids: generation.ids(),
         text: generation.text(),
         seed: options.sampling.seed,
+        recoveries: course.attempts - 1,
         stats: &generation.stats(),
     })
 }

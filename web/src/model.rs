@@ -1,18 +1,19 @@
 //! A loaded model, as the worker sees it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use foretoken::Session;
-use foretoken::format::tokenizer::Tokenizer;
-use foretoken::{AuditOptions, Engine, EngineOptions, Gpu, GpuOptions, KernelSet, MarginalOptions, Progress, Result};
+use foretoken::{
+    AuditOptions, Engine, EngineOptions, Error, Gpu, GpuOptions, KernelSet, MarginalOptions, Progress, Result,
+};
 use serde::de::DeserializeOwned;
 use wasm_bindgen::prelude::*;
 
 use crate::error::{input, to_js};
 use crate::files::{ByteSource, JsFiles};
-use crate::generate::{self, json};
+use crate::generate::{self, Course, json};
 use crate::reports::{Audited, FoundMarginals, GenerateRequest, Info, LoadRequest, MarginalRequest, Score};
 
 type Js<T> = std::result::Result<T, JsValue>;
@@ -57,23 +58,60 @@ impl Abort {
 /// A model on the GPU and one text. Calls must wait for each other.
 #[wasm_bindgen]
 pub struct WebModel {
-    engine: Engine,
-    /// Taken while a call uses it.
-    session: RefCell<Option<Session>>,
+    checkpoint: Checkpoint,
+    engine: RefCell<Engine>,
+    session: RefCell<Slot>,
+    /// The page has left.
+    destroyed: Cell<bool>,
+    /// Called with the reason when the device was lost and the model is about to be loaded anew.
+    on_lost: js_sys::Function,
 }
+
+/// What it takes to load the model, at first and after the device was lost.
+struct Checkpoint {
+    files: JsFiles,
+    options: EngineOptions,
+    on_progress: js_sys::Function,
+}
+
+/// The one session.
+enum Slot {
+    Free(Session),
+    Lent,
+    /// The device was lost for good.
+    Lost(Error),
+}
+
+/// Losses in one call before it is given up: what breaks the device again and again will not go away by itself.
+const MOST_LOSSES: u32 = 3;
 
 #[wasm_bindgen]
 impl WebModel {
     /// Loads a checkpoint; `on_progress` is called with `"upload"` or `"warmup"`, what is done, and how much it is in all.
-    pub async fn load(source: ByteSource, request: String, on_progress: js_sys::Function) -> Js<WebModel> {
-        let engine = load(&JsFiles(source), &request, &on_progress).await.map_err(to_js)?;
-        let session = engine.session().map_err(to_js)?;
-        Ok(Self { engine, session: RefCell::new(Some(session)) })
+    pub async fn load(
+        source: ByteSource,
+        request: String,
+        on_progress: js_sys::Function,
+        on_lost: js_sys::Function,
+    ) -> Js<WebModel> {
+        let load = async || {
+            let LoadRequest { context, kernels } = parse(&request)?;
+            let kernels = kernels.map(|name| name.parse()).transpose()?;
+            let options = EngineOptions { context, kernels, ..EngineOptions::default() };
+            let mut checkpoint = Checkpoint { files: JsFiles(source), options, on_progress };
+            let engine = checkpoint.load().await?;
+            // After a loss the same kernels, else the bits would be others.
+            checkpoint.options.kernels = Some(engine.kernels());
+            let session = RefCell::new(Slot::Free(engine.session()?));
+            Ok(Self { checkpoint, engine: RefCell::new(engine), session, destroyed: Cell::new(false), on_lost })
+        };
+        load().await.map_err(to_js)
     }
 
     /// What the model is, as JSON.
     pub fn info(&self) -> Js<String> {
-        let (config, engine) = (self.engine.config(), &self.engine);
+        let engine = self.engine();
+        let config = engine.config();
         let parameters: u64 = config
             .expected_tensors()
             .iter()
@@ -96,12 +134,12 @@ impl WebModel {
 
     /// Token ids of a text.
     pub fn encode(&self, text: &str) -> Js<Vec<u32>> {
-        self.tokenizer().and_then(|tokenizer| tokenizer.encode(text, true)).map_err(to_js)
+        self.engine().tokenizer().and_then(|tokenizer| tokenizer.encode(text, true)).map_err(to_js)
     }
 
     /// The text of token ids, without special tokens.
     pub fn decode(&self, ids: &[u32]) -> Js<String> {
-        self.tokenizer().and_then(|tokenizer| tokenizer.decode(ids, true)).map_err(to_js)
+        self.engine().tokenizer().and_then(|tokenizer| tokenizer.decode(ids, true)).map_err(to_js)
     }
 
     /// Continues a prompt. `on_round` gets each round as JSON.
@@ -112,16 +150,17 @@ impl WebModel {
         on_round: js_sys::Function,
         abort: Abort,
     ) -> Js<String> {
-        let run = async |session: &mut Session| {
-            let options = generate::options(&parse::<GenerateRequest>(&request)?, abort.0)?;
-            generate::run(session, self.tokenizer()?, &prompt, &options, &on_round).await
+        let mut course = Course::default();
+        let run = async |engine: &Engine, session: &mut Session| {
+            let options = generate::options(&parse::<GenerateRequest>(&request)?, Arc::clone(&abort.0))?;
+            generate::run(session, engine.tokenizer()?, &prompt, &options, &mut course, &on_round).await
         };
         self.with_session(run).await
     }
 
     /// What may stand some places ahead, as JSON.
     pub async fn marginals(&self, prompt: String, request: String) -> Js<String> {
-        let run = async |session: &mut Session| {
+        let run = async |engine: &Engine, session: &mut Session| {
             let (request, usual) = (parse::<MarginalRequest>(&request)?, MarginalOptions::default());
             let options = MarginalOptions {
                 offset: request.offset.unwrap_or(usual.offset),
@@ -129,7 +168,7 @@ impl WebModel {
                 max_branches: request.max_branches,
                 top: request.top.unwrap_or(usual.top),
             };
-            let tokenizer = self.tokenizer()?;
+            let tokenizer = engine.tokenizer()?;
             let ids = tokenizer.encode(&prompt, true)?;
             let found = session.marginals(&ids, &options, &mut |_| {}).await?;
             let next = session.marginals(&ids, &MarginalOptions { offset: 1, ..options }, &mut |_| {}).await?;
@@ -140,8 +179,8 @@ impl WebModel {
 
     /// How probable a text is, as JSON.
     pub async fn score(&self, text: String) -> Js<String> {
-        let run = async |session: &mut Session| {
-            let ids = self.tokenizer()?.encode(&text, true)?;
+        let run = async |engine: &Engine, session: &mut Session| {
+            let ids = engine.tokenizer()?.encode(&text, true)?;
             let (tokens, context) = (ids.len(), session.context());
             if tokens < 2 || tokens > context {
                 return Err(input(format!("a text of {tokens} tokens: expected 2 to {context} to score")));
@@ -154,15 +193,15 @@ impl WebModel {
 
     /// Whether drafts leave every text as it is, as JSON; `on_progress` gets what is done and how much it is in all.
     pub async fn audit(&self, on_progress: js_sys::Function) -> Js<String> {
-        let run = async |session: &mut Session| {
-            let options = AuditOptions::for_engine(&self.engine)?;
+        let run = async |engine: &Engine, session: &mut Session| {
+            let options = AuditOptions::for_engine(engine)?;
             let mut told = |progress| {
                 if let Progress::Positions { done, total } = progress {
                     let _ = on_progress.call2(&JsValue::NULL, &(done as f64).into(), &(total as f64).into());
                 }
             };
             let audit = session.audit(&options, &mut told).await?;
-            let (adapter, kernels) = (&self.engine.gpu().summary().name, self.engine.kernels().to_string());
+            let (adapter, kernels) = (&engine.gpu().summary().name, engine.kernels().to_string());
             json(&Audited { adapter, kernels, audit: &audit })
         };
         self.with_session(run).await
@@ -172,7 +211,7 @@ impl WebModel {
     #[wasm_bindgen(js_name = selfTest)]
     pub async fn self_test(&self, kernels: String) -> Js<String> {
         let run = async {
-            let checks = foretoken::self_test(self.engine.gpu(), kernels.parse()?, true).await?;
+            let checks = foretoken::self_test(self.engine().gpu(), kernels.parse()?, true).await?;
             json(&checks)
         };
         run.await.map_err(to_js)
@@ -181,46 +220,103 @@ impl WebModel {
     /// Frees the GPU's memory at once, also while a call is under way, which then fails. Left alone, the browser would free
     /// it when it collects its garbage.
     pub fn destroy(&self) {
-        self.engine.gpu().device().destroy();
+        self.destroyed.set(true);
+        self.engine().gpu().device().destroy();
+    }
+
+    /// Whether the device was lost for good.
+    #[wasm_bindgen(js_name = isLost)]
+    pub fn is_lost(&self) -> bool {
+        matches!(*self.session.borrow(), Slot::Lost(_))
     }
 
     /// The kernel sets that this adapter can run.
     #[wasm_bindgen(js_name = kernelSets)]
     pub fn kernel_sets(&self) -> Vec<String> {
-        KernelSet::available(self.engine.gpu().summary()).iter().map(KernelSet::to_string).collect()
+        KernelSet::available(self.engine().gpu().summary()).iter().map(KernelSet::to_string).collect()
     }
 }
 
 impl WebModel {
-    fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.engine.tokenizer()
+    /// The engine of the device that is in use now.
+    fn engine(&self) -> Engine {
+        self.engine.borrow().clone()
     }
 
-    /// Lends the session to `work`; a failed session is not used again.
-    async fn with_session(&self, work: impl AsyncFnOnce(&mut Session) -> Result<String>) -> Js<String> {
-        let taken = self.session.borrow_mut().take();
-        let mut session = taken.ok_or_else(|| to_js(input("the model is busy: wait for the call before this one")))?;
-        let result = work(&mut session).await;
-        self.session.replace(Some(session));
+    /// Lends the session to `work`. Where the device is lost, the model is loaded on a new one, the session's text is made
+    /// again there, and `work` is called again.
+    async fn with_session(&self, mut work: impl AsyncFnMut(&Engine, &mut Session) -> Result<String>) -> Js<String> {
+        let mut session = match self.session.replace(Slot::Lent) {
+            Slot::Free(session) => session,
+            slot => {
+                let refusal = match &slot {
+                    Slot::Lost(error) => error.clone(),
+                    _ => input("the model is busy: wait for the call before this one"),
+                };
+                self.session.replace(slot);
+                return Err(to_js(refusal));
+            }
+        };
+        let mut losses = 0;
+        let result = loop {
+            let engine = self.engine();
+            let error = match work(&engine, &mut session).await {
+                Err(error) if is_lost(engine.gpu()).await && !self.destroyed.get() => error,
+                result => break result,
+            };
+            losses += 1;
+            let _ = self.on_lost.call1(&JsValue::NULL, &error.to_string().into());
+            let recovered = if losses < MOST_LOSSES { self.recover(&session).await } else { Err(error) };
+            match recovered {
+                Ok(recovered) => session = recovered,
+                Err(error) => {
+                    let error = error.within("the GPU was lost and could not be had back");
+                    self.session.replace(Slot::Lost(error.clone()));
+                    return Err(to_js(error));
+                }
+            }
+        };
+        self.session.replace(Slot::Free(session));
         result.map_err(to_js)
+    }
+
+    /// The session's text on a new device.
+    async fn recover(&self, lost: &Session) -> Result<Session> {
+        let engine = self.checkpoint.load().await?;
+        let mut session = engine.session()?;
+        session.restore(&lost.transcript(), &mut |_| {}).await?;
+        self.engine.replace(engine);
+        Ok(session)
     }
 }
 
-async fn load(files: &JsFiles, request: &str, on_progress: &js_sys::Function) -> Result<Engine> {
-    let LoadRequest { context, kernels } = parse(request)?;
-    let kernels = kernels.map(|name| name.parse()).transpose()?;
-    let gpu = Gpu::open(&GpuOptions::default()).await?;
-    let options = EngineOptions { context, kernels, ..EngineOptions::default() };
-    let mut told = |progress| {
-        let (phase, done, total) = match progress {
-            Progress::Weights { bytes, total } => ("upload", bytes as f64, total as f64),
-            Progress::Pipelines { done, total } => ("warmup", done as f64, total as f64),
-            _ => return,
+impl Checkpoint {
+    async fn load(&self) -> Result<Engine> {
+        let gpu = Gpu::open(&GpuOptions::default()).await?;
+        let mut told = |progress| {
+            let (phase, done, total) = match progress {
+                Progress::Weights { bytes, total } => ("upload", bytes as f64, total as f64),
+                Progress::Pipelines { done, total } => ("warmup", done as f64, total as f64),
+                _ => return,
+            };
+            // A page that throws in its callback must not end the loading.
+            let _ = self.on_progress.call3(&JsValue::NULL, &phase.into(), &done.into(), &total.into());
         };
-        // A page that throws in its callback must not end the loading.
-        let _ = on_progress.call3(&JsValue::NULL, &phase.into(), &done.into(), &total.into());
-    };
-    Engine::load(&gpu, files, &options, &mut told).await
+        Engine::load(&gpu, &self.files, &self.options, &mut told).await
+    }
+}
+
+/// Whether the device is lost. A failed readback may be heard of before its reason, so the event loop has a turn first.
+async fn is_lost(gpu: &Gpu) -> bool {
+    let turn = js_sys::Promise::new(&mut |resolve, _| set_timeout(&resolve, 0));
+    let _ = wasm_bindgen_futures::JsFuture::from(turn).await;
+    gpu.is_lost()
+}
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_name = setTimeout)]
+    fn set_timeout(callback: &js_sys::Function, milliseconds: i32);
 }
 
 fn parse<T: DeserializeOwned>(json: &str) -> Result<T> {

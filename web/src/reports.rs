@@ -88,6 +88,8 @@ pub struct Finished<'a> {
     pub ids: &'a [u32],
     pub text: &'a str,
     pub seed: u64,
+    /// How many times the device was lost on the way; the statistics are of the time since.
+    pub recoveries: u32,
     #[serde(flatten)]
     pub stats: &'a Stats,
 }

@@ -22,6 +22,7 @@ const NOT_SECURE = "browsers give WebGPU to pages from https:// and from localho
 
 /** What to do about errors of the core, by their kind. */
 const ADVICE: Record<string, string> = {
+  Adapter: NO_ADAPTER,
   OutOfMemory: "load a smaller model, ask for a shorter context, or close other pages and programs that use the GPU",
   Device: "reload the page; if it happens again, update the browser and the GPU's driver",
   SelfTest: 'update the browser and the GPU\'s driver, or load with other kernels: { kernels: "workgroup" }',

@@ -44,9 +44,9 @@ export class ForetokenError extends Error {
 
 /** Loads a model. */
 export async function load(source: Source, options: LoadOptions = {}): Promise<Model> {
-  const { onProgress, signal, context, kernels, cache } = options;
+  const { onProgress, onLost, signal, context, kernels, cache } = options;
   signal?.throwIfAborted();
-  const wire = new Wire();
+  const wire = new Wire({ onProgress, onLost });
   try {
     const message = { call: "load" as const, source, options: { context, kernels, cache }, assets: assets() };
     const info = await wire.ask<ModelInfo>(message, (event) => onProgress?.(event as Progress), signal);
@@ -203,7 +203,7 @@ class Wire {
   #ended: ForetokenError | undefined;
   #onLost!: (reason: string) => void;
 
-  constructor() {
+  constructor(private readonly listeners: Pick<LoadOptions, "onProgress" | "onLost"> = {}) {
     this.lost = new Promise((resolve) => (this.#onLost = resolve));
     this.#worker.onmessage = ({ data }: MessageEvent<Reply>) => this.#receive(data);
     this.#worker.onerror = (event) => this.#fail(new ForetokenError("Internal", event.message || "the worker failed"));
@@ -233,10 +233,10 @@ class Wire {
   }
 
   #receive(reply: Reply): void {
-    if ("lost" in reply) {
-      this.#onLost(reply.lost);
-      return;
-    }
+    if (this.#ended) return;
+    if ("lost" in reply) return this.#onLost(reply.lost);
+    if ("losing" in reply) return this.listeners.onLost?.(reply.losing);
+    if ("progress" in reply) return this.listeners.onProgress?.(reply.progress);
     const waiting = this.#waiting.get(reply.id);
     if (!waiting) return;
     if ("event" in reply) {

@@ -1,7 +1,7 @@
 /** The messages between the page and the worker that owns the wasm. */
 
 import type { PlainError } from "./errors.js";
-import type { KernelSet, LoadOptions, Source } from "./types.js";
+import type { KernelSet, LoadOptions, Progress, Source } from "./types.js";
 
 /** What the page asks; `id` pairs it with its answers. */
 export type Request = { id: number } & (
@@ -28,5 +28,7 @@ export type Reply =
   | { id: number; event: unknown }
   | { id: number; result: unknown }
   | { id: number; error: PlainError }
-  /** Nothing will work any more. */
+  /** The device was lost, and is being replaced; progress of that; or it is lost for good. */
+  | { losing: string }
+  | { progress: Progress }
   | { lost: string };

@@ -22,6 +22,11 @@ export interface LoadOptions {
   kernels?: KernelSet;
   /** Keep downloads for the next visit. Default: true. */
   cache?: boolean;
+  /**
+   * Called when the GPU's device was lost, with the reason. The model is then loaded again, from the cache where it is
+   * there, `onProgress` tells how far that is, and the call under way goes on by itself: its text stays the same.
+   */
+  onLost?: (reason: string) => void;
 }
 
 /** Three separate reports. */
@@ -143,6 +148,8 @@ export interface Stats {
   dispatches: number;
   readbacks: number;
   seed: number;
+  /** How many times the GPU's device was lost on the way; the other numbers are of the time since. */
+  recoveries: number;
 }
 
 /** The end of a generation. */
@@ -247,7 +254,7 @@ export interface Model {
   selfTest(onCheck?: (check: KernelCheck) => void): Promise<KernelCheck[]>;
   /** Live GPU buffers, for leak tests; after `dispose` those that it left. */
   buffers(): Promise<number>;
-  /** Resolves with the reason when the device is lost for good. */
+  /** Resolves with the reason when the device is lost for good: it could not be had back. */
   readonly lost: Promise<string>;
   /** Frees the GPU's memory and ends the worker; calls under way fail. */
   dispose(): Promise<void>;

@@ -2,10 +2,10 @@
 
 import init, { Abort, WebModel, adapters, shaders } from "../wasm/foretoken.js";
 import { liveBuffers } from "./buffers.js";
-import { PlainError, needWebGpu } from "./errors.js";
+import { type PlainError, needWebGpu } from "./errors.js";
 import type { Reply, Request } from "./protocol.js";
 import { Witness, open } from "./sources.js";
-import type { AdapterInfo, KernelCheck } from "./types.js";
+import type { AdapterInfo, KernelCheck, Progress } from "./types.js";
 
 /** What waits for its turn. */
 type Queued = Exclude<Request, { call: "abort" | "dispose" }>;
@@ -44,6 +44,7 @@ async function answer(request: Queued, signal: AbortSignal): Promise<void> {
   } catch (error) {
     const { kind = "Internal", message = String(error), advice } = error as Partial<PlainError>;
     scope.postMessage({ id, error: { kind: signal.aborted ? "Abort" : kind, message, advice } });
+    if (model?.isLost()) scope.postMessage({ lost: message });
   } finally {
     aborts.delete(id);
   }
@@ -56,10 +57,13 @@ async function run(request: Queued, signal: AbortSignal, tell: (event: unknown) 
       await start(request.assets);
       const { context, kernels, cache = true } = request.options;
       const defaultBase = new URL("model/", request.assets).href;
-      const source = new Witness(await open(request.source, { defaultBase, cache, signal, onProgress: tell }));
-      const onStep = (phase: string, done: number, total: number) => tell({ phase, done, total });
+      // Loading again, after a loss, is no part of this call any more.
+      const onProgress = (progress: Progress) => (model ? scope.postMessage({ progress }) : tell(progress));
+      const source = new Witness(await open(request.source, { defaultBase, cache, signal, onProgress }));
+      const onStep = (phase: "upload" | "warmup", done: number, total: number) => onProgress({ phase, done, total });
+      const onLost = (losing: string) => scope.postMessage({ losing });
       try {
-        model = await WebModel.load(source, JSON.stringify({ context, kernels }), onStep);
+        model = await WebModel.load(source, JSON.stringify({ context, kernels }), onStep, onLost);
       } catch (error) {
         throw source.failure ?? error;
       }

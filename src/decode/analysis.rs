@@ -1,5 +1,7 @@
 //! A session as an instrument: scores of a text, and logits, brought back for whoever studies them.
 
+use web_time::Instant;
+
 use super::reading::{ReadOptions, Reading};
 use super::session::Session;
 use crate::gpu::Staging;
@@ -20,12 +22,12 @@ impl Session {
         while log_probs.len() < total {
             let first = log_probs.len();
             let rows = self.row_pacing.units(0, 8, MAX_BATCH_ROWS).min(total - first);
-            self.row_pacing.restart();
+            let sent = Instant::now();
             let copy = Some((&self.buffers.log_probs, &self.score_staging));
             let submission = self.submit_chunk(ids, first, rows, &self.plan.score, copy);
             let pending = self.score_staging.read_after(submission);
             let found: Vec<f32> = self.score_staging.take(&self.model.gpu, pending).await?;
-            self.row_pacing.ended(0, rows);
+            self.row_pacing.ended(0, rows, sent);
             check_finite(&found[..rows])?;
             log_probs.extend_from_slice(&found[..rows]);
             progress(Progress::Prefill { tokens: log_probs.len(), total });

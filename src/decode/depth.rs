@@ -136,7 +136,7 @@ mod tests {
 
     /// Drafts of which each is right with chance one in `one_in`, on a device where every row costs `slope` of a step.
     fn settle(one_in: usize, slope: f64) -> (Depth, usize) {
-        let mut pacing = Pacing::new();
+        let mut pacing = Pacing::new(0.0);
         for rows in [1, 4] {
             pacing.know(rows, 1.0 + slope * (rows - 1) as f64);
         }
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn resting_drafts_are_tried_again_ever_more_rarely() {
-        let mut pacing = Pacing::new();
+        let mut pacing = Pacing::new(0.0);
         pacing.know(1, 1.0);
         pacing.know(4, 3.0);
         let mut depth = Depth::new(None, 3);
@@ -189,6 +189,6 @@ mod tests {
     fn a_fixed_tree_stays() {
         let tree = DraftTree::new(&[3, 2]).expect("a tree");
         let mut depth = Depth::new(Some(tree.clone()), 2);
-        assert_eq!(depth.next(&Pacing::new()), tree);
+        assert_eq!(depth.next(&Pacing::new(0.0)), tree);
     }
 }

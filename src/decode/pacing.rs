@@ -8,10 +8,20 @@ use crate::kernels::MAX_BATCH_ROWS;
 /// stopping is prompt, and no driver takes the GPU for hung (Windows does after two seconds).
 const TARGET: Duration = Duration::from_millis(40);
 
+/// What one submit must outlast, in terms of a readback: the next one is then still running when the host hears of its end
+/// and sends another, and the GPU never waits. A little more than once, as readbacks vary.
+const SYNCS: f64 = 1.25;
+
+/// The longest readback that submits are made longer for, in seconds: beyond it text would come in jumps.
+const MOST_SYNC: f64 = 0.4;
+
 /// Learns how long a unit of work (a round, a prompt row) takes from when submits end.
 pub(super) struct Pacing {
     /// Units of as many rows.
     units: [Unit; MAX_BATCH_ROWS + 1],
+    /// Seconds from the end of a submit to when the host knows: microseconds natively, 100 ms in Firefox.
+    sync: f64,
+    /// When the last submit ended.
     last_end: Instant,
 }
 
@@ -25,21 +35,32 @@ struct Unit {
 }
 
 impl Pacing {
-    pub fn new() -> Self {
-        Self { units: [Unit::default(); MAX_BATCH_ROWS + 1], last_end: Instant::now() }
+    pub fn new(sync: f64) -> Self {
+        let sync = sync.min(MOST_SYNC);
+        Self { units: [Unit::default(); MAX_BATCH_ROWS + 1], sync, last_end: Instant::now() }
     }
 
-    /// The GPU was idle until now.
+    /// Whatever ran before has ended, as the host has just heard.
     pub fn restart(&mut self) {
-        self.last_end = Instant::now();
+        self.last_end = self.end(Instant::now());
     }
 
-    /// A submit of `count` units of `rows` rows has just ended. Returns the seconds it took.
-    pub fn ended(&mut self, rows: usize, count: usize) -> f64 {
-        let now = Instant::now();
-        let elapsed = now.duration_since(self.last_end).as_secs_f64();
+    /// The host has just heard that a submit of `count` units of `rows` rows has ended, which it sent at `sent`. Returns the
+    /// seconds it took.
+    pub fn ended(&mut self, rows: usize, count: usize, sent: Instant) -> f64 {
+        self.heard(Instant::now(), rows, count, sent)
+    }
+
+    /// When what the host hears of at `now` has ended.
+    fn end(&self, now: Instant) -> Instant {
+        now.checked_sub(Duration::from_secs_f64(self.sync)).unwrap_or(now)
+    }
+
+    fn heard(&mut self, now: Instant, rows: usize, count: usize, sent: Instant) -> f64 {
+        let end = self.end(now);
+        let elapsed = end.saturating_duration_since(sent.max(self.last_end)).as_secs_f64();
         let seconds = elapsed / count.max(1) as f64;
-        self.last_end = now;
+        self.last_end = end;
         let unit = &mut self.units[rows.min(MAX_BATCH_ROWS)];
         // Slower is believed at once, faster by and by: a submit must not become too long.
         let known = unit.slow.unwrap_or(seconds);
@@ -54,7 +75,8 @@ impl Pacing {
     /// Units of `rows` rows for the next submit, from `least` to `most`; `least` while nothing is known.
     pub fn units(&self, rows: usize, least: usize, most: usize) -> usize {
         let slow = self.units[rows.min(MAX_BATCH_ROWS)].slow;
-        let fit = slow.map_or(0.0, |seconds| TARGET.as_secs_f64() / seconds.max(1e-9));
+        let target = TARGET.as_secs_f64().max(SYNCS * self.sync);
+        let fit = slow.map_or(0.0, |seconds| target / seconds.max(1e-9));
         (fit as usize).clamp(least, most.max(least))
     }
 
@@ -67,5 +89,54 @@ impl Pacing {
     #[cfg(test)]
     pub fn know(&mut self, rows: usize, seconds: f64) {
         self.units[rows].usual = Some(seconds);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A GPU that takes `round` seconds a round, of which the host hears `sync` seconds later, with two submits in flight.
+    /// Returns the rounds of the last submit, and the share of the time that the GPU was busy once the rounds had settled.
+    fn run(sync: f64, round: f64) -> (usize, f64) {
+        const SUBMITS: usize = 200;
+        let start = Instant::now();
+        let at = |seconds: f64| start + Duration::from_secs_f64(1.0 + seconds);
+        let mut pacing = Pacing::new(sync);
+        pacing.last_end = at(0.0);
+        let mut in_flight = std::collections::VecDeque::new();
+        let (mut host, mut gpu, mut rounds) = (0.0_f64, 0.0_f64, 1);
+        let (mut busy, mut settled) = (0.0, 0.0);
+        for submit in 0..SUBMITS {
+            while in_flight.len() < 2 {
+                rounds = pacing.units(1, 1, 64);
+                let end = gpu.max(host) + round * rounds as f64;
+                if submit >= SUBMITS / 2 {
+                    busy += round * rounds as f64;
+                }
+                gpu = end;
+                in_flight.push_back((rounds, host, end));
+            }
+            if submit == SUBMITS / 2 - 1 {
+                settled = gpu;
+            }
+            let (count, sent, end) = in_flight.pop_front().expect("two are in flight");
+            host = host.max(end + sync);
+            pacing.heard(at(host), 1, count, at(sent));
+        }
+        (rounds, busy / (gpu - settled))
+    }
+
+    #[test]
+    fn a_slow_readback_makes_submits_longer_until_the_gpu_never_waits() {
+        let (quick, share) = run(50e-6, 0.005);
+        assert!((7..=8).contains(&quick) && share > 0.99, "{quick} rounds, {share}");
+        let (slow, share) = run(0.1, 0.005);
+        assert!((24..=25).contains(&slow) && share > 0.99, "{slow} rounds, {share}");
+    }
+
+    #[test]
+    fn a_very_slow_readback_does_not_make_submits_endless() {
+        assert!(run(5.0, 0.02).0 <= 25);
     }
 }

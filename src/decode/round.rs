@@ -160,7 +160,9 @@ impl Session {
             let copy = Some((&self.buffers.log_probs, &self.score_staging));
             let pending = self.score_staging.read_after(self.model.gpu.submit(None, record, copy));
             self.score_staging.take::<u32>(&self.model.gpu, pending).await?;
-            seconds = started.elapsed().as_secs_f64() / f64::from(repeats);
+            // The readback is no part of a draft.
+            let elapsed = (started.elapsed().as_secs_f64() - self.model.sync_seconds).max(0.0);
+            seconds = elapsed / f64::from(repeats);
         }
         self.draft_seconds.push((source, depth, seconds));
         self.round_pacing.restart();

@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use web_time::Instant;
+
 use super::draft::Drafter;
 use super::generation::{GenerateOptions, Generation, is_set};
 use super::pacing::Pacing;
@@ -64,12 +66,14 @@ struct InFlight {
     pending: Pending,
     staging: usize,
     work: Work,
+    sent: Instant,
 }
 
 impl Session {
     pub(crate) fn new(model: Arc<Model>, buffers: Buffers, plan: Plan) -> Self {
         let ring_bytes = buffers.ring.size();
         let staging = (0..IN_FLIGHT + 1).map(|_| Staging::new(&model.gpu, ring_bytes)).collect();
+        let sync = model.sync_seconds;
         let score_staging = Staging::new(&model.gpu, buffers.log_probs.size());
         Self {
             model,
@@ -83,8 +87,8 @@ impl Session {
             score_staging,
             in_flight: VecDeque::new(),
             next_staging: 0,
-            round_pacing: Pacing::new(),
-            row_pacing: Pacing::new(),
+            round_pacing: Pacing::new(sync),
+            row_pacing: Pacing::new(sync),
             tree: None,
             heads_filled: 0,
             heads_current: false,
@@ -348,6 +352,7 @@ impl Session {
         let staging = &self.staging[self.next_staging];
         let emitted = std::mem::offset_of!(State, emitted) as u64;
         let steps = steps(&self.plan, self.marginal.as_deref());
+        let sent = Instant::now();
         let submission = self.model.gpu.submit(
             // The emitted ids and the rounds are counted from 0 in each submit.
             Some((&self.buffers.state, emitted, 8)),
@@ -361,19 +366,19 @@ impl Session {
             Some((&self.buffers.ring, staging)),
         );
         let pending = staging.read_after(submission);
-        self.in_flight.push_back(InFlight { pending, staging: self.next_staging, work });
+        self.in_flight.push_back(InFlight { pending, staging: self.next_staging, work, sent });
         self.next_staging = (self.next_staging + 1) % self.staging.len();
     }
 
     /// Waits for the oldest submit in flight.
     pub(super) async fn receive(&mut self) -> Result<Option<Received>> {
-        let Some(InFlight { pending, staging, work }) = self.in_flight.pop_front() else { return Ok(None) };
+        let Some(InFlight { pending, staging, work, sent }) = self.in_flight.pop_front() else { return Ok(None) };
         let ring: Vec<u32> = self.staging[staging].take(&self.model.gpu, pending).await?;
         let emitted = Emitted::of(&ring);
         let seconds = match &work {
-            Work::Prompt { rows, .. } => self.row_pacing.ended(0, *rows),
+            Work::Prompt { rows, .. } => self.row_pacing.ended(0, *rows, sent),
             Work::Rounds { tree, .. } if !emitted.rounds.is_empty() => {
-                self.round_pacing.ended(tree.rows(), emitted.rounds.len())
+                self.round_pacing.ended(tree.rows(), emitted.rounds.len(), sent)
             }
             Work::Rounds { .. } => 0.0,
         };

@@ -3,6 +3,7 @@
 //! The same code waits natively (the device is polled) and in a browser (the event loop calls back).
 
 use futures_channel::oneshot;
+use web_time::Instant;
 
 use super::{Gpu, count};
 use crate::{Error, ErrorKind, Result};
@@ -60,6 +61,21 @@ pub(crate) struct Pending {
 }
 
 impl Gpu {
+    /// Seconds that the host waits for an idle GPU: the median of three readbacks of next to nothing.
+    pub(crate) async fn time_readback(&self) -> Result<f64> {
+        let buffer = self.storage("readback", 16);
+        let staging = Staging::new(self, buffer.size());
+        let mut seconds = [0.0; 3];
+        for seconds in &mut seconds {
+            let started = Instant::now();
+            let pending = staging.read_after(self.submit(None, |_| {}, Some((&buffer, &staging))));
+            staging.take::<u32>(self, pending).await?;
+            *seconds = started.elapsed().as_secs_f64();
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok(seconds[1])
+    }
+
     /// The whole content of a storage buffer. Creates a staging buffer: for tests and self-tests, not for the loop.
     pub(crate) async fn read<T: bytemuck::AnyBitPattern>(&self, buffer: &wgpu::Buffer) -> Result<Vec<T>> {
         let staging = Staging::new(self, buffer.size());

@@ -97,6 +97,8 @@ pub(crate) struct Model {
     pub rotation: wgpu::Buffer,
     /// Multi-token heads.
     pub heads: Option<Heads>,
+    /// Seconds from the end of a submit to when the host knows of it.
+    pub sync_seconds: f64,
 }
 
 impl Model {
@@ -224,6 +226,7 @@ impl Engine {
             weights,
             rotation,
             heads,
+            sync_seconds: gpu.time_readback().await?,
         };
         compile(&model, progress)?;
         warm_up(&model, progress)?;

@@ -103,6 +103,8 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
         weights,
         rotation,
         heads: Some(heads),
+        // No session waits for this model.
+        sync_seconds: 0.0,
     })
 }
 

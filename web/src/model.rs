@@ -76,7 +76,7 @@ struct Checkpoint {
 
 /// The one session.
 enum Slot {
-    Free(Session),
+    Free(Box<Session>),
     Lent,
     /// The device was lost for good.
     Lost(Error),
@@ -102,7 +102,7 @@ impl WebModel {
             let engine = checkpoint.load().await?;
             // After a loss the same kernels, else the bits would be others.
             checkpoint.options.kernels = Some(engine.kernels());
-            let session = RefCell::new(Slot::Free(engine.session()?));
+            let session = RefCell::new(Slot::Free(Box::new(engine.session()?)));
             Ok(Self { checkpoint, engine: RefCell::new(engine), session, destroyed: Cell::new(false), on_lost })
         };
         load().await.map_err(to_js)
@@ -268,7 +268,7 @@ impl WebModel {
             let _ = self.on_lost.call1(&JsValue::NULL, &error.to_string().into());
             let recovered = if losses < MOST_LOSSES { self.recover(&session).await } else { Err(error) };
             match recovered {
-                Ok(recovered) => session = recovered,
+                Ok(recovered) => *session = recovered,
                 Err(error) => {
                     let error = error.within("the GPU was lost and could not be had back");
                     self.session.replace(Slot::Lost(error.clone()));

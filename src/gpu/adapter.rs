@@ -51,7 +51,8 @@ impl AdapterSummary {
                 .contains(wgpu::Features::SUBGROUP)
                 .then_some((info.subgroup_min_size, info.subgroup_max_size)),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
-            name: info.name,
+            // Browsers may keep it to themselves.
+            name: if info.name.is_empty() { "unnamed adapter".to_owned() } else { info.name },
             driver: info.driver,
             driver_info: info.driver_info,
             max_buffer_bytes: 0,

@@ -8,11 +8,9 @@ import { assertGreedy, generate as generateNatively } from "./native.mjs";
 
 const FIXTURES = [
   "llama-gqa",
-  "llama-bias",
   "llama-rope3",
   "llama-bf16",
   "llama-odd-f16",
-  "mistral",
   "neox-parallel",
   "neox-tanh",
 ];

@@ -26,7 +26,6 @@ const ADVICE: Record<string, string> = {
   OutOfMemory: "load a smaller model, ask for a shorter context, or close other pages and programs that use the GPU",
   Device: "reload the page; if it happens again, update the browser and the GPU's driver",
   SelfTest: 'update the browser and the GPU\'s driver, or load with other kernels: { kernels: "workgroup" }',
-  Unsupported: "load another model: the README lists the families and formats that work",
 };
 
 /** What to do about an error of this kind. */
@@ -34,9 +33,18 @@ export function adviceFor(kind: string): string | undefined {
   return ADVICE[kind];
 }
 
+interface Adapter {
+  info?: { vendor: string; architecture: string; description: string };
+}
+
+/** The browser's adapter; undefined without WebGPU, null if there is none. */
+export async function requestAdapter(): Promise<Adapter | null | undefined> {
+  return (navigator as { gpu?: { requestAdapter(): Promise<Adapter | null> } }).gpu?.requestAdapter();
+}
+
 /** Refuses a browser without WebGPU, here where it is called: a worker may lack what the page has. */
 export async function needWebGpu(): Promise<void> {
-  const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<object | null> } };
-  if (!gpu) throw plainError("Adapter", "this browser has no WebGPU", isSecureContext ? NO_WEBGPU : NOT_SECURE);
-  if (!(await gpu.requestAdapter())) throw plainError("Adapter", "the browser has WebGPU, but no GPU to offer", NO_ADAPTER);
+  const adapter = await requestAdapter();
+  if (adapter === undefined) throw plainError("Adapter", "this browser has no WebGPU", isSecureContext ? NO_WEBGPU : NOT_SECURE);
+  if (adapter === null) throw plainError("Adapter", "the browser has WebGPU, but no GPU to offer", NO_ADAPTER);
 }

@@ -46,6 +46,7 @@ export class ForetokenError extends Error {
 export async function load(source: Source, options: LoadOptions = {}): Promise<Model> {
   const { onProgress, onLost, signal, context, kernels, cache } = options;
   signal?.throwIfAborted();
+  if (source.kind === "url") source = { ...source, base: absolute(source.base) };
   const wire = new Wire({ onProgress, onLost });
   try {
     const message = { call: "load" as const, source, options: { context, kernels, cache }, assets: assets() };
@@ -54,6 +55,15 @@ export async function load(source: Source, options: LoadOptions = {}): Promise<M
   } catch (error) {
     wire.end();
     throw error;
+  }
+}
+
+/** A URL as the page means it: a worker would start from where it lies itself. */
+function absolute(url: string): string {
+  try {
+    return new URL(url, document.baseURI).href;
+  } catch {
+    throw new ForetokenError("Input", `${url} is no URL`, "give one such as https://host/folder/, or a path on this server");
   }
 }
 

@@ -2,7 +2,7 @@
 
 import init, { Abort, WebModel, adapters, shaders } from "../wasm/foretoken.js";
 import { liveBuffers } from "./buffers.js";
-import { type PlainError, needWebGpu } from "./errors.js";
+import { type PlainError, needWebGpu, requestAdapter } from "./errors.js";
 import type { Reply, Request } from "./protocol.js";
 import { Witness, open } from "./sources.js";
 import type { AdapterInfo, KernelCheck, Progress } from "./types.js";
@@ -70,11 +70,11 @@ async function run(request: Queued, signal: AbortSignal, tell: (event: unknown) 
       await source.finish();
       modelName = request.source.kind === "default" ? "the default model" : source.describe();
       const info = JSON.parse(model.info());
-      return { ...info, name: modelName, adapter: adapterInfo(info.adapter) };
+      return { ...info, name: modelName, adapter: await adapterInfo(info.adapter) };
     }
     case "devices":
       await start(request.assets);
-      return JSON.parse(await adapters()).map(adapterInfo);
+      return Promise.all(JSON.parse(await adapters()).map(adapterInfo));
     case "shaders": {
       await start(request.assets);
       const texts = shaders(request.kernels);
@@ -135,15 +135,16 @@ function loaded(): WebModel {
   return model;
 }
 
-/** The core's summary as the API has it. */
-function adapterInfo(summary: Record<string, any>): AdapterInfo {
+/** The core's summary as the API has it, with the browser's own words for the adapter. */
+async function adapterInfo(summary: Record<string, any>): Promise<AdapterInfo> {
+  const { info } = (await requestAdapter()) ?? { info: undefined };
   const features = ["f16", "timestamps"].filter((name) => summary[name]);
   const limits = Object.entries(summary).filter(([name, value]) => name.startsWith("max_") && typeof value === "number");
   const [low, high] = summary.subgroup ?? [null, null];
   return {
-    vendor: summary.name,
-    architecture: summary.driver,
-    description: summary.name,
+    vendor: info?.vendor ?? "",
+    architecture: info?.architecture ?? "",
+    description: info?.description ?? summary.name,
     backend: "webgpu",
     software: summary.software,
     features,

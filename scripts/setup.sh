@@ -2,11 +2,14 @@
 # Installs what foretoken needs besides Rust, and says so first. Run again, it finds everything there and does nothing.
 #
 #   scripts/setup.sh           a C linker and a Vulkan driver, where this machine has none
-#   scripts/setup.sh --tests   and what the tests want: Mesa's software adapter, SwiftShader, rustfmt and clippy
+#   scripts/setup.sh --web     and what builds the browser's package: Node.js, rustc's wasm32-unknown-unknown
+#   scripts/setup.sh --tests   and what the tests want: Mesa's software adapter, Chromium with SwiftShader, rustfmt, clippy
 set -euo pipefail
 
 drivers=(/usr/share/vulkan/icd.d /usr/local/share/vulkan/icd.d /etc/vulkan/icd.d)
 swiftshader=/usr/lib/chromium/vk_swiftshader_icd.json
+wasm=wasm32-unknown-unknown
+debian_rust=${CARGO_TARGET_DIR:-target}/debian-rust
 missing=()
 
 has() { command -v "$1" >/dev/null; }
@@ -40,6 +43,39 @@ want_test_adapters() {
     fi
 }
 
+want_node() {
+    has node || missing+=(nodejs)
+    has npm || missing+=(npm)
+}
+
+# rustc's standard library for browsers. Where rustup cannot fetch it, Debian's own compiler for browsers (rustc-web) makes it
+# from its source. It conflicts with rustup, so it is unpacked and not installed; what it links with is installed.
+want_wasm() {
+    if has rustup && rustup target list --installed | grep -qx "$wasm"; then return; fi
+    if has rustup && rustup target add "$wasm"; then return; fi
+    [[ -x $debian_rust/usr/bin/cargo ]] || unpack_debian_rust
+}
+
+unpack_debian_rust() {
+    if ! has apt-cache || [[ -z $(apt-cache search --names-only '^rustc-web$') ]]; then
+        echo "setup: please install rustc's target $wasm" >&2
+        exit 1
+    fi
+    echo "setup: rustup has no $wasm here: unpacking Debian's compiler for browsers into $debian_rust"
+    local std packages links
+    std=$(apt-cache depends libstd-rust-web-dev | awk '$1 == "Depends:" && $2 ~ /^libstd-rust-web-[0-9]/ { print $2 }')
+    packages=(rustc-web cargo-web rust-web-src libstd-rust-web-dev "$std")
+    mapfile -t links < <(apt-cache depends "${packages[@]}" |
+        awk '$1 == "Depends:" && $2 ~ /^lib/ && $2 !~ /rust/ { print $2 }' | sort -u)
+    install "${links[@]}"
+    rm -rf "$debian_rust"
+    mkdir -p "$debian_rust/packages"
+    (cd "$debian_rust/packages" && apt-get download --quiet "${packages[@]}")
+    local package
+    for package in "$debian_rust"/packages/*.deb; do dpkg-deb --extract "$package" "$debian_rust"; done
+    rm -r "$debian_rust/packages"
+}
+
 want_rust_tool() { # subcommand of cargo, component of the toolchain
     cargo "$1" --version >/dev/null 2>&1 && return
     echo "setup: adding $2 to the Rust toolchain"
@@ -48,35 +84,42 @@ want_rust_tool() { # subcommand of cargo, component of the toolchain
 
 install_missing() {
     ((${#missing[@]})) || return 0
-    local packages install
+    local packages
     mapfile -t packages < <(printf '%s\n' "${missing[@]}" | sort -u)
-    install=(apt-get install --yes --no-install-recommends "${packages[@]}")
+    install "${packages[@]}"
+}
+
+install() { # packages
+    local command=(apt-get install --yes --no-install-recommends "$@")
     if ! has apt-get; then
-        echo "setup: please install what your system calls: ${packages[*]}" >&2
+        echo "setup: please install what your system calls: $*" >&2
         exit 1
     fi
     local as_root=()
     if [[ $(id -u) != 0 ]]; then
         if ! has sudo; then
-            echo "setup: please run, as root: apt-get update && ${install[*]}" >&2
+            echo "setup: please run, as root: apt-get update && ${command[*]}" >&2
             exit 1
         fi
         as_root=(sudo)
     fi
-    echo "setup: installing ${packages[*]} with apt-get"
+    echo "setup: installing $* with apt-get"
     "${as_root[@]}" apt-get update --quiet
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive "${command[@]}"
 }
 
+mode=${1:-}
 want_rust
 # macOS and Windows bring their own graphics drivers and, with Rust, a linker.
 if [[ $(uname -s) == Linux ]]; then
     want_linker
     want_vulkan
-    if [[ ${1:-} == --tests ]]; then want_test_adapters; fi
+    if [[ $mode == --tests ]]; then want_test_adapters; fi
+    if [[ $mode == --web || $mode == --tests ]]; then want_node; fi
     install_missing
 fi
-if [[ ${1:-} == --tests ]]; then
+if [[ $mode == --web || $mode == --tests ]]; then want_wasm; fi
+if [[ $mode == --tests ]]; then
     want_rust_tool fmt rustfmt
     want_rust_tool clippy clippy
 fi

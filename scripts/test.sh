@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing and runs every check: format, lints, all tests, the documentation.
+# Installs what is missing (it says what) and runs every check: format, lints, all tests, the documentation, the browser.
 #
 # On Linux the tests run on two software adapters that every machine can have, so that a failure here can be repeated
 # anywhere. `cargo test` alone takes the machine's own GPU.
@@ -20,6 +20,12 @@ run_tests_on() { # driver file
     # Mesa's layer of this name complains about a missing Wayland server at every start.
     export VK_DRIVER_FILES=$1 VK_ICD_FILENAMES=$1 NODEVICE_SELECT=1
     run_tests
+}
+
+run_browser_tests() {
+    scripts/web.sh
+    # One file after the other: they share two cores and a software adapter.
+    node --test --test-concurrency=1 web/tests/*.test.mjs
 }
 
 scripts/setup.sh --tests
@@ -46,3 +52,10 @@ fi
 
 say documentation
 RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps
+
+if [[ -x ${CHROMIUM:-/usr/bin/chromium} ]]; then
+    say "the browser: the package and the page, in Chromium"
+    run_browser_tests
+else
+    say "SKIPPED: the tests in a browser, for which there is no Chromium here (CHROMIUM names one that is elsewhere)"
+fi

@@ -24,6 +24,12 @@
 //!
 //! A program that has a wgpu device of its own shares it through [`Gpu::from_device`].
 
+// Training builds on much that serving alone would not hand from module to module.
+#![cfg_attr(
+    not(feature = "train"),
+    allow(dead_code, unused_imports, reason = "what only training takes is there all the same")
+)]
+
 pub mod analysis;
 pub mod bench;
 pub mod decode;
@@ -36,6 +42,7 @@ pub mod marginal;
 pub mod model;
 mod reference;
 mod self_test;
+#[cfg(feature = "train")]
 pub mod train;
 
 pub use decode::{
@@ -50,5 +57,6 @@ pub use kernels::{KernelSet, measure_kernels, shaders};
 pub use marginal::{MarginalOptions, Marginals};
 pub use model::{Engine, EngineOptions, Heads, Inspection, Progress, inspect, inspect_with_heads};
 pub use self_test::{KernelCheck, self_test};
+#[cfg(feature = "train")]
 pub use train::{HeadLoss, MicroBatch, StepReport, TrainOptions, Trainer};
 pub use wgpu;

@@ -15,87 +15,51 @@ macro_rules! sources {
     };
 }
 
-/// Every shader file: its name below `shaders/` without the extension, and its text.
-const SOURCES: &[(&str, &str)] = sources![
-    "activate",
-    "activate_inputs",
-    "adamw",
-    "aim_columns",
-    "aim_inputs",
-    "aim_scores",
+/// The shader files of serving: names below `shaders/` without the extension, and texts.
+const SERVING: &[(&str, &str)] = sources![
     "attention_scores",
     "attention_softmax",
     "attention_values",
     "bench_copy",
     "bench_read",
     "carry",
-    "clip_factor",
-    "column_sums",
-    "causal_gather",
-    "causal_scatter",
-    "causal_scores",
-    "causal_softmax",
-    "causal_softmax_inputs",
     "commit",
     "compact_cache",
     "draft_lookup",
     "draft_script",
     "draft_top",
     "embed",
-    "gather_rows",
     "keep",
     "log_probs",
     "lora",
-    "lora_inputs",
-    "lora_weights",
-    "loss_factors",
-    "loss_inputs",
-    "loss_scan",
-    "loss_summary",
     "matmul",
-    "matmul_inputs",
-    "matmul_inputs_tiled",
     "matmul_tiled",
-    "matmul_weights",
-    "mix",
-    "mix_dot",
-    "mix_softmax",
-    "mix_softmax_inputs",
-    "matmul_weights_tiled",
     "mixture",
     "norm",
-    "norm_inputs",
-    "norm_weights",
     "normalizer",
     "nucleus",
     "ranking",
     "rope_cache",
-    "rope_rows",
     "sample",
-    "squares",
-    "scatter_rows",
+    "shift",
+    "star",
     "trace",
     "tree_rows",
-    "star",
-    "shift",
     "window",
     "lib/activation_gelu",
     "lib/activation_gelu_tanh",
     "lib/activation_none",
     "lib/activation_silu",
-    "lib/aim",
     "lib/batch",
     "lib/bias_add",
     "lib/bias_none",
     "lib/cache",
-    "lib/causal",
     "lib/cut",
     "lib/finish_gated",
     "lib/finish_plain",
-    "lib/listing",
     "lib/likelihood_logit",
     "lib/likelihood_probability",
-    "lib/loss",
+    "lib/listing",
     "lib/norm_layer",
     "lib/norm_rms",
     "lib/peak_of",
@@ -103,9 +67,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "lib/peaks_block",
     "lib/peaks_group",
     "lib/peaks_none",
-    "lib/pick",
     "lib/product",
-    "lib/product_back",
     "lib/random",
     "lib/reduce_serial",
     "lib/reduce_subgroup",
@@ -113,13 +75,8 @@ const SOURCES: &[(&str, &str)] = sources![
     "lib/sampling",
     "lib/shift_add",
     "lib/shift_none",
-    "lib/slope_gelu",
-    "lib/slope_gelu_tanh",
-    "lib/slope_none",
-    "lib/slope_silu",
     "lib/split_none",
     "lib/split_workgroup",
-    "lib/spread",
     "lib/star",
     "lib/store_add",
     "lib/store_set",
@@ -128,6 +85,57 @@ const SOURCES: &[(&str, &str)] = sources![
     "lib/weight_f16",
     "lib/weight_f32",
 ];
+
+/// Those of training, which not every program brings along.
+const TRAINING: &[(&str, &str)] = if cfg!(feature = "train") {
+    sources![
+        "activate",
+        "activate_inputs",
+        "adamw",
+        "aim_columns",
+        "aim_inputs",
+        "aim_scores",
+        "causal_gather",
+        "causal_scatter",
+        "causal_scores",
+        "causal_softmax",
+        "causal_softmax_inputs",
+        "clip_factor",
+        "column_sums",
+        "gather_rows",
+        "lora_inputs",
+        "lora_weights",
+        "loss_factors",
+        "loss_inputs",
+        "loss_scan",
+        "loss_summary",
+        "matmul_inputs",
+        "matmul_inputs_tiled",
+        "matmul_weights",
+        "matmul_weights_tiled",
+        "mix",
+        "mix_dot",
+        "mix_softmax",
+        "mix_softmax_inputs",
+        "norm_inputs",
+        "norm_weights",
+        "rope_rows",
+        "scatter_rows",
+        "squares",
+        "lib/aim",
+        "lib/causal",
+        "lib/loss",
+        "lib/pick",
+        "lib/product_back",
+        "lib/slope_gelu",
+        "lib/slope_gelu_tanh",
+        "lib/slope_none",
+        "lib/slope_silu",
+        "lib/spread",
+    ]
+} else {
+    &[]
+};
 
 /// One form of a kernel: the shader, the pieces bound to its slots, and its constants.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -222,7 +230,7 @@ pub fn link(variant: &Variant) -> Linked {
 /// The names of all shader files.
 #[cfg(test)]
 pub fn names() -> impl Iterator<Item = &'static str> {
-    SOURCES.iter().map(|(name, _)| *name)
+    SERVING.iter().chain(TRAINING).map(|(name, _)| *name)
 }
 
 /// The names of the files that a variant is linked from.
@@ -233,7 +241,7 @@ pub fn files(variant: &Variant) -> Vec<&'static str> {
 }
 
 fn source(file: &str) -> Option<&'static str> {
-    SOURCES.iter().find(|(name, _)| *name == file).map(|(_, text)| *text)
+    SERVING.iter().chain(TRAINING).find(|(name, _)| *name == file).map(|(_, text)| *text)
 }
 
 /// Emits `lines`, repeating blocks and replacing `$name` for every `(name, value)` in scope.
@@ -312,7 +320,7 @@ mod tests {
                 let path = entry.expect("an entry").path();
                 if path.extension().is_some_and(|e| e == "wgsl") {
                     let name = format!("{prefix}{}", path.file_stem().expect("a name").to_string_lossy());
-                    assert!(source(&name).is_some(), "{name} is missing from SOURCES");
+                    assert!(source(&name).is_some(), "{name} is listed neither for serving nor for training");
                 }
             }
         }

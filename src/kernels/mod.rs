@@ -23,6 +23,7 @@ mod star;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trace;
+#[cfg(feature = "train")]
 pub(crate) mod train;
 mod tree;
 pub(crate) mod variants;

@@ -21,16 +21,11 @@ use crate::kernels::rope_cache::rope_cache_variant;
 use crate::kernels::sample::sample_variant;
 use crate::kernels::star::star_variant;
 use crate::kernels::trace::trace_variant;
-use crate::kernels::train::activate::{activate_inputs_variant, activate_variant};
-use crate::kernels::train::lora::{lora_inputs_variant, lora_weights_variant};
-use crate::kernels::train::norm::{norm_inputs_variant, norm_weights_variant};
-use crate::kernels::train::product::{Cut, column_sums_variant, matmul_inputs_variant, matmul_weights_variant};
-use crate::kernels::train::step::{adamw_variant, clip_factor_variant, squares_variant};
 use crate::kernels::tree::{
     compact_cache_variant, draft_lookup_variant, draft_script_variant, draft_top_variant, tree_rows_variant,
 };
 use crate::kernels::window::{shift_variant, window_variant};
-use crate::kernels::{KernelSet, Widths, train};
+use crate::kernels::{KernelSet, Widths};
 
 pub(crate) const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
@@ -38,7 +33,7 @@ pub(crate) const ACTIVATIONS: [Activation; 4] =
     [Activation::None, Activation::Silu, Activation::Gelu, Activation::GeluTanh];
 
 /// Subgroup sizes of known adapters.
-const SUBGROUPS: [u32; 6] = [4, 8, 16, 32, 64, 128];
+pub(super) const SUBGROUPS: [u32; 6] = [4, 8, 16, 32, 64, 128];
 
 /// Names of all shaders that the kernels of `set` can need on any adapter, and their WGSL.
 ///
@@ -60,8 +55,8 @@ fn variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
     all.extend([bench_copy_variant(), bench_read_variant()]);
     all.extend([carry_variant(), keep_variant(), lora_variant(), shift_variant(), window_variant()]);
     all.extend(DTYPES.map(embed_variant));
-    all.extend(training_variants());
-    all.extend(sequence_variants(sets));
+    #[cfg(feature = "train")]
+    all.extend(super::train::variants::variants(sets));
     for &set in sets {
         all.extend([values_variant(set), sample_variant(set), draft_lookup_variant(set), trace_variant(set)]);
         all.extend([false, true].map(|probabilities| draft_top_variant(set, probabilities)));
@@ -78,62 +73,13 @@ fn variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
     all
 }
 
-/// Training: attention over sequences, losses, mixes.
-fn sequence_variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
-    let mut all = BTreeSet::from([
-        train::rope_rows::rope_rows_variant(),
-        train::causal::causal_scores_variant(),
-        train::causal::causal_gather_variant(),
-        train::causal::causal_scatter_variant(),
-        train::rows::gather_rows_variant(),
-        train::rows::scatter_rows_variant(),
-        train::mix::mix_softmax_variant(),
-        train::mix::mix_softmax_inputs_variant(),
-        train::mix::mix_dot_variant(),
-        train::loss::loss_factors_variant(),
-        train::loss::loss_inputs_variant(),
-        train::aims::aim_inputs_variant(),
-    ]);
-    all.extend([false, true].map(train::mix::mix_variant));
-    for accumulate in [false, true] {
-        all.extend(DTYPES.map(|dtype| train::aims::aim_columns_variant(dtype, accumulate)));
-    }
-    for &set in sets {
-        all.insert(train::loss::loss_summary_variant(set));
-        for subgroup in SUBGROUPS {
-            all.insert(train::causal::causal_softmax_variant(set, subgroup));
-            all.insert(train::causal::causal_softmax_inputs_variant(set, subgroup));
-            all.insert(train::loss::loss_scan_variant(set, subgroup));
-            all.insert(train::aims::aim_scores_variant(set, subgroup));
-        }
-    }
-    all
-}
-
-fn reductions(set: KernelSet, subgroup: u32) -> [Variant; 6] {
+fn reductions(set: KernelSet, subgroup: u32) -> [Variant; 4] {
     [
         softmax_variant(set, subgroup),
         log_probs_variant(set, subgroup),
         norm_variant(set, subgroup, false),
         norm_variant(set, subgroup, true),
-        norm_inputs_variant(set, subgroup, false),
-        norm_inputs_variant(set, subgroup, true),
     ]
-}
-
-fn training_variants() -> Vec<Variant> {
-    let mut all = vec![lora_inputs_variant(), lora_weights_variant(), column_sums_variant()];
-    all.extend(Cut::ALL.map(matmul_weights_variant));
-    all.extend([adamw_variant(), clip_factor_variant(), squares_variant()]);
-    for switch in [false, true] {
-        all.push(norm_weights_variant(switch));
-        for cut in Cut::ALL {
-            all.extend(DTYPES.map(|dtype| matmul_inputs_variant(cut, dtype, switch)));
-        }
-        all.extend(ACTIVATIONS.map(|activation| activate_variant(activation, switch)));
-        all.extend(ACTIVATIONS.map(|activation| activate_inputs_variant(activation, switch)));
-    }
-    all
 }
 
 /// Every product there is.

@@ -8,6 +8,7 @@ mod inspect;
 mod lora;
 mod merge;
 mod sizes;
+#[cfg(feature = "train")]
 mod training;
 mod upload;
 mod weights;
@@ -23,6 +24,7 @@ pub use inspect::{Heads, Inspection, inspect, inspect_with_heads};
 pub(crate) use lora::Adapter;
 pub use merge::{Patch, merge_lora};
 pub(crate) use sizes::Sizes;
+#[cfg(feature = "train")]
 pub(crate) use training::{Measured, VOCAB_COLUMNS, load_for_training, measure_for_training};
 pub(crate) use upload::{Matrix, Placed, Shard};
 pub(crate) use weights::{Layer, Linear, NormWeights};

@@ -16,6 +16,7 @@ pub(super) mod rope_rows;
 pub(super) mod rows;
 mod spread;
 pub(super) mod step;
+pub(super) mod variants;
 
 pub(crate) use activate::{activate, activate_inputs};
 pub(crate) use aims::{aim_columns, aim_inputs, aim_scores};

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use foretoken::Session;
 use foretoken::{
-    AuditOptions, Engine, EngineOptions, Error, Gpu, GpuOptions, KernelSet, MarginalOptions, Progress, Result,
+    AuditOptions, Engine, EngineOptions, Error, ErrorKind, Gpu, GpuOptions, KernelSet, MarginalOptions, Progress,
+    Result,
 };
 use serde::de::DeserializeOwned;
 use wasm_bindgen::prelude::*;
@@ -261,7 +262,7 @@ impl WebModel {
         let result = loop {
             let engine = self.engine();
             let error = match work(&engine, &mut session).await {
-                Err(error) if is_lost(engine.gpu()).await && !self.destroyed.get() => error,
+                Err(error) if is_lost(engine.gpu(), &error).await && !self.destroyed.get() => error,
                 result => break result,
             };
             losses += 1;
@@ -306,10 +307,16 @@ impl Checkpoint {
     }
 }
 
-/// Whether the device is lost. A failed readback may be heard of before its reason, so the event loop has a turn first.
-async fn is_lost(gpu: &Gpu) -> bool {
-    let turn = js_sys::Promise::new(&mut |resolve, _| set_timeout(&resolve, 0));
-    let _ = wasm_bindgen_futures::JsFuture::from(turn).await;
+/// Whether the device is lost. A busy browser may tell of a failed readback long before its reason.
+async fn is_lost(gpu: &Gpu, error: &Error) -> bool {
+    const TURNS: usize = 100;
+    for _ in 0..TURNS {
+        if gpu.is_lost() || error.kind() != ErrorKind::Device {
+            break;
+        }
+        let turn = js_sys::Promise::new(&mut |resolve, _| set_timeout(&resolve, 20));
+        let _ = wasm_bindgen_futures::JsFuture::from(turn).await;
+    }
     gpu.is_lost()
 }
 

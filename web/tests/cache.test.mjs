@@ -2,7 +2,9 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { after, before, beforeEach, test } from "node:test";
 import { beforeWorker, open, root } from "./browser.mjs";
 import { serve } from "./server.mjs";
@@ -40,6 +42,11 @@ function cut(most) {
     await new Promise((resolve) => setTimeout(resolve, 1000));
     return null;
   };
+}
+
+function flipLastByte(part) {
+  part[part.length - 1] ^= 1;
+  return part;
 }
 
 /** Loads, generates a little, leaves. The error where it fails. */
@@ -133,10 +140,7 @@ test("shards load, each checked by its hash, and a corrupted one is refused", as
   );
   await withHub(SHARDED, async () => {
     const shard = names[1];
-    hub.faults.set(`/${shard}`, (part) => {
-      part[part.length - 1] ^= 1;
-      return part;
-    });
+    hub.faults.set(`/${shard}`, flipLastByte);
     for (const cache of [true, false]) {
       const { kind, message, advice } = await visit(url({ sha256 }), { cache });
       assert.equal(kind, "Hash", message);
@@ -150,6 +154,52 @@ test("shards load, each checked by its hash, and a corrupted one is refused", as
     const direct = await visit(url(), { cache: false });
     assert.deepEqual(direct.ids, whole.ids, direct.message);
   });
+});
+
+test("a file SHA256SUMS beside the others is what they are checked by", async () => {
+  const folder = await mkdtemp(`${tmpdir()}/foretoken-`);
+  await cp(SHARDED, folder, { recursive: true });
+  const names = readdirSync(SHARDED).filter((name) => name.endsWith(".safetensors"));
+  const line = (name) => `${createHash("sha256").update(readFileSync(SHARDED + name)).digest("hex")}  ${name}\n`;
+  await writeFile(`${folder}/SHA256SUMS`, names.map(line).join(""));
+  await withHub(folder, async () => {
+    hub.faults.set(`/${names[0]}`, flipLastByte);
+    const { kind, message } = await visit(url());
+    assert.equal(kind, "Hash", message);
+    assert.match(message, new RegExp(`${names[0]}: its SHA-256 is`));
+    hub.faults.clear();
+    assert.equal((await visit(url())).ids?.length, 6);
+  });
+  await rm(folder, { recursive: true });
+});
+
+test("files of the Hugging Face hub are checked by the hashes that it lists", async () => {
+  const base = "https://huggingface.co/someone/something/resolve/main/";
+  const asked = [];
+  const sha256 = (name) => createHash("sha256").update(readFileSync(SHARDED + name)).digest("hex");
+  let wrong = true;
+  await tab.page.context().route("https://huggingface.co/**", (route) => {
+    const { pathname } = new URL(route.request().url());
+    asked.push(pathname);
+    const headers = { "access-control-allow-origin": "*" };
+    if (pathname === "/api/models/someone/something/tree/main") {
+      const files = readdirSync(SHARDED).map((path) => ({
+        path,
+        ...(path.endsWith(".safetensors") ? { lfs: { oid: wrong ? "0".repeat(64) : sha256(path) } } : {}),
+      }));
+      return route.fulfill({ headers, json: files });
+    }
+    const name = pathname.slice("/someone/something/resolve/main/".length);
+    if (!existsSync(SHARDED + name)) return route.fulfill({ status: 404, headers });
+    return route.fulfill({ headers, body: readFileSync(SHARDED + name) });
+  });
+  const refused = await visit({ kind: "url", base });
+  assert.equal(refused.kind, "Hash", refused.message);
+  wrong = false;
+  const { ids, message } = await visit({ kind: "url", base });
+  assert.equal(ids?.length, 6, message);
+  assert.ok(asked.includes("/api/models/someone/something/tree/main"));
+  await tab.page.context().unroute("https://huggingface.co/**");
 });
 
 test("picked files load", async () => {

@@ -2,6 +2,7 @@
 
 import { type FileRecord, MemoryShelf, type Shelf, type Stored, openShelf } from "./cache.js";
 import { Download, hash } from "./download.js";
+import { hashesOf } from "./hashes.js";
 import type { Progress, Source } from "./types.js";
 
 /** What the wasm reads from. */
@@ -35,11 +36,13 @@ export async function open(source: Source, options: OpenOptions): Promise<ByteSo
       return new KeptFolder(new MemoryShelf(options.defaultBase), {}, options);
     case "url": {
       const base = source.base.endsWith("/") ? source.base : `${source.base}/`;
-      const hashes = source.sha256 ?? {};
       const shelf = options.cache ? await keep(base) : null;
+      // What is kept as a whole was checked when it came: the server need not even be there.
+      const given = shelf?.manifest.complete ? {} : await hashesOf(base, options.signal);
+      const hashes = { ...given, ...source.sha256 };
       if (shelf) return new KeptFolder(shelf, hashes, options);
       // A file is as it should be or not, as a whole.
-      if (source.sha256) return new KeptFolder(new MemoryShelf(base), hashes, options);
+      if (Object.keys(hashes).length > 0) return new KeptFolder(new MemoryShelf(base), hashes, options);
       return new WebFolder(base, options.signal, options.onProgress);
     }
   }

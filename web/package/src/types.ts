@@ -4,7 +4,10 @@
 export type Source =
   /** The model embedded in the package: small, and enough to try everything. */
   | { kind: "default" }
-  /** A folder in Hugging Face layout on a web server; `sha256` gives the expected hash (hex) of files by name. */
+  /**
+   * A folder in Hugging Face layout on a web server. Files are checked by their SHA-256 where the hub knows it or a file
+   * `SHA256SUMS` lies beside them; `sha256` gives further ones (hex) by name.
+   */
   | { kind: "url"; base: string; sha256?: Record<string, string> }
   /** Files picked or dropped; names come from `webkitRelativePath` without its first folder, or from `name`. */
   | { kind: "files"; files: File[] };

@@ -4,9 +4,11 @@
  */
 
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { after, afterEach, before, describe, test } from "node:test";
-import { launch, root } from "./browser.mjs";
+import { beforeWorker, launch, root } from "./browser.mjs";
 import { serve } from "./server.mjs";
 
 const shots = `${root}target/page`;
@@ -63,6 +65,35 @@ async function generated() {
   return page.$$eval("#text .token", (tokens) =>
     tokens.map((token) => ({ kind: token.dataset.kind, text: token.textContent, label: token.ariaLabel })),
   );
+}
+
+/** A model's server, apart from the page's. */
+async function openHub() {
+  const folder = `${root}models/default/`;
+  const hub = await serve({ "/": folder });
+  return { hub, folder, source: `${hub.url}/` };
+}
+
+async function load(source) {
+  await page.fill("#model-source", source);
+  await page.click("#model-load");
+  await page.waitForSelector("#loading", { state: "visible" });
+}
+
+async function loadByUrl(source) {
+  await load(source);
+  await page.waitForSelector("#generate:enabled");
+  assert.match(await text("model-facts"), DEFAULT);
+  // A server need not have a file of hashes; the browser notes that on the console.
+  troubles = troubles.filter((trouble) => !/404/.test(trouble));
+}
+
+/** The tokens after the story's beginning. */
+async function continued(tokens) {
+  await page.fill("#prompt", STORY);
+  await page.fill("#max-tokens", `${tokens}`);
+  await page.click("#generate");
+  return (await generated()).filter(({ kind }) => kind !== "prompt").map(({ text }) => text);
 }
 
 const kinds = (tokens, kind) => tokens.filter((token) => token.kind === kind);
@@ -233,11 +264,7 @@ describe("the page", { concurrency: false }, () => {
     await page.waitForSelector("#loading", { state: "visible" });
     await page.waitForSelector("#generate:enabled");
     assert.match(await text("model-facts"), DEFAULT);
-    await page.fill("#model-source", `${server.url}/models/default/`);
-    await page.click("#model-load");
-    await page.waitForSelector("#loading", { state: "visible" });
-    await page.waitForSelector("#generate:enabled");
-    assert.match(await text("model-facts"), DEFAULT);
+    await loadByUrl(`${server.url}/models/default/`);
   });
 
   test("lists what it kept, and clears it", async () => {
@@ -246,6 +273,75 @@ describe("the page", { concurrency: false }, () => {
     await page.click("#cache-clear");
     await page.waitForSelector("#cache-clear:disabled");
     assert.match(await text("cache-list"), /Nothing/);
+  });
+
+  test("a second visit reads a model by URL from the cache, with its server gone", async () => {
+    const { hub, source } = await openHub();
+    await loadByUrl(source);
+    const first = await continued(20);
+    await hub.close();
+    await loadByUrl(source);
+    assert.match(await text("download-said"), /kept from before/);
+    assert.deepEqual(await continued(20), first);
+  });
+
+  test("a download that broke off is kept, and goes on when it is asked for again", async () => {
+    const { hub, source } = await openHub();
+    await page.click("#cache-clear");
+    await page.waitForSelector("#cache-clear:disabled");
+    hub.faults.set("/model.safetensors", async (part, at) => {
+      if (at < 2_000_000) return part;
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+      return null;
+    });
+    await load(source);
+    await page.waitForSelector('[data-testid="notice-error"]');
+    assert.match(await page.locator('[data-testid="notice-error"]').innerText(), /model\.safetensors[^]*kept/);
+    troubles = troubles.filter((trouble) => !/Failed to load resource/.test(trouble));
+    hub.faults.clear();
+    hub.requests.splice(0);
+    await loadByUrl(source);
+    const [request] = hub.requests.filter(({ path }) => path === "/model.safetensors");
+    assert.ok(Number(/bytes=(\d+)-/.exec(request.range)[1]) > 1_000_000, `it asked for ${request.range}`);
+    await hub.close();
+  });
+
+  test("a damaged file is refused by its hash", async () => {
+    const { hub, source, folder } = await openHub();
+    const sum = createHash("sha256").update(readFileSync(`${folder}model.safetensors`)).digest("hex");
+    hub.files.set("/SHA256SUMS", `${sum}  model.safetensors\n`);
+    hub.faults.set("/model.safetensors", (part) => {
+      part[0] ^= 1;
+      return part;
+    });
+    await load(source);
+    await page.waitForSelector('[data-testid="notice-error"]');
+    assert.match(await page.locator('[data-testid="notice-error"]').innerText(), new RegExp(`expected ${sum}`));
+    hub.faults.clear();
+    await loadByUrl(source);
+    await hub.close();
+  });
+
+  test("the device lost in the middle of a text: the page says so, and the text is the same", async () => {
+    await beforeWorker(
+      page,
+      `globalThis.destroyIn = Infinity;
+       const { createCommandEncoder } = GPUDevice.prototype;
+       GPUDevice.prototype.createCommandEncoder = function (...rest) {
+         if (--globalThis.destroyIn === 0) this.destroy();
+         return createCommandEncoder.apply(this, rest);
+       };`,
+    );
+    await page.click("#model-default");
+    await page.waitForSelector("#loading", { state: "visible" });
+    await page.waitForSelector("#generate:enabled");
+    const undisturbed = await continued(60);
+    await page.workers()[0].evaluate(() => void (globalThis.destroyIn = 6));
+    assert.deepEqual(await continued(60), undisturbed);
+    assert.match(await page.locator('[data-testid="notice-warning"][data-key="replaced"]').innerText(), /was lost/);
+    assert.equal(await page.locator("#loading").isVisible(), false);
+    // What the lost device still had to do is not an error of the page.
+    troubles = troubles.filter((trouble) => !/device|lost/i.test(trouble));
   });
 
   test("says what is wrong with a model that is not there, and takes the default one again", async () => {

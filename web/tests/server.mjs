@@ -10,18 +10,20 @@ const TYPES = { ".html": "text/html", ".js": "text/javascript", ".json": "applic
 
 /**
  * Serves each folder of `mounts` (`{ "/": folder }`). Returns its URL, the requests so far with the bytes that were sent,
- * `faults`, and how to close it. A fault, by path, turns a part of the
+ * `files` with texts by path that lie in no folder, `faults`, and how to close it. A fault, by path, turns a part of the
  * body and its place into what is sent; null cuts the connection.
  */
 export async function serve(mounts, port = 0) {
   const requests = [];
   const faults = new Map();
+  const files = new Map();
   const server = createServer(async (request, response) => {
     const path = decodeURIComponent(new URL(request.url, "http://localhost").pathname);
     const log = { method: request.method, path, range: request.headers.range ?? null, sent: 0 };
     requests.push(log);
     // Models may be loaded from pages of other origins.
     response.setHeader("access-control-allow-origin", "*");
+    if (files.has(path)) return void response.end(files.get(path));
     const mount = Object.keys(mounts).sort((a, b) => b.length - a.length).find((prefix) => path.startsWith(prefix));
     const file = join(mounts[mount], normalize(`/${path.slice(mount.length)}`));
     const found = await stat(file).catch(() => null);
@@ -58,5 +60,5 @@ export async function serve(mounts, port = 0) {
       server.close(resolve);
       server.closeAllConnections();
     });
-  return { url: `http://127.0.0.1:${server.address().port}`, requests, faults, close };
+  return { url: `http://127.0.0.1:${server.address().port}`, requests, files, faults, close };
 }

@@ -95,6 +95,7 @@ export async function open(source: Source, name: string, shared: string | null):
   clearNotice(FAILED);
   clearNotice("offer");
   clearNotice("lost");
+  clearNotice("replaced");
   engine.loading = true;
   engine.changed();
   cancel = new AbortController();
@@ -104,7 +105,7 @@ export async function open(source: Source, name: string, shared: string | null):
     const old = engine.model;
     engine.model = null;
     await old?.dispose();
-    const model = await load(source, options(cancel.signal));
+    const model = await load(source, options(name, cancel.signal));
     engine.model = model;
     setSharedModel(shared);
     showModel(model);
@@ -122,16 +123,28 @@ export async function open(source: Source, name: string, shared: string | null):
   }
 }
 
-function options(signal: AbortSignal): LoadOptions {
+function options(name: string, signal: AbortSignal): LoadOptions {
   const context = byId<HTMLInputElement>("load-context").valueAsNumber;
   const kernels = byId<HTMLSelectElement>("load-kernels").value as NonNullable<LoadOptions["kernels"]> | "";
   return {
     signal,
     onProgress: showProgress,
+    onLost: (reason) => sayLost(name, reason),
     cache: byId<HTMLInputElement>("load-cache").checked,
     ...(Number.isFinite(context) ? { context } : {}),
     ...(kernels ? { kernels } : {}),
   };
+}
+
+/** A device that was lost is replaced while a call is under way, which then goes on. */
+function sayLost(name: string, reason: string): void {
+  beginProgress(`${name} on a new device`);
+  notice({
+    level: "warning",
+    key: "replaced",
+    title: "The GPU device was lost",
+    text: `The model is loaded again and the text goes on as it would have gone on. The browser said: ${reason}`,
+  });
 }
 
 /** A device that is lost for good takes the model with it. */
@@ -204,7 +217,12 @@ function beginProgress(name: string): void {
 function showProgress(progress: Progress): void {
   const { phase, done, total } = progress;
   if (phase === "upload") return bar("upload", done, total, `${bytes(done)} of ${bytes(total)}`);
-  if (phase === "warmup") return bar("warmup", done, total, `${done} of ${total}`);
+  if (phase === "warmup") {
+    bar("warmup", done, total, `${done} of ${total}`);
+    // After a loss nobody but the reports tells of the end.
+    if (done === total && !engine.loading) byId("loading").hidden = true;
+    return;
+  }
   files.set(progress.file, { done, total, cached: progress.cached });
   const all = [...files.values()];
   const got = all.reduce((sum, file) => sum + file.done, 0);

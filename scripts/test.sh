@@ -24,8 +24,10 @@ run_tests_on() { # driver file
 
 run_browser_tests() {
     scripts/web.sh
-    # One file after the other: they share two cores and a software adapter.
-    node --test --test-concurrency=1 web/tests/*.test.mjs
+    # One file after the other: they share the cores and a software adapter.
+    local file failed=()
+    for file in web/tests/*.test.mjs; do node --test "$file" || failed+=("$file"); done
+    ((${#failed[@]} == 0)) || { echo "failed: ${failed[*]}" >&2; return 1; }
 }
 
 scripts/setup.sh --tests
@@ -53,9 +55,9 @@ fi
 say documentation
 RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps
 
-if [[ -x ${CHROMIUM:-/usr/bin/chromium} ]]; then
-    say "the browser: the package and the page, in Chromium"
+if [[ -x ${CHROMIUM:-/usr/bin/chromium} && -e $swiftshader ]]; then
+    say "the browser: the package and the page, in Chromium on SwiftShader"
     run_browser_tests
 else
-    say "SKIPPED: the tests in a browser, for which there is no Chromium here (CHROMIUM names one that is elsewhere)"
+    say "SKIPPED: the tests in a browser, for which there is no Chromium with SwiftShader here"
 fi

@@ -195,6 +195,11 @@ describe("the page", { concurrency: false }, () => {
         await page.screenshot({ path: `${shots}/${name}-${colorScheme}.png`, fullPage: true });
       }
     }
+    await page.emulateMedia({ colorScheme: "light" });
+    // The README's picture.
+    await page.setViewportSize({ width: 1280, height: 1180 });
+    await page.locator('[data-testid="notice-warning"] .close').click();
+    await page.screenshot({ path: `${shots}/readme.png` });
     await page.emulateMedia({ colorScheme: null });
     await page.setViewportSize({ width: 1280, height: 900 });
   });

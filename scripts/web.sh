@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Installs what is missing (it says what), and builds foretoken for browsers into web/dist, a folder that any static web server
-# can serve: the page, the package and the default model.
+# can serve: the page, the package and the default model. The package alone, with its types, is in web/package.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target=${CARGO_TARGET_DIR:-target}
 triple=wasm32-unknown-unknown
+package=web/package/dist
 dist=web/dist
 
 say() { printf '\n== %s\n' "$*"; }
@@ -38,23 +39,24 @@ optimize() { # wasm-opt
     local wasm=web/package/wasm/foretoken_bg.wasm
     "$1" -Oz --debuginfo "$wasm" -o "$wasm.optimized"
     "$1" --debuginfo --reorder-functions-by-name "$wasm.optimized" -o "$wasm.optimized"
-    "$1" --strip-debug --strip-producers "$wasm.optimized" -o "$dist/foretoken_bg.wasm"
+    "$1" --strip-debug --strip-producers "$wasm.optimized" -o "$package/foretoken_bg.wasm"
 }
 
 pack() {
-    rm -rf "$dist"
-    mkdir -p "$dist/model"
+    rm -rf "$package" "$dist"
+    mkdir -p "$package/model"
     local bin=web/package/node_modules/.bin
     optimize "$bin/wasm-opt"
     "$bin/tsc" --project web/package
     "$bin/tsc" --project web/demo
     "$bin/esbuild" web/package/src/index.ts web/package/src/worker.ts --bundle --format=esm --target=es2022 \
-        --minify --outdir="$dist" --log-level=warning
+        --minify --outdir="$package" --log-level=warning
+    cp models/default/{config,generation_config,mtp_config,tokenizer,tokenizer_config}.json \
+        models/default/{model,mtp}.safetensors "$package/model/"
+    cp -r "$package" "$dist"
     "$bin/esbuild" web/demo/src/main.ts web/demo/style.css --bundle --format=esm --target=es2022 --minify \
         --outdir="$dist" --entry-names=[name] --log-level=warning
     cp web/demo/index.html "$dist/"
-    cp models/default/{config,generation_config,mtp_config,tokenizer,tokenizer_config}.json \
-        models/default/{model,mtp}.safetensors "$dist/model/"
 }
 
 check_size() {

@@ -23,7 +23,7 @@ export async function serve(mounts, port = 0) {
     requests.push(log);
     // Models may be loaded from pages of other origins.
     response.setHeader("access-control-allow-origin", "*");
-    if (files.has(path)) return void response.end(files.get(path));
+    if (files.has(path)) return void response.writeHead(200, { "content-type": TYPES[extname(path)] ?? "text/plain" }).end(files.get(path));
     const mount = Object.keys(mounts).sort((a, b) => b.length - a.length).find((prefix) => path.startsWith(prefix));
     const file = join(mounts[mount], normalize(`/${path.slice(mount.length)}`));
     const found = await stat(file).catch(() => null);

@@ -137,7 +137,8 @@ describe("the page", { concurrency: false }, () => {
   test("drafts with the model's own heads, and says so", async () => {
     await page.fill("#prompt", STORY);
     await page.fill("#max-tokens", "64");
-    await drafts("auto", "auto");
+    // Left to itself it drafts where that pays, which depends on what else this machine does.
+    await drafts("auto", "1");
     await page.click("#generate");
     const tokens = await generated();
     assert.ok(kinds(tokens, "accepted").length >= 8, `${kinds(tokens, "accepted").length} of 64 tokens were drafted`);

@@ -69,12 +69,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     list = group.y * params.capacity;
     row_first = first;
     inverse_sum = 1.0 / softmax.y;
-    if (params.mass < 1.0) {
-        narrow(params.mass * measure(0u, true, first, lane), true, first, lane);
-    }
-    let size = measure(0u, false, first, lane);
-    if (size > f32(params.most)) {
-        narrow(f32(params.most), false, first, lane);
+    // First the mass, then as many as there is room for.
+    var size = 0.0;
+    for (var stage = 0u; stage < 2u; stage++) {
+        let by_weight = stage == 0u;
+        if (!by_weight || params.mass < 1.0) {
+            size = narrow(select(f32(params.most), params.mass, by_weight), by_weight, first, lane);
+        }
     }
     let count = min(u32(size), params.most);
     let sides = both_sides(first, lane) * inverse_sum;

@@ -76,11 +76,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var i = lane; i < params.vocab; i += LANES) {
             weights[first + i] = exp(logits[first + i] - highest);
         }
-        if (params.top_k > 0u && params.top_k < params.vocab) {
-            narrow(f32(params.top_k), false, first, lane);
-        }
-        if (params.top_p < 1.0) {
-            narrow(params.top_p * measure(0u, true, first, lane), true, first, lane);
+        // First top-k, then top-p.
+        for (var stage = 0u; stage < 2u; stage++) {
+            let by_weight = stage == 1u;
+            if (select(params.top_k > 0u, params.top_p < 1.0, by_weight)) {
+                narrow(select(f32(params.top_k), params.top_p, by_weight), by_weight, first, lane);
+            }
         }
     }
     // The heaviest token weighs 1, so min-p needs no normalisation.

@@ -56,28 +56,52 @@ fn ties_below(key: u32, bound: u32, first: u32, lane: u32) -> f32 {
     return reduce_sum(sum, lane);
 }
 
-// Moves the cut up: the shortest prefix whose measure reaches `wanted` stays.
-fn narrow(wanted: f32, by_weight: bool, first: u32, lane: u32) {
+// Moves the cut up to the shortest prefix that has a share `wanted` of what is kept, by weight, or else `wanted` tokens.
+// Returns the weight, or the number, of what was kept before. Each measure stands in one place only, in a loop: compilers
+// write it out wherever it stands.
+fn narrow(wanted: f32, by_weight: bool, first: u32, lane: u32) -> f32 {
+    var goal = wanted;
+    var whole = 0.0;
     var key = 0u;
-    for (var bit = 0x80000000u; bit > 0u; bit >>= 1u) {
-        if (measure(key | bit, by_weight, first, lane) >= wanted) {
-            key |= bit;
-        }
-    }
-    let above = measure(key + 1u, by_weight, first, lane);
-    let ties = ties_below(key, params.vocab, first, lane);
-    let tied_weight = select(1.0, (measure(key, by_weight, first, lane) - above) / ties, by_weight);
-    let needed = max(1.0, ceil((wanted - above) / tied_weight));
-    var id = 0u;
-    if (ties > needed) {
-        for (var bit = 0x800000u; bit > 0u; bit >>= 1u) {
-            if (ties_below(key, id | bit, first, lane) < needed) {
-                id |= bit;
+    // The measures from `key` on, and from the next higher key on: the last that reached the goal, and the last that did not.
+    var reached = 0.0;
+    var above = 0.0;
+    var bit = 0u;
+    for (var turn = 0u; turn <= 32u; turn++) {
+        let found = measure(key | bit, by_weight, first, lane);
+        if (turn == 0u) {
+            whole = found;
+            goal = select(wanted, wanted * whole, by_weight);
+            if (whole <= goal) {
+                return whole;
             }
         }
-    } else {
-        id = select(0xffffffffu, cut_id, key == cut_key);
+        if (found >= goal) {
+            key |= bit;
+            reached = found;
+        } else {
+            above = found;
+        }
+        bit = select(bit >> 1u, 0x80000000u, turn == 0u);
+    }
+    var id = 0u;
+    var needed = 0.0;
+    // Ids are below this bit, so the first turn counts all tokens of this key.
+    let all = 0x1000000u;
+    for (var bit = all; bit > 0u; bit >>= 1u) {
+        let below = ties_below(key, id | bit, first, lane);
+        if (bit == all) {
+            let tied_weight = select(1.0, (reached - above) / below, by_weight);
+            needed = max(1.0, ceil((goal - above) / tied_weight));
+            if (below <= needed) {
+                id = select(0xffffffffu, cut_id, key == cut_key);
+                break;
+            }
+        } else if (below < needed) {
+            id |= bit;
+        }
     }
     cut_key = key;
     cut_id = id;
+    return whole;
 }

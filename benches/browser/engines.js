@@ -47,16 +47,20 @@ export async function timed({ generate }, prompt, maxTokens) {
   return { ids, seconds };
 }
 
-/** What drafts bring foretoken's default model, whose own head makes them: rates with and without, one after the other. */
+/** What drafts bring foretoken's default model, whose own head makes them: as many as pay, or always one, over none. */
 export async function drafts() {
   const { load } = await import("/foretoken/index.js");
   const model = await load({ kind: "default" });
-  const run = (draft) => model.generate("Once upon a time", { maxTokens: 96, draft }).result;
-  // The first texts teach what a round costs.
-  await run("auto");
-  await run("off");
-  const [on, off] = [await run("auto"), await run("off")];
+  const run = (options) => model.generate("Once upon a time", { maxTokens: 96, ...options }).result;
+  // The first text teaches what a round costs.
+  await run({ draft: "auto" });
+  const [plain, auto, one] = [await run({ draft: "off" }), await run({ draft: "auto" }), await run({ draft: "heads", draftLen: 1 })];
   await model.dispose();
-  if (on.text !== off.text) throw new Error("drafts have changed the text");
-  return { speedup: on.tokens_per_s / off.tokens_per_s, tokensPerRound: on.tokens_per_round };
+  if (auto.text !== plain.text || one.text !== plain.text) throw new Error("drafts have changed the text");
+  return {
+    auto: auto.tokens_per_s / plain.tokens_per_s,
+    autoTokens: auto.tokens_per_round,
+    one: one.tokens_per_s / plain.tokens_per_s,
+    oneTokens: one.tokens_per_round,
+  };
 }

@@ -1,10 +1,11 @@
 /**
- * foretoken and transformers.js in one Chromium, in turns, on the same random Llama.
+ * foretoken and transformers.js on WebGPU in one Chromium, in turns, on the same random Llama.
  *
- *     node benches/browser/bench.mjs FOLDER [--rounds 5] [--tokens 16] [--args "--flag --flag"]
+ *     node benches/browser/bench.mjs FOLDER [--rounds 5] [--tokens 16] [--args="--flag --flag"]
  *
- * FOLDER is what make_model.py has made. Each round starts the browser four times: each engine meets an empty profile, then, in
- * another process, the cache that it has filled. The ratio of a round is what counts.
+ * FOLDER is what make_model.py has made; web/dist is built, and `npm ci --ignore-scripts` has been run beside this file.
+ * Each round starts the browser four times: each engine meets an empty profile, then, in another process, the cache that it
+ * has filled. What counts is the ratio of a round. `--args` replaces the flags that let Chromium have WebGPU.
  */
 
 import { execFileSync } from "node:child_process";
@@ -98,6 +99,9 @@ const generate = (page, text, most) => page.evaluate(([text, most]) => engines.t
 /** The thread that asks the GPU: foretoken has a worker. */
 const countsOf = async (page) => (page.workers()[0] ?? page).evaluate(() => ({ ...globalThis.counts }));
 
+/** Known where Linux tells what processes share. */
+const memory = (page) => (process.platform === "linux" ? browserBytes(page) : NaN);
+
 /** CPU seconds so far of the page's processes, and of the GPU's. */
 async function cpu(page) {
   const sum = (all, kind) => all.filter(({ type }) => type === kind).reduce((seconds, { cpuTime }) => seconds + cpuTime, 0);
@@ -112,7 +116,7 @@ async function measure(engine, graph) {
     const cold = await visit(profile, (page) => load(page, engine, graph));
     return await visit(profile, async (page) => {
       await page.waitForTimeout(SETTLE_MS);
-      const empty = await browserBytes(page);
+      const empty = await memory(page);
       const warm = await load(page, engine, graph);
       const { seconds: [prefill] } = await generate(page, prompt(LONG, 11), 1);
       const before = { cpu: await cpu(page), counts: await countsOf(page) };
@@ -121,7 +125,7 @@ async function measure(engine, graph) {
         texts.push(await generate(page, prompt(SHORT, 13 + texts.length), tokens));
       }
       const after = { cpu: await cpu(page), counts: await countsOf(page) };
-      const loaded = await browserBytes(page);
+      const loaded = await memory(page);
       const decoding = texts.reduce((sum, { seconds }) => sum + seconds.at(-1) - seconds[0], 0);
       const each = (kind, name) => (after[kind][name] - before[kind][name]) / (texts.length * tokens);
       const found = {
@@ -179,7 +183,7 @@ async function adapter() {
   });
 }
 
-const number = (value) => value.toPrecision(Math.abs(value) < 1000 ? 3 : 4).replace(/^(\d+)\.?0*$/, "$1");
+const number = (value) => (value < 100 ? value.toPrecision(3) : value.toFixed(0));
 function spread(values) {
   const sorted = values.toSorted((a, b) => a - b);
   const middle = sorted.length >> 1;
@@ -220,9 +224,9 @@ site.close();
 const commit = execFileSync("git", ["-C", root, "describe", "--always", "--dirty", "--abbrev=12"], { encoding: "utf8" }).trim();
 console.log(`\n${about}`);
 console.log(`foretoken ${commit}, ${all[0].foretoken.about}; transformers.js ${all[0].transformers.about}, ${graph}.onnx`);
-console.log(`Random Llama, f32; ${rounds} rounds, ${tokens} new tokens, the same ids in each; median (lowest - highest)\n`);
+console.log(`Random Llama, f32; ${rounds} rounds, ${tokens} new tokens a text, the same ids; median (lowest - highest)\n`);
 const line = (...cells) => console.log(cells.map((cell, at) => (at ? cell.padStart(26) : cell.padEnd(42))).join(""));
-line("", "ratio", "foretoken", "transformers.js");
+line("", "ours over theirs", "foretoken", "transformers.js");
 for (const [row, what] of Object.entries(ROWS)) {
   const [ours, theirs] = ["foretoken", "transformers"].map((engine) => all.map((results) => results[engine].found[row]));
   line(what, spread(ours.map((value, at) => value / theirs[at])), spread(ours), spread(theirs));

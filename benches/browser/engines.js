@@ -54,7 +54,9 @@ export async function drafts() {
   const run = (options) => model.generate("Once upon a time", { maxTokens: 96, ...options }).result;
   // The first text teaches what a round costs.
   await run({ draft: "auto" });
-  const [plain, auto, one] = [await run({ draft: "off" }), await run({ draft: "auto" }), await run({ draft: "heads", draftLen: 1 })];
+  const plain = await run({ draft: "off" });
+  const auto = await run({ draft: "auto" });
+  const one = await run({ draft: "heads", draftLen: 1 });
   await model.dispose();
   if (auto.text !== plain.text || one.text !== plain.text) throw new Error("drafts have changed the text");
   return {

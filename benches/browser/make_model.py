@@ -174,7 +174,8 @@ def main():
     (folder / "onnx").mkdir(parents=True, exist_ok=True)
     tensors = dict(weights())
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    for name, content in [("config", CONFIG), ("tokenizer", TOKENIZER), ("tokenizer_config", {"tokenizer_class": "PreTrainedTokenizerFast"})]:
+    kind = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    for name, content in [("config", CONFIG), ("tokenizer", TOKENIZER), ("tokenizer_config", kind)]:
         (folder / f"{name}.json").write_text(json.dumps(content))
     for name, fused in [("model", False), ("model_fused", True)]:
         onnx.save(Graph(tensors, fused).model(), folder / "onnx" / f"{name}.onnx")

@@ -1,19 +1,27 @@
 /** Chromium with WebGPU on SwiftShader, and a page that has loaded the package. */
 
-import { fileURLToPath } from "node:url";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
 import { serve } from "./server.mjs";
 
 const { chromium } = createRequire(new URL("../package/package.json", import.meta.url))("playwright-core");
 
 export const root = fileURLToPath(new URL("../..", import.meta.url));
 
+const options = (args) => ({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-quic", ...args],
+});
+
 /** Starts Chromium, with WebGPU unless `args` says otherwise. */
 export function launch({ args = ["--enable-unsafe-webgpu"] } = {}) {
-  return chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-quic", ...args],
-  });
+  return chromium.launch(options(args));
+}
+
+/** Starts Chromium with a profile that stays: a folder. */
+export function launchWith(profile, args = ["--enable-unsafe-webgpu"]) {
+  return chromium.launchPersistentContext(profile, options(args));
 }
 
 /** Opens the package in a page, served by `host`. `problems` collects console errors and exceptions. */
@@ -47,4 +55,21 @@ export function beforeWorker(page, code) {
       }
     };
   }, code);
+}
+
+/** The browser's processes, each with its type, id, and CPU time in seconds. */
+export async function processes(page) {
+  const session = await page.context().browser().newBrowserCDPSession();
+  const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+  await session.detach();
+  return processInfo;
+}
+
+/** Memory of the browser's processes, the GPU's among them; what they share counts once. */
+export async function browserBytes(page) {
+  const kilobytes = (await processes(page)).map(({ id }) => {
+    const rollup = readFileSync(`/proc/${id}/smaps_rollup`, "utf8");
+    return Number(/^Pss:\s+(\d+) kB/m.exec(rollup)[1]);
+  });
+  return kilobytes.reduce((sum, size) => sum + size, 0) * 1024;
 }

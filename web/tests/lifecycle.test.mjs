@@ -1,9 +1,8 @@
 /** Loading and leaving: memory comes back, and a browser that cannot run a model says why. */
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { open } from "./browser.mjs";
+import { browserBytes, open } from "./browser.mjs";
 
 /** Opens a page for one test. */
 async function visit(context, options) {
@@ -40,18 +39,6 @@ test("dispose frees every GPU buffer, and ten loads leave the browser's memory a
   assert.ok(grown < (LOADS - WARM) * 4 * 2 ** 20, `the browser has grown by ${(grown / 2 ** 20).toFixed(0)} MiB`);
   assert.deepEqual(problems, []);
 });
-
-/** Memory of the browser's processes, the GPU's among them; what they share counts once. */
-async function browserBytes(page) {
-  const session = await page.context().browser().newBrowserCDPSession();
-  const { processInfo } = await session.send("SystemInfo.getProcessInfo");
-  await session.detach();
-  const kilobytes = processInfo.map(({ id }) => {
-    const rollup = readFileSync(`/proc/${id}/smaps_rollup`, "utf8");
-    return Number(/^Pss:\s+(\d+) kB/m.exec(rollup)[1]);
-  });
-  return kilobytes.reduce((sum, size) => sum + size, 0) * 1024;
-}
 
 /** The error of a load. */
 const refusal = () =>

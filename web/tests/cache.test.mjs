@@ -23,8 +23,8 @@ beforeEach(async () => {
   await tab.page.evaluate(() => foretoken.cache.clear());
 });
 
-async function withHub(folder, work, port = 0) {
-  hub = await serve({ "/": folder }, port);
+async function withHub(folder, work, options) {
+  hub = await serve({ "/": folder }, options);
   try {
     return await work();
   } finally {
@@ -127,7 +127,7 @@ test("an interrupted download goes on at the next visit", async () => {
       const tokenizer = hub.requests.filter(({ path }) => path === "/tokenizer.json");
       assert.ok(tokenizer.every(({ sent }) => sent === 1 || sent === sizeOf(MODEL, "tokenizer.json")));
     },
-    port,
+    { port },
   );
 });
 
@@ -197,12 +197,68 @@ test("files of the Hugging Face hub are checked by the hashes that it lists", as
   await tab.page.context().unroute("https://huggingface.co/**");
 });
 
+test("a download that fails is told, also where nobody is waiting for it", async () => {
+  await withHub(MODEL, async () => {
+    hub.faults.set(WEIGHTS, (part, at) => (at < 500_000 ? part : null));
+    // The weights have been given up long before they are asked for.
+    hub.faults.set("/tokenizer.json", async (part) => {
+      await new Promise((resolve) => setTimeout(resolve, 4000));
+      return part;
+    });
+    const { kind, message } = await visit(url());
+    assert.equal(kind, "Io", message);
+  });
+});
+
+test("a browser without room says so", async () => {
+  const session = await tab.page.context().newCDPSession(tab.page);
+  const { origin } = new URL(tab.page.url());
+  await session.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: 3e6 });
+  await withHub(MODEL, async () => {
+    const { kind, message, advice } = await visit(url());
+    assert.equal(kind, "Storage", message);
+    assert.match(advice, /cache\.clear\(\)/);
+    // Nothing need be kept.
+    assert.equal((await visit(url(), { cache: false })).ids?.length, 6);
+  });
+  await session.send("Storage.overrideQuotaForOrigin", { origin });
+});
+
+test("two tabs load a model at once, and a server without ranges sends it once to each", async () => {
+  const popup = tab.page.waitForEvent("popup");
+  await tab.page.evaluate(() => void window.open(location.href));
+  const other = await popup;
+  await other.evaluate(async () => void (globalThis.foretoken = await import("/index.js")));
+  const load = (page) =>
+    page.evaluate(async (base) => {
+      const model = await foretoken.load({ kind: "url", base });
+      const { ids } = await model.generate("The red hen", { maxTokens: 6 }).result;
+      await model.dispose();
+      return ids;
+    }, hub.url);
+  await withHub(
+    MODEL,
+    async () => {
+      const [one, two] = await Promise.all([load(tab.page), load(other)]);
+      assert.equal(one.length, 6);
+      assert.deepEqual(two, one);
+      const sent = hub.requests.filter(({ path }) => path === WEIGHTS).reduce((sum, { sent }) => sum + sent, 0);
+      assert.ok(sent <= 2 * sizeOf(MODEL, "model.safetensors"), `${sent} bytes`);
+    },
+    { ranges: false },
+  );
+  await other.close();
+});
+
 test("picked files load", async () => {
   const names = readdirSync(SHARDED);
   await tab.page.setContent('<input type="file" multiple>');
   await tab.page.setInputFiles("input", names.map((name) => SHARDED + name));
   const picked = await tab.page.evaluate(async () => {
-    const files = [...document.querySelector("input").files];
+    // Files in a folder of the folder have names of their own.
+    const nested = new File(["{}"], "config.json");
+    Object.defineProperty(nested, "webkitRelativePath", { value: "model/1_Pooling/config.json" });
+    const files = [...document.querySelector("input").files, nested];
     const model = await foretoken.load({ kind: "files", files });
     const { ids } = await model.generate("The red hen", { maxTokens: 6 }).result;
     await model.dispose();
@@ -227,7 +283,7 @@ test("where there are no private files, the Cache API keeps the model", async ()
       assert.ok(!request.range.startsWith("bytes=0-"), "the download began anew");
       return url();
     },
-    port,
+    { port },
   );
   assert.equal((await kept()).length, 1);
   assert.equal((await visit(source)).ids?.length, 6);

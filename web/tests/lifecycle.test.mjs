@@ -63,6 +63,50 @@ for (const [what, options, message, advice] of [
   });
 }
 
+test("loading can be given up at any time", async (context) => {
+  const { page } = await visit(context);
+  for (const phase of ["download", "upload", "warmup"]) {
+    const kind = await page.evaluate(async (phase) => {
+      const controller = new AbortController();
+      const onProgress = (step) => step.phase === phase && controller.abort();
+      const load = foretoken.load({ kind: "default" }, { signal: controller.signal, onProgress });
+      return load.then(() => "loaded", (error) => error.kind);
+    }, phase);
+    assert.equal(kind, "Abort", phase);
+  }
+  assert.equal((await page.evaluate(loadAndLeave)).after, 0);
+});
+
+test("what is wrong with a call is said", async (context) => {
+  const { page } = await visit(context);
+  const errors = await page.evaluate(async () => {
+    const kinds = [];
+    const refused = async (work) => {
+      const error = await Promise.resolve().then(work).then(() => ({}), (error) => error);
+      kinds.push([error.name, error.kind, error.message]);
+    };
+    for (const source of ["http://somewhere/", {}, undefined, { kind: "url" }]) await refused(() => foretoken.load(source));
+    const model = await foretoken.load({ kind: "default" });
+    for (const prompt of [123, undefined, null]) await refused(() => model.generate(prompt).result);
+    for (const options of [{ temperature: NaN }, { maxTokens: Infinity }, { seed: 5n }, { topK: () => 1 }, { offset: 7 }])
+      await refused(() => model.generate("Once", options).result);
+    await refused(() => model.score(5));
+    await refused(() => model.encode({}));
+    for (const ids of ["abc", [-1], [1.5], [2 ** 32]]) await refused(() => model.decode(ids));
+    await refused(() => model.marginals("Once", { mass: NaN }));
+    await refused(() => model.marginals("Once", { offset: 9 }));
+    // It is as it was.
+    const { ids } = await model.generate("Once", { maxTokens: 3 }).result;
+    await model.dispose();
+    return { kinds, length: ids.length };
+  });
+  for (const [name, kind, message] of errors.kinds) {
+    assert.equal(name, "ForetokenError", message);
+    assert.equal(kind, "Input", message);
+  }
+  assert.equal(errors.length, 3);
+});
+
 test("a call on a model that was left is refused", async (context) => {
   const { page } = await visit(context);
   const messages = await page.evaluate(async () => {

@@ -252,7 +252,24 @@ describe("the page", { concurrency: false }, () => {
       ["hi", "0", "auto"],
     );
     await other.close();
+    // Also in the link that the page is opened with; and an anchor of the page is no such link.
+    const third = await open("#prompt=hi&model=someone/something");
+    await third.waitForSelector("#load-offered");
+    await third.evaluate(() => document.querySelector("a.skip").click());
+    assert.equal(await third.locator("#prompt").inputValue(), "hi");
+    await third.close();
     await page.locator("#drafts").check();
+  });
+
+  test("a prompt's tokens are told apart, whatever they are written in", async () => {
+    await page.fill("#max-tokens", "2");
+    for (const prompt of ["Zoé likes red apples. Tom likes", "مرحبا يا صديقي and שלום 🦊 too"]) {
+      await page.fill("#prompt", prompt);
+      await page.click("#generate");
+      const tokens = kinds(await generated(), "prompt").map(({ text }) => text);
+      assert.equal(tokens.join(""), prompt);
+      assert.ok(tokens.length > 6, tokens.join("|"));
+    }
   });
 
   test("a prompt that does not fit is refused in words, and the page goes on", async () => {

@@ -20,7 +20,7 @@ const TYPES = {
  * `files` with texts by path that lie in no folder, `faults`, and how to close it. A fault, by path, turns a part of the
  * body and its place into what is sent; null cuts the connection.
  */
-export async function serve(mounts, port = 0) {
+export async function serve(mounts, { port = 0, ranges = true } = {}) {
   const requests = [];
   const faults = new Map();
   const files = new Map();
@@ -35,14 +35,14 @@ export async function serve(mounts, port = 0) {
     const file = join(mounts[mount], normalize(`/${path.slice(mount.length)}`));
     const found = await stat(file).catch(() => null);
     if (!found?.isFile()) return void response.writeHead(404).end();
-    const range = /^bytes=(\d+)-(\d+)?$/.exec(request.headers.range ?? "");
+    const range = ranges && /^bytes=(\d+)-(\d+)?$/.exec(request.headers.range ?? "");
     const start = range ? Number(range[1]) : 0;
     if (range && start >= found.size) return void response.writeHead(416, { "content-range": `bytes */${found.size}` }).end();
     const end = Math.min(range?.[2] ? Number(range[2]) : found.size - 1, found.size - 1);
     const headers = {
       "content-type": TYPES[extname(file)] ?? "application/octet-stream",
       "content-length": end - start + 1,
-      "accept-ranges": "bytes",
+      "accept-ranges": ranges ? "bytes" : "none",
       "last-modified": found.mtime.toUTCString(),
       etag: `"${found.size}-${found.mtimeMs}"`,
     };

@@ -68,6 +68,7 @@ function loadNamed(typed: string): void {
     });
     return;
   }
+  clearNotice("offer");
   void open({ kind: "url", base }, typed, typed);
 }
 
@@ -91,9 +92,13 @@ function openFiles(picked: File[]): void {
 
 /** Loads a model in place of the one there is. */
 export async function open(source: Source, name: string, shared: string | null): Promise<void> {
-  if (engine.loading || engine.busy) return;
+  if (engine.loading) return;
+  if (engine.busy) {
+    notice({ level: "info", key: "busy", title: "The model is busy", text: "Stop the text first, then load another model." });
+    return;
+  }
   clearNotice(FAILED);
-  clearNotice("offer");
+  clearNotice("busy");
   clearNotice("lost");
   clearNotice("replaced");
   engine.loading = true;
@@ -111,8 +116,7 @@ export async function open(source: Source, name: string, shared: string | null):
     showModel(model);
     watch(model, source, name, shared);
   } catch (error) {
-    byId("model-name").textContent = "None loaded.";
-    facts(byId("model-facts"), []);
+    showNone();
     if (!cancel.signal.aborted) report(FAILED, error);
   } finally {
     cancel = null;
@@ -153,6 +157,8 @@ function watch(model: Model, source: Source, name: string, shared: string | null
     if (engine.model !== model) return;
     engine.model = null;
     engine.changed();
+    byId("loading").hidden = true;
+    showNone();
     notice({
       level: "error",
       key: "lost",
@@ -164,6 +170,11 @@ function watch(model: Model, source: Source, name: string, shared: string | null
       action: { label: "Load again", id: "load-again", run: () => void open(source, name, shared) },
     });
   });
+}
+
+function showNone(): void {
+  byId("model-name").textContent = "None loaded.";
+  facts(byId("model-facts"), []);
 }
 
 function showModel({ info }: Model): void {

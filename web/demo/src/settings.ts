@@ -104,7 +104,9 @@ export function toHash(model: string | null): string {
 
 /** Puts a link's settings into the form, and gives the model it names. Null: it is not such a link. */
 export function fromHash(hash: string): { model: string | null } | null {
-  const parts = new URLSearchParams(hash.replace(/^#/, ""));
+  // An anchor of the page, #prompt, is none.
+  if (!/^#.*=/.test(hash)) return null;
+  const parts = new URLSearchParams(hash.slice(1));
   if (!parts.has("prompt")) return null;
   reset();
   for (const name of NAMES) {

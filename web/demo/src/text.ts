@@ -54,23 +54,28 @@ async function piece(model: Model, id: number): Promise<string> {
 }
 
 /**
- * Deals a text out to the tokens it came from. A decoder drops spaces at the start and holds back half characters, so
- * pieces are looked for in the text, and where they are not there the rest belongs to the last token.
+ * Deals a text out to the tokens it came from. A decoder drops spaces at the start and holds back half characters, so pieces
+ * are looked for in the text. What lies before a piece belongs to the first of those that were not found before it, at
+ * most a character each, and what is left at the end to the last token.
  */
 export function deal(text: string, parts: string[]): string[] {
-  const dealt: string[] = [];
+  const dealt = parts.map(() => "");
   let at = 0;
+  let missing = -1;
   parts.forEach((part, index) => {
-    if (index === parts.length - 1) {
-      dealt.push(text.slice(at));
+    const found = part === "" ? -1 : text.indexOf(part, at);
+    const skipped = text.slice(at, Math.max(at, found));
+    const mine = skipped.trim() === "";
+    if (found < 0 || (!mine && (missing < 0 || [...skipped].length > index - missing))) {
+      if (missing < 0) missing = index;
       return;
     }
-    const found = part === "" ? -1 : text.indexOf(part, at);
-    // Only spaces may lie between a token and the one before it.
-    const end = found >= 0 && text.slice(at, found).trim() === "" ? found + part.length : at;
-    dealt.push(text.slice(at, end));
-    at = end;
+    if (!mine) dealt[missing] = skipped;
+    dealt[index] = mine ? skipped + part : part;
+    at = found + part.length;
+    missing = -1;
   });
+  if (parts.length > 0) dealt[parts.length - 1] += text.slice(at);
   return dealt;
 }
 

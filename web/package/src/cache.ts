@@ -177,6 +177,13 @@ async function readManifest(folder: FileSystemDirectoryHandle): Promise<Manifest
   }
 }
 
+/** How many bytes were written. Where there is no room, Chromium returns an error's number as if it were a length. */
+function put(access: SyncAccess, bytes: Uint8Array, at: number): number {
+  const written = access.write(bytes, { at });
+  if (written > 0 && written <= bytes.length) return written;
+  throw new DOMException("no byte could be written", "QuotaExceededError");
+}
+
 class FileShelf implements Shelf {
   #saved: Promise<void> = Promise.resolve();
 
@@ -206,8 +213,9 @@ class FileShelf implements Shelf {
       const handle = (await this.folder.getFileHandle(MANIFEST, { create: true })) as FileHandle;
       const access = await handle.createSyncAccessHandle();
       try {
-        access.truncate(0);
-        access.write(new TextEncoder().encode(JSON.stringify(this.manifest)), { at: 0 });
+        const text = new TextEncoder().encode(JSON.stringify(this.manifest));
+        put(access, text, 0);
+        access.truncate(text.length);
         access.flush();
       } finally {
         access.close();
@@ -232,8 +240,7 @@ class StoredFile implements Stored {
   async append(bytes: Uint8Array): Promise<void> {
     const access = await this.#open();
     for (let at = 0; at < bytes.length; ) {
-      const written = access.write(bytes.subarray(at), { at: this.size });
-      if (written === 0) throw new DOMException("no byte could be written", "QuotaExceededError");
+      const written = put(access, bytes.subarray(at), this.size);
       at += written;
       this.size += written;
     }

@@ -44,7 +44,12 @@ export class Download {
       this.#told ??= record;
       opened(record);
     };
-    this.done = this.#run().finally(() => this.#wake(Infinity));
+    const run = this.#run().catch((error: Error) => {
+      if (error.name !== "QuotaExceededError") throw error;
+      const advice = "free some with cache.clear(), or load with { cache: false }";
+      throw this.#error("Storage", "this browser has no room to keep the file", advice);
+    });
+    this.done = run.finally(() => this.#wake(Infinity));
     this.opened = Promise.race([answered, this.done.then(() => answered)]);
     // Whoever waits hears of a failure; nobody need wait.
     this.done.catch(() => {});
@@ -55,8 +60,9 @@ export class Download {
   async read(start: number, end: number): Promise<Uint8Array> {
     if (this.options.sha256) await this.done;
     if (!this.#stored || this.#stored.size < end) {
-      await new Promise<void>((go) => this.#waiting.push({ end, go }));
-      // It has ended: a reader that asks for more than there is gets less, unless there was an error.
+      // Once it has ended nobody wakes.
+      await Promise.race([new Promise<void>((go) => this.#waiting.push({ end, go })), this.done]);
+      // A reader that asks for more than there is gets less, unless there was an error.
       if (this.#stored.size < end) await this.done;
     }
     return this.#stored.read(start, end);
@@ -101,7 +107,9 @@ export class Download {
     // origins would have to be asked for leave first.
     const headers = { range: `bytes=${from}-` };
     const response = await this.#reach(() => fetch(base + name, { headers, signal, cache: "no-store" }));
-    if (response.status === 404 || response.status === 410) {
+    // Some hosts answer 403 for what they do not have; of files that every model has it means that they are kept from us.
+    const mayLack = name !== "config.json" && !name.endsWith(".safetensors");
+    if (response.status === 404 || response.status === 410 || (response.status === 403 && mayLack)) {
       await this.#stored.clear();
       files[name] = null;
       await shelf.save();
@@ -154,13 +162,7 @@ export class Download {
     for (;;) {
       const part = await this.#reach(async () => reader?.read());
       if (!part || part.done) break;
-      try {
-        if (part.value.length > known) await this.#stored.append(part.value.subarray(known));
-      } catch (error) {
-        if ((error as Error).name !== "QuotaExceededError") throw error;
-        const advice = "free some with cache.clear(), or load with { cache: false }";
-        throw this.#error("Storage", `this browser has no room to keep the file (${length ?? "?"} bytes)`, advice);
-      }
+      if (part.value.length > known) await this.#stored.append(part.value.subarray(known));
       known = Math.max(0, known - part.value.length);
       const done = this.#stored.size;
       if (done - this.#reported >= REPORT_BYTES || done === length) {

@@ -1,7 +1,8 @@
 /** foretoken: language models that predict several tokens at a time, on WebGPU. All work is done in a worker. */
 
 import { type PlainError, adviceFor } from "./errors.js";
-import type { Reply, Request } from "./protocol.js";
+import { check } from "./input.js";
+import type { PlainSource, Reply, Request } from "./protocol.js";
 import type {
   AdapterInfo,
   Audit,
@@ -46,21 +47,50 @@ export class ForetokenError extends Error {
 export async function load(source: Source, options: LoadOptions = {}): Promise<Model> {
   const { onProgress, onLost, signal, context, kernels, cache } = options;
   signal?.throwIfAborted();
-  if (source.kind === "url") source = { ...source, base: absolute(source.base) };
+  const plain = plainSource(source);
   const wire = new Wire({ onProgress, onLost });
+  // Not by asking the worker: it may be compiling. What came so far stays in the cache.
+  const abort = () => wire.end(new ForetokenError("Abort", "loading was aborted"));
+  signal?.addEventListener("abort", abort);
   try {
-    const message = { call: "load" as const, source, options: { context, kernels, cache }, assets: assets() };
-    const info = await wire.ask<ModelInfo>(message, (event) => onProgress?.(event as Progress), signal);
+    const message = { call: "load" as const, source: plain, options: { context, kernels, cache }, assets: assets() };
+    const info = await wire.ask<ModelInfo>(message, (event) => onProgress?.(event as Progress));
     return new LoadedModel(wire, info);
   } catch (error) {
     wire.end();
     throw error;
+  } finally {
+    signal?.removeEventListener("abort", abort);
   }
+}
+
+/** What the worker can make use of: whole URLs, and files with their names. */
+function plainSource(source: Source): PlainSource {
+  switch (source?.kind) {
+    case "default":
+      return source;
+    case "url":
+      return { ...source, base: absolute(source.base) };
+    case "files":
+      return { kind: "files", files: [...source.files].map((file) => [nameOf(file), file]) };
+    default:
+      throw new ForetokenError("Input", "this is no source of a model", 'give one such as { kind: "default" } or { kind: "url", base }');
+  }
+}
+
+/**
+ * A picked folder's own name is not a part of its files' names. The worker could not tell: the paths of dropped files are set on
+ * the page, and do not travel.
+ */
+function nameOf(file: File): string {
+  const path = file.webkitRelativePath;
+  return path ? path.slice(path.indexOf("/") + 1) : file.name;
 }
 
 /** A URL as the page means it: a worker would start from where it lies itself. */
 function absolute(url: string): string {
   try {
+    if (typeof url !== "string") throw new TypeError("no text");
     return new URL(url, document.baseURI).href;
   } catch {
     throw new ForetokenError("Input", `${url} is no URL`, "give one such as https://host/folder/, or a path on this server");
@@ -221,6 +251,11 @@ class Wire {
 
   ask<T>(question: Question, onEvent?: (event: unknown) => void, signal?: AbortSignal): Promise<T> {
     if (this.#ended) return Promise.reject(this.#ended);
+    try {
+      check(question);
+    } catch (error) {
+      return Promise.reject(ForetokenError.of(error as PlainError));
+    }
     const id = this.#nextId++;
     const abort = () => this.#worker.postMessage({ id: this.#nextId++, call: "abort", of: id } satisfies Request);
     const answer = new Promise<T>((resolve, reject) => this.#waiting.set(id, { resolve, reject, onEvent }));
@@ -231,9 +266,9 @@ class Wire {
   }
 
   /** Ends the worker; its GPU memory goes with it. */
-  end(): void {
+  end(why = new ForetokenError("Input", "the model was disposed of; load it again")): void {
     this.#worker.terminate();
-    this.#fail(new ForetokenError("Input", "the model was disposed of; load it again"));
+    this.#fail(why);
   }
 
   #fail(error: ForetokenError): void {

@@ -3,9 +3,12 @@
 import type { PlainError } from "./errors.js";
 import type { KernelSet, LoadOptions, Progress, Source } from "./types.js";
 
+/** A source, as it travels. */
+export type PlainSource = Exclude<Source, { kind: "files" }> | { kind: "files"; files: [name: string, file: File][] };
+
 /** What the page asks; `id` pairs it with its answers. */
 export type Request = { id: number } & (
-  | { call: "load"; source: Source; options: Pick<LoadOptions, "context" | "kernels" | "cache">; assets: string }
+  | { call: "load"; source: PlainSource; options: Pick<LoadOptions, "context" | "kernels" | "cache">; assets: string }
   | { call: "generate"; prompt: string; options: object }
   | { call: "marginals"; prompt: string; options: object }
   | { call: "score"; text: string }

@@ -3,7 +3,8 @@
 import { type FileRecord, MemoryShelf, type Shelf, type Stored, openShelf } from "./cache.js";
 import { Download, hash } from "./download.js";
 import { hashesOf } from "./hashes.js";
-import type { Progress, Source } from "./types.js";
+import type { PlainSource } from "./protocol.js";
+import type { Progress } from "./types.js";
 
 /** What the wasm reads from. */
 export interface ByteSource {
@@ -27,7 +28,7 @@ export interface OpenOptions {
 }
 
 /** Opens a source. */
-export async function open(source: Source, options: OpenOptions): Promise<ByteSource> {
+export async function open(source: PlainSource, options: OpenOptions): Promise<ByteSource> {
   switch (source.kind) {
     case "files":
       return new PickedFiles(source.files);
@@ -40,10 +41,7 @@ export async function open(source: Source, options: OpenOptions): Promise<ByteSo
       // What is kept as a whole was checked when it came: the server need not even be there.
       const given = shelf?.manifest.complete ? {} : await hashesOf(base, options.signal);
       const hashes = { ...given, ...source.sha256 };
-      if (shelf) return new KeptFolder(shelf, hashes, options);
-      // A file is as it should be or not, as a whole.
-      if (Object.keys(hashes).length > 0) return new KeptFolder(new MemoryShelf(base), hashes, options);
-      return new WebFolder(base, options.signal, options.onProgress);
+      return new KeptFolder(shelf ?? new MemoryShelf(base), hashes, options);
     }
   }
 }
@@ -139,8 +137,8 @@ class KeptFolder implements ByteSource {
 class PickedFiles implements ByteSource {
   readonly #files: Map<string, File>;
 
-  constructor(files: File[]) {
-    this.#files = new Map(files.map((file) => [nameOf(file), file]));
+  constructor(files: [name: string, file: File][]) {
+    this.#files = new Map(files);
   }
 
   async len(name: string): Promise<number | null> {
@@ -158,70 +156,6 @@ class PickedFiles implements ByteSource {
   }
 
   async finish(): Promise<void> {}
-}
-
-/** A picked folder's own name is not a part of its files' names. */
-function nameOf(file: File): string {
-  const path = file.webkitRelativePath;
-  return path ? path.slice(path.indexOf("/") + 1) : file.name;
-}
-
-/** A folder on a web server that answers range requests; nothing is kept. */
-class WebFolder implements ByteSource {
-  readonly #base: string;
-  readonly #lengths = new Map<string, number | null>();
-  readonly #done = new Map<string, number>();
-
-  constructor(base: string, readonly signal: AbortSignal, readonly onProgress: OnProgress) {
-    this.#base = base;
-  }
-
-  async len(name: string): Promise<number | null> {
-    const known = this.#lengths.get(name);
-    if (known !== undefined) return known;
-    const response = await this.#fetch(name, { method: "HEAD" });
-    let length: number | null = null;
-    if (response.ok) {
-      const header = response.headers.get("content-length");
-      if (header === null) throw new Error(`${this.#base}${name}: the server does not say how long the file is`);
-      length = Number(header);
-    } else if (response.status !== 404) {
-      throw new Error(`${this.#base}${name}: the server answers ${response.status} ${response.statusText}`);
-    }
-    this.#lengths.set(name, length);
-    return length;
-  }
-
-  async read(name: string, start: number, end: number): Promise<Uint8Array> {
-    if (start === end) return new Uint8Array();
-    const response = await this.#fetch(name, { headers: { range: `bytes=${start}-${end - 1}` } });
-    if (!response.ok) {
-      throw new Error(`${this.#base}${name}: the server answers ${response.status} ${response.statusText}`);
-    }
-    let bytes = new Uint8Array(await response.arrayBuffer());
-    // A server without range requests sends the whole file.
-    if (response.status === 200) bytes = bytes.slice(start, end);
-    const done = (this.#done.get(name) ?? 0) + bytes.length;
-    this.#done.set(name, done);
-    const total = this.#lengths.get(name) ?? null;
-    this.onProgress({ phase: "download", file: name, done, total, cached: false });
-    return bytes;
-  }
-
-  describe(): string {
-    return this.#base;
-  }
-
-  async finish(): Promise<void> {}
-
-  async #fetch(name: string, init: RequestInit): Promise<Response> {
-    try {
-      return await fetch(this.#base + name, { ...init, signal: this.signal });
-    } catch (error) {
-      if (this.signal.aborted) throw new Error("loading was aborted");
-      throw new Error(`${this.#base}${name} cannot be reached: ${(error as Error).message}`);
-    }
-  }
 }
 
 /** A source, and the first error it had: the wasm passes on no more than its text. */

@@ -10,7 +10,7 @@ export type Source =
    */
   | { kind: "url"; base: string; sha256?: Record<string, string> }
   /** Files picked or dropped; names come from `webkitRelativePath` without its first folder, or from `name`. */
-  | { kind: "files"; files: File[] };
+  | { kind: "files"; files: Iterable<File> };
 
 export type KernelSet = "workgroup" | "subgroup" | "software";
 

@@ -233,6 +233,7 @@ describe("the page", { concurrency: false }, () => {
     await page.fill("#prompt", "Grüße & more: 100 % ü#?");
     await page.fill("#temperature", "0.75");
     await page.fill("#seed", "42");
+    await drafts("auto", "2");
     await page.locator("#drafts").uncheck();
     await page.click("#share");
     const hash = new URL(page.url()).hash;
@@ -240,7 +241,7 @@ describe("the page", { concurrency: false }, () => {
     const restored = await other.evaluate(() =>
       ["prompt", "temperature", "seed", "draft-length", "drafter"].map((id) => document.getElementById(id).value),
     );
-    assert.deepEqual(restored, ["Grüße & more: 100 % ü#?", "0.75", "42", "auto", "auto"]);
+    assert.deepEqual(restored, ["Grüße & more: 100 % ü#?", "0.75", "42", "2", "auto"]);
     assert.equal(await other.locator("#drafts").isChecked(), false);
     // What a link may not do: fill in nonsense, or load a model without asking.
     await other.evaluate(() => {
@@ -263,12 +264,18 @@ describe("the page", { concurrency: false }, () => {
 
   test("a prompt's tokens are told apart, whatever they are written in", async () => {
     await page.fill("#max-tokens", "2");
-    for (const prompt of ["Zoé likes red apples. Tom likes", "مرحبا يا صديقي and שלום 🦊 too"]) {
+    const compact = (text) => text.replaceAll(" ", "");
+    // Characters of which the model has the bytes only stay together.
+    for (const [prompt, least] of [
+      ["Zoé likes red apples. Tom likes", 9],
+      ["مرحبا يا صديقي and שלום 🦊 too", 4],
+    ]) {
       await page.fill("#prompt", prompt);
       await page.click("#generate");
       const tokens = kinds(await generated(), "prompt").map(({ text }) => text);
-      assert.equal(tokens.join(""), prompt);
-      assert.ok(tokens.length > 6, tokens.join("|"));
+      assert.ok((await text("text")).startsWith(prompt));
+      assert.equal(compact(tokens.join("")), compact(prompt));
+      assert.ok(tokens.length >= least, tokens.join("|"));
     }
   });
 

@@ -176,7 +176,7 @@ def evaluate(folder, heads, data, samples=None, marginal=0):
         "samples": scored,
         "columns": {name: column.found() for name, column in columns.items()},
         "nucleus": round(sum(sizes) / len(sizes), 1) if sizes else None,
-        "parameters": sum(t.numel() for t in tensors.values()),
+        "parameters": {part: sum(t.numel() for name, t in tensors.items() if name.startswith(part)) for part in ("heads", "lora")},
         # Weights that a draft reads over those that a step of the model reads.
         "draft_over_step": round(sum(m + table for m in drafting) / (matrices("model.layers.") + table), 3) if drafting else None,
     }

@@ -24,13 +24,13 @@ TRAIN = HERE.parent / "twin/train.py"
 
 def train(run, args, folder):
     """Leaves heads and LoRA in `folder`; returns what the log says of the end, and the validation losses."""
-    data = args.tasks / run.task
+    data, before = args.tasks / run.task, 0
     command = [sys.executable, TRAIN, *plan.ROWS[run.row], "--model", HERE / plan.MODELS[run.size], "--data", data / "train.jsonl",
                "--valid", data / "valid.jsonl", "--batch", str(plan.BATCH), "--steps", str(run.steps), "--seed", str(run.seed),
                "--rate", str(run.rate or plan.RATES[run.row]), "--out", folder]  # fmt: skip
     if run.row in plan.WARMED:
         warm = plan.Run(run.size, run.task, "warmup", run.seed)
-        train(warm, args, args.run / warm.name)
+        before = train(warm, args, args.run / warm.name)["targets"]
         command += ["--warmup-heads", args.run / warm.name]
     if not (folder / "mtp.safetensors").exists():
         subprocess.run(list(map(str, command)), check=True)
@@ -38,7 +38,7 @@ def train(run, args, folder):
     flags = json.loads((folder / "flags.json").read_text())
     shown = {key: flags[key] for key in ("rate", "steps", "seed", "depth", "target", "head_lr_mult")}
     return shown | {
-        "targets": next(line["targets"] for line in reversed(log) if "targets" in line),
+        "targets": before + next(line["targets"] for line in reversed(log) if "targets" in line),
         "validation_nats": next(line["valid"] for line in reversed(log) if "valid" in line),
     }
 

@@ -24,7 +24,7 @@ from model import Backbone, Model, read_heads
 LAST = 20  # target tokens of a sample, and the fewest that it must have
 TOP = (1, 5)
 MASS = 0.99  # of the nucleus that a marginal sums over
-FEED = 8  # likeliest next tokens that a sequential head is mixed over
+FEED, WIDE_FEED = 8, 32  # likeliest next tokens that a sequential head is mixed over
 CHUNK = 512  # branches at a time
 
 
@@ -89,15 +89,15 @@ class Reader:
 
         return self.mix((rows, order[rows, places], weights), predict), inside.sum().item() / len(inside)
 
-    def head(self, index, given=False):
+    def head(self, index, feed=FEED):
         """A head's prediction. A sequential one of offset 2 must not know the text's own next token: it is fed the likeliest ones."""
         model, head = self.model, self.model.heads[index]
         picks = self.targets - head["offset"]
-        if model.kind == "parallel" or head["offset"] == 1 or given:
+        if model.kind == "parallel" or head["offset"] == 1:
             return model.logits(model.head(index, self.streams, self.ids, picks)).softmax(-1)
         assert head["offset"] == 2, "a sequential head beyond the second token is not measured"
-        p, tokens = self.next(2).topk(FEED)
-        rows = torch.arange(len(self.targets)).repeat_interleave(FEED)
+        p, tokens = self.next(2).topk(feed)
+        rows = torch.arange(len(self.targets)).repeat_interleave(feed)
         source, seen = model.source(index, self.streams), []
         x = model.join(index, source, F.pad(self.ids[:, 1:], (0, 1)))
         layers = [f"heads.{index}.layers.{layer}" for layer in range(head["layers"])]
@@ -161,6 +161,8 @@ def evaluate(folder, heads, data, samples=None, marginal=0):
             sizes.append(size)
         if 2 in trained:
             found["heads"] = reader.head(trained[2])
+            if model.kind == "sequential":
+                found["wide"] = reader.head(trained[2], WIDE_FEED)
         for name, p in found.items():
             columns.setdefault(name, Column()).add(p, reader.ids[0], reader.targets)
         scored += 1

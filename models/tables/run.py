@@ -30,8 +30,8 @@ def train(run, args, folder):
                "--rate", str(run.rate or plan.RATES[run.row]), "--out", folder]  # fmt: skip
     if run.row in plan.WARMED:
         warm = plan.Run(run.size, run.task, "warmup", run.seed)
-        before = train(warm, args, args.run / warm.name)["targets"]
-        command += ["--warmup-heads", args.run / warm.name]
+        before = train(warm, args, args.run / warm.folder)["targets"]
+        command += ["--warmup-heads", args.run / warm.folder]
     if not (folder / "mtp.safetensors").exists():
         subprocess.run(list(map(str, command)), check=True)
     log = [json.loads(line) for line in open(folder / "log.jsonl")]
@@ -70,7 +70,7 @@ def main():
             print(f"{run.name}: its model or rate is missing", flush=True)
             continue
         print(f"{run.name}", flush=True)
-        folder = args.run / run.name if run.row else None
+        folder = args.run / run.folder if run.row else None
         trained = train(run, args, folder) if run.row else {}
         result.parent.mkdir(parents=True, exist_ok=True)
         part = result.with_suffix(".part")

@@ -36,7 +36,7 @@ WARMED = {"joint-warmup", "joint-both"}
 
 # Swept on validation data of translation on the 1m model (`results/sweep`); other sizes and tasks take them over.
 SWEEP_STEPS = 250
-RATES = {}
+RATES = {"ours": 1e-3, "baseline": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,12 @@ PLAN = [
     *table("1m", "translation", "heads-only", "ours", "baseline"),
     *sweep("joint-lr", 5e-4, 1e-3, 2e-3),
     *table("1m", "translation", "joint-lr", "joint-whs"),
+    *(Run("1m", task) for task in ("translation", "stories", "numbers")),
     *sweep("joint", 2e-3, 4e-3),
     *table("1m", "translation", "joint", "joint-both", "joint-warmup"),
     *sweep("ours-tokens", 2e-3),
     *sweep("ours-1", 2e-3),
     *sweep("ours-1-tokens", 2e-3),
-    *(Run("1m", task) for task in ("translation", "stories", "numbers")),
     *table("1m", "translation", "heads-only", "ours", "baseline", "joint-whs", seeds=(2, 3)),
     *(Run(size, task) for size in ("0.3m", "default") for task in ("translation", "stories", "numbers")),
     *table("1m", "numbers", "ours", "heads-only", "baseline", "joint-whs"),

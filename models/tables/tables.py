@@ -126,6 +126,8 @@ def figure_1(results):
             counts = " + ".join(str(len(column)) for column in columns.values())
             rows.append([title, size, shown(points["next"]), shown(points["marginal"]), shown(gap), found["nucleus"], counts])
             plotted.append((size, {"next token": points["next"], "second, marginal": points["marginal"]}))
+    if not rows:
+        return None
     head = ["task", "model", "next", "second, marginal", "difference, paired", "nucleus", "samples"]
     return table(head, rows), dots("Without training: target among the five likeliest", "accuracy (%), 95 % intervals", plotted)
 
@@ -223,8 +225,9 @@ def sweeps(results):
 def page(results, plots):
     """The text, and into `plots` the plots by name."""
     parts = [INTRODUCTION, "## Without training\n\n" + FIGURE_1]
-    text, plots["tables-figure-1.svg"] = figure_1(results)
-    parts += ["![](tables-figure-1.svg)", text]
+    if found := figure_1(results):
+        text, plots["tables-figure-1.svg"] = found
+        parts += ["![](tables-figure-1.svg)", text]
     parts += ["## Table 1\n\n" + TABLE_1]
     for task in plan.STEPS:
         for size in ("1m", "0.3m", "default"):

@@ -82,7 +82,7 @@ def table(size, task, *rows, seeds=(1,)):
 
 PLAN = [
     *sweep("ours", 5e-4, 1e-3, 2e-3),
-    *sweep("heads-only", 1e-3, 2e-3, 4e-3),
+    *sweep("heads-only", 1e-3, 2e-3, 4e-3, 8e-3),
     *table("1m", "translation", "heads-only", "ours", "baseline"),
     *sweep("joint-lr", 5e-4, 1e-3, 2e-3),
     *table("1m", "translation", "joint-lr", "joint-whs"),

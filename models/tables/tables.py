@@ -139,7 +139,7 @@ def table_1(results, size, task):
     baseline, heads, marginal = of("baseline", "next"), of("heads-only", "heads"), of("baseline", "marginal")
     for row, title in TITLES.items():
         following, ahead = of(row, "next"), of(row, SECOND.get(row, "heads"))
-        if following is None:
+        if following is None or ahead is None:
             continue
         runs = results.seeds(size, task, row)
         found = results.load(runs[0])

@@ -25,7 +25,7 @@ LAST = 20  # target tokens of a sample, and the fewest that it must have
 TOP = (1, 5)
 MASS = 0.99  # of the nucleus that a marginal sums over
 FEED, WIDE_FEED = 8, 32  # likeliest next tokens that a sequential head is mixed over
-CHUNK = 512  # branches at a time
+CHUNK = 384  # branches at a time
 
 
 def read(path, tokenizer_file, context):
@@ -63,13 +63,14 @@ class Reader:
         return self.model.finish(x, y.transpose(1, 2).flatten(2)[0], at)
 
     def mix(self, branches, predict):
-        """The sum of p(y) q(. | y) over branches: lists of (row, token y, p(y))."""
+        """The sum of p(y) q(. | y) over branches: lists of (row, token y, p(y)), rows ascending."""
         rows, tokens, weights = branches
         mixture = torch.zeros(len(self.targets), self.model.backbone.vocabulary)
         for part in torch.arange(len(rows)).split(CHUNK):
-            share = torch.zeros(len(self.targets), len(part))
-            share[rows[part], torch.arange(len(part))] = weights[part]
-            mixture += share @ self.model.logits(predict(rows[part], tokens[part])).softmax(-1)
+            first, last = int(rows[part[0]]), int(rows[part[-1]])
+            share = torch.zeros(last + 1 - first, len(part))
+            share[rows[part] - first, torch.arange(len(part))] = weights[part]
+            mixture[first : last + 1] += share @ self.model.logits(predict(rows[part], tokens[part])).softmax(-1)
         return mixture
 
     def marginal(self):

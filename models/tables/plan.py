@@ -36,7 +36,7 @@ WARMED = {"joint-warmup", "joint-both"}
 
 # Swept on validation data of translation on the 1m model (`results/sweep`); other sizes and tasks take them over.
 SWEEP_STEPS = 250
-RATES = {"ours": 1e-3, "baseline": 1e-3}
+RATES = {"ours": 1e-3, "baseline": 1e-3, "heads-only": 8e-3}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import sys
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ TOP = (1, 5)
 MASS = 0.99  # of the nucleus that a marginal sums over
 FEED, WIDE_FEED = 8, 32  # likeliest next tokens that a sequential head is mixed over
 CHUNK = 384  # branches at a time
+SAVE_EVERY = 20  # samples
 
 
 def read(path, tokenizer_file, context):
@@ -144,15 +146,23 @@ class Column:
 
 
 @torch.no_grad()
-def evaluate(folder, heads, data, samples=None, marginal=0):
-    """`heads` may be None. `samples`: only so many, the first; `marginal`: of how many the marginal, which takes long."""
+def evaluate(folder, heads, data, samples=None, marginal=0, part=None):
+    """`heads` may be None. `samples`: only so many, the first; `marginal`: of how many the marginal, which takes long.
+
+    `part`: a file that keeps what has been found so far, and from which an interrupted measurement goes on.
+    """
     backbone = Backbone(folder)
     config, tensors = read_heads(heads) if heads else ({"kind": "parallel", "heads": []}, {})
     model = Model(backbone, config["kind"], config["heads"], config.get("lora"), tensors)
-    columns, sizes, scored = {}, [], 0
-    for ids, first in read(data, Path(folder) / "tokenizer.json", backbone.config["max_position_embeddings"]):
-        # Every offset scores the same targets, so there must be something before the first of them.
-        if len(ids) - max(first, 2) < LAST:
+    columns, sizes = {}, []
+    if part and part.exists():
+        columns, sizes = torch.load(part, weights_only=False)
+    done = len(columns["next"].nats) if columns else 0
+    # Every offset scores the same targets, so there must be something before the first of them.
+    texts = read(data, Path(folder) / "tokenizer.json", backbone.config["max_position_embeddings"])
+    long_enough = ((ids, first) for ids, first in texts if len(ids) - max(first, 2) >= LAST)
+    for scored, (ids, first) in enumerate(islice(long_enough, samples)):
+        if scored < done:
             continue
         reader = Reader(model, ids, len(ids) - LAST)
         trained = {head["offset"]: index for index, head in enumerate(model.heads) if not head.get("backbone_last_layer")}
@@ -166,9 +176,9 @@ def evaluate(folder, heads, data, samples=None, marginal=0):
                 found["wide"] = reader.head(trained[2], WIDE_FEED)
         for name, p in found.items():
             columns.setdefault(name, Column()).add(p, reader.ids[0], reader.targets)
-        scored += 1
-        if scored == samples:
-            break
+        if part and (scored + 1) % SAVE_EVERY == 0:
+            torch.save((columns, sizes), part.with_suffix(".new"))
+            part.with_suffix(".new").replace(part)
     matrices = lambda prefix: sum(t.numel() for name, t in model.tensors.items() if name.startswith(prefix) and t.dim() == 2)
     head = lambda index: f"heads.{index}."
     drafting = [matrices(head(index)) for index, of in enumerate(model.heads) if of["offset"] == 2]
@@ -176,7 +186,7 @@ def evaluate(folder, heads, data, samples=None, marginal=0):
     return {
         "data": Path(data).parent.name + "/" + Path(data).name,
         "sha256": hashlib.sha256(Path(data).read_bytes()).hexdigest(),
-        "samples": scored,
+        "samples": len(columns["next"].nats),
         "columns": {name: column.found() for name, column in columns.items()},
         "nucleus": round(sum(sizes) / len(sizes), 1) if sizes else None,
         "parameters": {part: sum(t.numel() for name, t in tensors.items() if name.startswith(part)) for part in ("heads", "lora")},

@@ -46,7 +46,9 @@ def train(run, args, folder):
 def measure(run, args, folder):
     data = args.tasks / run.task / ("valid.jsonl" if run.rate else "test.jsonl")
     marginal = plan.marginal_samples(run)
-    return evaluate(HERE / plan.MODELS[run.size], folder, data, marginal=marginal)
+    part = args.run / f"{run.name}.measured"
+    part.parent.mkdir(parents=True, exist_ok=True)
+    return evaluate(HERE / plan.MODELS[run.size], folder, data, marginal=marginal, part=part)
 
 
 def ready(run):

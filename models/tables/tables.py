@@ -173,10 +173,11 @@ def primary(results):
         mine, marginal = results.column(run, "heads"), results.column(baseline, "marginal")
         if first is None or marginal is None:
             continue
-        gap, closed = interval(DIFFERENCE, marginal, first), interval(CLOSED, mine, first, marginal)
+        gap, gain = interval(DIFFERENCE, marginal, first), interval(DIFFERENCE, mine, first)
+        closed = interval(CLOSED, mine, first, marginal)
         reached = "yes" if closed[0] >= 60 and closed[1] >= 50 else "no"
-        rows.append([run.seed, shown(gap), shown(closed), reached, len(marginal)])
-    return table(["seed", "marginal less heads only, points", "gap closed by ours, %", "60 %, lower end 50 %", "samples"], rows)
+        rows.append([run.seed, shown(gap), shown(gain), shown(closed), reached, len(marginal)])
+    return table(["seed", "marginal less heads only, points", "ours less heads only, points", "gap closed, %", "goal reached", "samples"], rows)
 
 
 def findings(results):
@@ -203,11 +204,13 @@ def findings(results):
             where = f"{TASKS[task]}, {size}:"
             heads, marginal = of("heads-only", "heads"), of("baseline", "marginal")
             claim("frozen heads trail marginalization", f"{where} marginal less heads only", marginal, heads)
+            frozen, following = of("heads-only", "next"), of("baseline", "next")
+            claim("and cost next-token accuracy", f"{where} baseline less heads only, next token", following, frozen)
             for row in JOINT:
                 joint = of(row, "heads")
                 claim("joint training narrows the gap", f"{where} {row} less heads only", joint, heads)
                 claim("and does not close it", f"{where} marginal less {row}", marginal, joint)
-                claim("and costs next-token accuracy", f"{where} baseline less {row}, next token", of("baseline", "next"), of(row, "next"))
+                claim("and costs next-token accuracy", f"{where} baseline less {row}, next token", following, of(row, "next"))
     return table(["the paper", "here", "points", ""], rows)
 
 
@@ -224,11 +227,11 @@ def sweeps(results):
 
 def page(results, plots):
     """The text, and into `plots` the plots by name."""
-    parts = [INTRODUCTION, "## Without training\n\n" + FIGURE_1]
+    parts = [INTRODUCTION, "## Without training", FIGURE_1]
     if found := figure_1(results):
         text, plots["tables-figure-1.svg"] = found
         parts += ["![](tables-figure-1.svg)", text]
-    parts += ["## Table 1\n\n" + TABLE_1]
+    parts += ["## Table 1", TABLE_1]
     for task in plan.STEPS:
         for size in ("1m", "0.3m", "default"):
             if found := table_1(results, size, task):
@@ -266,13 +269,15 @@ TABLE_1 = """
 Every row was trained on as many target tokens, a warm-up included. The baseline is the model with a LoRA of rank 8, marginalized.
 `ours` has that very LoRA, and beside it a sequential head of two layers; its gradient does not reach the LoRA, so the next token is the
 baseline's to the last digit; its labels are what the model says one step before the target. `gap closed`: (row - heads only) / (marginal -
-heads only) of the second token; the last row is the same head, mixed over more tokens. `control`: the same predictions against the token after the target, which must be much lower. `draft /
-step`: weights that a draft of the second token reads over those that a step of the model reads; a mixture reads them once for all its
-rows. Several seeds: counts are averaged sample by sample.
+heads only) of the second token; the last row is the same head, mixed over more tokens. `control`: the same predictions against the token
+after the target, which they cannot know: frequent tokens are found there too, so it does not fall to nothing, and by the rule of `foretoken
+analyze`, less than half of the accuracy, it does not collapse where the accuracy itself is low. `draft / step`: weights that a draft of the second token reads over those that a step of the model
+reads; a mixture reads them once for all its rows. Several seeds: counts are averaged sample by sample.
 """
 PRIMARY = """
-Named in `models/tables/plan.py` before there were results: German to English on `1m`, top 5 of the second token, seed by seed. The interval is
-that of a joint bootstrap of all three accuracies.
+Named in `models/tables/plan.py` before there were results: German to English on `1m`, top 5 of the second token, seed by seed; ours is mixed
+over 8. The intervals are those of a joint bootstrap of all three accuracies. The goal is 60 % of the gap, the lower end of the interval
+above 50 %, without a loss at the next token.
 """
 FINDINGS = """
 Paired differences; the last column says whether the interval lies above 0, below, or on both sides.

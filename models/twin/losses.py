@@ -21,7 +21,8 @@ def rows_of(counts, offset):
 def head_losses(model, ids, counts, detach=False, soft=False):
     """For each head the losses of its counted targets. `detach`: heads other than the backbone's own do not reach the LoRA.
 
-    `soft`: heads beyond the next token learn the model's own distribution one step before their target.
+    `soft`: heads beyond the next token learn the model's own distribution one step before their target. Losses are those of the
+    tokens all the same.
     """
     ids, counts = crop(ids, counts)
     reach_backbone = torch.is_grad_enabled() and model.lora is not None
@@ -33,11 +34,14 @@ def head_losses(model, ids, counts, detach=False, soft=False):
         own = head.get("backbone_last_layer", False)
         picks = rows_of(counts, head["offset"])
         targets = ids.flatten()[picks + head["offset"]]
-        logits = model.logits(model.head(index, z if own else apart, ids, picks))
+        log_p = model.logits(model.head(index, z if own else apart, ids, picks)).log_softmax(-1)
+        loss = F.nll_loss(log_p, targets, reduction="none")
         if soft and head["offset"] > 1:
             with torch.no_grad():
-                targets = model.logits(model.next(z, picks + head["offset"] - 1)).softmax(-1)
-        found.append(F.cross_entropy(logits, targets, reduction="none"))
+                labels = model.logits(model.next(z, picks + head["offset"] - 1)).softmax(-1)
+            learnt = -(labels * log_p).sum(-1)
+            loss = loss.detach() + learnt - learnt.detach()
+        found.append(loss)
     return found
 
 

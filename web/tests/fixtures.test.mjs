@@ -1,7 +1,7 @@
-/** Small checkpoints of every family and dtype, against the native command on the same kind of adapter. */
+/** Small checkpoints of every family and dtype, some with heads, against the native command on the same kind of adapter. */
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readFileSync, readdirSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { open, root } from "./browser.mjs";
 import { assertGreedy, generate as generateNatively } from "./native.mjs";
@@ -48,6 +48,34 @@ for (const name of FIXTURES) {
     ]);
     await assertGreedy(plain, expected, ...model);
     assert.deepEqual(drafted.ids, plain.ids);
+  });
+}
+
+// Heads of several layouts, in a folder with their backbone.
+for (const name of ["heads-sequential", "heads-whs", "heads-medusa"]) {
+  test(`${name} draft, and change nothing`, async () => {
+    const golden = `${root}tests/golden/`;
+    const { backbone } = JSON.parse(readFileSync(`${golden}${name}/expected.json`, "utf8"));
+    const { text } = JSON.parse(readFileSync(`${golden}${backbone}/expected.json`, "utf8"));
+    const files = [backbone, name].flatMap((folder) => readdirSync(golden + folder).map((file) => `${golden}${folder}/${file}`));
+    await tab.page.setContent('<input type="file" multiple>');
+    await tab.page.setInputFiles("input", files.filter((file) => !file.endsWith("expected.json")));
+    const [{ plain, drafted }, expected] = await Promise.all([
+      tab.page.evaluate(
+        async ([prompt, maxTokens]) => {
+          const model = await foretoken.load({ kind: "files", files: document.querySelector("input").files });
+          const plain = await model.generate(prompt, { maxTokens, draft: "off" }).result;
+          const drafted = await model.generate(prompt, { maxTokens, draft: "heads", draftLen: 1 }).result;
+          await model.dispose();
+          return { plain, drafted };
+        },
+        [text, TOKENS],
+      ),
+      generateNatively(text, TOKENS, "--model", golden + backbone),
+    ]);
+    await assertGreedy(plain, expected, "--model", golden + backbone);
+    assert.deepEqual(drafted.ids, plain.ids);
+    assert.ok(drafted.drafted > 0);
   });
 }
 

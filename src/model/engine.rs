@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::future::try_join;
+
 use super::Buffers;
 use super::forward::{Plan, pipelines};
 use super::heads::{self, Heads};
@@ -186,17 +188,17 @@ impl Engine {
         let kernels = options.kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
         kernels.check(gpu.summary())?;
         kernels.check_context(context)?;
-        let tokenizer = if checkpoint.has_tokenizer() { Some(load_tokenizer(checkpoint).await?) } else { None };
         if let Some(set) = set {
             sizes.check_history(gpu.summary().max_binding_bytes)?;
             note_heads(set, &mut notes);
         }
         let dtype = checkpoint.tensor(config.lm_head_name()).map_or(Dtype::F32, |info| info.dtype);
-        let widths = if options.self_test {
+        let testing = async {
+            if !options.self_test {
+                return Ok(Some(Widths::Each));
+            }
             check_kernels(gpu, kernels, dtype).await?;
-            working_widths(gpu, kernels, dtype, fault, &mut notes).await?
-        } else {
-            Some(Widths::Each)
+            working_widths(gpu, kernels, dtype, fault, &mut notes).await
         };
         let total = expected_bytes(checkpoint) + set.map_or(0, |set| set.byte_len(&config));
         let mut bytes = 0;
@@ -204,16 +206,22 @@ impl Engine {
             bytes += more;
             progress(Progress::Weights { bytes, total });
         };
-        let changes = match set {
-            Some(set) => Changes::read(set, &config).await?,
-            None => Changes::default(),
+        let loading = async {
+            let tokenizer = if checkpoint.has_tokenizer() { Some(load_tokenizer(checkpoint).await?) } else { None };
+            let changes = match set {
+                Some(set) => Changes::read(set, &config).await?,
+                None => Changes::default(),
+            };
+            let weights = weights::load(gpu, checkpoint, &changes, usize::MAX, &mut on_bytes).await?;
+            let heads = match set {
+                Some(set) => Some(heads::load(gpu, &config, set, false, &mut on_bytes).await?),
+                None => None,
+            };
+            Ok((tokenizer, weights, heads))
         };
-        let need = |error| with_need(error, total, &sizes);
-        let weights = weights::load(gpu, checkpoint, &changes, usize::MAX, &mut on_bytes).await.map_err(need)?;
-        let heads = match set {
-            Some(set) => Some(heads::load(gpu, &config, set, false, &mut on_bytes).await.map_err(need)?),
-            None => None,
-        };
+        // A browser compiles the self-test's kernels while files come; natively one follows the other.
+        let (widths, (tokenizer, weights, heads)) =
+            try_join(testing, loading).await.map_err(|error| with_need(error, total, &sizes))?;
         let rotation = gpu.storage_with("rotation", &rotation_table(&config, context));
         let model = Model {
             gpu: gpu.clone(),

@@ -243,6 +243,10 @@ def page(results, plots):
     parts += ["## Learning rates, and what was tried", SWEEPS.format(steps=plan.SWEEP_STEPS), sweeps(results)]
     missing = [run.name for run in plan.PLAN if not run.rate and not results.load(run)]
     parts += ["## Not there yet", ", ".join(f"`{name}`" for name in missing) + "." if missing else "Nothing is missing."]
+    for run in plan.PLAN:
+        marginal, planned = results.column(run, "marginal"), plan.marginal_samples(run)
+        if marginal is not None and len(marginal) < planned:
+            parts += [f"The marginal of `{run.name}` was taken of {len(marginal)} samples; {planned} are planned."]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

@@ -243,6 +243,10 @@ def page(results, plots):
     parts += ["## Learning rates, and what was tried", SWEEPS.format(steps=plan.SWEEP_STEPS), sweeps(results)]
     missing = [run.name for run in plan.PLAN if not run.rate and not results.load(run)]
     parts += ["## Not there yet", ", ".join(f"`{name}`" for name in missing) + "." if missing else "Nothing is missing."]
+    for run in plan.PLAN:
+        marginal, planned = results.column(run, "marginal"), plan.marginal_samples(run)
+        if marginal is not None and len(marginal) < planned:
+            parts += [f"The marginal of `{run.name}` was taken of {len(marginal)} samples; {planned} are planned."]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -271,8 +275,9 @@ Every row was trained on as many target tokens, a warm-up included. The baseline
 baseline's to the last digit; its labels are what the model says one step before the target. `gap closed`: (row - heads only) / (marginal -
 heads only) of the second token; the last row is the same head, mixed over more tokens. `control`: the same predictions against the token
 after the target, which they cannot know: frequent tokens are found there too, so it does not fall to nothing, and by the rule of `foretoken
-analyze`, less than half of the accuracy, it does not collapse where the accuracy itself is low. `draft / step`: weights that a draft of the second token reads over those that a step of the model
-reads; a mixture reads them once for all its rows. Several seeds: counts are averaged sample by sample.
+analyze`, less than half of the accuracy, it does not collapse where the accuracy itself is low. `draft / step`: weights that a draft
+of the second token reads over those that a step of the model reads; a mixture reads them once for all its rows. Several seeds: counts are
+averaged sample by sample.
 """
 PRIMARY = """
 Named in `models/tables/plan.py` before there were results: German to English on `1m`, top 5 of the second token, seed by seed; ours is mixed

@@ -1,6 +1,7 @@
-"""Train the same steps with `foretoken train` and with the twin, in every mode that both have, and compare the losses.
+r"""Train the same steps with `foretoken train` and with the twin, in every mode that both have, and compare the losses.
 
-    python agree.py --foretoken ../../target/release/foretoken --model ../default --data ../tasks/run/numbers/train.jsonl --out run/agree
+    python agree.py --foretoken ../../target/release/foretoken --model ../tables/backbones/1m --data ../tasks/run/numbers/train.jsonl \
+        --out run/agree
 
 Both begin with the heads and the LoRA that foretoken makes, which a first step at next to no rate writes, and train on the batches that it
 dumps. Fails above 1e-3.

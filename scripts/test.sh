@@ -26,7 +26,8 @@ run_browser_tests() {
     scripts/web.sh
     # One file after the other: they share the cores and a software adapter.
     local file failed=()
-    for file in web/tests/*.test.mjs; do node --test "$file" || failed+=("$file"); done
+    # A failed test may leave behind what Node.js would wait for.
+    for file in web/tests/*.test.mjs; do timeout 15m node --test "$file" || failed+=("$file"); done
     ((${#failed[@]} == 0)) || { echo "failed: ${failed[*]}" >&2; return 1; }
 }
 

@@ -2,6 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { serve } from "./server.mjs";
 
@@ -63,6 +64,16 @@ export async function processes(page) {
   const { processInfo } = await session.send("SystemInfo.getProcessInfo");
   await session.detach();
   return processInfo;
+}
+
+/** Memory of the browser's processes once it has settled: a worker that was ended gives its own back a little later. */
+export async function settledBytes(page) {
+  const readings = [];
+  for (let reading = 0; reading < 8; reading++) {
+    readings.push(await browserBytes(page));
+    await setTimeout(150);
+  }
+  return Math.min(...readings);
 }
 
 /** Memory of the browser's processes, the GPU's among them; what they share counts once. */

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { browserBytes, open } from "./browser.mjs";
+import { open, settledBytes } from "./browser.mjs";
 
 /** Opens a page for one test. */
 async function visit(context, options) {
@@ -31,7 +31,7 @@ test("dispose frees every GPU buffer, and ten loads leave the browser's memory a
     assert.ok(during > 50, `${during} buffers`);
     assert.equal(after, 0);
     await page.evaluate(() => gc());
-    sizes.push(await browserBytes(page));
+    sizes.push(await settledBytes(page));
   }
   context.diagnostic(sizes.map((size) => `${(size / 2 ** 20).toFixed(0)} MiB`).join(", "));
   const grown = Math.min(...sizes.slice(-2)) - Math.min(...sizes.slice(WARM - 2, WARM));

@@ -56,8 +56,12 @@ want_wasm() {
     [[ -x $debian_rust/usr/bin/cargo ]] || unpack_debian_rust
 }
 
+has_debian_rust() { has apt-cache && [[ -n $(apt-cache search --names-only '^rustc-web$') ]]; }
+
 unpack_debian_rust() {
-    if ! has apt-cache || [[ -z $(apt-cache search --names-only '^rustc-web$') ]]; then
+    # A machine whose packages were never listed seems to have none.
+    if has apt-get && can_be_root && ! has_debian_rust; then as_root apt-get update --quiet; fi
+    if ! has_debian_rust; then
         echo "setup: please install rustc's target $wasm" >&2
         exit 1
     fi
@@ -95,18 +99,17 @@ install() { # packages
         echo "setup: please install what your system calls: $*" >&2
         exit 1
     fi
-    local as_root=()
-    if [[ $(id -u) != 0 ]]; then
-        if ! has sudo; then
-            echo "setup: please run, as root: apt-get update && ${command[*]}" >&2
-            exit 1
-        fi
-        as_root=(sudo)
+    if ! can_be_root; then
+        echo "setup: please run, as root: apt-get update && ${command[*]}" >&2
+        exit 1
     fi
     echo "setup: installing $* with apt-get"
-    "${as_root[@]}" apt-get update --quiet
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive "${command[@]}"
+    as_root apt-get update --quiet
+    as_root env DEBIAN_FRONTEND=noninteractive "${command[@]}"
 }
+
+can_be_root() { [[ $(id -u) == 0 ]] || has sudo; }
+as_root() { if [[ $(id -u) == 0 ]]; then "$@"; else sudo "$@"; fi; }
 
 mode=${1:-}
 want_rust

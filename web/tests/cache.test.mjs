@@ -250,6 +250,29 @@ test("two tabs load a model at once, and a server without ranges sends it once t
   await other.close();
 });
 
+test("a model that is in use keeps no other page from filling the cache", async () => {
+  await withHub(MODEL, async () => {
+    await tab.page.evaluate(async (base) => void (globalThis.inUse = await foretoken.load({ kind: "url", base })), hub.url);
+    await tab.page.evaluate(() => foretoken.cache.clear());
+    assert.equal((await visit(url())).ids?.length, 6);
+    const [{ bytes }] = await kept();
+    assert.ok(bytes > sizeOf(MODEL, "model.safetensors"), `${bytes} bytes`);
+    await tab.page.evaluate(() => inUse.dispose());
+  });
+});
+
+test("a server that answers with a page of its own for what it does not have", async () => {
+  const page = "<!doctype html><title>An app</title>";
+  const load = async () => {
+    assert.equal((await visit(url())).ids?.length, 6);
+    const { kind, message, advice } = await visit({ kind: "url", base: `${hub.url}/elsewhere/` });
+    assert.equal(kind, "Io", message);
+    assert.match(message, /elsewhere\/config\.json: the server answers with a web page/);
+    assert.match(advice, /check the address/);
+  };
+  await withHub(MODEL, load, { page });
+});
+
 test("picked files load", async () => {
   const names = readdirSync(SHARDED);
   await tab.page.setContent('<input type="file" multiple>');

@@ -85,7 +85,7 @@ test("what is wrong with a call is said", async (context) => {
       const error = await Promise.resolve().then(work).then(() => ({}), (error) => error);
       kinds.push([error.name, error.kind, error.message]);
     };
-    for (const source of ["http://somewhere/", {}, undefined, { kind: "url" }]) await refused(() => foretoken.load(source));
+    for (const source of ["http://somewhere/", {}, undefined, { kind: "url" }, { kind: "url", base: "/model/?key=1" }]) await refused(() => foretoken.load(source));
     const model = await foretoken.load({ kind: "default" });
     for (const prompt of [123, undefined, null]) await refused(() => model.generate(prompt).result);
     for (const options of [{ temperature: NaN }, { maxTokens: Infinity }, { seed: 5n }, { topK: () => 1 }, { offset: 7 }])

@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { beforeWorker, open } from "./browser.mjs";
+import { beforeWorker, open, root } from "./browser.mjs";
+import { serve } from "./server.mjs";
 
 // Longer than a verification batch, so that it is read in another form of the products than what follows it.
 const PROMPT =
@@ -82,6 +83,20 @@ test("a device lost while nothing was under way is replaced at the next call", a
   await inWorker(() => device.destroy());
   assert.deepEqual(await tab.page.evaluate(() => model.score("Once upon a time")), before);
   assert.equal((await losses()).length, 1);
+});
+
+test("a lost device is replaced also where the cache was cleared in the meantime", async () => {
+  const hub = await serve({ "/": `${root}models/default/` });
+  await tab.page.evaluate(async (base) => void (globalThis.kept = await foretoken.load({ kind: "url", base })), hub.url);
+  const score = () => tab.page.evaluate(() => kept.score("Once upon a time"));
+  const before = await score();
+  await tab.page.evaluate(() => foretoken.cache.clear());
+  await tab.page.workers().at(-1).evaluate(() => device.destroy());
+  assert.deepEqual(await score(), before);
+  await tab.page.evaluate(() => kept.dispose());
+  await hub.close();
+  // The server has no file of hashes.
+  tab.problems.splice(0);
 });
 
 test("a device that does not come back is lost for good, and the model says so", async () => {

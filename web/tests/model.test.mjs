@@ -81,6 +81,20 @@ test("an abort ends the text between rounds, and the model goes on", async () =>
   assert.equal((await generate({ maxTokens: 4 })).ids.length, 4);
 });
 
+test("two loops over one text see the same rounds", async () => {
+  const [one, two] = await tab.page.evaluate((prompt) => {
+    const generation = model.generate(prompt, { maxTokens: 12 });
+    const rounds = async () => {
+      const seen = [];
+      for await (const round of generation) seen.push(round);
+      return seen;
+    };
+    return Promise.all([rounds(), rounds()]);
+  }, PROMPT);
+  assert.equal(one.flatMap((round) => round.ids).length, 12);
+  assert.deepEqual(two, one);
+});
+
 test("marginals are the native ones", async () => {
   const [found, expected] = await Promise.all([
     tab.page.evaluate((prompt) => model.marginals(prompt), PROMPT),

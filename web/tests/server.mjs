@@ -18,9 +18,9 @@ const TYPES = {
 /**
  * Serves each folder of `mounts` (`{ "/": folder }`). Returns its URL, the requests so far with the bytes that were sent,
  * `files` with texts by path that lie in no folder, `faults`, and how to close it. A fault, by path, turns a part of the
- * body and its place into what is sent; null cuts the connection.
+ * body and its place into what is sent; null cuts the connection. `page` is answered for what is not there.
  */
-export async function serve(mounts, { port = 0, ranges = true } = {}) {
+export async function serve(mounts, { port = 0, ranges = true, page = null } = {}) {
   const requests = [];
   const faults = new Map();
   const files = new Map();
@@ -34,7 +34,11 @@ export async function serve(mounts, { port = 0, ranges = true } = {}) {
     const mount = Object.keys(mounts).sort((a, b) => b.length - a.length).find((prefix) => path.startsWith(prefix));
     const file = join(mounts[mount], normalize(`/${path.slice(mount.length)}`));
     const found = await stat(file).catch(() => null);
-    if (!found?.isFile()) return void response.writeHead(404).end();
+    if (!found?.isFile()) {
+      if (page) response.writeHead(200, { "content-type": "text/html; charset=utf-8" }).end(page);
+      else response.writeHead(404).end();
+      return;
+    }
     const range = ranges && /^bytes=(\d+)-(\d+)?$/.exec(request.headers.range ?? "");
     const start = range ? Number(range[1]) : 0;
     if (range && start >= found.size) return void response.writeHead(416, { "content-range": `bytes */${found.size}` }).end();
@@ -62,6 +66,8 @@ export async function serve(mounts, { port = 0, ranges = true } = {}) {
     await pipeline(createReadStream(file, { start, end }), body, response).catch(() => response.destroy());
   });
   await new Promise((resolve) => server.listen(port, "127.0.0.1", resolve));
+  // A test that failed may have left it open: Node.js need not wait for it.
+  server.unref();
   const close = () =>
     new Promise((resolve) => {
       server.close(resolve);

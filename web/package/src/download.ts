@@ -109,7 +109,14 @@ export class Download {
     const response = await this.#reach(() => fetch(base + name, { headers, signal, cache: "no-store" }));
     // Some hosts answer 403 for what they do not have; of files that every model has it means that they are kept from us.
     const mayLack = name !== "config.json" && !name.endsWith(".safetensors");
-    if (response.status === 404 || response.status === 410 || (response.status === 403 && mayLack)) {
+    // Others answer with a page of theirs: no file of a model is one.
+    const page = response.ok && /^text\/html\b/i.test(response.headers.get("content-type") ?? "");
+    if (page && name === "config.json") {
+      await response.body?.cancel();
+      throw this.#error("Io", "the server answers with a web page", "check the address: it must be that of the folder with the model's files");
+    }
+    if (page || response.status === 404 || response.status === 410 || (response.status === 403 && mayLack)) {
+      await response.body?.cancel();
       await this.#stored.clear();
       files[name] = null;
       await shelf.save();

@@ -88,13 +88,15 @@ function nameOf(file: File): string {
 }
 
 /** A URL as the page means it: a worker would start from where it lies itself. */
-function absolute(url: string): string {
-  try {
-    if (typeof url !== "string") throw new TypeError("no text");
-    return new URL(url, document.baseURI).href;
-  } catch {
-    throw new ForetokenError("Input", `${url} is no URL`, "give one such as https://host/folder/, or a path on this server");
+function absolute(base: string): string {
+  const advice = "give one such as https://host/folder/, or a path on this server";
+  if (typeof base !== "string" || !URL.canParse(base, document.baseURI)) {
+    throw new ForetokenError("Input", `${base} is no URL`, advice);
   }
+  const url = new URL(base, document.baseURI);
+  if (url.search) throw new ForetokenError("Input", `${base} has a query (${url.search}), and is no folder with files`, advice);
+  url.hash = "";
+  return url.href;
 }
 
 /** The adapters that this browser offers. */
@@ -189,8 +191,9 @@ class LoadedModel implements Model {
 class Stream implements Generation {
   readonly result: Promise<Finished>;
   readonly #abort = new AbortController();
+  /** All so far: each loop begins with the first. */
   readonly #rounds: Round[] = [];
-  #wake: () => void = () => {};
+  #waiting: (() => void)[] = [];
   #ended = false;
 
   constructor(wire: Wire, message: Question, signal?: AbortSignal) {
@@ -211,17 +214,21 @@ class Stream implements Generation {
   }
 
   async *[Symbol.asyncIterator](): AsyncIterator<Round> {
+    let next = 0;
     try {
       for (;;) {
-        const round = this.#rounds.shift();
-        if (round) yield round;
+        if (next < this.#rounds.length) yield this.#rounds[next++]!;
         else if (this.#ended) break;
-        else await new Promise<void>((wake) => (this.#wake = wake));
+        else await new Promise<void>((wake) => this.#waiting.push(wake));
       }
       await this.result;
     } finally {
       if (!this.#ended) this.#abort.abort();
     }
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiting.splice(0)) wake();
   }
 }
 

@@ -37,28 +37,29 @@ export async function open(source: PlainSource, options: OpenOptions): Promise<B
       return new KeptFolder(new MemoryShelf(options.defaultBase), {}, options);
     case "url": {
       const base = source.base.endsWith("/") ? source.base : `${source.base}/`;
-      const shelf = options.cache ? await keep(base) : null;
+      const { shelf, release } = options.cache ? await keep(base) : NOWHERE;
       // What is kept as a whole was checked when it came: the server need not even be there.
       const given = shelf?.manifest.complete ? {} : await hashesOf(base, options.signal);
       const hashes = { ...given, ...source.sha256 };
-      return new KeptFolder(shelf ?? new MemoryShelf(base), hashes, options);
+      return new KeptFolder(shelf ?? new MemoryShelf(base), hashes, options, release);
     }
   }
 }
 
-/** The model's shelf, unless another page is filling it. */
-async function keep(base: string): Promise<Shelf | null> {
+const NOWHERE = { shelf: null, release: () => {} };
+
+/** The model's shelf, unless another page is filling it; and what lets other pages fill it. */
+async function keep(base: string): Promise<{ shelf: Shelf | null; release: () => void }> {
   const shelf = await openShelf(base);
-  if (!shelf || shelf.manifest.complete || !navigator.locks) return shelf;
-  const mine = await new Promise<boolean>((resolve) => {
-    // Held until the worker ends.
+  if (!shelf || shelf.manifest.complete || !navigator.locks) return { ...NOWHERE, shelf };
+  return new Promise((resolve) => {
+    // Held until it is released, or the worker ends.
     const hold = (lock: Lock | null) => {
-      resolve(lock !== null);
-      return lock ? new Promise<never>(() => {}) : undefined;
+      if (!lock) return resolve(NOWHERE);
+      return new Promise<void>((release) => resolve({ shelf, release }));
     };
-    navigator.locks.request(`foretoken ${base}`, { ifAvailable: true }, hold).catch(() => resolve(true));
+    navigator.locks.request(`foretoken ${base}`, { ifAvailable: true }, hold).catch(() => resolve({ ...NOWHERE, shelf }));
   });
-  return mine ? shelf : null;
 }
 
 /** A folder on a web server whose files go to a shelf, and are read from there. */
@@ -67,9 +68,11 @@ class KeptFolder implements ByteSource {
   readonly #kept = new Map<string, Promise<Stored>>();
 
   constructor(
-    readonly shelf: Shelf,
+    public shelf: Shelf,
     readonly sha256: Record<string, string>,
     readonly options: OpenOptions,
+    /** Lets other pages fill the shelf. */
+    readonly release: () => void = () => {},
   ) {}
 
   async len(name: string): Promise<number | null> {
@@ -82,6 +85,22 @@ class KeptFolder implements ByteSource {
   }
 
   async read(name: string, start: number, end: number): Promise<Uint8Array> {
+    const { shelf } = this;
+    try {
+      return await this.#read(name, start, end);
+    } catch (error) {
+      if ((error as Error).name !== "NotFoundError") throw error;
+      // The cache was cleared under a model that has to be loaded again, as its device was lost.
+      if (this.shelf === shelf) {
+        this.shelf = new MemoryShelf(shelf.manifest.name);
+        this.#downloads.clear();
+        this.#kept.clear();
+      }
+      return this.#read(name, start, end);
+    }
+  }
+
+  async #read(name: string, start: number, end: number): Promise<Uint8Array> {
     if (!(await this.#known(name))) return this.#download(name).read(start, end);
     return (await this.#stored(name)).read(start, end);
   }
@@ -109,9 +128,11 @@ class KeptFolder implements ByteSource {
   async finish(): Promise<void> {
     const { manifest } = this.shelf;
     await Promise.all([...this.#downloads.values()].map((download) => download.done));
-    if (manifest.complete) return;
-    manifest.complete = true;
-    await this.shelf.save();
+    if (!manifest.complete) {
+      manifest.complete = true;
+      await this.shelf.save();
+    }
+    this.release();
   }
 
   describe(): string {

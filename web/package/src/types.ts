@@ -158,7 +158,7 @@ export interface Stats {
 /** The end of a generation. */
 export type Finished = Stats & { stop: Stop; prompt_ids: number[]; ids: number[]; text: string };
 
-/** A text being continued, round by round. Leaving the loop ends it. */
+/** A text being continued, round by round. Each loop over it sees all rounds; leaving one ends the text. */
 export interface Generation extends AsyncIterable<Round> {
   /** Settles when the text has ended. */
   readonly result: Promise<Finished>;

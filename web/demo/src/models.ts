@@ -47,10 +47,15 @@ export function address(typed: string): string | null {
   try {
     const url = new URL(typed, location.href);
     if (!/^https?:$/.test(url.protocol)) return null;
-    // People copy the address of the repository's page, or of a file in the folder.
-    if (url.hostname === "huggingface.co" && /^\/[\w.-]+\/[\w.-]+\/?$/.test(url.pathname))
-      return address(url.pathname.replace(/^\/|\/$/g, ""));
-    return url.href.replace(/\/(config\.json|tokenizer\.json|[^/]*\.safetensors)$/, "/").replace(/\/?$/, "/");
+    // People copy the address of the repository's page, of a folder in it, or of a file.
+    const page = /^\/([\w.-]+\/[\w.-]+)(?:\/(?:tree|blob|resolve)\/([^/]+)(\/.*)?)?\/?$/.exec(url.pathname);
+    if (url.hostname === "huggingface.co" && page) {
+      const [, repository, revision = "main", path = ""] = page;
+      url.pathname = `/${repository}/resolve/${revision}${path}`;
+      url.search = "";
+    }
+    url.pathname = url.pathname.replace(/\/(config\.json|tokenizer\.json|[^/]*\.safetensors)$/, "/").replace(/\/?$/, "/");
+    return url.href;
   } catch {
     return null;
   }

@@ -38,74 +38,70 @@ pub struct KernelCheck {
     pub passed: bool,
 }
 
-/// Runs the kernels of `kernels` on known input.
+/// Runs the kernels of `kernels` on known input; `seen` gets each check as it is done.
 ///
 /// # Errors
 /// If the device fails; a wrong kernel is a check that did not pass, not an error.
-pub async fn self_test(gpu: &Gpu, kernels: KernelSet, full: bool) -> Result<Vec<KernelCheck>> {
+pub async fn self_test(gpu: &Gpu, kernels: KernelSet, full: bool, seen: &mut dyn FnMut(KernelCheck)) -> Result<()> {
     if !full {
-        return quick_test(gpu, kernels, Dtype::F32).await;
+        return quick_test(gpu, kernels, Dtype::F32, seen).await;
     }
-    let mut checks = vec![
-        check_norm(gpu, kernels, 77, 3, (true, false)).await?,
-        check_norm(gpu, kernels, 300, 2, (false, true)).await?,
-        Attending::new(gpu, kernels, SHAPE, 4).check_rope(20, &chain(20, &[0, 1, 2])).await?,
-        sampled(gpu, kernels, Settings { top_k: 40, ..PLAIN }).await?,
-        sampled(gpu, kernels, Settings { top_p: 0.9, ..PLAIN }).await?,
-        sampled(gpu, kernels, Settings { min_p: 0.1, ..PLAIN }).await?,
-        Rounds::new(gpu, kernels, &[5, 2, 5, 3, 5, 2], &[2, 1]).check(Drafts::Lookup, &[&[3, 5], &[1, 7]]).await?,
-        check_prompt_end(gpu, 5, 3, 60).await?,
-        check_compact(gpu, AttentionShape { heads: 3, kv_heads: 3, ..SHAPE }, 2, &[0, 2, 5]).await?,
-        check_trace(gpu, kernels, 300).await?,
-        check_draft_top(gpu, kernels, 301, 0.8, false).await?,
-        check_draft_top(gpu, kernels, 301, 0.0, true).await?,
-        check_nucleus(gpu, kernels, &[some_logits(1, 301), some_logits(2, 301)], 0.9, 301).await?,
-        check_star(gpu, 100, 20, 70, 32).await?,
-        check_mixture(gpu, kernels, 301, 32, 3).await?,
-        check_ranking(gpu, kernels, &[noise(70, 301).iter().map(|x| x.abs()).collect()], 10).await?,
-    ];
+    seen(check_norm(gpu, kernels, 77, 3, (true, false)).await?);
+    seen(check_norm(gpu, kernels, 300, 2, (false, true)).await?);
+    seen(Attending::new(gpu, kernels, SHAPE, 4).check_rope(20, &chain(20, &[0, 1, 2])).await?);
+    seen(sampled(gpu, kernels, Settings { top_k: 40, ..PLAIN }).await?);
+    seen(sampled(gpu, kernels, Settings { top_p: 0.9, ..PLAIN }).await?);
+    seen(sampled(gpu, kernels, Settings { min_p: 0.1, ..PLAIN }).await?);
+    seen(Rounds::new(gpu, kernels, &[5, 2, 5, 3, 5, 2], &[2, 1]).check(Drafts::Lookup, &[&[3, 5], &[1, 7]]).await?);
+    seen(check_prompt_end(gpu, 5, 3, 60).await?);
+    seen(check_compact(gpu, AttentionShape { heads: 3, kv_heads: 3, ..SHAPE }, 2, &[0, 2, 5]).await?);
+    seen(check_trace(gpu, kernels, 300).await?);
+    seen(check_draft_top(gpu, kernels, 301, 0.8, false).await?);
+    seen(check_draft_top(gpu, kernels, 301, 0.0, true).await?);
+    seen(check_nucleus(gpu, kernels, &[some_logits(1, 301), some_logits(2, 301)], 0.9, 301).await?);
+    seen(check_star(gpu, 100, 20, 70, 32).await?);
+    seen(check_mixture(gpu, kernels, 301, 32, 3).await?);
+    seen(check_ranking(gpu, kernels, &[noise(70, 301).iter().map(|x| x.abs()).collect()], 10).await?);
     for dtype in DTYPES {
-        checks.extend(quick_test(gpu, kernels, dtype).await?);
+        quick_test(gpu, kernels, dtype, seen).await?;
         let plain = MatmulForm::plain(kernels, Widths::Each, dtype);
-        checks.push(product(gpu, plain).check(50, true).await?);
-        checks.push(Product::with_peaks(gpu, plain, Plain::random(75, 70, 1)).check_peaks(11).await?);
+        seen(product(gpu, plain).check(50, true).await?);
+        seen(Product::with_peaks(gpu, plain, Plain::random(75, 70, 1)).check_peaks(11).await?);
     }
-    checks.extend(products(gpu, kernels).await?);
-    Ok(checks)
+    products(gpu, kernels, seen).await
 }
 
 /// The short form for loading: every kernel once, weights of one dtype.
-pub(crate) async fn quick_test(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> Result<Vec<KernelCheck>> {
+pub(crate) async fn quick_test(
+    gpu: &Gpu,
+    kernels: KernelSet,
+    dtype: Dtype,
+    seen: &mut dyn FnMut(KernelCheck),
+) -> Result<()> {
     let product = product(gpu, MatmulForm::plain(kernels, Widths::Each, dtype));
-    Ok(vec![
-        check_embed(gpu, dtype, 70, 75, &[0, 74, 13, 38]).await?,
-        check_norm(gpu, kernels, 77, 3, (false, false)).await?,
-        product.check(1, false).await?,
-        product.check(5, false).await?,
-        Attending::new(gpu, kernels, SHAPE, 6).check(20, &chain(20, &[0, 1, 2])).await?,
-        check_log_probs(gpu, kernels, 301, 2).await?,
-        sampled(gpu, kernels, PLAIN).await?,
-        sampled(gpu, kernels, Settings { temperature: 0.0, ..PLAIN }).await?,
-        sampled(
-            gpu,
-            kernels,
-            Settings { repetition_penalty: 1.2, temperature: 0.8, top_k: 50, top_p: 0.9, min_p: 0.02 },
-        )
-        .await?,
-        Rounds::new(gpu, kernels, &[5, 2, 5, 3, 5, 2], &[2, 1]).check(Drafts::Script, &[&[4, 5, 6], &[1, 7]]).await?,
-        check_carry(gpu, 36, (Place::Rows, Place::Committed), 3, (0.3, true)).await?,
-        check_keep(gpu, 36, 5, &[0, 2, 3, 7]).await?,
-        check_window(gpu, 9, 5, 2).await?,
-        check_lora(gpu, 36, 3, 3).await?,
-    ])
+    seen(check_embed(gpu, dtype, 70, 75, &[0, 74, 13, 38]).await?);
+    seen(check_norm(gpu, kernels, 77, 3, (false, false)).await?);
+    seen(product.check(1, false).await?);
+    seen(product.check(5, false).await?);
+    seen(Attending::new(gpu, kernels, SHAPE, 6).check(20, &chain(20, &[0, 1, 2])).await?);
+    seen(check_log_probs(gpu, kernels, 301, 2).await?);
+    seen(sampled(gpu, kernels, PLAIN).await?);
+    seen(sampled(gpu, kernels, Settings { temperature: 0.0, ..PLAIN }).await?);
+    let everything = Settings { repetition_penalty: 1.2, temperature: 0.8, top_k: 50, top_p: 0.9, min_p: 0.02 };
+    seen(sampled(gpu, kernels, everything).await?);
+    seen(Rounds::new(gpu, kernels, &[5, 2, 5, 3, 5, 2], &[2, 1]).check(Drafts::Script, &[&[4, 5, 6], &[1, 7]]).await?);
+    seen(check_carry(gpu, 36, (Place::Rows, Place::Committed), 3, (0.3, true)).await?);
+    seen(check_keep(gpu, 36, 5, &[0, 2, 3, 7]).await?);
+    seen(check_window(gpu, 9, 5, 2).await?);
+    seen(check_lora(gpu, 36, 3, 3).await?);
+    Ok(())
 }
 
 /// Products of every width, and with everything that can follow them.
-async fn products(gpu: &Gpu, set: KernelSet) -> Result<Vec<KernelCheck>> {
+async fn products(gpu: &Gpu, set: KernelSet, seen: &mut dyn FnMut(KernelCheck)) -> Result<()> {
     let plain = MatmulForm::plain(set, Widths::Each, Dtype::F32);
-    let mut checks = Vec::new();
     for rows in [2, 3, 4, 8, 13] {
-        checks.push(product(gpu, plain).check(rows, false).await?);
+        seen(product(gpu, plain).check(rows, false).await?);
     }
     for form in [
         MatmulForm { activation: Activation::Silu, gated: true, bias: true, ..plain },
@@ -113,9 +109,9 @@ async fn products(gpu: &Gpu, set: KernelSet) -> Result<Vec<KernelCheck>> {
         MatmulForm { activation: Activation::GeluTanh, bias: true, ..plain },
         MatmulForm { accumulate: true, ..plain },
     ] {
-        checks.push(product(gpu, form).check(1, false).await?);
+        seen(product(gpu, form).check(1, false).await?);
     }
-    Ok(checks)
+    Ok(())
 }
 
 fn product(gpu: &Gpu, form: MatmulForm) -> Product<'_> {

@@ -51,7 +51,8 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         None => KernelSet::available(gpu.summary()),
     };
     for set in sets {
-        let checks = SetChecks { kernels: set.to_string(), checks: foretoken::self_test(&gpu, set, true).await? };
+        let mut checks = SetChecks { kernels: set.to_string(), checks: Vec::new() };
+        foretoken::self_test(&gpu, set, true, &mut |check| checks.checks.push(check)).await?;
         if !args.json {
             print(&table(&checks))?;
         }

@@ -36,7 +36,7 @@ impl Session {
         if needed > context {
             return Err(Error::input(format!(
                 "offset {} after {} needs a context of {needed}, but it holds {context}; shorten the prompt or \
-                 raise --context",
+                 choose a longer context",
                 options.offset,
                 counted(ids.len(), "token")
             )));

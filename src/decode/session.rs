@@ -428,7 +428,7 @@ impl Session {
         }
         if ids.len() > self.context() {
             return Err(Error::input(format!(
-                "the prompt has {}, the context holds {}; shorten it or raise --context",
+                "the prompt has {}, the context holds {}; shorten it, or choose a longer context",
                 counted(ids.len(), "token"),
                 self.context()
             )));

@@ -170,7 +170,7 @@ pub(super) async fn request_device(
     adapter.request_device(&descriptor).await.map_err(|error| {
         Error::new(
             ErrorKind::Adapter,
-            format!("{summary} gives no device with WebGPU's default limits: {error}; choose another with --adapter"),
+            format!("{summary} gives no device with WebGPU's default limits: {error}; choose another adapter"),
         )
     })
 }
@@ -180,7 +180,7 @@ pub(super) fn translate(error: wgpu::Error) -> Error {
     match error {
         wgpu::Error::OutOfMemory { .. } => Error::new(
             ErrorKind::OutOfMemory,
-            "the GPU ran out of memory; use a smaller model, a smaller --context, or close other programs that use the GPU",
+            "the GPU ran out of memory; use a smaller model, a shorter context, or close other programs that use the GPU",
         ),
         wgpu::Error::Validation { description, .. } => Error::new(
             ErrorKind::Device,

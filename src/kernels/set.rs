@@ -65,8 +65,8 @@ impl KernelSet {
             return Ok(());
         }
         Err(Error::unsupported(format!(
-            "a context of {context}: kernel set '{self}' holds at most {SOFTWARE}; use --context {SOFTWARE} or --kernels \
-             workgroup"
+            "a context of {context}: kernel set '{self}' holds at most {SOFTWARE}; choose a shorter one, or the \
+             set 'workgroup'"
         )))
     }
 

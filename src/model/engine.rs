@@ -22,7 +22,7 @@ use crate::format::safetensors::Dtype;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Gpu;
 use crate::kernels::{AttentionShape, KernelSet, MAX_END_TOKENS, Widths};
-use crate::self_test::{InjectedFault, quick_test, width_invariance};
+use crate::self_test::{InjectedFault, KernelCheck, quick_test, width_invariance};
 use crate::{Error, ErrorKind, Result};
 
 /// How to load a model.
@@ -350,14 +350,20 @@ async fn load_tokenizer<F: Files>(checkpoint: &Checkpoint<'_, F>) -> Result<Arc<
 }
 
 pub(super) async fn check_kernels(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> Result<()> {
-    let checks = quick_test(gpu, kernels, dtype).await?;
-    match checks.iter().find(|check| !check.passed) {
+    let mut wrong = None;
+    let mut seen = |check: KernelCheck| {
+        if !check.passed {
+            wrong.get_or_insert(check);
+        }
+    };
+    quick_test(gpu, kernels, dtype, &mut seen).await?;
+    match wrong {
         None => Ok(()),
         Some(check) => Err(Error::new(
             ErrorKind::SelfTest,
             format!(
                 "kernel '{}' of set '{kernels}' computes wrong results on {}: error {:.3e}, allowed {:.0e}; update the \
-                 driver, or try --kernels workgroup or another --adapter",
+                 driver, or try the kernel set 'workgroup' or another adapter",
                 check.kernel,
                 gpu.summary(),
                 check.error,

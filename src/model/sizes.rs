@@ -22,7 +22,7 @@ pub(super) fn context(config: &ModelConfig, wanted: Option<usize>) -> Result<usi
     }
     match config.sliding_window {
         Some(window) if window < context => Err(Error::unsupported(format!(
-            "sliding_window {window} is not implemented and matters for a context of {context}; use --context {window} or less"
+            "sliding_window {window} is not implemented and matters for a context of {context}; use a context of at most {window}"
         ))),
         _ => Ok(context),
     }
@@ -55,7 +55,7 @@ impl Sizes {
                 ErrorKind::OutOfMemory,
                 format!(
                     "a context of {context} needs {bytes} bytes for {what}; the adapter binds at most \
-                     {max_binding_bytes}; use a smaller --context"
+                     {max_binding_bytes}; choose a shorter context"
                 ),
             )
         };
@@ -88,7 +88,7 @@ impl Sizes {
         }
         let message = format!(
             "a context of {} needs {bytes} bytes for the hidden states that the multi-token heads read; the adapter binds at \
-             most {max_binding_bytes}; use a smaller --context",
+             most {max_binding_bytes}; choose a shorter context",
             self.attention.context
         );
         Err(Error::new(ErrorKind::OutOfMemory, message))

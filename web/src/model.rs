@@ -208,12 +208,15 @@ impl WebModel {
         self.with_session(run).await
     }
 
-    /// Every kernel of a set against its reference on this adapter, as JSON.
+    /// Every kernel of a set against its reference on this adapter. `on_check` gets each check as JSON.
     #[wasm_bindgen(js_name = selfTest)]
-    pub async fn self_test(&self, kernels: String) -> Js<String> {
+    pub async fn self_test(&self, kernels: String, on_check: js_sys::Function) -> Js<()> {
         let run = async {
-            let checks = foretoken::self_test(self.engine().gpu(), kernels.parse()?, true).await?;
-            json(&checks)
+            let mut told = |check| {
+                let check = json(&check).expect("numbers and text are JSON");
+                let _ = on_check.call1(&JsValue::NULL, &check.into());
+            };
+            foretoken::self_test(self.engine().gpu(), kernels.parse()?, true, &mut told).await
         };
         run.await.map_err(to_js)
     }

@@ -386,8 +386,40 @@ describe("the page", { concurrency: false }, () => {
     assert.equal(await page.locator('[data-testid="notice-error"]').count(), 0, "what is mended is not complained of");
   });
 
+  test("addresses of the hub's pages mean the folders that they show", async () => {
+    const asked = [];
+    await page.context().route("https://huggingface.co/**", (route) => {
+      asked.push(new URL(route.request().url()).pathname);
+      return route.fulfill({ status: 404, headers: { "access-control-allow-origin": "*" } });
+    });
+    const hub = "https://huggingface.co/some/thing";
+    for (const [typed, folder] of [
+      ["some/thing", "main/"],
+      ["some/thing@v1.0", "v1.0/"],
+      [hub, "main/"],
+      [`${hub}/tree/main`, "main/"],
+      [`${hub}/tree/v1.0/small/`, "v1.0/small/"],
+      [`${hub}/blob/main/small/config.json`, "main/small/"],
+      [`${hub}/resolve/main/model.safetensors?download=true`, "main/"],
+    ]) {
+      await page.fill("#model-source", typed);
+      await page.click("#model-load");
+      await page.waitForSelector('[data-testid="notice-error"]');
+      await page.waitForSelector("#model-load:enabled");
+      assert.ok(asked.includes(`/some/thing/resolve/${folder}config.json`), `${typed}: ${asked}`);
+      asked.splice(0);
+    }
+    await page.context().unroute("https://huggingface.co/**");
+    troubles = troubles.filter((trouble) => !/404/.test(trouble));
+    await page.click("#model-default");
+    await page.waitForSelector("#generate:enabled");
+  });
+
   test("tests every kernel on this GPU", async () => {
     await page.click("#self-test");
+    // Each check is shown when it is done.
+    await page.waitForFunction(() => document.querySelector("#test-table td"));
+    assert.equal(await page.locator("#test-verdict").getAttribute("data-passed"), null);
     await page.waitForSelector("#test-verdict[data-passed]", { timeout: 5 * MINUTE });
     assert.equal(await page.locator("#test-verdict").getAttribute("data-passed"), "true");
     assert.match(await text("test-table"), /matmul/);

@@ -3,17 +3,24 @@
 use std::time::Instant;
 
 use super::adapters::{checked_gpus, on_every_set};
+use crate::Gpu;
 use crate::format::safetensors::Dtype;
 use crate::kernels::variants::all_variants;
 use crate::kernels::{KernelSet, Widths};
-use crate::self_test::{InjectedFault, self_test, width_invariance};
+use crate::self_test::{InjectedFault, KernelCheck, self_test, width_invariance};
+
+fn checks(gpu: &Gpu, set: KernelSet, full: bool) -> Vec<KernelCheck> {
+    let mut checks = Vec::new();
+    pollster::block_on(self_test(gpu, set, full, &mut |check| checks.push(check))).expect("the device works");
+    checks
+}
 
 #[test]
 fn the_self_test_passes() {
     on_every_set(|gpu, set| {
         for full in [true, false] {
             let begin = Instant::now();
-            let checks = pollster::block_on(self_test(gpu, set, full)).expect("the device works");
+            let checks = checks(gpu, set, full);
             let worst = checks.iter().map(|c| c.error / c.tolerance.max(1e-12)).fold(0.0, f64::max);
             println!(
                 "full {full}: {} checks in {:?}, worst {worst:.2} of its tolerance",
@@ -30,7 +37,7 @@ fn the_self_test_passes() {
 fn the_self_test_passes_with_bounds_checks() {
     for gpu in checked_gpus() {
         for set in KernelSet::available(gpu.summary()) {
-            let checks = pollster::block_on(self_test(gpu, set, true)).expect("the device works");
+            let checks = checks(gpu, set, true);
             let failed: Vec<_> = checks.iter().filter(|check| !check.passed).collect();
             assert!(failed.is_empty(), "{} {set}: {failed:#?}", gpu.summary());
         }

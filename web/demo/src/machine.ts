@@ -70,6 +70,7 @@ async function testKernels(): Promise<void> {
     try {
       const all = await model.selfTest((check) => {
         checks.push(check);
+        verdict.textContent = `Testing: ${checks.length} checks done …`;
         draw();
       });
       checks.splice(0, checks.length, ...all);

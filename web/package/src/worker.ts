@@ -120,10 +120,10 @@ async function ask(
     case "selfTest": {
       const all: KernelCheck[] = [];
       for (const form of model.kernelSets()) {
-        for (const check of JSON.parse(await model.selfTest(form))) {
-          all.push({ ...check, form });
+        await model.selfTest(form, (check: string) => {
+          all.push({ ...JSON.parse(check), form });
           tell(all[all.length - 1]);
-        }
+        });
       }
       return all;
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::checkpoint::find_headers;
 use super::files::{Files, read_exact};
@@ -101,6 +102,13 @@ impl<'f, F: Files> Tensors<'f, F> {
     /// The bytes of a tensor: elements in row-major order, little endian.
     pub async fn read(&self, info: &TensorInfo) -> Result<Cow<'f, [u8]>> {
         read_exact(self.files, &info.file, info.range.clone()).await
+    }
+
+    /// The bytes of some of a tensor's rows: slices along its first axis.
+    pub async fn read_rows(&self, info: &TensorInfo, rows: Range<usize>) -> Result<Cow<'f, [u8]>> {
+        let row_bytes = info.byte_len() / info.shape[0] as u64;
+        let begin = |row: usize| info.range.start + row as u64 * row_bytes;
+        read_exact(self.files, &info.file, begin(rows.start)..begin(rows.end)).await
     }
 }
 

@@ -166,21 +166,25 @@ impl<'a> Uploader<'a> {
         arrangement: &Arrangement,
         block: usize,
     ) -> Result<Matrix> {
-        self.matrix_in_shards(name, tensors, arrangement, block, usize::MAX)
+        let mixed = tensors.windows(2).any(|pair| pair[0].dtype != pair[1].dtype);
+        let tensors: Vec<_> = if mixed { tensors.into_iter().map(Tensor::widened).collect() } else { tensors };
+        let matrix = self.reserve(name, tensors[0].dtype, arrangement, block, usize::MAX)?;
+        self.fill(&matrix, 0, &tensors, arrangement);
+        Ok(matrix)
     }
 
-    /// [`Uploader::matrix`] with at most `most` columns in a shard.
-    pub fn matrix_in_shards(
-        &mut self,
+    /// The buffers of a matrix, of zeros; at most `most` columns in a shard.
+    ///
+    /// # Errors
+    /// Those of [`Uploader::matrix`].
+    pub fn reserve(
+        &self,
         name: &str,
-        tensors: Vec<Tensor<'_>>,
+        dtype: Dtype,
         arrangement: &Arrangement,
         block: usize,
         most: usize,
     ) -> Result<Matrix> {
-        let mixed = tensors.windows(2).any(|pair| pair[0].dtype != pair[1].dtype);
-        let tensors: Vec<_> = if mixed { tensors.into_iter().map(Tensor::widened).collect() } else { tensors };
-        let dtype = tensors[0].dtype;
         let column_bytes = arrangement.inputs.len() * dtype.size_bytes();
         let limit = usize::try_from(self.gpu.summary().max_binding_bytes).unwrap_or(usize::MAX);
         let fit = (limit / column_bytes).min(most) / block * block;
@@ -193,37 +197,55 @@ impl<'a> Uploader<'a> {
                 ),
             ));
         }
-        let mut shards = Vec::new();
-        for first in (0..arrangement.columns.len()).step_by(fit) {
-            let columns = &arrangement.columns[first..arrangement.columns.len().min(first + fit)];
-            let buffer = self.gpu.storage(name, (columns.len() * column_bytes) as u64);
-            self.shard(&buffer, dtype, &tensors, columns, &arrangement.inputs);
-            shards.push(Shard { buffer, first4: (first / 4) as u32, columns4: (columns.len() / 4) as u32 });
-        }
+        let all = arrangement.columns.len();
+        let shard = |first: usize| {
+            let columns = fit.min(all - first);
+            let buffer = self.gpu.storage(name, (columns * column_bytes) as u64);
+            Shard { buffer, first4: (first / 4) as u32, columns4: (columns / 4) as u32 }
+        };
+        let shards = (0..all).step_by(fit).map(shard).collect();
         self.gpu.check()?;
         Ok(Matrix { dtype, inputs4: (arrangement.inputs.len() / 4) as u32, shards })
     }
 
-    fn shard(
+    /// Packs and sends the columns of a matrix from `first` on, in `arrangement` of their own tensors.
+    pub fn fill(&mut self, matrix: &Matrix, first: usize, tensors: &[Tensor<'_>], arrangement: &Arrangement) {
+        let Arrangement { columns, inputs } = arrangement;
+        for shard in &matrix.shards {
+            let (begin, length) = (shard.first4 as usize * 4, shard.columns4 as usize * 4);
+            let (from, to) = (begin.max(first), (begin + length).min(first + columns.len()));
+            if from < to {
+                self.fill_shard(shard, from - begin, matrix.dtype, tensors, &columns[from - first..to - first], inputs);
+            }
+        }
+    }
+
+    fn fill_shard(
         &mut self,
-        buffer: &wgpu::Buffer,
+        shard: &Shard,
+        first: usize,
         dtype: Dtype,
         tensors: &[Tensor<'_>],
         columns: &[Option<(usize, usize)>],
         inputs: &[Option<usize>],
     ) {
-        let input_bytes = columns.len() * dtype.size_bytes();
+        let size = dtype.size_bytes();
+        let (stride, input_bytes) = (shard.columns4 as usize * 4 * size, columns.len() * size);
         let step = (CHUNK_BYTES / input_bytes).clamp(1, inputs.len());
         let mut packed = vec![0; step * input_bytes];
-        for first in (0..inputs.len()).step_by(step) {
-            let range = first..inputs.len().min(first + step);
+        for begin in (0..inputs.len()).step_by(step) {
+            let range = begin..inputs.len().min(begin + step);
             let packed = &mut packed[..range.len() * input_bytes];
             packed.fill(0);
-            match dtype.size_bytes() {
+            match size {
                 2 => pack::<2>(packed, tensors, columns, inputs, range),
                 _ => pack::<4>(packed, tensors, columns, inputs, range),
             }
-            self.gpu.write(buffer, (first * input_bytes) as u64, packed);
+            // All columns of an input lie side by side, and so do inputs.
+            let together = if input_bytes == stride { packed.len() } else { input_bytes };
+            for (input, bytes) in packed.chunks(together).enumerate() {
+                self.gpu.write(&shard.buffer, ((begin + input) * stride + first * size) as u64, bytes);
+            }
             self.written(packed.len() as u64);
         }
     }
@@ -263,5 +285,51 @@ fn pack<const SIZE: usize>(
                 packed[k * columns.len() + n] = row[input];
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::tests::adapters::on_every_adapter;
+
+    const ROWS: usize = 30;
+    const ROW_LEN: usize = 5;
+
+    fn encoded(dtype: Dtype, values: impl Iterator<Item = usize>) -> Vec<u8> {
+        match dtype {
+            Dtype::F32 => values.flat_map(|value| (value as f32).to_le_bytes()).collect(),
+            Dtype::F16 => values.flat_map(|value| f16::from_f32(value as f32).to_le_bytes()).collect(),
+            Dtype::BF16 => values.flat_map(|value| bf16::from_f32(value as f32).to_le_bytes()).collect(),
+        }
+    }
+
+    #[test]
+    fn matrices_come_whole_or_in_parts() {
+        // Parts that end within shards, and shards that end within parts.
+        let divisions = [(ROWS, usize::MAX), (4, usize::MAX), (8, 12), (12, 8)];
+        on_every_adapter(|gpu| {
+            for (dtype, (part, most)) in [Dtype::F32, Dtype::F16].into_iter().flat_map(|d| divisions.map(|at| (d, at)))
+            {
+                let mut uploader = Uploader::new(gpu);
+                let plain = Arrangement::plain(ROWS, ROW_LEN);
+                let matrix = uploader.reserve("places", dtype, &plain, 4, most).expect("it fits");
+                for first in (0..ROWS).step_by(part) {
+                    let rows = first..ROWS.min(first + part);
+                    let bytes = encoded(dtype, rows.start * ROW_LEN..rows.end * ROW_LEN).into();
+                    let tensor = Tensor { dtype, row_len: ROW_LEN, bytes };
+                    uploader.fill(&matrix, first, &[tensor], &Arrangement::plain(rows.len(), ROW_LEN));
+                }
+                gpu.flush_writes();
+                for Shard { buffer, first4, columns4 } in &matrix.shards {
+                    let rows = 4 * first4..4 * (first4 + columns4);
+                    let place = |k: usize, row: usize| if k < ROW_LEN && row < ROWS { row * ROW_LEN + k } else { 0 };
+                    let expected =
+                        (0..plain.inputs.len()).flat_map(|k| rows.clone().map(move |row| place(k, row as usize)));
+                    let found: Vec<u8> = pollster::block_on(gpu.read(buffer)).expect("the device works");
+                    assert_eq!(found, encoded(dtype, expected), "{dtype}, parts of {part}, at most {most} a shard");
+                }
+            }
+        });
     }
 }

@@ -9,6 +9,9 @@ use crate::format::tensors::Tensors;
 use crate::gpu::Gpu;
 use crate::{Error, Result};
 
+/// Bytes of a matrix over the vocabulary that are read at a time.
+const PART_BYTES: usize = 16 << 20;
+
 /// A matrix with its optional bias. The bias is kept per shard.
 pub(crate) struct Linear {
     pub matrix: Matrix,
@@ -233,11 +236,22 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         Ok(matrix)
     }
 
-    /// A matrix over the vocabulary, `[vocab, hidden]`.
+    /// A matrix over the vocabulary, `[vocab, hidden]`. It can be far larger than any other, and comes in parts: a browser's
+    /// wasm would keep the memory for the whole of it for good.
     pub async fn vocabulary(&mut self, name: &str) -> Result<Matrix> {
-        let arrangement = Arrangement::plain(self.config.vocab_size, self.config.hidden_size);
-        let tensor = self.tensor(name).await?;
-        self.uploader.matrix_in_shards(name, vec![tensor], &arrangement, 4, self.vocab_columns)
+        let (vocab, hidden) = (self.config.vocab_size, self.config.hidden_size);
+        let info = self.tensors.get(name).expect("the caller has seen every tensor that it expects");
+        let plain = Arrangement::plain(vocab, hidden);
+        let matrix = self.uploader.reserve(name, info.dtype, &plain, 4, self.vocab_columns)?;
+        let rows = (PART_BYTES / (hidden * info.dtype.size_bytes())).next_multiple_of(4);
+        for first in (0..vocab).step_by(rows) {
+            let part = first..vocab.min(first + rows);
+            let arrangement = Arrangement::plain(part.len(), hidden);
+            let bytes = self.tensors.read_rows(info, part).await?;
+            (self.on_bytes)(bytes.len() as u64);
+            self.uploader.fill(&matrix, first, &[Tensor::new(info, bytes)?], &arrangement);
+        }
+        Ok(matrix)
     }
 
     /// A vector on the GPU.

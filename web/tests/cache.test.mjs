@@ -261,6 +261,28 @@ test("a model that is in use keeps no other page from filling the cache", async 
   });
 });
 
+test("a model is kept while garbage is collected", async (context) => {
+  const { page, close } = await open({ args: ["--enable-unsafe-webgpu", "--js-flags=--expose-gc"] });
+  context.after(close);
+  await beforeWorker(
+    page,
+    `const { createSyncAccessHandle } = FileSystemFileHandle.prototype;
+     FileSystemFileHandle.prototype.createSyncAccessHandle = function () {
+       const opened = createSyncAccessHandle.apply(this);
+       queueMicrotask(gc);
+       return opened;
+     };`,
+  );
+  await withHub(MODEL, async () => {
+    const load = page.evaluate(async (base) => {
+      const model = await foretoken.load({ kind: "url", base });
+      await model.dispose();
+      return (await foretoken.cache.list()).map(({ name }) => name);
+    }, hub.url);
+    assert.deepEqual(await load, [`${hub.url}/`]);
+  });
+});
+
 test("a server that answers with a page of its own for what it does not have", async () => {
   const page = "<!doctype html><title>An app</title>";
   const load = async () => {

@@ -189,6 +189,8 @@ class FileShelf implements Shelf {
 
   private constructor(
     readonly folder: FileSystemDirectoryHandle,
+    /** Held on to: Chromium never answers a `createSyncAccessHandle` whose handle is collected as garbage meanwhile. */
+    readonly handle: FileHandle,
     readonly manifest: Manifest,
   ) {}
 
@@ -197,7 +199,8 @@ class FileShelf implements Shelf {
     const id = bytesToHex(sha256(new TextEncoder().encode(base))).slice(0, 32);
     const folder = await (await root(true)).getDirectoryHandle(id, { create: true });
     const manifest = await readManifest(folder);
-    const shelf = new FileShelf(folder, manifest ?? empty(base));
+    const handle = (await folder.getFileHandle(MANIFEST, { create: true })) as FileHandle;
+    const shelf = new FileShelf(folder, handle, manifest ?? empty(base));
     // Refused where sync access is missing.
     if (!manifest) await shelf.save();
     return shelf;
@@ -210,8 +213,7 @@ class FileShelf implements Shelf {
 
   save(): Promise<void> {
     const write = async () => {
-      const handle = (await this.folder.getFileHandle(MANIFEST, { create: true })) as FileHandle;
-      const access = await handle.createSyncAccessHandle();
+      const access = await this.handle.createSyncAccessHandle();
       try {
         const text = new TextEncoder().encode(JSON.stringify(this.manifest));
         put(access, text, 0);

@@ -32,11 +32,11 @@ async function withHub(folder, work, options) {
   }
 }
 
-/** Breaks a connection after two megabytes, once those have had time to arrive; `most` times. */
-function cut(most) {
+/** Breaks a connection after two megabytes, or `after` bytes, once those have had time to arrive; `most` times. */
+function cut(most, after = 2_000_000) {
   let cuts = 0;
   return async (part, at) => {
-    if (at < 2_000_000 || cuts++ >= most) return part;
+    if (at < after || cuts++ >= most) return part;
     await new Promise((resolve) => setTimeout(resolve, 1000));
     return null;
   };
@@ -131,6 +131,16 @@ test("an interrupted download goes on at the next visit", async () => {
   );
 });
 
+test("an interrupted download goes on, also where only a little is missing", async () => {
+  await withHub(MODEL, async () => {
+    hub.faults.set(WEIGHTS, cut(Infinity, sizeOf(MODEL, "model.safetensors") - 60_000));
+    assert.equal((await visit(url())).kind, "Io");
+    hub.faults.clear();
+    const { ids, message } = await visit(url());
+    assert.equal(ids?.length, 6, message);
+  });
+});
+
 test("shards load, each checked by its hash, and a corrupted one is refused", async () => {
   const names = readdirSync(SHARDED).filter((name) => name.endsWith(".safetensors"));
   const sha256 = Object.fromEntries(
@@ -148,6 +158,10 @@ test("shards load, each checked by its hash, and a corrupted one is refused", as
     hub.faults.clear();
     const whole = await visit(url({ sha256 }));
     assert.equal(whole.ids?.length, 6, whole.message);
+    // Who gives a wrong hash is refused, and loses nothing.
+    const before = await kept();
+    assert.equal((await visit(url({ sha256: { "config.json": "0".repeat(64) } }))).kind, "Hash");
+    assert.deepEqual(await kept(), before);
     // Without the cache, and without hashes: only what is needed, when it is needed.
     const direct = await visit(url(), { cache: false });
     assert.deepEqual(direct.ids, whole.ids, direct.message);
@@ -293,6 +307,47 @@ test("a server that answers with a page of its own for what it does not have", a
     assert.match(advice, /check the address/);
   };
   await withHub(MODEL, load, { page });
+});
+
+test("several loads of one model at once keep it once", async () => {
+  await withHub(MODEL, async () => {
+    const lengths = await tab.page.evaluate(async (base) => {
+      const load = async () => {
+        const model = await foretoken.load({ kind: "url", base });
+        const { ids } = await model.generate("The red hen", { maxTokens: 6 }).result;
+        await model.dispose();
+        return ids.length;
+      };
+      return Promise.all([load(), load(), load()]);
+    }, hub.url);
+    assert.deepEqual(lengths, [6, 6, 6]);
+    const [{ bytes }, ...others] = await kept();
+    assert.ok(bytes > sizeOf(MODEL, "model.safetensors"), `${bytes} bytes`);
+    assert.deepEqual(others, []);
+  });
+});
+
+test("what is being loaded is not cleared away", async () => {
+  await withHub(MODEL, async () => {
+    const { refusal, length } = await tab.page.evaluate(async (base) => {
+      let refusal;
+      const onProgress = ({ phase, file }) => {
+        if (phase !== "download" || file !== "model.safetensors") return;
+        refusal ??= foretoken.cache.clear(base).then(() => null, ({ kind, message, advice }) => ({ kind, message, advice }));
+      };
+      const model = await foretoken.load({ kind: "url", base }, { onProgress });
+      const { ids } = await model.generate("The red hen", { maxTokens: 6 }).result;
+      await model.dispose();
+      return { refusal: await refusal, length: ids.length };
+    }, hub.url);
+    assert.equal(length, 6);
+    assert.equal(refusal?.kind, "Storage");
+    assert.match(refusal.message, /cannot be removed from the cache now/);
+    assert.match(refusal.advice, /wait until they have/);
+    // As it was given to `load`: without a slash.
+    await tab.page.evaluate((base) => foretoken.cache.clear(base), hub.url);
+    assert.deepEqual(await kept(), []);
+  });
 });
 
 test("picked files load", async () => {

@@ -80,16 +80,18 @@ test("loading can be given up at any time", async (context) => {
 test("what is wrong with a call is said", async (context) => {
   const { page } = await visit(context);
   const errors = await page.evaluate(async () => {
+    const BASES = ["/model/?key=1", "ftp://somewhere/model/", "http://me:secret@somewhere/model/"];
     const kinds = [];
     const refused = async (work) => {
       const error = await Promise.resolve().then(work).then(() => ({}), (error) => error);
       kinds.push([error.name, error.kind, error.message]);
     };
-    for (const source of ["http://somewhere/", {}, undefined, { kind: "url" }, { kind: "url", base: "/model/?key=1" }]) await refused(() => foretoken.load(source));
+    for (const source of ["http://somewhere/", {}, undefined, { kind: "url" }, ...BASES.map((base) => ({ kind: "url", base }))]) await refused(() => foretoken.load(source));
     const model = await foretoken.load({ kind: "default" });
     for (const prompt of [123, undefined, null]) await refused(() => model.generate(prompt).result);
     for (const options of [{ temperature: NaN }, { maxTokens: Infinity }, { seed: 5n }, { topK: () => 1 }, { offset: 7 }])
       await refused(() => model.generate("Once", options).result);
+    await refused(() => model.generate("Once", null).result);
     await refused(() => model.score(5));
     await refused(() => model.encode({}));
     for (const ids of ["abc", [-1], [1.5], [2 ** 32]]) await refused(() => model.decode(ids));

@@ -259,6 +259,15 @@ describe("the page", { concurrency: false }, () => {
     await third.evaluate(() => document.querySelector("a.skip").click());
     assert.equal(await third.locator("#prompt").inputValue(), "hi");
     await third.close();
+    // Who takes it up does not wait for the default model first.
+    const fourth = await browser.newPage();
+    watch(fourth);
+    await fourth.goto(`${server.url}/index.html#model=${encodeURIComponent("/models/default/")}`);
+    await fourth.click("#load-offered");
+    await fourth.waitForSelector("#generate:enabled");
+    assert.equal(await text("model-name", fourth), `${server.url}/models/default/`);
+    await fourth.close();
+    troubles = troubles.filter((trouble) => !/404/.test(trouble));
     await page.locator("#drafts").check();
   });
 
@@ -284,6 +293,7 @@ describe("the page", { concurrency: false }, () => {
     await page.click("#generate");
     await page.waitForSelector('[data-testid="notice-error"]');
     assert.match(await page.locator('[data-testid="notice-error"]').innerText(), /context/);
+    assert.equal(await page.locator("#text .token").count(), 0, "what is refused is not shown either");
     await page.locator('[data-testid="notice-error"] .close').click();
     await page.fill("#prompt", PROMPT);
     await page.waitForSelector("#generate:enabled");

@@ -12,6 +12,8 @@ const FAILED = "The model could not be loaded";
 /** What the download so far consists of, by file. */
 let files = new Map<string, { done: number; total: number | null; cached: boolean }>();
 let cancel: AbortController | null = null;
+/** The loading under way. */
+let loading: Promise<void> = Promise.resolve();
 
 export function startModels(): void {
   byId("model-form").addEventListener("submit", (event) => {
@@ -45,7 +47,7 @@ export function address(typed: string): string | null {
   if (repository && !typed.startsWith("."))
     return `https://huggingface.co/${repository[1]}/resolve/${repository[2] ?? "main"}/`;
   try {
-    const url = new URL(typed, location.href);
+    const url = new URL(typed.replace(/^(www\.)?huggingface\.co\//, "https://huggingface.co/"), location.href);
     if (!/^https?:$/.test(url.protocol)) return null;
     // People copy the address of the repository's page, of a folder in it, or of a file.
     const page = /^\/([\w.-]+\/[\w.-]+)(?:\/(?:tree|blob|resolve)\/([^/]+)(\/.*)?)?\/?$/.exec(url.pathname);
@@ -84,7 +86,7 @@ export function offer(typed: string): void {
     level: "info",
     key: "offer",
     title: "This link names another model",
-    text: `It was made with ${typed}, which is not loaded yet.`,
+    text: `It was made with ${typed.length > 200 ? `${typed.slice(0, 200)} …` : typed}.`,
     action: { label: "Load it", id: "load-offered", run: () => loadNamed(typed) },
   });
 }
@@ -97,7 +99,16 @@ function openFiles(picked: File[]): void {
 
 /** Loads a model in place of the one there is. */
 export async function open(source: Source, name: string, shared: string | null): Promise<void> {
-  if (engine.loading) return;
+  // Who asks for another model does not want the one that is on its way.
+  while (engine.loading) {
+    cancel?.abort();
+    await loading;
+  }
+  loading = replace(source, name, shared);
+  await loading;
+}
+
+async function replace(source: Source, name: string, shared: string | null): Promise<void> {
   if (engine.busy) {
     notice({ level: "info", key: "busy", title: "The model is busy", text: "Stop the text first, then load another model." });
     return;
@@ -224,6 +235,7 @@ function bar(id: string, done: number, total: number | null, said: string): void
 }
 
 function beginProgress(name: string): void {
+  byId("cancel-load").hidden = cancel === null;
   files = new Map();
   byId("loading-title").textContent = `Loading ${name}`;
   byId("loading").hidden = false;

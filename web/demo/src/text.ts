@@ -93,6 +93,8 @@ export async function begin(model: Model, prompt: string): Promise<void> {
   holder.replaceChildren();
   holder.setAttribute("aria-busy", "true");
   const ids = await model.encode(prompt);
+  // The model will refuse it: so many tokens need not be shown.
+  if (ids.length > model.info.context) return;
   const texts = deal(prompt, await wordless(model, ids, prompt));
   ids.forEach((id, at) => {
     if (texts[at] !== "") append({ kind: "prompt", id, text: texts[at]!, round: 0, draft: null, beyond: [] });

@@ -65,28 +65,53 @@ export async function list(): Promise<CacheEntry[]> {
   return entries;
 }
 
-/** Forgets one model, or all. */
+/** Forgets one model, by its base URL, or all. */
 export async function clear(name?: string): Promise<void> {
+  const wanted = name?.replace(/\/?$/, "/");
   for await (const folder of folders()) {
     const of = (await readManifest(folder))?.name ?? folder.name;
-    if (name !== undefined && of !== name) continue;
-    try {
-      await (await root(true)).removeEntry(folder.name, { recursive: true });
-    } catch (error) {
-      const advice = "close the other pages that load it, or wait until they have";
-      throw plainError("Storage", `${of} cannot be removed from the cache now: ${(error as Error).message}`, advice);
-    }
+    if (wanted === undefined || of === wanted) await remove(of, async () => (await root(true)).removeEntry(folder.name, { recursive: true }));
   }
   for (const cache of await cacheNames()) {
-    if (name === undefined || cache === CACHE_PREFIX + name) await caches.delete(cache);
+    const of = cache.slice(CACHE_PREFIX.length);
+    if (wanted === undefined || of === wanted) await remove(of, () => caches.delete(cache));
   }
 }
 
-/** The shelf of the model at `base`; null where this browser keeps nothing. Only in a worker. */
-export async function openShelf(base: string): Promise<Shelf | null> {
+async function remove(base: string, work: () => Promise<unknown>): Promise<void> {
+  // A page that has just given up loading lets go a little later.
+  const release = await lock(base, CLEAR_MS);
+  try {
+    if (!release) throw new Error("it is being loaded");
+    await work();
+  } catch (error) {
+    const advice = "close the other pages that load it, or wait until they have";
+    throw plainError("Storage", `${base} cannot be removed from the cache now: ${(error as Error).message}`, advice);
+  } finally {
+    release?.();
+  }
+}
+
+const CLEAR_MS = 1000;
+
+/** Lets nobody else fill or remove what is kept of the model at `base`, until it is released or its agent ends. Null: others do. */
+export async function lock(base: string, wait = 0): Promise<(() => void) | null> {
+  if (!navigator.locks) return () => {};
+  return new Promise((resolve) => {
+    const hold = (held: Lock | null) => {
+      if (!held) return resolve(null);
+      return new Promise<void>((release) => resolve(release));
+    };
+    const options = wait > 0 ? { signal: AbortSignal.timeout(wait) } : { ifAvailable: true };
+    navigator.locks.request(`foretoken ${base}`, options, hold).catch(() => resolve(null));
+  });
+}
+
+/** The shelf of the model at `base`, to be filled under its lock only; null where this browser keeps nothing. Only in a worker. */
+export async function openShelf(base: string, locked: boolean): Promise<Shelf | null> {
   for (const open of [FileShelf.open, CacheShelf.open]) {
     try {
-      return await open(base);
+      return await open(base, locked);
     } catch {
       // Private windows have the interfaces, and refuse when they are used.
     }
@@ -194,7 +219,7 @@ class FileShelf implements Shelf {
     readonly manifest: Manifest,
   ) {}
 
-  static async open(base: string): Promise<FileShelf> {
+  static async open(base: string, locked: boolean): Promise<FileShelf> {
     // URLs can be longer than names of files.
     const id = bytesToHex(sha256(new TextEncoder().encode(base))).slice(0, 32);
     const folder = await (await root(true)).getDirectoryHandle(id, { create: true });
@@ -202,7 +227,7 @@ class FileShelf implements Shelf {
     const handle = (await folder.getFileHandle(MANIFEST, { create: true })) as FileHandle;
     const shelf = new FileShelf(folder, handle, manifest ?? empty(base));
     // Refused where sync access is missing.
-    if (!manifest) await shelf.save();
+    if (!manifest && locked) await shelf.save();
     return shelf;
   }
 
@@ -241,6 +266,7 @@ class StoredFile implements Stored {
 
   async append(bytes: Uint8Array): Promise<void> {
     const access = await this.#open();
+    this.#file = null;
     for (let at = 0; at < bytes.length; ) {
       const written = put(access, bytes.subarray(at), this.size);
       at += written;
@@ -253,12 +279,16 @@ class StoredFile implements Stored {
       const bytes = new Uint8Array(end - start);
       return bytes.subarray(0, this.#access.read(bytes, { at: start }));
     }
-    this.#file ??= await this.handle.getFile();
-    return new Uint8Array(await this.#file.slice(start, end).arrayBuffer());
+    const file = this.#file ?? (await this.handle.getFile());
+    // What has been appended in the meantime is not in it.
+    if (file.size === this.size) this.#file = file;
+    return new Uint8Array(await file.slice(start, end).arrayBuffer());
   }
 
   async clear(): Promise<void> {
-    (await this.#open()).truncate(0);
+    const access = await this.#open();
+    this.#file = null;
+    access.truncate(0);
     this.size = 0;
   }
 
@@ -269,7 +299,6 @@ class StoredFile implements Stored {
   }
 
   async #open(): Promise<SyncAccess> {
-    this.#file = null;
     this.#access ??= await this.handle.createSyncAccessHandle();
     return this.#access;
   }

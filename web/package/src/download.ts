@@ -18,7 +18,6 @@ export interface DownloadOptions {
   name: string;
   /** The expected hash, hex. */
   sha256?: string;
-  signal: AbortSignal;
   onBytes: (done: number, total: number | null) => void;
 }
 
@@ -99,14 +98,14 @@ export class Download {
 
   /** One request for what is missing. False if there is no such file. */
   async #fetch(): Promise<boolean> {
-    const { shelf, base, name, signal } = this.options;
+    const { shelf, base, name } = this.options;
     const { files } = shelf.manifest;
     // One byte that is here already comes again: no server refuses a range for being empty.
     const from = Math.max(0, this.#stored.size - 1);
     // Browsers ask for ranges without compression, so that lengths are those of the file. No condition goes with it: other
     // origins would have to be asked for leave first.
     const headers = { range: `bytes=${from}-` };
-    const response = await this.#reach(() => fetch(base + name, { headers, signal, cache: "no-store" }));
+    const response = await this.#reach(() => fetch(base + name, { headers, cache: "no-store" }));
     // Some hosts answer 403 for what they do not have; of files that every model has it means that they are kept from us.
     const mayLack = name !== "config.json" && !name.endsWith(".safetensors");
     // Others answer with a page of theirs: no file of a model is one.
@@ -204,12 +203,11 @@ export class Download {
     record.done = true;
   }
 
-  /** What fails here is the network, unless somebody gave up. */
+  /** What fails here is the network. */
   async #reach<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
     } catch (error) {
-      if (this.options.signal.aborted) throw plainError("Abort", "loading was aborted");
       throw new Broken(`the server cannot be reached (${(error as Error).message})`);
     }
   }

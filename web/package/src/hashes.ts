@@ -13,9 +13,9 @@ const ON_HUB = /^(https:\/\/huggingface\.co)\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/
  * Hashes (hex) by file name: what the hub's list says, elsewhere a file `SHA256SUMS` beside the others, as the program
  * `sha256sum` writes it. Empty where the source gives none.
  */
-export async function hashesOf(base: string, signal: AbortSignal): Promise<Record<string, string>> {
+export async function hashesOf(base: string): Promise<Record<string, string>> {
   const ask = async (url: string) => {
-    const response = await fetch(url, { signal, cache: "no-store" }).catch(() => null);
+    const response = await fetch(url, { cache: "no-store" }).catch(() => null);
     return response?.ok ? response : null;
   };
   const hub = ON_HUB.exec(base);

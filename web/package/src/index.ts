@@ -46,7 +46,7 @@ export class ForetokenError extends Error {
 /** Loads a model. */
 export async function load(source: Source, options: LoadOptions = {}): Promise<Model> {
   const { onProgress, onLost, signal, context, kernels, cache } = options;
-  signal?.throwIfAborted();
+  if (signal?.aborted) throw new ForetokenError("Abort", "loading was aborted");
   const plain = plainSource(source);
   const wire = new Wire({ onProgress, onLost });
   // Not by asking the worker: it may be compiling. What came so far stays in the cache.
@@ -94,8 +94,10 @@ function absolute(base: string): string {
     throw new ForetokenError("Input", `${base} is no URL`, advice);
   }
   const url = new URL(base, document.baseURI);
+  if (!/^https?:$/.test(url.protocol) || url.username) throw new ForetokenError("Input", `${base} is no plain http address`, advice);
   if (url.search) throw new ForetokenError("Input", `${base} has a query (${url.search}), and is no folder with files`, advice);
-  url.hash = "";
+  // An empty query too is one in the text.
+  url.search = url.hash = "";
   return url.href;
 }
 
@@ -139,10 +141,10 @@ class LoadedModel implements Model {
   }
 
   generate(prompt: string, options: GenerateOptions = {}): Generation {
-    const { signal, ...rest } = options;
+    const { signal, ...rest } = options ?? {};
     // Short enough to be typed again.
     const seed = rest.seed ?? Math.floor(Math.random() * 1e6);
-    return new Stream(this.wire, { call: "generate", prompt, options: { ...rest, seed } }, signal);
+    return new Stream(this.wire, { call: "generate", prompt, options: options && { ...rest, seed } }, signal);
   }
 
   marginals(prompt: string, options: MarginalOptions = {}): Promise<Marginals> {

@@ -1,6 +1,6 @@
 /** Where a checkpoint's bytes come from, as the wasm reads them: any part of any file, when it is wanted. */
 
-import { type FileRecord, MemoryShelf, type Shelf, type Stored, openShelf } from "./cache.js";
+import { type FileRecord, MemoryShelf, type Shelf, type Stored, lock, openShelf } from "./cache.js";
 import { Download, hash } from "./download.js";
 import { hashesOf } from "./hashes.js";
 import type { PlainSource } from "./protocol.js";
@@ -23,7 +23,6 @@ export interface OpenOptions {
   defaultBase: string;
   /** Keep downloads for the next visit. */
   cache: boolean;
-  signal: AbortSignal;
   onProgress: OnProgress;
 }
 
@@ -37,29 +36,23 @@ export async function open(source: PlainSource, options: OpenOptions): Promise<B
       return new KeptFolder(new MemoryShelf(options.defaultBase), {}, options);
     case "url": {
       const base = source.base.endsWith("/") ? source.base : `${source.base}/`;
-      const { shelf, release } = options.cache ? await keep(base) : NOWHERE;
+      const { shelf, release } = options.cache ? await keep(base) : { shelf: null, release: () => {} };
       // What is kept as a whole was checked when it came: the server need not even be there.
-      const given = shelf?.manifest.complete ? {} : await hashesOf(base, options.signal);
+      const given = shelf?.manifest.complete ? {} : await hashesOf(base);
       const hashes = { ...given, ...source.sha256 };
       return new KeptFolder(shelf ?? new MemoryShelf(base), hashes, options, release);
     }
   }
 }
 
-const NOWHERE = { shelf: null, release: () => {} };
-
 /** The model's shelf, unless another page is filling it; and what lets other pages fill it. */
 async function keep(base: string): Promise<{ shelf: Shelf | null; release: () => void }> {
-  const shelf = await openShelf(base);
-  if (!shelf || shelf.manifest.complete || !navigator.locks) return { ...NOWHERE, shelf };
-  return new Promise((resolve) => {
-    // Held until it is released, or the worker ends.
-    const hold = (lock: Lock | null) => {
-      if (!lock) return resolve(NOWHERE);
-      return new Promise<void>((release) => resolve({ shelf, release }));
-    };
-    navigator.locks.request(`foretoken ${base}`, { ifAvailable: true }, hold).catch(() => resolve({ ...NOWHERE, shelf }));
-  });
+  const release = await lock(base);
+  const shelf = await openShelf(base, release !== null);
+  const complete = shelf?.manifest.complete;
+  // It is only read from now on.
+  if (complete) release?.();
+  return { shelf: release || complete ? shelf : null, release: release ?? (() => {}) };
 }
 
 /** A folder on a web server whose files go to a shelf, and are read from there. */
@@ -75,29 +68,21 @@ class KeptFolder implements ByteSource {
     readonly release: () => void = () => {},
   ) {}
 
-  async len(name: string): Promise<number | null> {
+  len(name: string): Promise<number | null> {
+    return this.#unlessCleared(() => this.#len(name));
+  }
+
+  read(name: string, start: number, end: number): Promise<Uint8Array> {
+    return this.#unlessCleared(() => this.#read(name, start, end));
+  }
+
+  async #len(name: string): Promise<number | null> {
     const record = await this.#known(name);
     if (record === undefined) return (await this.#download(name).opened)?.length ?? null;
     if (record === null) return null;
     const total = record.length;
     this.options.onProgress({ phase: "download", file: name, done: total ?? 0, total, cached: true });
     return total;
-  }
-
-  async read(name: string, start: number, end: number): Promise<Uint8Array> {
-    const { shelf } = this;
-    try {
-      return await this.#read(name, start, end);
-    } catch (error) {
-      if ((error as Error).name !== "NotFoundError") throw error;
-      // The cache was cleared under a model that has to be loaded again, as its device was lost.
-      if (this.shelf === shelf) {
-        this.shelf = new MemoryShelf(shelf.manifest.name);
-        this.#downloads.clear();
-        this.#kept.clear();
-      }
-      return this.#read(name, start, end);
-    }
   }
 
   async #read(name: string, start: number, end: number): Promise<Uint8Array> {
@@ -113,7 +98,29 @@ class KeptFolder implements ByteSource {
     if (!record || !expected) return record;
     // Nobody may have asked for a hash when the file came.
     record.sha256 ??= await hash(await this.#stored(name));
-    return record.sha256 === expected ? record : undefined;
+    if (record.sha256 === expected) return record;
+    // Who is right? What is kept stays as it is.
+    this.#leave();
+    return undefined;
+  }
+
+  /** `work`, and if somebody cleared the cache, as they may once the model is loaded, again without it. */
+  async #unlessCleared<T>(work: () => Promise<T>): Promise<T> {
+    const { shelf } = this;
+    try {
+      return await work();
+    } catch (error) {
+      if ((error as Error).name !== "NotFoundError") throw error;
+      if (this.shelf === shelf) this.#leave();
+      return work();
+    }
+  }
+
+  /** From now on everything comes from the server, and stays with this page. */
+  #leave(): void {
+    this.shelf = new MemoryShelf(this.shelf.manifest.name);
+    this.#downloads.clear();
+    this.#kept.clear();
   }
 
   #stored(name: string): Promise<Stored> {
@@ -130,7 +137,8 @@ class KeptFolder implements ByteSource {
     await Promise.all([...this.#downloads.values()].map((download) => download.done));
     if (!manifest.complete) {
       manifest.complete = true;
-      await this.shelf.save();
+      // If that fails, the next visit asks the server whether anything is missing.
+      await this.shelf.save().catch(() => {});
     }
     this.release();
   }
@@ -140,14 +148,14 @@ class KeptFolder implements ByteSource {
   }
 
   #download(name: string): Download {
-    const { signal, onProgress } = this.options;
+    const { onProgress } = this.options;
     const onBytes = (done: number, total: number | null) =>
       onProgress({ phase: "download", file: name, done, total, cached: false });
     const { shelf, sha256 } = this;
     let download = this.#downloads.get(name);
     if (!download) {
       const base = shelf.manifest.name;
-      download = new Download({ shelf, base, name, sha256: sha256[name], signal, onBytes });
+      download = new Download({ shelf, base, name, sha256: sha256[name], onBytes });
       this.#downloads.set(name, download);
     }
     return download;

@@ -59,7 +59,7 @@ async function run(request: Queued, signal: AbortSignal, tell: (event: unknown) 
       const defaultBase = new URL("model/", request.assets).href;
       // Loading again, after a loss, is no part of this call any more.
       const onProgress = (progress: Progress) => (model ? scope.postMessage({ progress }) : tell(progress));
-      const source = new Witness(await open(request.source, { defaultBase, cache, signal, onProgress }));
+      const source = new Witness(await open(request.source, { defaultBase, cache, onProgress }));
       const onStep = (phase: "upload" | "warmup", done: number, total: number) => onProgress({ phase, done, total });
       const onLost = (losing: string) => scope.postMessage({ losing });
       try {

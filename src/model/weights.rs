@@ -9,8 +9,10 @@ use crate::format::tensors::Tensors;
 use crate::gpu::Gpu;
 use crate::{Error, Result};
 
-/// Bytes of a matrix over the vocabulary that are read at a time.
+/// Bytes of a matrix over the vocabulary that are read at a time, unless that were fewer rows than [`PART_ROWS`]: each part is
+/// written input by input.
 const PART_BYTES: usize = 16 << 20;
+const PART_ROWS: usize = 8 << 10;
 
 /// A matrix with its optional bias. The bias is kept per shard.
 pub(crate) struct Linear {
@@ -54,7 +56,7 @@ impl Weights {
 }
 
 /// Reads the weights of `checkpoint`, with `changes` to some; at most `vocab_columns` columns of a matrix over the
-/// vocabulary in one buffer; `on_bytes` hears the size of each tensor as it arrives.
+/// vocabulary in one buffer; `on_bytes` hears the size of each tensor, or part of one, as it arrives.
 pub(super) async fn load<F: Files>(
     gpu: &Gpu,
     checkpoint: &Checkpoint<'_, F>,
@@ -243,7 +245,7 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         let info = self.tensors.get(name).expect("the caller has seen every tensor that it expects");
         let plain = Arrangement::plain(vocab, hidden);
         let matrix = self.uploader.reserve(name, info.dtype, &plain, 4, self.vocab_columns)?;
-        let rows = (PART_BYTES / (hidden * info.dtype.size_bytes())).next_multiple_of(4);
+        let rows = (PART_BYTES / (hidden * info.dtype.size_bytes())).max(PART_ROWS).next_multiple_of(4);
         for first in (0..vocab).step_by(rows) {
             let part = first..vocab.min(first + rows);
             let arrangement = Arrangement::plain(part.len(), hidden);

@@ -74,7 +74,11 @@ impl Pacing {
 
     /// Units of `rows` rows for the next submit, from `least` to `most`; `least` while nothing is known.
     pub fn units(&self, rows: usize, least: usize, most: usize) -> usize {
-        let slow = self.units[rows.min(MAX_BATCH_ROWS)].slow;
+        let rows = rows.min(MAX_BATCH_ROWS);
+        // A row more takes no longer than a row alone. To begin with single rounds would charge them with all that a submit
+        // takes, and drafts would seem not to pay.
+        let narrower = || (1..rows).rev().find_map(|fewer| Some(self.units[fewer].slow? / fewer as f64 * rows as f64));
+        let slow = self.units[rows].slow.or_else(narrower);
         let target = TARGET.as_secs_f64().max(SYNCS * self.sync);
         let fit = slow.map_or(0.0, |seconds| target / seconds.max(1e-9));
         (fit as usize).clamp(least, most.max(least))
@@ -133,6 +137,17 @@ mod tests {
         assert!((7..=8).contains(&quick) && share > 0.99, "{quick} rounds, {share}");
         let (slow, share) = run(0.1, 0.005);
         assert!((24..=25).contains(&slow) && share > 0.99, "{slow} rounds, {share}");
+    }
+
+    #[test]
+    fn rounds_of_more_rows_begin_as_if_each_row_were_a_step() {
+        let mut pacing = Pacing::new(0.0);
+        assert_eq!(pacing.units(2, 1, 64), 1);
+        let start = pacing.last_end;
+        pacing.heard(start + Duration::from_millis(20), 1, 4, start);
+        assert_eq!(pacing.units(1, 1, 64), 8);
+        assert_eq!(pacing.units(2, 1, 64), 4);
+        assert_eq!(pacing.units(4, 1, 64), 2);
     }
 
     #[test]

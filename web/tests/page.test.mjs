@@ -262,7 +262,7 @@ describe("the page", { concurrency: false }, () => {
     // Who takes it up does not wait for the default model first.
     const fourth = await browser.newPage();
     watch(fourth);
-    await fourth.goto(`${server.url}/index.html#model=${encodeURIComponent("/models/default/")}`);
+    await fourth.goto(`${server.url}/index.html#prompt=hi&model=${encodeURIComponent("/models/default/")}`);
     await fourth.click("#load-offered");
     await fourth.waitForSelector("#generate:enabled");
     assert.equal(await text("model-name", fourth), `${server.url}/models/default/`);

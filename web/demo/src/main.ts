@@ -57,7 +57,8 @@ async function start(): Promise<void> {
     report("The GPU could not be opened", error);
     return;
   }
-  await open({ kind: "default" }, "the default model", null);
+  // Unless somebody was quicker, with the model that a link names.
+  if (!engine.loading && !engine.model) await open({ kind: "default" }, "the default model", null);
 }
 
 void start();

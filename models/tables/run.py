@@ -13,8 +13,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
-
 import plan
 from evaluate import evaluate
 
@@ -63,7 +61,6 @@ def main():
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--next", action="store_true", help="only the first run that is missing; fails if there is none")
     args = parser.parse_args()
-    torch.set_num_threads(2)
     for run in plan.PLAN:
         result = args.results / f"{run.name}.json"
         if result.exists():

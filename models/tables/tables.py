@@ -162,8 +162,6 @@ def table_1(results, size, task):
     return table(head, rows), dots(title, "accuracy (%), 95 % intervals", plotted)
 
 
-
-
 def primary(results):
     """The contrast that the plan names, seed by seed."""
     rows = []

@@ -28,7 +28,6 @@ TOP = (1, 5)
 MASS = 0.99  # of the nucleus that a marginal sums over
 FEED, WIDE_FEED = 8, 32  # likeliest next tokens that a sequential head is mixed over
 CHUNK = 768  # branches at a time
-THREADS = 2  # samples at a time, with a core each: one sample gains little from a second core
 SAVE_EVERY = 20  # samples
 
 
@@ -173,10 +172,11 @@ def predict(model, ids, marginal):
     return reader, found, size
 
 
-def evaluate(folder, heads, data, samples=None, marginal=0, part=None):
+def evaluate(folder, heads, data, samples=None, marginal=0, part=None, threads=2):
     """`heads` may be None. `samples`: only so many, the first; `marginal`: of how many the marginal, which takes long.
 
-    `part`: a file that keeps what has been found so far, and from which an interrupted measurement goes on.
+    `part`: a file that keeps what has been found so far, and from which an interrupted measurement goes on. `threads`: samples at a
+    time, with a core each: one sample gains little from a second core.
     """
     model, tensors = read_model(folder, heads)
     columns, sizes = {}, []
@@ -187,7 +187,7 @@ def evaluate(folder, heads, data, samples=None, marginal=0, part=None):
     texts = read(data, Path(folder) / "tokenizer.json", model.backbone.config["max_position_embeddings"])
     long_enough = (ids for ids, first in texts if len(ids) - max(first, 2) >= LAST)
     torch.set_num_threads(1)
-    with ThreadPool(THREADS) as pool:
+    with ThreadPool(threads) as pool:
         found = pool.imap(lambda text: predict(model, text[1], text[0] < marginal), islice(enumerate(long_enough), done, samples))
         for scored, (reader, predicted, size) in enumerate(found, done + 1):
             for name, p in predicted.items():

@@ -12,6 +12,7 @@ import json
 import math
 import sys
 from itertools import islice
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import torch
@@ -20,13 +21,13 @@ from tokenizers import Tokenizer
 
 sys.path.append(str(Path(__file__).parent.parent / "twin"))
 
-from model import Backbone, Model, read_heads
+from model import TARGETS, Backbone, Model, read_heads
 
 LAST = 20  # target tokens of a sample, and the fewest that it must have
 TOP = (1, 5)
 MASS = 0.99  # of the nucleus that a marginal sums over
 FEED, WIDE_FEED = 8, 32  # likeliest next tokens that a sequential head is mixed over
-CHUNK = 384  # branches at a time
+CHUNK = 768  # branches at a time
 SAVE_EVERY = 20  # samples
 
 
@@ -54,43 +55,42 @@ class Reader:
         """The model's own next token, `offset` - 1 places before that of the target."""
         return self.model.logits(self.streams[-1][0, self.targets - offset]).softmax(-1)
 
-    def star(self, x, positions, seen, at, number=None):
-        """What a block makes of siblings: each row sees the rows of the text before its position, `seen`, and itself."""
-        keys, values = (self.model.widen(part) for part in seen)
-        q, k, v = self.model.project(x[None], at, number, positions)
-        k, v = self.model.widen(k), self.model.widen(v)
-        scores = (q @ keys.mT).masked_fill(torch.arange(keys.shape[2]) >= positions[:, None], -math.inf)
-        weights = torch.cat([scores, (q * k).sum(-1, keepdim=True)], -1).div(math.sqrt(q.shape[-1])).softmax(-1)
+    def seen(self, x, at):
+        """Keys and values of a block for the whole text, the stream x."""
+        return [self.model.widen(part) for part in self.model.project(x, at)[1:]]
+
+    def star(self, x, position, seen, at):
+        """What a block makes of siblings at `position`: each row of x sees what the text has before it, and itself."""
+        keys, values = (part[:, :, :position] for part in seen)
+        q, k, v = self.model.project(x[None], at, positions=position)
+        q, k, v = q / math.sqrt(q.shape[-1]), self.model.widen(k), self.model.widen(v)
+        weights = torch.cat([q @ keys.mT, (q * k).sum(-1, keepdim=True)], -1).softmax(-1)
         y = weights[..., :-1] @ values + weights[..., -1:] * v
         return self.model.finish(x, y.transpose(1, 2).flatten(2)[0], at)
 
     def mix(self, branches, predict):
-        """The sum of p(y) q(. | y) over branches: lists of (row, token y, p(y)), rows ascending."""
-        rows, tokens, weights = branches
+        """The sum of p(y) q(. | y) for each target, whose branches are tokens y and their p(y)."""
         mixture = torch.zeros(len(self.targets), self.model.backbone.vocabulary)
-        for part in torch.arange(len(rows)).split(CHUNK):
-            first, last = int(rows[part[0]]), int(rows[part[-1]])
-            share = torch.zeros(last + 1 - first, len(part))
-            share[rows[part] - first, torch.arange(len(part))] = weights[part]
-            mixture[first : last + 1] += share @ self.model.logits(predict(rows[part], tokens[part])).softmax(-1)
+        for row, branch in enumerate(branches):
+            for tokens, p in zip(*(part.split(CHUNK) for part in branch)):
+                mixture[row] += p @ self.model.logits(predict(row, tokens)).softmax(-1)
         return mixture
 
     def marginal(self):
         """Over the nucleus of the next token, renormalised; and the mean size of the nucleus."""
         sorted_p, order = self.next(2).double().sort(dim=-1, descending=True, stable=True)
-        inside = sorted_p.cumsum(-1) - sorted_p < MASS
-        rows, places = inside.nonzero(as_tuple=True)
-        weights = (sorted_p / (sorted_p * inside).sum(-1, keepdim=True))[rows, places].float()
+        sizes = (sorted_p.cumsum(-1) - sorted_p < MASS).sum(-1).tolist()
+        branches = [(y[:size], (p[:size] / p[:size].sum()).float()) for y, p, size in zip(order, sorted_p, sizes)]
         blocks = [f"model.layers.{number}" for number in range(self.model.backbone.blocks)]
-        seen = [self.model.project(z, at, number)[1:] for number, (z, at) in enumerate(zip(self.streams, blocks))]
+        seen = [self.seen(z, at) for z, at in zip(self.streams, blocks)]
 
-        def predict(rows, tokens):
-            x, positions = self.model.embed(tokens), self.targets[rows] - 1
-            for number, at in enumerate(blocks):
-                x = self.star(x, positions, seen[number], at, number)
+        def predict(row, tokens):
+            x = self.model.embed(tokens)
+            for at, before in zip(blocks, seen):
+                x = self.star(x, int(self.targets[row]) - 1, before, at)
             return x
 
-        return self.mix((rows, order[rows, places], weights), predict), inside.sum().item() / len(inside)
+        return self.mix(branches, predict), sum(sizes) / len(sizes)
 
     def head(self, index, feed=FEED):
         """A head's prediction. A sequential one of offset 2 must not know the text's own next token: it is fed the likeliest ones."""
@@ -100,21 +100,21 @@ class Reader:
             return model.logits(model.head(index, self.streams, self.ids, picks)).softmax(-1)
         assert head["offset"] == 2, "a sequential head beyond the second token is not measured"
         p, tokens = self.next(2).topk(feed)
-        rows = torch.arange(len(self.targets)).repeat_interleave(feed)
         source, seen = model.source(index, self.streams), []
         x = model.join(index, source, F.pad(self.ids[:, 1:], (0, 1)))
         layers = [f"heads.{index}.layers.{layer}" for layer in range(head["layers"])]
         for at in layers:
-            seen.append(model.project(x, at)[1:])
+            seen.append(self.seen(x, at))
             x = model.block(x, at)
 
-        def predict(rows, tokens):
-            x = model.join(index, source[0, picks[rows]], tokens)
+        def predict(row, tokens):
+            position = int(picks[row])
+            x = model.join(index, source[0, position].expand(len(tokens), -1), tokens)
             for at, before in zip(layers, seen):
-                x = self.star(x, picks[rows], before, at)
+                x = self.star(x, position, before, at)
             return x
 
-        return self.mix((rows, tokens.flatten(), (p / p.sum(-1, keepdim=True)).flatten()), predict)
+        return self.mix(zip(tokens, p / p.sum(-1, keepdim=True)), predict)
 
 
 class Column:
@@ -145,44 +145,61 @@ class Column:
         return counts | {"control": text(self.control), "nats": round(sum(self.nats) / len(self.nats) / LAST, 5)}
 
 
-@torch.no_grad()
-def evaluate(folder, heads, data, samples=None, marginal=0, part=None):
+def read_model(folder, heads):
+    """The model, and the tensors of the heads' folder, which may be None. A LoRA is merged: its products, though small, take long."""
+    config, tensors = read_heads(heads) if heads else ({"kind": "parallel", "heads": []}, {})
+    model = Model(Backbone(folder), config["kind"], config["heads"], config.get("lora"), tensors)
+    for block in config.get("lora", {}).get("blocks", []):
+        for part in TARGETS:
+            a, b = (model.tensors.pop(f"lora.{block}.{part}.{side}") for side in "ab")
+            weight = f"model.layers.{block}.self_attn.{part}.weight"
+            model.tensors[weight] = model.tensors[weight] + model.scale * b @ a
+    return model, tensors
+
+
+@torch.inference_mode()
+def predict(model, ids, marginal):
+    """What each column predicts of the last targets of a text, and the mean size of the nucleus if a marginal is wanted."""
+    reader, found, size = Reader(model, ids, len(ids) - LAST), {}, None
+    trained = {head["offset"]: index for index, head in enumerate(model.heads) if not head.get("backbone_last_layer")}
+    found["next"] = reader.head(trained[1]) if 1 in trained else reader.next()
+    if marginal:
+        found["marginal"], size = reader.marginal()
+    if 2 in trained:
+        found["heads"] = reader.head(trained[2])
+        if model.kind == "sequential":
+            found["wide"] = reader.head(trained[2], WIDE_FEED)
+    return reader, found, size
+
+
+def evaluate(folder, heads, data, samples=None, marginal=0, part=None, threads=2):
     """`heads` may be None. `samples`: only so many, the first; `marginal`: of how many the marginal, which takes long.
 
-    `part`: a file that keeps what has been found so far, and from which an interrupted measurement goes on.
+    `part`: a file that keeps what has been found so far, and from which an interrupted measurement goes on. `threads`: samples at a
+    time, with a core each: one sample gains little from a second core.
     """
-    backbone = Backbone(folder)
-    config, tensors = read_heads(heads) if heads else ({"kind": "parallel", "heads": []}, {})
-    model = Model(backbone, config["kind"], config["heads"], config.get("lora"), tensors)
+    model, tensors = read_model(folder, heads)
     columns, sizes = {}, []
     if part and part.exists():
         columns, sizes = torch.load(part, weights_only=False)
     done = len(columns["next"].nats) if columns else 0
     # Every offset scores the same targets, so there must be something before the first of them.
-    texts = read(data, Path(folder) / "tokenizer.json", backbone.config["max_position_embeddings"])
-    long_enough = ((ids, first) for ids, first in texts if len(ids) - max(first, 2) >= LAST)
-    for scored, (ids, first) in enumerate(islice(long_enough, samples)):
-        if scored < done:
-            continue
-        reader = Reader(model, ids, len(ids) - LAST)
-        trained = {head["offset"]: index for index, head in enumerate(model.heads) if not head.get("backbone_last_layer")}
-        found = {"next": reader.head(trained[1]) if 1 in trained else reader.next()}
-        if scored < marginal:
-            found["marginal"], size = reader.marginal()
-            sizes.append(size)
-        if 2 in trained:
-            found["heads"] = reader.head(trained[2])
-            if model.kind == "sequential":
-                found["wide"] = reader.head(trained[2], WIDE_FEED)
-        for name, p in found.items():
-            columns.setdefault(name, Column()).add(p, reader.ids[0], reader.targets)
-        if part and (scored + 1) % SAVE_EVERY == 0:
-            torch.save((columns, sizes), part.with_suffix(".new"))
-            part.with_suffix(".new").replace(part)
+    texts = read(data, Path(folder) / "tokenizer.json", model.backbone.config["max_position_embeddings"])
+    long_enough = (ids for ids, first in texts if len(ids) - max(first, 2) >= LAST)
+    torch.set_num_threads(1)
+    with ThreadPool(threads) as pool:
+        found = pool.imap(lambda text: predict(model, text[1], text[0] < marginal), islice(enumerate(long_enough), done, samples))
+        for scored, (reader, predicted, size) in enumerate(found, done + 1):
+            for name, p in predicted.items():
+                columns.setdefault(name, Column()).add(p, reader.ids[0], reader.targets)
+            sizes += [size] if size else []
+            if part and scored % SAVE_EVERY == 0:
+                torch.save((columns, sizes), part.with_suffix(".new"))
+                part.with_suffix(".new").replace(part)
     matrices = lambda prefix: sum(t.numel() for name, t in model.tensors.items() if name.startswith(prefix) and t.dim() == 2)
     head = lambda index: f"heads.{index}."
     drafting = [matrices(head(index)) for index, of in enumerate(model.heads) if of["offset"] == 2]
-    table = backbone.unembedding.numel()
+    table = model.backbone.unembedding.numel()
     return {
         "data": Path(data).parent.name + "/" + Path(data).name,
         "sha256": hashlib.sha256(Path(data).read_bytes()).hexdigest(),
@@ -204,7 +221,6 @@ def main():
     parser.add_argument("--marginal", type=int, default=0, help="also the marginal, which takes long, of so many")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    torch.set_num_threads(2)
     found = evaluate(args.model, args.heads, args.data, args.samples, args.marginal)
     args.out.write_text(json.dumps(found) + "\n")
     for name, column in found["columns"].items():

@@ -13,8 +13,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
-
 import plan
 from evaluate import evaluate
 
@@ -27,7 +25,7 @@ def train(run, args, folder):
     data, before = args.tasks / run.task, 0
     command = [sys.executable, TRAIN, *plan.ROWS[run.row], "--model", HERE / plan.MODELS[run.size], "--data", data / "train.jsonl",
                "--valid", data / "valid.jsonl", "--batch", str(plan.BATCH), "--steps", str(run.steps), "--seed", str(run.seed),
-               "--rate", str(run.rate or plan.RATES[run.row]), "--out", folder]  # fmt: skip
+               "--rate", str(run.rate or plan.RATES[run.row]), "--threads", str(args.threads), "--out", folder]  # fmt: skip
     if run.row in plan.WARMED:
         warm = plan.Run(run.size, run.task, "warmup", run.seed)
         before = train(warm, args, args.run / warm.folder)["targets"]
@@ -48,7 +46,7 @@ def measure(run, args, folder):
     marginal = plan.marginal_samples(run)
     part = args.run / f"{run.name}.measured"
     part.parent.mkdir(parents=True, exist_ok=True)
-    return evaluate(HERE / plan.MODELS[run.size], folder, data, marginal=marginal, part=part)
+    return evaluate(HERE / plan.MODELS[run.size], folder, data, marginal=marginal, part=part, threads=args.threads)
 
 
 def ready(run):
@@ -58,15 +56,16 @@ def ready(run):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", help="names of runs; default all of the plan")
     parser.add_argument("--tasks", type=Path, default=HERE.parent / "tasks/run", help="folder that make_tasks.py wrote")
     parser.add_argument("--run", type=Path, default=HERE / "run", help="folder for trainings")
     parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--threads", type=int, default=2, help="1 gets further on cores that others use too")
     parser.add_argument("--next", action="store_true", help="only the first run that is missing; fails if there is none")
     args = parser.parse_args()
-    torch.set_num_threads(2)
     for run in plan.PLAN:
         result = args.results / f"{run.name}.json"
-        if result.exists():
+        if result.exists() or args.runs and run.name not in args.runs:
             continue
         if not ready(run):
             print(f"{run.name}: its model or rate is missing", flush=True)

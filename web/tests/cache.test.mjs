@@ -329,6 +329,15 @@ test("several loads of one model at once keep it once", async () => {
 
 test("what is being loaded is not cleared away", async () => {
   await withHub(MODEL, async () => {
+    // Longer than `clear` waits for somebody who has just given up.
+    let waited = false;
+    hub.faults.set(WEIGHTS, async (part, at) => {
+      if (at > 2_000_000 && !waited) {
+        waited = true;
+        await new Promise((resolve) => setTimeout(resolve, 4000));
+      }
+      return part;
+    });
     const { refusal, length } = await tab.page.evaluate(async (base) => {
       let refusal;
       const onProgress = ({ phase, file }) => {

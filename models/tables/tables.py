@@ -274,8 +274,8 @@ As the models are, a row of the paper's Figure 1 each. `nucleus`: mean number of
 the next token and of the marginal; differences are of the samples that both have.
 """
 TABLE_1 = """
-Every row was trained on as many target tokens, a warm-up included. The baseline is the model with a LoRA of rank 8, marginalized.
-`ours` has that very LoRA, and beside it a sequential head of two layers; its gradient does not reach the LoRA, so the next token is the
+Every row was trained for as many steps, a warm-up included, on as many target tokens to within 1 %. The baseline is the model with a
+LoRA of rank 8, marginalized. `ours` has that very LoRA, and beside it a sequential head of two layers; its gradient does not reach the LoRA, so the next token is the
 baseline's to the last digit; its labels are what the model says one step before the target. `gap closed`: (row - heads only) / (marginal -
 heads only) of the second token; the last row is the same head, mixed over more tokens. `control`: the same predictions against the token
 after the target, which they cannot know: frequent tokens are found there too, so it does not fall to nothing, and by the rule of `foretoken

@@ -1,6 +1,7 @@
 //! The buffers of a session, made once.
 
-use super::heads::{HeadBuffers, Heads};
+use super::head_plan::HeadBuffers;
+use super::heads::Heads;
 use super::sizes::Sizes;
 use crate::gpu::Gpu;
 use crate::kernels::{MAX_BATCH_ROWS, MAX_CHUNK_ROWS, RING_WORDS, Row, SCRIPT_RANKS, SampleParams, State, Tree};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::buffers::Buffers;
 use super::engine::Model;
-use super::heads::{self, HeadsPlan};
+use super::head_plan::{self, HeadsPlan};
 use super::upload::{Matrix, Shard};
 use super::weights::{Layer, Linear, NormWeights};
 use crate::format::config::{Activation as ConfigActivation, Norm};
@@ -49,7 +49,7 @@ pub(crate) struct Plan {
 impl Plan {
     pub fn new(model: &Model, buffers: &Buffers) -> Self {
         let planner = Planner { model, buffers };
-        let heads = heads::of(model, buffers);
+        let heads = head_plan::of(model, buffers);
         let mut body = planner.embed_with(&model.weights.embedding);
         let mut block_ends = Vec::new();
         for (index, layer) in model.weights.layers.iter().enumerate() {
@@ -118,7 +118,7 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
     let mut forms = vec![head_form(model, unembedding(model))];
     forms.extend(model.weights.layers.iter().flat_map(|layer| layer_forms(model, layer)));
     if let Some(heads) = &model.heads {
-        forms.extend(heads::forms(model, heads));
+        forms.extend(head_plan::forms(model, heads));
         variants.extend([carry_variant(), keep_variant(), lora_variant(), shift_variant(), window_variant()]);
     }
     for form in forms {

@@ -3,6 +3,7 @@
 mod buffers;
 mod engine;
 mod forward;
+mod head_plan;
 mod heads;
 mod inspect;
 mod lora;
@@ -19,7 +20,8 @@ pub use engine::{Engine, EngineOptions, Progress};
 pub(crate) use forward::{
     Plan, accumulate, embed_ops, head_form, head_peaks, head_with_peaks, linear_form, norm_op, product_ops, shard_op,
 };
-pub(crate) use heads::{Body, Head, Heads as HeadWeights, HeadsPlan, Join, Mix, Source};
+pub(crate) use head_plan::HeadsPlan;
+pub(crate) use heads::{Body, Head, Heads as HeadWeights, Join, Mix, Source};
 pub use inspect::{Heads, Inspection, inspect, inspect_with_heads};
 pub(crate) use lora::Adapter;
 pub use merge::{Patch, merge_lora};

@@ -96,7 +96,7 @@ function absolute(base: string): string {
   const url = new URL(base, document.baseURI);
   if (!/^https?:$/.test(url.protocol) || url.username) throw new ForetokenError("Input", `${base} is no plain http address`, advice);
   if (url.search) throw new ForetokenError("Input", `${base} has a query (${url.search}), and is no folder with files`, advice);
-  // An empty query too is one in the text.
+  // A query without content has no length, but a question mark that would end up in the middle of addresses.
   url.search = url.hash = "";
   return url.href;
 }

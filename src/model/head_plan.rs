@@ -1,0 +1,384 @@
+//! The ops that take rows of known hidden states to the logits of multi-token heads.
+//!
+//! The body of the forward pass leaves what heads read in histories, one slot a position, like a cache. So a head can go
+//! over any stretch of positions at any time: whoever wants it to stages rows as for a forward pass (`state.committed`,
+//! `state.num_rows`, positions; masks 0), then replays the ops.
+
+use super::buffers::Buffers;
+use super::engine::Model;
+use super::forward::{Planner, accumulate, head_form, layer_forms, linear_form};
+use super::heads::{Body, Head, Heads, Join, Source};
+use super::lora::Adapter;
+use super::weights::Linear;
+use crate::gpu::Gpu;
+use crate::kernels::{
+    Activation, Carry, DraftTopIo, Extent, LoraIo, LoraParams, MAX_BATCH_ROWS, MatmulForm, Op, Place, ShiftParams,
+    WindowParams, carry, draft_top, keep, lora, shift, window,
+};
+
+/// The products of heads, for their pipelines.
+pub(super) fn forms(model: &Model, heads: &Heads) -> Vec<MatmulForm> {
+    let mut forms = Vec::new();
+    forms.extend(heads.adapters.iter().flatten().map(|adapter| head_form(model, &adapter.a)));
+    for head in &heads.heads {
+        forms.extend(head.layers().iter().flat_map(|layer| layer_forms(model, layer)));
+        forms.extend(head.lm_head.iter().map(|matrix| head_form(model, matrix)));
+        match &head.body {
+            Body::Sequential(join, _) => {
+                forms.push(head_form(model, &join.from_hidden));
+                forms.push(accumulate(head_form(model, &join.from_embedding)));
+            }
+            Body::Residual(blocks) => forms.extend(blocks.iter().map(|block| residual_form(model, block))),
+            Body::LastLayer | Body::Layers(_) => {}
+        }
+    }
+    forms
+}
+
+fn residual_form(model: &Model, block: &Linear) -> MatmulForm {
+    accumulate(MatmulForm { activation: Activation::Silu, ..linear_form(model, block) })
+}
+
+/// The buffers of heads, made with those of a session.
+pub(crate) struct HeadBuffers {
+    /// `[context, hidden]` for each source: what heads read, by position.
+    pub histories: Vec<wgpu::Buffer>,
+    /// Keys and values of each layer of each head.
+    pub caches: Vec<Vec<(wgpu::Buffer, wgpu::Buffer)>>,
+    /// `A x` of a gated LoRA.
+    pub adapted: Option<wgpu::Buffer>,
+    /// Keys and values of the backbone's blocks as drafting rows have them, with a gated LoRA.
+    pub drafting: Vec<(wgpu::Buffer, wgpu::Buffer)>,
+}
+
+/// The ops of one head, over rows that were staged before.
+pub(crate) struct HeadPlan {
+    /// It predicts the token this many places after its position.
+    pub offset: usize,
+    /// Places ahead of its position of the token that it reads; 0 if it reads none.
+    pub ahead: usize,
+    /// The backbone itself is this head: its ops are the body and the LM head of the forward pass, and those below are
+    /// none.
+    pub backbone: bool,
+    /// Leaves everything that later rows, and later heads, need of the staged rows: keys and values of every layer, and
+    /// the output that another head reads.
+    pub refill: Vec<Op>,
+    /// The same, and the logits of the rows from `state.logit_row` on to the first rows of `logits`.
+    pub full: Vec<Op>,
+    /// Of a head that reads the next token and a hidden state of the backbone: the logits of siblings. All rows read the hidden state at
+    /// the committed length, and the tokens that are in the rows already. None for others.
+    pub star: Vec<Op>,
+    /// From the logits of one row to the candidates of the depth that this head drafts; none for the next token, which
+    /// nobody drafts.
+    pub candidates: Vec<Op>,
+}
+
+/// What a head's ops are to leave.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// [`HeadPlan::refill`]
+    Refill,
+    /// [`HeadPlan::full`]
+    Full,
+    /// [`HeadPlan::star`]
+    Star,
+}
+
+/// What serves all heads.
+pub(crate) struct HeadsPlan {
+    pub heads: Vec<HeadPlan>,
+    /// With a gated LoRA: puts the staged rows, whose adapters are on, through the blocks below the heads, which have keys and
+    /// values of their own for such rows, and leaves what heads read. Else the model's body leaves that, and this is empty.
+    pub drafting: Vec<Op>,
+    /// Gives staged rows the text's tokens.
+    tokens: Vec<Op>,
+    /// `windows[n - 1]` stages the last n positions whose hidden states are known; the last is the row whose logits are
+    /// wanted. It changes `state.committed`, `num_rows` and `logit_row`.
+    pub windows: Vec<Op>,
+    /// After a batch that was a tree, once it is committed: moves hidden states as `compact_cache` moves keys and values.
+    pub keep: Vec<Op>,
+}
+
+impl HeadsPlan {
+    /// Every op.
+    pub fn ops(&self) -> impl Iterator<Item = &Op> {
+        let heads =
+            self.heads.iter().flat_map(|head| [&head.refill, &head.full, &head.star, &head.candidates]).flatten();
+        heads.chain(&self.drafting).chain(&self.tokens).chain(&self.windows).chain(&self.keep)
+    }
+
+    /// What leaves everything that later rows, and later heads, need of the staged rows, which lie within the text.
+    pub fn refill(&self) -> impl Iterator<Item = &Op> {
+        let tokens = self.tokens.iter().filter(|_| !self.drafting.is_empty());
+        tokens.chain(&self.drafting).chain(self.heads.iter().flat_map(|head| &head.refill))
+    }
+
+    /// The longest chain that heads can draft: their offsets 2, 3, ... without a gap.
+    pub fn depth(&self) -> usize {
+        (0..self.windows.len()).take_while(|depth| self.heads.iter().any(|head| head.offset == depth + 2)).count()
+    }
+
+    /// Places ahead of their position that heads read at most.
+    pub fn ahead(&self) -> usize {
+        self.heads.iter().map(|head| head.ahead).max().unwrap_or(0)
+    }
+
+    /// Positions that a round goes over: those that the round before may have committed, and for heads that read later
+    /// tokens those whose tokens were drafts then.
+    pub fn window(&self) -> usize {
+        (self.depth() + 1 + self.ahead().saturating_sub(1)).min(self.windows.len())
+    }
+
+    /// Stages the last `rows` positions of a text whose length is at most `keys`, and leaves what heads read there.
+    pub fn staged(&self, rows: usize, keys: u32) -> Vec<(&[Op], Extent)> {
+        let one = Extent { rows: 1, logit_rows: 1, keys, many: false };
+        let wide = Extent { rows: rows as u32, ..one };
+        let mut steps = vec![(std::slice::from_ref(&self.windows[rows - 1]), one)];
+        if !self.drafting.is_empty() {
+            steps.extend([(&self.tokens[..], one), (&self.drafting[..], wide)]);
+        }
+        steps
+    }
+
+    /// Candidates of the first `depth` depths after the text, whose length is at most `keys`.
+    pub fn draft(&self, depth: usize, keys: u32) -> Vec<(&[Op], Extent)> {
+        let one = Extent { rows: 1, logit_rows: 1, keys, many: false };
+        let wide = Extent { rows: self.window() as u32, ..one };
+        let heads = || self.heads.iter().filter(|head| (2..=depth + 1).contains(&head.offset));
+        let mut steps = self.staged(self.window(), keys);
+        if heads().any(|head| head.ahead > 0) {
+            // In the order of their offsets: each reads what the one before drafted.
+            for head in heads() {
+                steps.extend([(&head.full[..], wide), (&head.candidates[..], one)]);
+            }
+            return steps;
+        }
+        steps.extend(heads().map(|head| (&head.refill[..], wide)));
+        steps.push((std::slice::from_ref(&self.windows[0]), one));
+        for head in heads() {
+            steps.extend([(&head.full[..], one), (&head.candidates[..], one)]);
+        }
+        steps
+    }
+
+    pub(super) fn new(planner: &Planner<'_>, heads: &Heads, buffers: &HeadBuffers) -> Self {
+        let Planner { model, buffers: b } = *planner;
+        let sizes = &model.sizes;
+        let (width, slots) = (sizes.hidden, sizes.attention.context);
+        let adapter = heads.gated.into();
+        let stage =
+            |num_rows| window(&model.gpu, WindowParams { num_rows, context: slots, adapter }, [&b.state, &b.rows]);
+        let text = ShiftParams { ahead: 0, vocab: sizes.vocab };
+        // Drafting rows leave all that heads read anew, where they belong.
+        let kept = if heads.gated { &[][..] } else { &buffers.histories };
+        Self {
+            heads: (0..heads.heads.len()).map(|index| planner.head_plan(heads, index, buffers)).collect(),
+            windows: (1..=MAX_BATCH_ROWS as u32).map(stage).collect(),
+            drafting: planner.drafting(heads, buffers),
+            tokens: vec![shift(&model.gpu, text, [&b.state, &b.rows, &b.text, &b.candidates])],
+            keep: kept.iter().map(|history| keep(&model.gpu, width, slots, [&b.state, &b.path, history])).collect(),
+        }
+    }
+}
+
+impl Planner<'_> {
+    /// Leaves what heads read of the stream after `blocks` blocks.
+    pub(super) fn tap(&self, heads: &Heads, buffers: &HeadBuffers, blocks: usize, ops: &mut Vec<Op>) {
+        for (source, history) in heads.sources.iter().zip(&buffers.histories) {
+            if let Some(weight) = source.weight_of(blocks) {
+                let accumulate = matches!(source, Source::Mix(_)) && blocks > 1;
+                ops.push(self.remember(&self.buffers.x, history, weight, accumulate));
+            }
+        }
+    }
+
+    /// Leaves the output of the final norm, where heads read that.
+    pub(super) fn tap_final_norm(&self, heads: &Heads, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
+        let Some(at) = heads.sources.iter().position(|source| *source == Source::FinalNorm) else { return };
+        ops.push(self.norm(&self.model.weights.final_norm, &self.buffers.attention_in, false));
+        ops.push(self.remember(&self.buffers.attention_in, &buffers.histories[at], 1.0, false));
+    }
+
+    /// The blocks below the heads with the adapters of a gated LoRA, over keys and values of drafting rows.
+    fn drafting(&self, heads: &Heads, buffers: &HeadBuffers) -> Vec<Op> {
+        if !heads.gated {
+            return Vec::new();
+        }
+        let layers = &self.model.weights.layers;
+        let mut ops = self.embed_with(&self.model.weights.embedding);
+        for (index, (layer, cache)) in layers.iter().zip(&buffers.drafting).enumerate() {
+            self.layer_with(layer, cache, &mut ops, |ops| self.adapt(heads, buffers, index, ops));
+            self.tap(heads, buffers, index + 1, &mut ops);
+        }
+        if buffers.drafting.len() == layers.len() {
+            self.tap_final_norm(heads, buffers, &mut ops);
+        }
+        ops
+    }
+
+    /// Adds the changes of a gated LoRA to the queries, keys and values of the rows whose adapter is on.
+    fn adapt(&self, heads: &Heads, buffers: &HeadBuffers, block: usize, ops: &mut Vec<Op>) {
+        let adapter = heads.adapters.get(block).and_then(Option::as_ref);
+        let (Some(adapter), Some(t)) = (adapter, &buffers.adapted) else { return };
+        let (b, sizes) = (self.buffers, &self.model.sizes);
+        let width = adapter.width();
+        let (x, y) = ((&b.attention_in, sizes.hidden / 4), (t, width / 4));
+        ops.extend(self.product(head_form(self.model, &adapter.a), &adapter.a, None, x, y, false));
+        let params = LoraParams { columns4: sizes.attention.qkv_stride() / 4, rank: adapter.rank, t_stride: width };
+        let (state, rows, y) = (&b.state, &b.rows, &b.qkv);
+        let io = LoraIo { state, rows, t, b: &adapter.b, starts: &adapter.starts, y };
+        ops.push(lora(&self.model.gpu, params, io));
+    }
+
+    fn remember(&self, x: &wgpu::Buffer, history: &wgpu::Buffer, weight: f32, accumulate: bool) -> Op {
+        let (x, y) = ((x, Place::Rows), (history, Place::Committed));
+        self.carry(Carry { x, y, weight, accumulate, wanted: false })
+    }
+
+    fn carry(&self, io: Carry<'_>) -> Op {
+        let sizes = &self.model.sizes;
+        carry(&self.model.gpu, sizes.hidden, sizes.attention.context, &self.buffers.state, io)
+    }
+
+    fn head_plan(&self, heads: &Heads, index: usize, buffers: &HeadBuffers) -> HeadPlan {
+        let head = &heads.heads[index];
+        let backbone = matches!(head.body, Body::LastLayer);
+        let (mut refill, mut full, mut star) = (Vec::new(), Vec::new(), Vec::new());
+        if !backbone {
+            self.head_ops(heads, index, buffers, Pass::Refill, &mut refill);
+            self.head_ops(heads, index, buffers, Pass::Full, &mut full);
+        }
+        let of_backbone = !matches!(heads.sources[head.source], Source::Head(_));
+        if head.ahead == 1 && of_backbone {
+            self.head_ops(heads, index, buffers, Pass::Star, &mut star);
+        }
+        let b = self.buffers;
+        let io = DraftTopIo {
+            sampling: &b.sample_params,
+            tree: &b.tree,
+            state: &b.state,
+            logits: &b.logits,
+            counts: &b.counts,
+            candidates: &b.candidates,
+        };
+        // After the position's last token comes the one that the target has sampled itself: offset 2 is the first draft.
+        let depth = head.offset.checked_sub(2).filter(|&depth| depth < MAX_BATCH_ROWS);
+        let candidates =
+            depth.map(|depth| draft_top(&self.model.gpu, self.model.kernels, depth as u32, io)).into_iter().collect();
+        HeadPlan { offset: head.offset, ahead: head.ahead, backbone, refill, full, star, candidates }
+    }
+
+    fn head_ops(&self, heads: &Heads, index: usize, buffers: &HeadBuffers, pass: Pass, ops: &mut Vec<Op>) {
+        let (head, b, logits) = (&heads.heads[index], self.buffers, pass != Pass::Refill);
+        let history = &buffers.histories[head.source];
+        if let Body::Residual(blocks) = &head.body {
+            if logits {
+                self.residual_head(head, blocks, history, ops);
+            }
+            return;
+        }
+        if let Body::Sequential(join, _) = &head.body {
+            if pass == Pass::Star {
+                self.recall(history, Place::Same, ops);
+            } else {
+                let params = ShiftParams { ahead: head.ahead as u32, vocab: self.model.sizes.vocab };
+                ops.push(shift(&self.model.gpu, params, [&b.state, &b.rows, &b.text, &b.candidates]));
+                self.recall(history, Place::Committed, ops);
+            }
+            self.join(join, ops);
+        } else {
+            self.recall(history, Place::Committed, ops);
+        }
+        let caches = &buffers.caches[index];
+        // What siblings leave would lie where other positions' states belong.
+        let output = head.output.filter(|_| pass != Pass::Star).map(|output| &buffers.histories[output]);
+        let whole = head.layers().len() - usize::from(!logits && output.is_none());
+        for (layer, cache) in head.layers().iter().zip(caches).take(whole) {
+            self.layer(layer, cache, ops);
+        }
+        if let (Some(layer), Some(cache)) = (head.layers().get(whole), caches.get(whole)) {
+            self.layer_keys(layer, cache, ops);
+        }
+        let norm = head.final_norm.as_ref().unwrap_or(&self.model.weights.final_norm);
+        if let Some(output) = output {
+            ops.push(self.norm(norm, &b.mlp_in, false));
+            ops.push(self.remember(&b.mlp_in, output, 1.0, false));
+        }
+        if logits {
+            ops.push(self.norm(norm, &b.attention_in, true));
+            self.unembed(head, ops);
+        }
+    }
+
+    /// Where the backbone's last block was trained to read a mix of the streams, the mix takes the place of the stream.
+    pub(super) fn recall_mix_of_target(&self, heads: &Heads, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
+        let reads_mix =
+            |head: &&Head| matches!(head.body, Body::LastLayer) && matches!(heads.sources[head.source], Source::Mix(_));
+        if let Some(head) = heads.heads.iter().find(reads_mix) {
+            self.recall(&buffers.histories[head.source], Place::Committed, ops);
+        }
+    }
+
+    fn recall(&self, history: &wgpu::Buffer, place: Place, ops: &mut Vec<Op>) {
+        let (x, y) = ((history, place), (&self.buffers.x, Place::Rows));
+        ops.push(self.carry(Carry { x, y, weight: 1.0, accumulate: false, wanted: false }));
+    }
+
+    /// The stream of a sequential head: the projection of the hidden state in `x`, and of the embedding, each normalised.
+    /// The concatenation is left out: the projection's halves are matrices of their own.
+    fn join(&self, join: &Join, ops: &mut Vec<Op>) {
+        let b = self.buffers;
+        let hidden4 = self.model.sizes.hidden / 4;
+        ops.push(self.norm(&join.hidden_norm, &b.mlp_in, false));
+        ops.extend(self.embed_with(join.embedding.as_ref().unwrap_or(&self.model.weights.embedding)));
+        ops.push(self.norm(&join.embedding_norm, &b.attention_in, false));
+        let form = head_form(self.model, &join.from_hidden);
+        ops.extend(self.product(form, &join.from_hidden, None, (&b.mlp_in, hidden4), (&b.x, hidden4), false));
+        let form = accumulate(head_form(self.model, &join.from_embedding));
+        ops.extend(self.product(form, &join.from_embedding, None, (&b.attention_in, hidden4), (&b.x, hidden4), false));
+    }
+
+    /// Medusa's: `x + silu(W x + b)` again and again, for the rows whose logits are wanted only.
+    fn residual_head(&self, head: &Head, blocks: &[Linear], history: &wgpu::Buffer, ops: &mut Vec<Op>) {
+        let b = self.buffers;
+        let hidden4 = self.model.sizes.hidden / 4;
+        let copy = |x, y| Carry { x, y: (y, Place::Rows), weight: 1.0, accumulate: false, wanted: true };
+        ops.push(self.carry(copy((history, Place::Wanted), &b.x)));
+        for block in blocks {
+            // A product must not write what it reads.
+            ops.push(self.carry(copy((&b.x, Place::Rows), &b.attention_in)));
+            let form = residual_form(self.model, block);
+            let (x, y) = ((&b.attention_in, hidden4), (&b.x, hidden4));
+            ops.extend(self.product(form, &block.matrix, block.bias.as_deref(), x, y, true));
+        }
+        ops.push(self.carry(copy((&b.x, Place::Rows), &b.attention_in)));
+        self.unembed(head, ops);
+    }
+
+    fn unembed(&self, head: &Head, ops: &mut Vec<Op>) {
+        let weights = &self.model.weights;
+        let matrix = head.lm_head.as_ref().or(weights.lm_head.as_ref()).unwrap_or(&weights.embedding);
+        ops.extend(self.unembed_with(matrix));
+    }
+}
+
+impl HeadBuffers {
+    pub fn new(gpu: &Gpu, heads: &Heads, sizes: &super::sizes::Sizes) -> Self {
+        let cache = || {
+            let bytes = sizes.attention.cache_bytes();
+            (gpu.storage("head keys", bytes), gpu.storage("head values", bytes))
+        };
+        let widest = heads.adapters.iter().flatten().map(Adapter::width).max();
+        Self {
+            histories: heads.sources.iter().map(|_| gpu.storage("history", sizes.history_bytes())).collect(),
+            caches: heads.heads.iter().map(|head| head.layers().iter().map(|_| cache()).collect()).collect(),
+            adapted: widest.map(|width| gpu.storage("adapted", sizes.rows_bytes(width))),
+            drafting: (0..heads.drafting_blocks(sizes.layers)).map(|_| cache()).collect(),
+        }
+    }
+}
+
+/// What `buffers` of a model with heads has, with its heads.
+pub(super) fn of<'a>(model: &'a Model, buffers: &'a Buffers) -> Option<(&'a Heads, &'a HeadBuffers)> {
+    model.heads.as_ref().zip(buffers.heads.as_ref())
+}

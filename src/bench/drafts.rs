@@ -80,17 +80,19 @@ pub async fn drafts(
         let name = if auto { format!("auto: {}", first.drafts.drafter) } else { first.drafts.drafter.to_owned() };
         let tree = tree.map_or("auto".to_owned(), |tree| tree.to_string());
         progress(&format!("{name} {tree}"));
-        let (mut costs, mut speeds, mut brought) = (Vec::new(), Vec::new(), 1.0);
+        let (mut costs, mut speeds, mut brought) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..if quick { 1 } else { SAMPLES } {
             let (_, plain) = generate(&mut session, prompt, tokens, &off).await?;
             let (_, drafted) = generate(&mut session, prompt, tokens, &options).await?;
             let step = plain.decode_s / plain.drafts.rounds.max(1) as f64;
             costs.push(drafted.decode_s / drafted.drafts.rounds.max(1) as f64 / step);
             speeds.push(drafted.tokens_per_s / plain.tokens_per_s);
-            brought = drafted.drafts.tokens_per_round;
+            brought.push(drafted.drafts.tokens_per_round);
         }
+        // Of `auto` it varies from text to text.
+        let tokens_per_round = brought.iter().sum::<f64>() / brought.len() as f64;
         let (round_cost, speed) = (Spread::of(costs), Spread::of(speeds));
-        drafters.push(DraftRate { drafter: name, tree, tokens_per_round: brought, round_cost, speed });
+        drafters.push(DraftRate { drafter: name, tree, tokens_per_round, round_cost, speed });
     }
     let (adapter, kernels) = (engine.gpu().summary().clone(), engine.kernels());
     Ok(DraftReport { adapter, kernels, commit: commit(), model, tokens, drafters })

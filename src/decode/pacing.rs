@@ -15,6 +15,9 @@ const SYNCS: f64 = 1.25;
 /// The longest readback that submits are made longer for, in seconds: beyond it text would come in jumps.
 const MOST_SYNC: f64 = 0.4;
 
+/// Measurements of a unit that its usual time is the median of: a moment's noise must not decide whether drafts pay.
+const RECENT: usize = 7;
+
 /// Learns how long a unit of work (a round, a prompt row) takes from when submits end.
 pub(super) struct Pacing {
     /// Units of as many rows.
@@ -29,9 +32,35 @@ pub(super) struct Pacing {
 struct Unit {
     /// At worst, for the size of submits.
     slow: Option<f64>,
-    /// As a rule, for what pays. The first measurement does not count: drivers compile at the first dispatch.
-    usual: Option<f64>,
-    measured: u32,
+    /// The latest measurements, for what pays. The first one of all is not among them: drivers compile at the first dispatch.
+    recent: [f64; RECENT],
+    /// Measurements so far, that first one included.
+    measured: usize,
+}
+
+impl Unit {
+    /// Those that count.
+    fn counted(&self) -> usize {
+        self.measured.saturating_sub(1)
+    }
+
+    fn add(&mut self, seconds: f64) {
+        // Slower is believed at once, faster by and by: a submit must not become too long.
+        let known = self.slow.unwrap_or(seconds);
+        self.slow = Some(if seconds > known { seconds } else { 0.5 * (known + seconds) });
+        if self.measured > 0 {
+            self.recent[self.counted() % RECENT] = seconds;
+        }
+        self.measured += 1;
+    }
+
+    /// The median of the latest; the lower one of two.
+    fn usual(&self) -> Option<f64> {
+        let mut recent = self.recent;
+        let recent = &mut recent[..self.counted().min(RECENT)];
+        recent.sort_by(f64::total_cmp);
+        recent.get(recent.len().saturating_sub(1) / 2).copied()
+    }
 }
 
 impl Pacing {
@@ -51,24 +80,27 @@ impl Pacing {
         self.heard(Instant::now(), rows, count, sent)
     }
 
+    /// The same of a submit of which nothing is to be learnt, as the GPU did something else before it.
+    pub fn passed(&mut self, sent: Instant) -> f64 {
+        self.since(Instant::now(), sent)
+    }
+
     /// When what the host hears of at `now` has ended.
     fn end(&self, now: Instant) -> Instant {
         now.checked_sub(Duration::from_secs_f64(self.sync)).unwrap_or(now)
     }
 
-    fn heard(&mut self, now: Instant, rows: usize, count: usize, sent: Instant) -> f64 {
+    /// Seconds of the submit that was sent at `sent`.
+    fn since(&mut self, now: Instant, sent: Instant) -> f64 {
         let end = self.end(now);
         let elapsed = end.saturating_duration_since(sent.max(self.last_end)).as_secs_f64();
-        let seconds = elapsed / count.max(1) as f64;
         self.last_end = end;
-        let unit = &mut self.units[rows.min(MAX_BATCH_ROWS)];
-        // Slower is believed at once, faster by and by: a submit must not become too long.
-        let known = unit.slow.unwrap_or(seconds);
-        unit.slow = Some(if seconds > known { seconds } else { 0.5 * (known + seconds) });
-        if unit.measured > 0 {
-            unit.usual = Some(unit.usual.map_or(seconds, |usual| usual + 0.25 * (seconds - usual)));
-        }
-        unit.measured += 1;
+        elapsed
+    }
+
+    fn heard(&mut self, now: Instant, rows: usize, count: usize, sent: Instant) -> f64 {
+        let elapsed = self.since(now, sent);
+        self.units[rows.min(MAX_BATCH_ROWS)].add(elapsed / count.max(1) as f64);
         elapsed
     }
 
@@ -86,13 +118,20 @@ impl Pacing {
 
     /// Seconds of a unit of `rows` rows, once measured.
     pub fn seconds(&self, rows: usize) -> Option<f64> {
-        self.units[rows.min(MAX_BATCH_ROWS)].usual
+        self.units[rows.min(MAX_BATCH_ROWS)].usual()
+    }
+
+    /// How many measurements stand behind [`Self::seconds`], those included that it has forgotten.
+    pub fn measurements(&self, rows: usize) -> usize {
+        self.units[rows.min(MAX_BATCH_ROWS)].counted()
     }
 
     /// Takes a round's time as measured.
     #[cfg(test)]
     pub fn know(&mut self, rows: usize, seconds: f64) {
-        self.units[rows].usual = Some(seconds);
+        let unit = &mut self.units[rows];
+        unit.measured = unit.measured.max(1);
+        unit.add(seconds);
     }
 }
 

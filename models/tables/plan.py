@@ -5,6 +5,10 @@ between `heads-only` and the marginal of `baseline` that `ours` closes, (ours - 
 head of `ours` is mixed over the 8 likeliest next tokens.
 To hold: at least 60 %, the lower end of its interval at least 50 %, with next-token accuracy at most 1 point below the baseline's
 (upper end of the paired interval).
+
+A second contrast, named when the first seed was known and before there were results of the others: the same, mixed over the 32
+likeliest. Over 8 the true marginal itself falls short of the whole one, on validation data by 1.3 points of 29.2 (`branches.py`), and a
+mixture can hardly do better than what it imitates.
 """
 
 from dataclasses import dataclass
@@ -96,7 +100,8 @@ PLAN = [
     *table("1m", "translation", "joint-whs", "joint", "joint-lr", "joint-both", "joint-warmup", "baseline"),
     Run("1m", "translation"),
     *(Run("default", task) for task in ("stories", "numbers", "translation")),
-    *table("1m", "translation", "heads-only", "ours", "baseline", "joint-whs", seeds=(2, 3)),
+    # Of the joint rows the one that was best with the first seed.
+    *table("1m", "translation", "heads-only", "ours", "joint-lr", "baseline", seeds=(2, 3)),
     *(Run("0.3m", task) for task in ("numbers", "stories", "translation")),
     *table("0.3m", "translation", "ours", "heads-only", "baseline", "joint-whs"),
     *table("1m", "numbers", "ours", "heads-only", "baseline", "joint-whs"),

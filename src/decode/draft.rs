@@ -63,7 +63,10 @@ impl DraftTree {
     /// # Errors
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) for more than [`DraftTree::MAX_DRAFTS`].
     pub fn chain(depth: usize) -> Result<Self> {
-        Self::new(&vec![1; depth.min(Self::MAX_DRAFTS + 1)])
+        if depth > Self::MAX_DRAFTS {
+            return Err(Error::input(format!("{depth} drafts: a round verifies at most {}", Self::MAX_DRAFTS)));
+        }
+        Ok(Self { children: vec![1; depth] })
     }
 
     /// A tree whose nodes at depth d have `children[d]` children.
@@ -165,6 +168,8 @@ mod tests {
             let message = text.parse::<DraftTree>().expect_err(text).to_string();
             assert!(message.contains(part), "{text}: {message}");
         }
-        assert!(DraftTree::chain(32).is_err() && DraftTree::chain(usize::MAX).is_err());
+        let message = DraftTree::chain(32).expect_err("one too many").to_string();
+        assert!(message.contains("32 drafts: a round verifies at most 31"), "{message}");
+        assert!(DraftTree::chain(usize::MAX).is_err());
     }
 }

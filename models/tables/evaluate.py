@@ -76,11 +76,8 @@ class Reader:
                 mixture[row] += p @ self.model.logits(predict(row, tokens)).softmax(-1)
         return mixture
 
-    def marginal(self):
-        """Over the nucleus of the next token, renormalised; and the mean size of the nucleus."""
-        sorted_p, order = self.next(2).double().sort(dim=-1, descending=True, stable=True)
-        sizes = (sorted_p.cumsum(-1) - sorted_p < MASS).sum(-1).tolist()
-        branches = [(y[:size], (p[:size] / p[:size].sum()).float()) for y, p, size in zip(order, sorted_p, sizes)]
+    def step(self):
+        """A function of a target's row and of tokens one place before it: the stream that the model predicts from after each of them."""
         blocks = [f"model.layers.{number}" for number in range(self.model.backbone.blocks)]
         seen = [self.seen(z, at) for z, at in zip(self.streams, blocks)]
 
@@ -90,7 +87,14 @@ class Reader:
                 x = self.star(x, int(self.targets[row]) - 1, before, at)
             return x
 
-        return self.mix(branches, predict), sum(sizes) / len(sizes)
+        return predict
+
+    def marginal(self):
+        """Over the nucleus of the next token, renormalised; and the mean size of the nucleus."""
+        sorted_p, order = self.next(2).double().sort(dim=-1, descending=True, stable=True)
+        sizes = (sorted_p.cumsum(-1) - sorted_p < MASS).sum(-1).tolist()
+        branches = [(y[:size], (p[:size] / p[:size].sum()).float()) for y, p, size in zip(order, sorted_p, sizes)]
+        return self.mix(branches, self.step()), sum(sizes) / len(sizes)
 
     def head(self, index, feed=FEED):
         """A head's prediction. A sequential one of offset 2 must not know the text's own next token: it is fed the likeliest ones."""

@@ -58,7 +58,6 @@ impl Depth {
         if self.resting.take().is_some() {
             self.pause *= 2;
             self.until = None;
-            self.verdict = None;
         }
         let tried = self.most.min(TRIED);
         let measured = pacing.measurements(tried + 1);
@@ -97,7 +96,7 @@ impl Depth {
         }
     }
 
-    /// Why drafts are off at the moment, if they are.
+    /// Why drafts are off, if they are; also while they are tried again.
     pub fn verdict(&self) -> Option<&str> {
         self.verdict.as_deref()
     }

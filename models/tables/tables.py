@@ -327,7 +327,7 @@ FINDINGS = """
 How many contrasts speak for and against what the paper reports, then the contrasts themselves: differences, paired but for those of two
 tasks, with a verdict that says whether the interval lies above 0, below, or on both sides.
 
-Where the paper's rows lose next-token accuracy ours gain it, German to English on `1m`. A likely reason: their first head is a whole layer
+Where the paper's rows lose next-token accuracy ours gain it. A likely reason: their first head is a whole layer
 that learns the task, of which a model this small knows little, and the baseline has only a LoRA to learn it with. Then the baseline's
 marginal is no ceiling for such rows.
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from evaluate import LAST, Column, Reader, read, read_model
+from evaluate import LAST, Column, Reader, long_enough, read_model
 
 WIDTHS = (1, 4, 8, 16, 32, 128, 512)
 
@@ -40,8 +40,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     model, _ = read_model(args.model, args.heads)
-    texts = read(args.data, args.model / "tokenizer.json", model.backbone.config["max_position_embeddings"])
-    texts = [ids for ids, first in texts if len(ids) - max(first, 2) >= LAST]
+    texts = list(long_enough(args.data, args.model, model))
     torch.set_num_threads(1)
     columns, masses = {}, dict.fromkeys(WIDTHS, 0.0)
     with ThreadPool(args.threads) as pool:

@@ -44,6 +44,13 @@ def read(path, tokenizer_file, context):
         yield ids, first
 
 
+def long_enough(path, folder, model):
+    """The ids of the samples that are scored, in order."""
+    # Every offset scores the same targets, so there must be something before the first of them.
+    texts = read(path, Path(folder) / "tokenizer.json", model.backbone.config["max_position_embeddings"])
+    return (ids for ids, first in texts if len(ids) - max(first, 2) >= LAST)
+
+
 class Reader:
     """Predictions for the tokens of one text, as probabilities, [targets, vocabulary]."""
 
@@ -187,12 +194,9 @@ def evaluate(folder, heads, data, samples=None, marginal=0, part=None, threads=2
     if part and part.exists():
         columns, sizes = torch.load(part, weights_only=False)
     done = len(columns["next"].nats) if columns else 0
-    # Every offset scores the same targets, so there must be something before the first of them.
-    texts = read(data, Path(folder) / "tokenizer.json", model.backbone.config["max_position_embeddings"])
-    long_enough = (ids for ids, first in texts if len(ids) - max(first, 2) >= LAST)
     torch.set_num_threads(1)
     with ThreadPool(threads) as pool:
-        found = pool.imap(lambda text: predict(model, text[1], text[0] < marginal), islice(enumerate(long_enough), done, samples))
+        found = pool.imap(lambda text: predict(model, text[1], text[0] < marginal), islice(enumerate(long_enough(data, folder, model)), done, samples))
         for scored, (reader, predicted, size) in enumerate(found, done + 1):
             for name, p in predicted.items():
                 columns.setdefault(name, Column()).add(p, reader.ids[0], reader.targets)

@@ -86,6 +86,11 @@ def verdict(found):
 # ------------------------------------------------------------------------------------------------------------- results
 
 
+def hits(column, counts="top5"):
+    """Found targets of each sample."""
+    return np.array([int(count, 36) for count in column[counts]])
+
+
 class Results:
     def __init__(self, folder):
         self.folder = folder
@@ -99,7 +104,7 @@ class Results:
         found = self.load(run)
         if not found or name not in found["columns"]:
             return None
-        return np.array([int(count, 36) for count in found["columns"][name][counts]])
+        return hits(found["columns"][name], counts)
 
     def seeds(self, size, task, row):
         runs = [plan.Run(size, task, "ours" if row == "wide" else row, seed) for seed in (1, 2, 3)]
@@ -145,6 +150,7 @@ def table_1(results, size, task):
     rows, plotted = [], []
     of = lambda row, name: results.mean(size, task, row, name)
     baseline, heads, marginal = of("baseline", "next"), of("heads-only", "heads"), of("baseline", "marginal")
+    gap = is_gap(heads, marginal)
     for row, title in TITLES.items():
         following, ahead = of(row, "next"), of(row, SECOND.get(row, "heads"))
         if following is None or ahead is None:
@@ -155,7 +161,7 @@ def table_1(results, size, task):
         points = {"next token": interval(ACCURACY, following), "second token": interval(ACCURACY, ahead)}
         cost = "-" if baseline is None or row in ("baseline", "ours", "wide") else shown(interval(DIFFERENCE, following, baseline), sign="+")
         closed = "-"
-        if row not in ("baseline", "heads-only") and is_gap(heads, marginal):
+        if row not in ("baseline", "heads-only") and gap:
             closed = shown(interval(CLOSED, ahead, heads, marginal), 0)
         weights = found["parameters"] if row != "baseline" else found["parameters"] | {"heads": 0}
         draft = found["draft_over_step"] if row != "baseline" else "-"
@@ -173,8 +179,11 @@ def table_1(results, size, task):
 def in_short(results):
     of = lambda row, name: results.mean("1m", "translation", row, name)
     heads, marginal = of("heads-only", "heads"), of("baseline", "marginal")
+    joints = [row for row in JOINT if of(row, "heads") is not None]
+    if not joints or of("wide", "wide") is None or not is_gap(heads, marginal):
+        return ""
     closed = lambda row: interval(CLOSED, of(row, SECOND.get(row, "heads")), heads, marginal)
-    joint = max((row for row in JOINT if of(row, "heads") is not None), key=lambda row: closed(row)[0])
+    joint = max(joints, key=lambda row: closed(row)[0])
     return f"""
 In short, German to English on `1m`: of what separates heads on a frozen backbone from the marginal, a sequential head that is mixed over the
 {WIDE_FEED} likeliest next tokens closes {shown(closed("wide"), 0)} % and does not change the next token; over {FEED} it closes
@@ -203,8 +212,7 @@ def branches(found):
     """What `branches.py` found."""
     rows = []
     for of in found["widths"]:
-        counts = [np.array([int(count, 36) for count in of[name]["top5"]]) for name in ("marginal", "head")]
-        accuracies = [shown(interval(ACCURACY, column)) for column in counts]
+        accuracies = [shown(interval(ACCURACY, hits(of[name]))) for name in ("marginal", "head")]
         rows.append([of["width"], f"{100 * of['mass']:.1f}", *accuracies, *(f"{of[name]['nats']:.3f}" for name in ("marginal", "head"))])
     return table(["branches", "their mass, %", "marginal", "head", "marginal, nats", "head, nats"], rows)
 
@@ -235,9 +243,10 @@ def findings(results):
             claim("frozen heads trail marginalization", f"{where} marginal less heads only", marginal, heads)
             frozen, following = of("heads-only", "next"), of("baseline", "next")
             claim("frozen heads cost next-token accuracy", f"{where} baseline less heads only, next token", following, frozen)
+            gap = is_gap(heads, marginal)
             for row in JOINT:
                 joint = of(row, "heads")
-                if is_gap(heads, marginal):
+                if gap:
                     claim("joint training narrows the gap", f"{where} {row} less heads only", joint, heads)
                     claim("joint training does not close it", f"{where} marginal less {row}", marginal, joint)
                 claim("joint training costs next-token accuracy", f"{where} baseline less {row}, next token", following, of(row, "next"))
@@ -252,9 +261,9 @@ def sweeps(results):
         if run.rate and (found := results.load(run)):
             following, ahead = (found["columns"][name]["nats"] for name in ("next", "heads"))
             chosen = "chosen" if plan.RATES.get(run.row) == run.rate else ""
-            hits = sum(results.column(run, "heads")) / LAST / found["samples"]
+            accuracy = results.column(run, "heads").mean() / LAST
             nats = [f"{value:.3f}" for value in (following, ahead, following + ahead)]
-            rows.append([run.row, f"{run.rate:g}", *nats, f"{100 * hits:.1f}", chosen])
+            rows.append([run.row, f"{run.rate:g}", *nats, f"{100 * accuracy:.1f}", chosen])
     return table(["row", "rate", "next, nats", "second, nats", "sum", "second, top 5", ""], rows)
 
 
@@ -284,7 +293,7 @@ def page(results, plots):
         marginal, planned = results.column(run, "marginal"), plan.marginal_samples(run)
         if marginal is not None and len(marginal) < planned:
             parts += [f"The marginal of `{run.name}` was taken of {len(marginal)} samples; {planned} are planned."]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
 INTRODUCTION = f"""

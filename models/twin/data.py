@@ -8,6 +8,10 @@ import torch
 from tokenizers import Tokenizer
 
 
+def on_device(*arrays):
+    return tuple(torch.from_numpy(array).to(torch.get_default_device()) for array in arrays)
+
+
 class Dump:
     """A file of micro-batches: one line of JSON, {"sequences": S, "length": T}, then for each S * T ids, 32-bit little-endian,
     and S * T bytes, 1 where a token counts as a target. `accumulate` of them make a step; at the end it begins anew.
@@ -23,7 +27,7 @@ class Dump:
     def step(self, number):
         for micro in range(number * self.accumulate, (number + 1) * self.accumulate):
             record = self.records[micro % len(self.records)]
-            yield torch.from_numpy(record["ids"].astype(np.int64)), torch.from_numpy(record["counts"].astype(bool))
+            yield on_device(record["ids"].astype(np.int64), record["counts"].astype(bool))
 
 
 def encode(path, tokenizer_file, length, eos):
@@ -43,10 +47,10 @@ def encode(path, tokenizer_file, length, eos):
 
 def pad(samples):
     length = max(len(ids) for ids, _ in samples)
-    ids, counts = torch.zeros(len(samples), length, dtype=torch.long), torch.zeros(len(samples), length, dtype=torch.bool)
+    ids, counts = np.zeros((len(samples), length), np.int64), np.zeros((len(samples), length), bool)
     for row, (tokens, mask) in enumerate(samples):
-        ids[row, : len(tokens)], counts[row, : len(mask)] = torch.tensor(tokens), torch.tensor(mask, dtype=torch.bool)
-    return ids, counts
+        ids[row, : len(tokens)], counts[row, : len(mask)] = tokens, mask
+    return on_device(ids, counts)
 
 
 class Shuffled:

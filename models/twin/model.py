@@ -27,8 +27,15 @@ class Backbone:
         frequencies = theta ** (-torch.arange(0, self.size, 2, dtype=torch.float64) / self.size)
         angles = torch.outer(torch.arange(c["max_position_embeddings"], dtype=torch.float64), frequencies).repeat(1, 2)
         self.cos, self.sin = angles.cos().float(), angles.sin().float()
-        embedding = self.tensors["model.embed_tokens.weight"]
-        self.unembedding = embedding if c.get("tie_word_embeddings") else self.tensors["lm_head.weight"]
+
+    @property
+    def unembedding(self):
+        tied = self.config.get("tie_word_embeddings")
+        return self.tensors["model.embed_tokens.weight" if tied else "lm_head.weight"]
+
+    def to(self, device):
+        self.tensors = {name: t.to(device) for name, t in self.tensors.items()}
+        self.cos, self.sin = self.cos.to(device), self.sin.to(device)
 
     def part_names(self):
         prefix = "model.layers.0."

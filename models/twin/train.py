@@ -63,6 +63,7 @@ def arguments():
     parser.add_argument("--seq-len", type=int, default=256)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="of PyTorch: cuda")
     parser.add_argument("--log-every", type=int, default=20)
     parser.add_argument("--valid-every", type=int, default=500)
     row = parser.parse_known_args()[0].row
@@ -142,7 +143,7 @@ def main():
     args = arguments()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("threads", "out")}
+    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("threads", "device", "out")}
     flags_file, checkpoint = args.out / "flags.json", args.out / "checkpoint.pt"
     if flags_file.exists() and json.loads(flags_file.read_text()) != flags:
         raise SystemExit(f"{args.out} holds a run with other flags")
@@ -150,6 +151,9 @@ def main():
 
     backbone = Backbone(args.model)
     kind, heads, lora, trained = build(args, backbone)
+    torch.set_default_device(args.device)
+    backbone.to(args.device)
+    trained = {name: t.detach().to(args.device).requires_grad_() for name, t in trained.items()}
     model = Model(backbone, kind, heads, lora, trained)
     optimizer = optimizer_of(trained, args.head_lr_mult, args.weight_decay)
     tokenizer = args.model / "tokenizer.json"

@@ -1,6 +1,7 @@
 //! Remembers which kernel set was the fastest on an adapter, so that later runs give the same results as the first.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io, process};
 
@@ -17,17 +18,39 @@ pub async fn kernels(gpu: &Gpu) -> Result<Option<KernelSet>> {
     if gpu.summary().software {
         return Ok(None);
     }
-    let (file, key) = (cache_folder().map(|folder| folder.join("kernels.json")), key(gpu.summary()));
-    if let Some(pick) = file.as_deref().and_then(|file| recall(file, &key)) {
-        return Ok(Some(pick));
+    let measured = foretoken::measure_kernels(gpu);
+    match cache_folder() {
+        Some(folder) => settle(&folder.join("kernels.json"), key(gpu.summary()), measured).await.map(Some),
+        None => measured.await.map(Some),
     }
-    let pick = foretoken::measure_kernels(gpu).await?;
-    if let Some(file) = &file
-        && let Err(error) = remember(file, key, pick)
-    {
+}
+
+/// The pick that `file` has for `key`, else what `measured` comes to, from then on. One process measures; others wait for it, so
+/// that runs at the same time take the same set and none disturbs what is measured.
+async fn settle(file: &Path, key: String, measured: impl Future<Output = Result<KernelSet>>) -> Result<KernelSet> {
+    if let Some(pick) = recall(file, &key) {
+        return Ok(pick);
+    }
+    // Without a lock, as on some network folders, two runs may differ once.
+    let _lock = lock(file).ok();
+    if let Some(pick) = recall(file, &key) {
+        return Ok(pick);
+    }
+    let pick = measured.await?;
+    if let Err(error) = remember(file, key, pick) {
         say(format_args!("note: the measured kernel set is not kept: {}: {error}", file.display()));
     }
-    Ok(Some(pick))
+    Ok(pick)
+}
+
+/// Held until it is dropped.
+fn lock(file: &Path) -> io::Result<File> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let lock = File::create(file.with_extension("lock"))?;
+    lock.lock()?;
+    Ok(lock)
 }
 
 /// A new driver, or a new version of the kernels, is measured anew.
@@ -58,7 +81,7 @@ fn recall(file: &Path, key: &str) -> Option<KernelSet> {
     read(file).get(key)?.parse().ok()
 }
 
-/// Adds a pick. Another run may do the same just now: the file changes whole, and at worst one of the two picks is lost.
+/// Adds a pick. The file changes whole: others may read it just now.
 fn remember(file: &Path, key: String, pick: KernelSet) -> io::Result<()> {
     let mut picks = read(file);
     picks.insert(key, pick.to_string());
@@ -72,6 +95,9 @@ fn remember(file: &Path, key: String, pick: KernelSet) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -85,6 +111,27 @@ mod tests {
         assert_eq!(recall(&file, "b"), Some(KernelSet::Workgroup));
         assert_eq!(recall(&file, "c"), None);
         assert_eq!(fs::read_dir(file.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn runs_at_the_same_time_take_the_same_set() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("kernels.json");
+        let measured = AtomicUsize::new(0);
+        let run = |_| {
+            let found = async {
+                std::thread::sleep(Duration::from_millis(20));
+                // The next one would find another.
+                Ok(KernelSet::ALL[measured.fetch_add(1, SeqCst) % 3])
+            };
+            pollster::block_on(settle(&file, "a".into(), found)).unwrap()
+        };
+        std::thread::scope(|scope| {
+            let runs: Vec<_> = (0..8).map(|i| scope.spawn(move || run(i))).collect();
+            let picks: Vec<KernelSet> = runs.into_iter().map(|run| run.join().unwrap()).collect();
+            assert_eq!(picks, [KernelSet::ALL[0]; 8]);
+        });
+        assert_eq!(measured.load(SeqCst), 1);
     }
 
     #[test]

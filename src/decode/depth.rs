@@ -1,7 +1,7 @@
 //! How many tokens to draft: expected tokens a round over what a round costs on this device.
 
 use super::draft::DraftTree;
-use super::pacing::Pacing;
+use super::pacing::{MEASURED_ROUNDS, Pacing};
 
 /// Measured submits that try drafts out before they are judged.
 const TRIAL: usize = 3;
@@ -29,13 +29,16 @@ pub(super) struct Depth {
     /// Tokens since drafts were switched off.
     resting: Option<usize>,
     verdict: Option<String>,
+    /// The next submit is sent to be measured.
+    measuring: bool,
 }
 
 impl Depth {
     /// A fixed tree, or chains of up to `most` drafts.
     pub fn new(fixed: Option<DraftTree>, most: usize) -> Self {
         let (reached, accepted) = (vec![0.0; most], vec![0.0; most]);
-        Self { fixed, most, reached, accepted, until: None, pause: FIRST_PAUSE, resting: None, verdict: None }
+        let (until, resting, verdict, measuring) = (None, None, None, false);
+        Self { fixed, most, reached, accepted, until, pause: FIRST_PAUSE, resting, verdict, measuring }
     }
 
     /// The tree of the next submit.
@@ -47,9 +50,19 @@ impl Depth {
         DraftTree::chain(depth).unwrap_or_default()
     }
 
+    /// The most rounds that the submit after [`Self::next`] should hold.
+    pub fn most_rounds(&self) -> usize {
+        if self.measuring { MEASURED_ROUNDS } else { usize::MAX }
+    }
+
     fn choose(&mut self, pacing: &Pacing) -> usize {
+        self.measuring = false;
+        if self.most == 0 {
+            return 0;
+        }
         // What a plain step takes is what drafts are measured by.
-        if self.most == 0 || pacing.seconds(1).is_none() {
+        if pacing.seconds(1).is_none() {
+            self.measuring = true;
             return 0;
         }
         if self.resting.is_some_and(|tokens| tokens < self.pause) {
@@ -63,6 +76,7 @@ impl Depth {
         let measured = pacing.measurements(tried + 1);
         // A verdict on fewer would be noise, and of the first submits on their way none has come back.
         if measured < *self.until.get_or_insert(measured + TRIAL) {
+            self.measuring = true;
             return tried;
         }
         let gain = |depth: usize| self.tokens(depth) / cost(pacing, depth + 1);

@@ -346,7 +346,8 @@ impl<'s> Generation<'s> {
                 }
                 self.session.round_pacing.restart();
             }
-            let rounds = self.session.rounds(&tree, self.limit - planned, self.trace);
+            let most = self.depth.most_rounds().min(self.limit - planned);
+            let rounds = self.session.rounds(&tree, most, self.trace);
             self.session.submit_rounds(rounds, tree, self.source, planned, self.trace);
         }
         let waited = Instant::now();

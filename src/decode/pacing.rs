@@ -18,6 +18,10 @@ const MOST_SYNC: f64 = 0.4;
 /// Measurements of a unit that its usual time is the median of: a moment's noise must not decide whether drafts pay.
 const RECENT: usize = 7;
 
+/// Rounds of a submit that is sent to be measured: enough that what a submit itself takes does not count, few enough that a text on
+/// a fast GPU, where a submit can hold it whole, sees the verdict.
+pub(super) const MEASURED_ROUNDS: usize = 4;
+
 /// Learns how long a unit of work (a round, a prompt row) takes from when submits end.
 pub(super) struct Pacing {
     /// Units of as many rows.
@@ -32,7 +36,8 @@ pub(super) struct Pacing {
 struct Unit {
     /// At worst, for the size of submits.
     slow: Option<f64>,
-    /// The latest measurements, for what pays. The first one of all is not among them: drivers compile at the first dispatch.
+    /// The latest measurements, for what pays. The first one of all is not among them, as drivers compile at the first dispatch,
+    /// nor are those of submits of fewer than [`MEASURED_ROUNDS`] where more would have fit.
     recent: [f64; RECENT],
     /// Measurements so far, that first one included.
     measured: usize,
@@ -44,10 +49,15 @@ impl Unit {
         self.measured.saturating_sub(1)
     }
 
-    fn add(&mut self, seconds: f64) {
+    /// A submit took `seconds` for each of its units.
+    fn sized(&mut self, seconds: f64) {
         // Slower is believed at once, faster by and by: a submit must not become too long.
         let known = self.slow.unwrap_or(seconds);
         self.slow = Some(if seconds > known { seconds } else { 0.5 * (known + seconds) });
+    }
+
+    /// The same, of a submit long enough for it to be what a unit takes.
+    fn add(&mut self, seconds: f64) {
         if self.measured > 0 {
             self.recent[self.counted() % RECENT] = seconds;
         }
@@ -100,7 +110,13 @@ impl Pacing {
 
     fn heard(&mut self, now: Instant, rows: usize, count: usize, sent: Instant) -> f64 {
         let elapsed = self.since(now, sent);
-        self.units[rows.min(MAX_BATCH_ROWS)].add(elapsed / count.max(1) as f64);
+        let seconds = elapsed / count.max(1) as f64;
+        let more_would_fit = self.target() >= MEASURED_ROUNDS as f64 * seconds;
+        let unit = &mut self.units[rows.min(MAX_BATCH_ROWS)];
+        unit.sized(seconds);
+        if count >= MEASURED_ROUNDS || !more_would_fit {
+            unit.add(seconds);
+        }
         elapsed
     }
 
@@ -111,9 +127,13 @@ impl Pacing {
         // takes, and drafts would seem not to pay.
         let narrower = || (1..rows).rev().find_map(|fewer| Some(self.units[fewer].slow? / fewer as f64 * rows as f64));
         let slow = self.units[rows].slow.or_else(narrower);
-        let target = TARGET.as_secs_f64().max(SYNCS * self.sync);
-        let fit = slow.map_or(0.0, |seconds| target / seconds.max(1e-9));
+        let fit = slow.map_or(0.0, |seconds| self.target() / seconds.max(1e-9));
         (fit as usize).clamp(least, most.max(least))
+    }
+
+    /// Seconds that a submit aims at.
+    fn target(&self) -> f64 {
+        TARGET.as_secs_f64().max(SYNCS * self.sync)
     }
 
     /// Seconds of a unit of `rows` rows, once measured.
@@ -131,6 +151,7 @@ impl Pacing {
     pub fn know(&mut self, rows: usize, seconds: f64) {
         let unit = &mut self.units[rows];
         unit.measured = unit.measured.max(1);
+        unit.sized(seconds);
         unit.add(seconds);
     }
 }
@@ -187,6 +208,22 @@ mod tests {
         assert_eq!(pacing.units(1, 1, 64), 8);
         assert_eq!(pacing.units(2, 1, 64), 4);
         assert_eq!(pacing.units(4, 1, 64), 2);
+    }
+
+    #[test]
+    fn what_a_submit_takes_is_not_charged_to_its_round() {
+        let mut pacing = Pacing::new(0.0);
+        let mut now = pacing.last_end;
+        // A round takes 0.4 ms, a submit 0.3 ms.
+        let mut submit = |rounds: usize| {
+            let sent = now;
+            now += Duration::from_micros(300 + 400 * rounds as u64);
+            pacing.heard(now, 1, rounds, sent);
+            pacing.seconds(1)
+        };
+        assert_eq!([1, 1, 1, MEASURED_ROUNDS].map(&mut submit), [None; 4]);
+        let known = submit(MEASURED_ROUNDS).expect("two were long enough, and the second counts");
+        assert!((known - 475e-6).abs() < 1e-6, "{known}");
     }
 
     #[test]

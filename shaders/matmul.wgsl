@@ -1,5 +1,5 @@
 //! y[row] = finish(W x[row] + bias) for ROWS rows at a time: each weight is read once for all of them.
-//! A row's sums run over the inputs in one order, whatever ROWS is: rows do not feel each other.
+//! A row's sums run over the inputs in one order, whatever ROWS is and in matmul_tiled too: rows do not feel each other.
 //! dispatch: [ceil(columns4 / LANES), ceil(rows / ROWS), 1]
 //! use batch
 //! use product
@@ -25,7 +25,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     var a$r = vec4<f32>();
     var b$r = vec4<f32>();
     //: end
-    for (var k = local.y; k < params.inputs4; k += SPLITS) {
+    let inputs = split_inputs();
+    let end = min((local.y + 1u) * inputs, params.inputs4);
+    for (var k = local.y * inputs; k < end; k++) {
         //: repeat r ROWS
         let x$r = x[(row + $ru) * params.x_stride4 + k];
         //: end

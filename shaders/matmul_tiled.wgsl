@@ -1,5 +1,5 @@
 //! The same product as matmul, for many rows: a 64 x 64 tile through workgroup memory, for prefill.
-//! Inputs are summed in ascending order by one thread, so rows do not feel each other here either.
+//! One thread adds what SPLITS threads add there, in the same order: a row has the same bits in both.
 //! dispatch: [ceil(columns4 / 16), ceil(rows / 64), 1]
 //! use batch
 //! use product
@@ -20,44 +20,56 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     let row = group.y * 64u;
     let stride = params.columns4 * BLOCKS;
     //: repeat r 4
-    var a$r = vec4<f32>();
-    var b$r = vec4<f32>();
+    var sum_a$r = vec4<f32>();
+    var sum_b$r = vec4<f32>();
     //: end
-    for (var k = 0u; k < params.inputs4; k += 4u) {
-        let load_k = k + thread % 4u;
-        var loaded = vec4<f32>();
-        if (load_k < params.inputs4) {
-            loaded = x[(row + thread / 4u) * params.x_stride4 + load_k];
-        }
-        tile_x[thread] = loaded;
-        // Thread (x, y) loads column block x of input y.
-        let input = k * 4u + local.y;
-        for (var block = 0u; block < BLOCKS; block++) {
-            var w = vec4<f32>();
-            if (input < params.inputs4 * 4u && column < params.columns4) {
-                w = unpack(weight[input * stride + column * BLOCKS + block]);
+    let inputs = split_inputs();
+    for (var first = 0u; first < params.inputs4; first += inputs) {
+        let end = min(first + inputs, params.inputs4);
+        //: repeat r 4
+        var a$r = vec4<f32>();
+        var b$r = vec4<f32>();
+        //: end
+        for (var k = first; k < end; k += 4u) {
+            let load_k = k + thread % 4u;
+            var loaded = vec4<f32>();
+            if (load_k < end) {
+                loaded = x[(row + thread / 4u) * params.x_stride4 + load_k];
             }
-            tile_w[(local.y * 16u + local.x) * BLOCKS + block] = w;
-        }
-        workgroupBarrier();
-        for (var part = 0u; part < 4u; part++) {
-            //: repeat r 4
-            let x$r = tile_x[(local.y * 4u + $ru) * 4u + part];
-            //: end
-            //: repeat i 4
-            let w$i = tile_w[((part * 4u + $iu) * 16u + local.x) * BLOCKS];
-            //: repeat r 4
-            a$r = fma(w$i, vec4<f32>(x$r[$i]), a$r);
-            //: end
-            if (BLOCKS == 2u) {
-                let v$i = tile_w[((part * 4u + $iu) * 16u + local.x) * BLOCKS + 1u];
+            tile_x[thread] = loaded;
+            // Thread (x, y) loads column block x of input y.
+            let input = k * 4u + local.y;
+            for (var block = 0u; block < BLOCKS; block++) {
+                var w = vec4<f32>();
+                if (input < end * 4u && column < params.columns4) {
+                    w = unpack(weight[input * stride + column * BLOCKS + block]);
+                }
+                tile_w[(local.y * 16u + local.x) * BLOCKS + block] = w;
+            }
+            workgroupBarrier();
+            for (var part = 0u; part < 4u; part++) {
                 //: repeat r 4
-                b$r = fma(v$i, vec4<f32>(x$r[$i]), b$r);
+                let x$r = tile_x[(local.y * 4u + $ru) * 4u + part];
+                //: end
+                //: repeat i 4
+                let w$i = tile_w[((part * 4u + $iu) * 16u + local.x) * BLOCKS];
+                //: repeat r 4
+                a$r = fma(w$i, vec4<f32>(x$r[$i]), a$r);
+                //: end
+                if (BLOCKS == 2u) {
+                    let v$i = tile_w[((part * 4u + $iu) * 16u + local.x) * BLOCKS + 1u];
+                    //: repeat r 4
+                    b$r = fma(v$i, vec4<f32>(x$r[$i]), b$r);
+                    //: end
+                }
                 //: end
             }
-            //: end
+            workgroupBarrier();
         }
-        workgroupBarrier();
+        //: repeat r 4
+        sum_a$r += a$r;
+        sum_b$r += b$r;
+        //: end
     }
     if (state.done != 0u || column >= params.columns4) {
         return;
@@ -65,6 +77,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     let bias_a = bias4(column * BLOCKS);
     let bias_b = bias4(column * BLOCKS + BLOCKS - 1u);
     //: repeat r 4
-    store((row + local.y * 4u + $ru) * params.y_stride4 + params.y_first4 + column, finish(a$r + bias_a, b$r + bias_b));
+    store((row + local.y * 4u + $ru) * params.y_stride4 + params.y_first4 + column, finish(sum_a$r + bias_a, sum_b$r + bias_b));
     //: end
 }

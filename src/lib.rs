@@ -48,7 +48,7 @@ pub mod train;
 pub use decode::{
     Audit, AuditCase, AuditOptions, AuditedLogits, Difference, DraftOptions, DraftStats, DraftTree, Drafter,
     GenerateOptions, Generation, MarginalReader, ReadOptions, Reading, Round, Sampling, Script, Session, Stats, Stop,
-    Token, Transcript,
+    Token,
 };
 pub use default_model::default_model;
 pub use error::{Error, ErrorKind, Result};

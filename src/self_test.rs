@@ -64,8 +64,8 @@ pub async fn self_test(gpu: &Gpu, kernels: KernelSet, full: bool, seen: &mut dyn
     seen(check_ranking(gpu, kernels, &[noise(70, 301).iter().map(|x| x.abs()).collect()], 10).await?);
     for dtype in DTYPES {
         quick_test(gpu, kernels, dtype, seen).await?;
-        let plain = MatmulForm::plain(kernels, Widths::Each, dtype);
-        seen(product(gpu, plain).check(50, true).await?);
+        let plain = MatmulForm::plain(kernels, Widths::Each, dtype, 0);
+        seen(product(gpu, plain).check(50).await?);
         seen(Product::with_peaks(gpu, plain, Plain::random(75, 70, 1)).check_peaks(11).await?);
     }
     products(gpu, kernels, seen).await
@@ -78,11 +78,11 @@ pub(crate) async fn quick_test(
     dtype: Dtype,
     seen: &mut dyn FnMut(KernelCheck),
 ) -> Result<()> {
-    let product = product(gpu, MatmulForm::plain(kernels, Widths::Each, dtype));
+    let product = product(gpu, MatmulForm::plain(kernels, Widths::Each, dtype, 0));
     seen(check_embed(gpu, dtype, 70, 75, &[0, 74, 13, 38]).await?);
     seen(check_norm(gpu, kernels, 77, 3, (false, false)).await?);
-    seen(product.check(1, false).await?);
-    seen(product.check(5, false).await?);
+    seen(product.check(1).await?);
+    seen(product.check(5).await?);
     seen(Attending::new(gpu, kernels, SHAPE, 6).check(20, &chain(20, &[0, 1, 2])).await?);
     seen(check_log_probs(gpu, kernels, 301, 2).await?);
     seen(sampled(gpu, kernels, PLAIN).await?);
@@ -99,9 +99,9 @@ pub(crate) async fn quick_test(
 
 /// Products of every width, and with everything that can follow them.
 async fn products(gpu: &Gpu, set: KernelSet, seen: &mut dyn FnMut(KernelCheck)) -> Result<()> {
-    let plain = MatmulForm::plain(set, Widths::Each, Dtype::F32);
+    let plain = MatmulForm::plain(set, Widths::Each, Dtype::F32, 0);
     for rows in [2, 3, 4, 8, 13] {
-        seen(product(gpu, plain).check(rows, false).await?);
+        seen(product(gpu, plain).check(rows).await?);
     }
     for form in [
         MatmulForm { activation: Activation::Silu, gated: true, bias: true, ..plain },
@@ -109,7 +109,7 @@ async fn products(gpu: &Gpu, set: KernelSet, seen: &mut dyn FnMut(KernelCheck)) 
         MatmulForm { activation: Activation::GeluTanh, bias: true, ..plain },
         MatmulForm { accumulate: true, ..plain },
     ] {
-        seen(product(gpu, form).check(1, false).await?);
+        seen(product(gpu, form).check(1).await?);
     }
     Ok(())
 }
@@ -150,9 +150,9 @@ pub(crate) async fn width_invariance(
     dtype: Dtype,
     fault: Option<InjectedFault>,
 ) -> Result<bool> {
-    let product = product(gpu, MatmulForm::plain(set, widths, dtype));
+    let product = product(gpu, MatmulForm::plain(set, widths, dtype, 0));
     let fault = fault.is_some_and(|fault| fault.hits(widths));
-    Ok(product_is_invariant(&product, 3, &[2, 3, 4, 5, 6, 7, 8, 11], fault).await?
+    Ok(product_is_invariant(&product, 3, &[2, 3, 4, 5, 6, 7, 8, 11, 40], fault).await?
         && attention_is_invariant(&mut Attending::new(gpu, set, SHAPE, 6), 20).await?)
 }
 
@@ -166,11 +166,11 @@ pub(crate) async fn product_is_invariant(
 ) -> Result<bool> {
     let mut alone = Vec::new();
     for row in 0..rows {
-        alone.push(product.compute(&[row], false).await?.concat());
+        alone.push(product.compute(&[row]).await?.concat());
     }
     for &width in widths {
         let order: Vec<usize> = (0..width).map(|i| (i * 7 + width) % rows).collect();
-        let mut together = product.compute(&order, false).await?;
+        let mut together = product.compute(&order).await?;
         if fault {
             let value = &mut together[0][0];
             *value = f32::from_bits(value.to_bits() ^ 1);

@@ -16,3 +16,8 @@ struct Params {
 // [inputs, columns4 * BLOCKS]: neighbouring threads read neighbouring blocks.
 @group(0) @binding(3) var<storage, read> weight: array<Packed>;
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+
+// Blocks of neighbouring inputs that are summed by themselves, from the first; then these sums are added in order.
+fn split_inputs() -> u32 {
+    return (params.inputs4 + SPLITS - 1u) / SPLITS;
+}

@@ -8,8 +8,8 @@ use crate::decode::Sampling;
 use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    AttentionShape, BENCH_READ_BYTES, Cursor, Extent, KernelSet, LogProbsParams, MAX_BATCH_ROWS, MatmulForm, MatmulIo,
-    MixtureIo, NormIo, NucleusIo, NucleusParams, Op, Row, SampleIo, State, Widths, attention_scores, attention_softmax,
+    AttentionShape, BENCH_READ_BYTES, Cursor, Extent, KernelSet, LogProbsParams, MatmulForm, MatmulIo, MixtureIo,
+    NormIo, NucleusIo, NucleusParams, Op, Row, SampleIo, State, Widths, attention_scores, attention_softmax,
     attention_values, bench_copy, bench_read, log_probs, matmul, mixture, norm, normalizer, nucleus, sample,
 };
 use crate::self_test::bench::{noise, weights};
@@ -126,7 +126,7 @@ impl KernelBench<'_> {
         let y = self.gpu.storage("y", 64 * 16 * u64::from(COLUMNS4));
         let tile = noise(2, 1 << 16);
         let values: Vec<f32> = tile.iter().copied().cycle().take(elements as usize).collect();
-        let form = MatmulForm::plain(self.set, Widths::Each, dtype);
+        let form = MatmulForm::plain(self.set, Widths::Each, dtype, COLUMNS4);
         let op = |_| {
             let io = MatmulIo {
                 state: &state,
@@ -250,7 +250,7 @@ impl KernelBench<'_> {
             parts: &values("parts", 8),
             mixture: &values("mixture", 4),
         };
-        let kept = MatmulForm::plain(set, Widths::Fixed, Dtype::F32).peaks(vocab / 4);
+        let kept = MatmulForm::plain(set, Widths::Fixed, Dtype::F32, vocab / 4).peaks(vocab / 4);
         let peaks = gpu.storage("peaks", 8 * 32 * u64::from(kept));
         let ops = [normalizer(gpu, set, kept, [&row_weights, &peaks, &normalizers]), mixture(gpu, vocab, io)];
         let seconds = time(self.watch, &ops, extent(32, 0)).await?;
@@ -272,7 +272,7 @@ async fn time(watch: &Stopwatch<'_>, ops: &[Op], extent: Extent) -> Result<Sprea
 }
 
 fn extent(rows: u32, keys: u32) -> Extent {
-    Extent { rows, logit_rows: rows, keys, many: rows > MAX_BATCH_ROWS as u32 }
+    Extent { rows, logit_rows: rows, keys }
 }
 
 /// A buffer of small numbers.

@@ -118,7 +118,7 @@ impl<'a> ModelBench<'a> {
         for &branches in widths.iter().filter(|&&branches| branches <= self.engine.config().vocab_size) {
             let committed = self.committed() - MAX_BATCH_ROWS;
             let star = self.session.stage_star(committed, branches);
-            let one = Extent { rows: 1, logit_rows: 1, keys: committed as u32 + 1, many: false };
+            let one = Extent { rows: 1, logit_rows: 1, keys: committed as u32 + 1 };
             let session = &self.session;
             let (seconds, ratio) = self
                 .watch

@@ -111,7 +111,7 @@ impl Session {
 
 /// `rows` rows after `first` others, and the logits of each.
 fn every_row(first: usize, rows: usize) -> Extent {
-    Extent { rows: rows as u32, logit_rows: rows as u32, keys: (first + rows) as u32, many: false }
+    Extent { rows: rows as u32, logit_rows: rows as u32, keys: (first + rows) as u32 }
 }
 
 /// Fails where weights that are finite themselves make a model compute numbers that f32 cannot hold.

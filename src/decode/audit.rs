@@ -416,7 +416,7 @@ impl Session {
         model.gpu.write(&buffers.rows, 0, &rows);
         self.write_state(State { committed: at as u32, num_rows: layout.num_rows, ..State::default() });
         let (rows, keys) = (layout.num_rows, at as u32 + layout.num_rows);
-        let extent = Extent { rows, logit_rows: rows, keys, many: false };
+        let extent = Extent { rows, logit_rows: rows, keys };
         self.replay(&[&self.plan.body, &self.plan.head], extent, None);
         let logits: Vec<u32> = model.gpu.read(&buffers.logits).await?;
         let (vocab, stride) = (vocab as usize, model.sizes.vocab_stride() as usize);

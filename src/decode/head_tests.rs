@@ -30,7 +30,7 @@ fn session(gpu: &Gpu, backbone: &str, heads: &str, set: KernelSet) -> Session {
 }
 
 fn replay(session: &Session, ops: &[&[Op]], rows: usize, keys: usize) {
-    let extent = Extent { rows: rows as u32, logit_rows: 1, keys: keys as u32, many: false };
+    let extent = Extent { rows: rows as u32, logit_rows: 1, keys: keys as u32 };
     session.replay(ops, extent, None);
 }
 

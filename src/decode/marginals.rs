@@ -43,7 +43,6 @@ impl Session {
         }
         self.drain().await?;
         self.set_text(ids);
-        self.will_read(self.cached.min(ids.len() - 1), ids.len());
         let cached = std::mem::take(&mut self.cached);
         let found = self.marginal_run(options).marginals(ids, cached, progress).await?;
         self.cached = ids.len();
@@ -93,7 +92,7 @@ impl Session {
     /// Records a staged marginal: it can be run again and again.
     pub(crate) fn record_star(&self, star: &StagedStar, recorder: &mut Recorder<'_>) {
         let Some(work) = &self.marginal else { return };
-        star.anchor.record(recorder, Extent { rows: 1, logit_rows: 1, keys: 1, many: false });
+        star.anchor.record(recorder, Extent { rows: 1, logit_rows: 1, keys: 1 });
         for first in (0..star.branches).step_by(MAX_BATCH_ROWS) {
             work.record_star(&self.plan, recorder, star.branches - first, star.keys);
         }

@@ -248,7 +248,7 @@ impl Batch {
 
     fn extent(&self) -> Extent {
         let logit_rows = (self.rows - self.logit_row) as u32;
-        Extent { rows: self.rows as u32, logit_rows, keys: (self.first + self.rows) as u32, many: false }
+        Extent { rows: self.rows as u32, logit_rows, keys: (self.first + self.rows) as u32 }
     }
 }
 

@@ -125,7 +125,7 @@ impl Session {
         let (depth, chain) = (tree.depth(), tree.is_chain());
         let work = Work::Rounds { rounds, tree };
         let keys = (length + work.most_tokens()).min(self.context()) as u32;
-        let extent = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys, many: false };
+        let extent = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys };
         let round = Round { source, depth, traced, chain };
         if depth == 0 {
             self.heads_current = false;
@@ -146,7 +146,7 @@ impl Session {
         let (layout, depth) = (tree.layout(), tree.depth());
         self.write_tree(layout);
         let keys = (keys + depth + 1).min(self.context()) as u32;
-        let verify = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys, many: false };
+        let verify = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys };
         let round = Round { source, depth, traced: false, chain: tree.is_chain() };
         let mut seconds = 0.0;
         // The first time does not count: drivers compile at the first dispatch.
@@ -204,7 +204,7 @@ impl Session {
             let staged: Vec<Row> = (first..first + rows).map(row).collect();
             self.model.gpu.write(&self.buffers.rows, 0, &staged);
             self.write_state(state(first, rows));
-            let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (first + rows) as u32, many: false };
+            let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (first + rows) as u32 };
             self.model.gpu.submit(None, |recorder| plan.refill().for_each(|op| op.record(recorder, extent)), None);
         }
         self.write_state(state(known, 1));

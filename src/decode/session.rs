@@ -1,7 +1,6 @@
 //! One text on the GPU: its tokens, its cache, and the submits in flight.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -33,8 +32,6 @@ pub struct Session {
     pub(super) tokens: Vec<u32>,
     /// How many of the tokens have valid keys and values.
     pub(super) cached: usize,
-    /// Which of these went through the products' form for many rows, which sums in another order. Ascending.
-    bulk: Vec<Range<usize>>,
     /// Made when it is first needed.
     pub(super) marginal: Option<Box<Workspace>>,
     staging: Vec<Staging>,
@@ -52,15 +49,6 @@ pub struct Session {
     pub(super) behind_heads: bool,
     /// Seconds that a draft of as many tokens takes.
     pub(super) draft_seconds: Vec<(Source, usize, f64)>,
-}
-
-/// A session's text and how its keys and values came about: what another session of the same model and kernels, on another
-/// device, needs to have the same, bit for bit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transcript {
-    tokens: Vec<u32>,
-    cached: usize,
-    bulk: Vec<Range<usize>>,
 }
 
 /// A submit on its way.
@@ -85,7 +73,6 @@ impl Session {
             plan,
             tokens: Vec::new(),
             cached: 0,
-            bulk: Vec::new(),
             marginal: None,
             staging,
             score_staging,
@@ -151,7 +138,7 @@ impl Session {
         }
         options.sampling.validate()?;
         self.drain().await?;
-        self.fill(length - 1, false, progress).await?;
+        self.fill(length - 1, progress).await?;
         let tokens = self.tokens.clone();
         self.set_text(&tokens);
         self.ask(&tokens, options);
@@ -159,39 +146,25 @@ impl Session {
         Generation::resume(self, prompt_tokens, limit, options)
     }
 
-    /// What another session needs to have this one's text; also after the device was lost.
-    pub fn transcript(&self) -> Transcript {
-        let Self { tokens, cached, .. } = self;
-        let bulk = self.bulk.iter().map(|range| range.start..range.end.min(*cached)).filter(|range| !range.is_empty());
-        Transcript { tokens: tokens.clone(), cached: *cached, bulk: bulk.collect() }
-    }
-
-    /// Makes the text of `transcript` this session's. Each token goes through the products' form that it went through there, so
-    /// that with the same model, adapter and kernels the cache is the same bit for bit, and the text goes on as it would
-    /// have gone on there.
+    /// Makes `tokens`, those of another session of the same model, this session's text, for [`Session::resume`]. With the same
+    /// adapter and kernels the cache is the same there and here bit for bit, however it came about, and the text goes on as it
+    /// would have gone on there.
     ///
     /// # Errors
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) if the text does not fit this session; otherwise if the device fails.
-    pub async fn restore(&mut self, transcript: &Transcript, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    pub async fn restore(&mut self, tokens: &[u32], progress: &mut dyn FnMut(Progress)) -> Result<()> {
         self.restart().await?;
-        if transcript.tokens.is_empty() {
+        if tokens.is_empty() {
             return Ok(());
         }
-        self.check_ids(&transcript.tokens)?;
-        self.set_text(&transcript.tokens);
-        for range in &transcript.bulk {
-            self.fill(range.start, false, progress).await?;
-            self.fill(range.end, true, progress).await?;
-        }
-        self.fill(transcript.cached, false, progress).await
+        self.check_ids(tokens)?;
+        self.set_text(tokens);
+        self.fill(tokens.len() - 1, progress).await
     }
 
     /// Lets the text's tokens before `end` that are not cached go through the model.
-    async fn fill(&mut self, end: usize, many: bool, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    async fn fill(&mut self, end: usize, progress: &mut dyn FnMut(Progress)) -> Result<()> {
         let (first, most) = (self.cached, self.model.sizes.chunk_rows as usize);
-        if many && first < end {
-            self.bulk.push(first..end);
-        }
         self.row_pacing.restart();
         while self.cached < end {
             let at = self.cached;
@@ -204,7 +177,7 @@ impl Session {
                 logit_row: rows as u32 - 1,
                 ..State::default()
             });
-            let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (at + rows) as u32, many };
+            let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (at + rows) as u32 };
             self.submit(Work::Prompt { rows, last: false }, 1, |plan, _| vec![(&plan.body[..], extent)]);
             self.cached += rows;
             if self.in_flight.len() >= IN_FLIGHT {
@@ -244,7 +217,7 @@ impl Session {
         self.write_state(State { committed: committed as u32, num_rows: rows as u32, ..State::default() });
         let params = Sampling::default().params(self.model.sizes.vocab, self.model.sizes.vocab_stride());
         self.model.gpu.write(&self.buffers.sample_params, 0, &[params]);
-        Extent { rows: rows as u32, logit_rows: rows as u32, keys: (committed + rows) as u32, many: false }
+        Extent { rows: rows as u32, logit_rows: rows as u32, keys: (committed + rows) as u32 }
     }
 
     /// The ops of a step up to its sampled tokens; without `commit` they can be run again and again.
@@ -263,27 +236,12 @@ impl Session {
     pub(super) fn forget(&mut self) {
         self.tokens.clear();
         self.cached = 0;
-        self.bulk.clear();
-    }
-
-    /// The tokens from `first` to `end` are about to be read at a time. Returns whether products take the form for many rows:
-    /// by what there is to read, not by the size of chunks, which depends on how fast the device happens to be.
-    pub(super) fn will_read(&mut self, first: usize, end: usize) -> bool {
-        let many = end - first > MAX_BATCH_ROWS;
-        if many {
-            self.bulk.push(first..end);
-        }
-        many
     }
 
     /// Makes `prompt` the text; what it shares with the text before stays cached.
     pub(super) fn set_text(&mut self, prompt: &[u32]) {
         let shared = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         self.cached = self.cached.min(shared);
-        self.bulk.retain_mut(|range| {
-            range.end = range.end.min(self.cached);
-            range.start < range.end
-        });
         // A head that reads later tokens has seen some of those that change.
         let ahead = self.plan.heads.as_ref().map_or(0, HeadsPlan::ahead);
         self.heads_filled = self.heads_filled.min(self.cached.saturating_sub(ahead));
@@ -305,7 +263,6 @@ impl Session {
         // The last token goes through the model in any case: its logits are wanted.
         let mut at = self.cached.min(prompt.len() - 1);
         let total = prompt.len() - at;
-        let many = self.will_read(at, prompt.len());
         let most = self.model.sizes.chunk_rows as usize;
         self.row_pacing.restart();
         while at < prompt.len() {
@@ -324,7 +281,7 @@ impl Session {
                 ..State::default()
             });
             at += rows;
-            let extent = Extent { rows: rows as u32, logit_rows: 1, keys: at as u32, many };
+            let extent = Extent { rows: rows as u32, logit_rows: 1, keys: at as u32 };
             let work = Work::Prompt { rows, last };
             if last {
                 self.submit(work, 1, |plan, _| {

@@ -45,7 +45,7 @@ fn bits(session: &Session, rows: &[Row]) -> Vec<Vec<u32>> {
     let count = rows.len() as u32;
     model.gpu.write(&buffers.rows, 0, rows);
     session.write_state(State { committed: COMMITTED as u32, num_rows: count, ..State::default() });
-    let extent = Extent { rows: count, logit_rows: count, keys: COMMITTED as u32 + count, many: false };
+    let extent = Extent { rows: count, logit_rows: count, keys: COMMITTED as u32 + count };
     let ops = || session.plan.body.iter().chain(&session.plan.head);
     model.gpu.submit(None, |recorder| ops().for_each(|op| op.record(recorder, extent)), None);
     let logits: Vec<u32> = pollster::block_on(model.gpu.read(&buffers.logits)).expect("logits");
@@ -170,25 +170,25 @@ fn a_text_goes_on_elsewhere_as_if_nothing_had_happened() {
         let sampling = Sampling { temperature: 0.9, repetition_penalty: 1.2, seed: 5, ..Sampling::default() };
         let options = GenerateOptions { max_tokens: 20, sampling, ..GenerateOptions::default() };
         let run = async {
-            // A long prompt, what it brought, and a long addition: the forms of products alternate.
+            // A long prompt, what it brought, and a long addition: there the forms of products alternate, here they do not.
             let mut session = engine.session()?;
             let first: Vec<u32> = (0..40).map(|at| 1 + at * 7 % 90).collect();
             let mut generation = session.generate(&first, &options, &mut |_| {}).await?;
             while generation.next().await?.is_some() {}
             drop(generation);
             let prompt: Vec<u32> = session.tokens().iter().copied().chain((0..34).map(|at| 1 + at * 11 % 90)).collect();
-            let before = session.transcript();
+            let before = session.tokens().to_vec();
             let mut generation = session.generate(&prompt, &options, &mut |_| {}).await?;
             for _ in 0..9 {
                 generation.next().await?;
             }
             drop(generation);
-            let middle = session.transcript();
+            let middle = session.tokens().to_vec();
             let expected = cache_bits(&session);
 
             let mut other = engine.session()?;
             other.restore(&middle, &mut |_| {}).await?;
-            assert_eq!(other.transcript(), middle);
+            assert_eq!(other.tokens(), middle);
             assert!(cache_bits(&other) == expected, "{set}: the cache differs");
 
             // To the end: here, there, and where nothing had been generated yet.

@@ -53,7 +53,7 @@ mod tests {
         let (source, copied) = (gpu.storage_with("source", &content), gpu.storage("copied", 2 * UNIT_BYTES));
         let sums = gpu.storage("sums", BENCH_READ_BYTES);
         let ops = [bench_read(&gpu, &source, &sums), bench_copy(&gpu, &source, &copied)];
-        let extent = Extent { rows: 1, logit_rows: 1, keys: 0, many: false };
+        let extent = Extent { rows: 1, logit_rows: 1, keys: 0 };
         gpu.submit(None, |recorder| ops.iter().for_each(|op| op.record(recorder, extent)), None);
         assert!(pollster::block_on(gpu.read::<u32>(&copied)).expect("copied") == content);
         let sums = pollster::block_on(gpu.read::<f32>(&sums)).expect("sums");

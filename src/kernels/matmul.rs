@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Form, Grid, KernelSet, Op, Widths};
+use super::{Form, Grid, KernelSet, MAX_CHUNK_ROWS, Op, Widths};
 use crate::format::safetensors::Dtype;
 use crate::gpu::{Gpu, Variant};
 
@@ -32,6 +32,8 @@ impl Activation {
 pub(crate) struct MatmulForm {
     pub set: KernelSet,
     pub widths: Widths,
+    /// Column blocks and input splits of a workgroup: [`KernelSet::product_shape`] of the whole matrix, as sums depend on it.
+    pub shape: (u32, u32),
     pub dtype: Dtype,
     pub activation: Activation,
     /// Gate and up columns alternate in blocks of four, and `y = activation(gate) * up`.
@@ -42,10 +44,10 @@ pub(crate) struct MatmulForm {
 }
 
 impl MatmulForm {
-    /// The plainest product of a dtype.
-    pub fn plain(set: KernelSet, widths: Widths, dtype: Dtype) -> Self {
-        let activation = Activation::None;
-        Self { set, widths, dtype, activation, gated: false, bias: false, accumulate: false }
+    /// The plainest product of a dtype, with a matrix of `columns4` blocks of columns in all its shards.
+    pub fn plain(set: KernelSet, widths: Widths, dtype: Dtype, columns4: u32) -> Self {
+        let (shape, activation) = (set.product_shape(columns4), Activation::None);
+        Self { set, widths, shape, dtype, activation, gated: false, bias: false, accumulate: false }
     }
 
     fn bound(self, shader: &'static str) -> Variant {
@@ -68,13 +70,13 @@ impl MatmulForm {
     }
 
     fn narrow_with(self, rows: u32, peaks: &'static str) -> Variant {
-        let variant = KernelSet::with_split(self.bound("matmul"), self.set.product_shape());
+        let variant = KernelSet::with_split(self.bound("matmul"), self.shape);
         variant.piece("peaks", peaks).constant("ROWS", rows)
     }
 
     /// Blocks of columns that [`matmul_with_peaks`] keeps one peak of.
     pub fn peak_columns4(self) -> u32 {
-        if self.set == KernelSet::Software { 1 } else { self.set.product_shape().0 }
+        if self.set == KernelSet::Software { 1 } else { self.shape.0 }
     }
 
     /// Peaks that it keeps of a row of `columns4` blocks.
@@ -82,9 +84,10 @@ impl MatmulForm {
         columns4.div_ceil(self.peak_columns4())
     }
 
-    /// The variant for prefill, where this set has one of its own.
+    /// The variant for prefill, where this set has one of its own and pipelines need not be one for all rows.
     pub fn tiled(self) -> Option<Variant> {
-        (self.set != KernelSet::Software).then(|| self.bound("matmul_tiled"))
+        let has_one = self.set != KernelSet::Software && self.widths == Widths::Each;
+        has_one.then(|| self.bound("matmul_tiled").constant("SPLITS", self.shape.1))
     }
 }
 
@@ -146,15 +149,15 @@ impl MatmulIo<'_> {
 pub(crate) fn matmul(gpu: &Gpu, form: MatmulForm, io: MatmulIo<'_>) -> Op {
     assert_eq!(form.bias, io.bias.is_some(), "matmul: bias");
     let params = gpu.uniform("matmul", &io.params());
-    let (lanes, _) = form.set.product_shape();
+    let (lanes, _) = form.shape;
     let mut forms: Vec<Form> = form
         .widths
         .rows()
         .iter()
-        .map(|&rows| Form { kernel: gpu.kernel(&form.narrow(rows)), rows, columns4: lanes, many: false })
+        .map(|&rows| Form { kernel: gpu.kernel(&form.narrow(rows)), rows, columns4: lanes })
         .collect();
     if let Some(tiled) = form.tiled() {
-        forms.push(Form { kernel: gpu.kernel(&tiled), rows: 64, columns4: 16, many: true });
+        forms.push(Form { kernel: gpu.kernel(&tiled), rows: MAX_CHUNK_ROWS as u32, columns4: 16 });
     }
     let mut buffers = vec![&params, io.state, io.x, io.weight, io.y];
     buffers.extend(io.bias);
@@ -187,6 +190,6 @@ pub(crate) fn matmul_with_peaks(
     let kernel = gpu.kernel(&form.with_peaks(ROWS));
     let (params, peaks) = (gpu.uniform("matmul", &io.params()), gpu.uniform("peaks", &peaks));
     let bind_group = gpu.bind(&kernel, &[&params, io.state, io.x, io.weight, io.y, &peaks, buffer]);
-    let (columns4, _) = form.set.product_shape();
-    Op { forms: vec![Form { kernel, rows: ROWS, columns4, many: false }], bind_group, grid: io.grid() }
+    let (columns4, _) = form.shape;
+    Op { forms: vec![Form { kernel, rows: ROWS, columns4 }], bind_group, grid: io.grid() }
 }

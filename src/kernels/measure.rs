@@ -59,7 +59,7 @@ async fn seconds(gpu: &Gpu, set: KernelSet) -> Result<f64> {
     };
     let norm_io = NormIo { state: &state, x: &x, y: &y, scale: &x, shift: None, logits: false };
     let ops = [
-        matmul(gpu, MatmulForm::plain(set, Widths::Each, Dtype::F16), product),
+        matmul(gpu, MatmulForm::plain(set, Widths::Each, Dtype::F16, BLOCKS), product),
         norm(gpu, set, width, width, 1e-5, norm_io),
         log_probs(gpu, set, LogProbsParams { vocab: width, stride: width }, [&rows, &x, &found]),
     ];
@@ -78,7 +78,7 @@ fn record(gpu: &Gpu, ops: &[Op]) {
         None,
         |recorder| {
             for rows in [1, 8].repeat(8) {
-                ops.iter().for_each(|op| op.record(recorder, Extent { rows, logit_rows: rows, keys: 1, many: false }));
+                ops.iter().for_each(|op| op.record(recorder, Extent { rows, logit_rows: rows, keys: 1 }));
             }
         },
         None,

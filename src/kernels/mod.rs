@@ -84,9 +84,6 @@ pub(crate) struct Extent {
     pub logit_rows: u32,
     /// An upper bound of the keys any row sees.
     pub keys: u32,
-    /// Products take the form for many rows, if the kernel set has one. It sums in another order, so this may depend on
-    /// the text alone, never on how it was cut into chunks.
-    pub many: bool,
 }
 
 /// How many workgroups a dispatch takes, from its [`Extent`].
@@ -128,8 +125,6 @@ pub(crate) struct Form {
     pub kernel: Arc<Kernel>,
     pub rows: u32,
     pub columns4: u32,
-    /// The form for many rows.
-    pub many: bool,
 }
 
 /// A kernel bound to its buffers, ready to be recorded again and again.
@@ -141,7 +136,7 @@ pub(crate) struct Op {
 
 impl Op {
     fn single(kernel: Arc<Kernel>, bind_group: wgpu::BindGroup, grid: Grid) -> Self {
-        Self { forms: vec![Form { kernel, rows: 1, columns4: 1, many: false }], bind_group, grid }
+        Self { forms: vec![Form { kernel, rows: 1, columns4: 1 }], bind_group, grid }
     }
 
     /// Records the op for this extent.
@@ -165,8 +160,8 @@ impl Op {
             Grid::Keys { heads } => (&self.forms[0], [extent.keys.div_ceil(64), heads, extent.rows]),
             Grid::Fixed(grid) => (&self.forms[0], grid),
             Grid::Matmul { columns4, logits } => {
-                let (rows, many) = if logits { (extent.logit_rows, false) } else { (extent.rows, extent.many) };
-                let form = self.form_for(rows, many);
+                let rows = if logits { extent.logit_rows } else { extent.rows };
+                let form = self.form_for(rows);
                 (form, [columns4.div_ceil(form.columns4), rows.div_ceil(form.rows), 1])
             }
         }
@@ -179,12 +174,15 @@ impl Op {
         format!("{shader} {x} x {y} x {z}")
     }
 
-    /// The narrowest form that holds `rows`, else the widest; or the form for many rows.
-    fn form_for(&self, rows: u32, many: bool) -> &Form {
-        let tiled = self.forms.iter().find(|form| many && form.many);
-        let narrow = || self.forms.iter().filter(|form| !form.many);
-        let fits = || narrow().find(|form| form.rows >= rows).or_else(|| narrow().next_back());
-        tiled.or_else(fits).expect("every op has a form for few rows")
+    /// The narrowest form that holds `rows`, else one of fewer rows, several times; the form for many rows is for more than a
+    /// batch has.
+    fn form_for(&self, rows: u32) -> &Form {
+        let fits = |form: &&Form| form.rows <= MAX_BATCH_ROWS as u32 || rows > MAX_BATCH_ROWS as u32;
+        let forms = || self.forms.iter().filter(fits);
+        forms()
+            .find(|form| form.rows >= rows)
+            .or_else(|| forms().next_back())
+            .expect("every op has a form for few rows")
     }
 }
 

@@ -78,12 +78,21 @@ impl KernelSet {
         }
     }
 
-    /// Column blocks and input splits of a workgroup of the narrow product.
-    pub(crate) fn product_shape(self) -> (u32, u32) {
+    /// Column blocks and input splits of a workgroup of the narrow product, most columns first.
+    pub(crate) fn product_shapes(self) -> &'static [(u32, u32)] {
         match self {
-            Self::Software => (32, 1),
-            Self::Workgroup | Self::Subgroup => (16, 16),
+            Self::Software => &[(32, 1)],
+            Self::Workgroup | Self::Subgroup => &[(16, 16), (8, 32), (4, 64)],
         }
+    }
+
+    /// The shape for a matrix of `columns4` blocks of columns: as many columns as leave enough workgroups to keep a GPU busy.
+    /// Sums depend on the splits, so it is the whole matrix that counts, however it is cut into shards.
+    pub(crate) fn product_shape(self, columns4: u32) -> (u32, u32) {
+        const WORKGROUPS: u32 = 256;
+        let shapes = self.product_shapes();
+        let busy = shapes.iter().find(|(lanes, _)| columns4 / lanes >= WORKGROUPS);
+        *busy.unwrap_or(&shapes[shapes.len() - 1])
     }
 
     /// The same for attention's values. A head has few column blocks: 8 lanes are what software adapters compute at once,
@@ -91,7 +100,7 @@ impl KernelSet {
     pub(crate) fn values_shape(self) -> (u32, u32) {
         match self {
             Self::Software => (8, 1),
-            Self::Workgroup | Self::Subgroup => self.product_shape(),
+            Self::Workgroup | Self::Subgroup => (16, 16),
         }
     }
 

@@ -68,7 +68,8 @@ fn variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
         all.extend(form.tiled());
     }
     for (set, dtype) in sets.iter().flat_map(|&set| DTYPES.map(|dtype| (set, dtype))) {
-        all.insert(MatmulForm::plain(set, Widths::Fixed, dtype).with_peaks(8));
+        let plain = MatmulForm::plain(set, Widths::Fixed, dtype, 0);
+        all.extend(set.product_shapes().iter().map(|&shape| MatmulForm { shape, ..plain }.with_peaks(8)));
     }
     all
 }
@@ -89,7 +90,8 @@ pub(crate) fn matmul_forms(sets: &[KernelSet]) -> Vec<MatmulForm> {
         for (dtype, activation) in DTYPES.into_iter().flat_map(|dtype| ACTIVATIONS.map(|a| (dtype, a))) {
             for switches in 0..8 {
                 let [gated, bias, accumulate] = [1, 2, 4].map(|bit| switches & bit != 0);
-                forms.push(MatmulForm { set, widths, dtype, activation, gated, bias, accumulate });
+                let form = |&shape| MatmulForm { set, widths, shape, dtype, activation, gated, bias, accumulate };
+                forms.extend(set.product_shapes().iter().map(form));
             }
         }
     }

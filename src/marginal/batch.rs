@@ -70,13 +70,11 @@ impl Run<'_> {
     /// Reads `ids` from `first` on; the last row's logits are wanted.
     async fn read_text(&mut self, ids: &[u32], first: usize, progress: &mut dyn FnMut(Progress)) -> Result<()> {
         let total = ids.len() - first;
-        // As when a session reads a prompt.
-        let many = total > MAX_BATCH_ROWS;
         for at in (first..ids.len()).step_by(MAX_BATCH_ROWS) {
             let rows = MAX_BATCH_ROWS.min(ids.len() - at);
             let last = at + rows == ids.len();
             self.write_text(ids, at, rows, if last { rows - 1 } else { 0 });
-            let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (at + rows) as u32, many };
+            let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (at + rows) as u32 };
             let parts = if last { &[Part::Body, Part::Head][..] } else { &[Part::Body] };
             self.send(parts, extent).await?;
             progress(Progress::Prefill { tokens: at + rows - first, total });
@@ -199,7 +197,7 @@ impl Run<'_> {
 
 /// Rows that all want logits.
 pub(super) fn extent(rows: usize, keys: usize) -> Extent {
-    Extent { rows: rows as u32, logit_rows: rows as u32, keys: keys as u32, many: false }
+    Extent { rows: rows as u32, logit_rows: rows as u32, keys: keys as u32 }
 }
 
 /// For what works on logits alone.

@@ -82,7 +82,7 @@ impl Run<'_> {
         let capacity = self.work.ask(&self.model.gpu, self.options, most);
         self.write_text(ids, cached, end - cached, start - cached);
         self.model.gpu.write(&self.work.targets, 0, &ids[start + 1..=end]);
-        let extent = Extent { rows: (end - cached) as u32, logit_rows: count as u32, keys: end as u32, many: false };
+        let extent = Extent { rows: (end - cached) as u32, logit_rows: count as u32, keys: end as u32 };
         let words = Ranking::words(top);
         let parts = [Part::Body, Part::Head, Part::Nucleus, Part::RankRows];
         let reports: Vec<u32> = self.read(&parts, extent, &self.work.reports, count * words).await?;

@@ -139,7 +139,7 @@ pub(super) fn layer_forms(model: &Model, layer: &Layer) -> [MatmulForm; 4] {
 }
 
 pub(crate) fn head_form(model: &Model, matrix: &Matrix) -> MatmulForm {
-    MatmulForm::plain(model.kernels, model.widths, matrix.dtype)
+    MatmulForm::plain(model.kernels, model.widths, matrix.dtype, matrix.columns4())
 }
 
 pub(crate) fn linear_form(model: &Model, linear: &Linear) -> MatmulForm {
@@ -152,7 +152,9 @@ fn mlp_in_form(model: &Model, linear: &Linear) -> MatmulForm {
         ConfigActivation::Gelu => Activation::Gelu,
         ConfigActivation::GeluTanh => Activation::GeluTanh,
     };
-    MatmulForm { activation, gated: model.config.gated_mlp, ..linear_form(model, linear) }
+    let gated = model.config.gated_mlp;
+    let columns4 = linear.matrix.columns4() / if gated { 2 } else { 1 };
+    MatmulForm { activation, gated, shape: model.kernels.product_shape(columns4), ..linear_form(model, linear) }
 }
 
 pub(crate) fn accumulate(form: MatmulForm) -> MatmulForm {

@@ -131,7 +131,7 @@ impl HeadsPlan {
 
     /// Stages the last `rows` positions of a text whose length is at most `keys`, and leaves what heads read there.
     pub fn staged(&self, rows: usize, keys: u32) -> Vec<(&[Op], Extent)> {
-        let one = Extent { rows: 1, logit_rows: 1, keys, many: false };
+        let one = Extent { rows: 1, logit_rows: 1, keys };
         let wide = Extent { rows: rows as u32, ..one };
         let mut steps = vec![(std::slice::from_ref(&self.windows[rows - 1]), one)];
         if !self.drafting.is_empty() {
@@ -142,7 +142,7 @@ impl HeadsPlan {
 
     /// Candidates of the first `depth` depths after the text, whose length is at most `keys`.
     pub fn draft(&self, depth: usize, keys: u32) -> Vec<(&[Op], Extent)> {
-        let one = Extent { rows: 1, logit_rows: 1, keys, many: false };
+        let one = Extent { rows: 1, logit_rows: 1, keys };
         let wide = Extent { rows: self.window() as u32, ..one };
         let heads = || self.heads.iter().filter(|head| (2..=depth + 1).contains(&head.offset));
         let mut steps = self.staged(self.window(), keys);

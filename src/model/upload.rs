@@ -132,10 +132,14 @@ pub(crate) struct Matrix {
 }
 
 impl Matrix {
+    /// Blocks of four columns of all shards.
+    pub fn columns4(&self) -> u32 {
+        self.shards.iter().map(|shard| shard.columns4).sum()
+    }
+
     /// Weights, padding included.
     pub fn weights(&self) -> u64 {
-        let columns4: u64 = self.shards.iter().map(|shard| u64::from(shard.columns4)).sum();
-        16 * columns4 * u64::from(self.inputs4)
+        16 * u64::from(self.columns4()) * u64::from(self.inputs4)
     }
 
     /// Bytes on the GPU.

@@ -119,7 +119,7 @@ impl<'a> Attending<'a> {
         let mut ops = vec![&self.rope];
         ops.extend(self.attend.iter().filter(|_| attend));
         let keys = 1 + tokens.iter().map(|t| t.position).max().unwrap_or(0);
-        run(gpu, &ops, Extent { rows: num_rows, logit_rows: num_rows, keys, many: false });
+        run(gpu, &ops, Extent { rows: num_rows, logit_rows: num_rows, keys });
     }
 
     /// The content with its queries and keys rotated.

@@ -36,11 +36,8 @@ pub(crate) async fn check_carry(
     let io = Carry { x: (&gpu.storage_with("x", &x), from), y: (&target, to), weight, accumulate, wanted };
     let op = carry(gpu, width as u32, SLOTS as u32, &state, io);
     let n = rows as u32;
-    let extent = if wanted {
-        Extent { rows: 0, logit_rows: n, keys: 0, many: false }
-    } else {
-        Extent { rows: n, logit_rows: 0, keys: 0, many: false }
-    };
+    let extent =
+        if wanted { Extent { rows: 0, logit_rows: n, keys: 0 } } else { Extent { rows: n, logit_rows: 0, keys: 0 } };
     run(gpu, &[&op], extent);
     let mut want: Vec<f64> = y.iter().map(|&y| y.into()).collect();
     let moved = rows.min(room(from)).min(room(to));
@@ -71,7 +68,7 @@ pub(crate) async fn check_lora(gpu: &Gpu, columns: usize, rank: usize, rows: usi
         y: &target,
     };
     let params = LoraParams { columns4: columns as u32 / 4, rank: rank as u32, t_stride: t_stride as u32 };
-    run(gpu, &[&lora(gpu, params, io)], Extent { rows: rows as u32, logit_rows: 0, keys: 0, many: false });
+    run(gpu, &[&lora(gpu, params, io)], Extent { rows: rows as u32, logit_rows: 0, keys: 0 });
     let got = read::<f32>(gpu, &target, rows * columns).await?;
     let mut want = Vec::new();
     for (row, y) in y.chunks_exact(columns).enumerate() {
@@ -95,7 +92,7 @@ pub(crate) async fn check_keep(gpu: &Gpu, width: usize, first: usize, path: &[us
     listed.resize(64, 0);
     let buffer = gpu.storage_with("history", &history);
     let op = keep(gpu, width as u32, SLOTS as u32, [&state, &gpu.storage_with("path", &listed), &buffer]);
-    run(gpu, &[&op], Extent { rows: 1, logit_rows: 1, keys: 0, many: false });
+    run(gpu, &[&op], Extent { rows: 1, logit_rows: 1, keys: 0 });
     reference::hidden::keep(&mut history, width, first, path);
     let got: Vec<u32> = read::<f32>(gpu, &buffer, SLOTS * width).await?.iter().map(|x| x.to_bits()).collect();
     let want: Vec<u32> = history.iter().map(|x| x.to_bits()).collect();
@@ -116,7 +113,7 @@ pub(crate) async fn check_window(gpu: &Gpu, length: usize, rows: usize, ahead: u
     let stage = window(gpu, params, [&state, &batch]);
     let buffers = [&state, &batch, &gpu.storage_with("text", &text), &gpu.storage_with("candidates", &candidates)];
     let tokens = shift(gpu, ShiftParams { ahead: ahead as u32, vocab: VOCAB }, buffers);
-    run(gpu, &[&stage, &tokens], Extent { rows: rows as u32, logit_rows: 1, keys: 0, many: false });
+    run(gpu, &[&stage, &tokens], Extent { rows: rows as u32, logit_rows: 1, keys: 0 });
     let (first, count) = reference::hidden::window(length, rows);
     let row = |i: usize| {
         let token = reference::hidden::shift(&text[..length], &drafts, first + i, ahead);

@@ -11,7 +11,7 @@ use crate::kernels::{
 use crate::reference::marginal as reference;
 
 fn extent(rows: usize) -> Extent {
-    Extent { rows: rows as u32, logit_rows: rows as u32, keys: 0, many: false }
+    Extent { rows: rows as u32, logit_rows: rows as u32, keys: 0 }
 }
 
 /// Two sums of f32 agree on where a mass is reached up to this much of it.

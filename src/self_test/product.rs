@@ -87,12 +87,12 @@ impl<'a> Product<'a> {
         Self { gpu, form, plain, rows, before, x, y, peaks, op }
     }
 
-    /// `y` of these rows, computed together in this order; `many`: by the form for many rows, if the set has one.
-    pub async fn compute(&self, order: &[usize], many: bool) -> Result<Vec<Vec<f32>>> {
+    /// `y` of these rows, computed together in this order.
+    pub async fn compute(&self, order: &[usize]) -> Result<Vec<Vec<f32>>> {
         let rows = order.len() as u32;
         self.gpu.write(&self.x, 0, &self.in_order(&self.rows, order));
         self.gpu.write(&self.y, 0, &self.in_order(&self.before, order));
-        run(self.gpu, &[&self.op], Extent { rows, logit_rows: rows, keys: 0, many });
+        run(self.gpu, &[&self.op], Extent { rows, logit_rows: rows, keys: 0 });
         let y = read::<f32>(self.gpu, &self.y, self.before.len()).await?;
         Ok(y.chunks_exact(y.len() / MAX_CHUNK_ROWS).take(order.len()).map(<[f32]>::to_vec).collect())
     }
@@ -123,18 +123,18 @@ impl<'a> Product<'a> {
     }
 
     /// Compares the first `rows` rows with the reference.
-    pub async fn check(&self, rows: usize, many: bool) -> Result<KernelCheck> {
+    pub async fn check(&self, rows: usize) -> Result<KernelCheck> {
         let order: Vec<usize> = (0..rows).collect();
-        let got = self.compute(&order, many).await?.concat();
+        let got = self.compute(&order).await?.concat();
         let want: Vec<f64> = order.iter().flat_map(|&row| self.expected(row)).collect();
         let kernel = if self.form.activation == Activation::None { "matmul" } else { "matmul activated" };
-        Ok(compare(kernel, self.label(rows, many), &got, &want))
+        Ok(compare(kernel, self.label(rows), &got, &want))
     }
 
     /// Compares what is kept of the first `rows` rows with the reference.
     pub async fn check_peaks(&self, rows: usize) -> Result<KernelCheck> {
         let order: Vec<usize> = (0..rows).collect();
-        let mut got = self.compute(&order, false).await?.concat();
+        let mut got = self.compute(&order).await?.concat();
         let expected: Vec<Vec<f64>> = order.iter().map(|&row| self.expected(row)).collect();
         let mut want = expected.concat();
         let columns = self.plain.columns();
@@ -146,21 +146,20 @@ impl<'a> Product<'a> {
             want.extend(reference.iter().flat_map(|&(highest, sum)| [highest, sum]));
             got.extend(kept[..reference.len()].iter().flatten());
         }
-        Ok(compare("matmul with peaks", self.label(rows, false), &got, &want))
+        Ok(compare("matmul with peaks", self.label(rows), &got, &want))
     }
 
-    fn label(&self, rows: usize, many: bool) -> String {
+    fn label(&self, rows: usize) -> String {
         let form = self.form;
         let switch = |on: bool, name: &'static str| if on { name } else { "" };
         format!(
-            "{} {} {:?}{}{}{}{} [{rows}, {}] -> {}",
+            "{} {} {:?}{}{}{} [{rows}, {}] -> {}",
             form.set,
             form.dtype,
             form.activation,
             switch(form.gated, " gated"),
             switch(form.bias, " bias"),
             switch(form.accumulate, " accumulate"),
-            switch(many, " many"),
             self.plain.inputs,
             self.plain.columns(),
         )

@@ -15,7 +15,7 @@ use crate::reference::log_probs::log_prob;
 use crate::reference::sample::{Settings, scores};
 use crate::reference::{commit as reference, draft};
 
-const ONE: Extent = Extent { rows: 1, logit_rows: 1, keys: 0, many: false };
+const ONE: Extent = Extent { rows: 1, logit_rows: 1, keys: 0 };
 const VOCAB: u32 = 40;
 const NGRAM: usize = 4;
 

@@ -60,7 +60,7 @@ impl Draw {
                 sampled: &sampled,
             },
         );
-        run(gpu, &[&op], Extent { rows: rows as u32 + 1, logit_rows: rows as u32, keys: 0, many: false });
+        run(gpu, &[&op], Extent { rows: rows as u32 + 1, logit_rows: rows as u32, keys: 0 });
         read(gpu, &sampled, rows).await
     }
 

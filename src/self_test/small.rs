@@ -12,7 +12,7 @@ use crate::reference;
 const UNTOUCHED: f32 = 0.25;
 
 fn extent(rows: usize) -> Extent {
-    Extent { rows: rows as u32, logit_rows: rows as u32, keys: 0, many: false }
+    Extent { rows: rows as u32, logit_rows: rows as u32, keys: 0 }
 }
 
 /// `[rows, width]` in rows of `stride`.

@@ -21,7 +21,7 @@ pub(super) struct Step {
 impl Step {
     /// What the op is recorded with.
     pub fn parts(&self) -> (&Op, Extent) {
-        (&self.op, Extent { rows: self.rows, logit_rows: self.rows, keys: 0, many: true })
+        (&self.op, Extent { rows: self.rows, logit_rows: self.rows, keys: 0 })
     }
 }
 

@@ -40,7 +40,7 @@ const OPS_A_SUBMIT: usize = 48;
 const WORK_A_SUBMIT: u64 = 10_000_000_000;
 
 /// For ops that have one size.
-const ONE: Extent = Extent { rows: 1, logit_rows: 1, keys: 0, many: false };
+const ONE: Extent = Extent { rows: 1, logit_rows: 1, keys: 0 };
 
 /// The largest description of heads that is read.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;

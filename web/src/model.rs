@@ -288,7 +288,7 @@ impl WebModel {
     async fn recover(&self, lost: &Session) -> Result<Session> {
         let engine = self.checkpoint.load().await?;
         let mut session = engine.session()?;
-        session.restore(&lost.transcript(), &mut |_| {}).await?;
+        session.restore(lost.tokens(), &mut |_| {}).await?;
         self.engine.replace(engine);
         Ok(session)
     }

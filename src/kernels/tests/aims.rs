@@ -13,7 +13,7 @@ use crate::self_test::KernelCheck;
 use crate::self_test::bench::{compare, noise, read, rounded, run, weights, wide};
 
 /// Ops of training do not look at it.
-const ANY: Extent = Extent { rows: 0, logit_rows: 0, keys: 0, many: false };
+const ANY: Extent = Extent { rows: 0, logit_rows: 0, keys: 0 };
 
 /// Scores and the gradient, as the second of three heads.
 async fn check(gpu: &Gpu, set: KernelSet, rows: usize, width: usize) -> Result<[KernelCheck; 2]> {

@@ -10,7 +10,7 @@ use crate::self_test::KernelCheck;
 use crate::self_test::bench::{compare, noise, read, run, wide};
 
 /// Ops of training do not look at it.
-const ANY: Extent = Extent { rows: 0, logit_rows: 0, keys: 0, many: false };
+const ANY: Extent = Extent { rows: 0, logit_rows: 0, keys: 0 };
 
 /// Rows of logits of a vocabulary that comes in chunks.
 struct Losses {

@@ -6,7 +6,6 @@ use crate::gpu::Gpu;
 use crate::kernels::variants::ACTIVATIONS;
 use crate::kernels::{Activation, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MatmulForm, Widths};
 use crate::reference::random::pcg4d;
-use crate::self_test::bench::bits;
 use crate::self_test::product::{Plain, Product};
 use crate::self_test::product_is_invariant;
 
@@ -14,17 +13,19 @@ fn product(gpu: &Gpu, form: MatmulForm, inputs: usize, columns: usize) -> Produc
     Product::new(gpu, form, Plain::random(inputs, columns, (inputs * columns) as u32))
 }
 
-/// Right at every width, and with the same bits whichever rows are beside a row.
+/// Right at every width, and with the same bits whichever rows are beside a row, few or many.
 fn check_widths(dtype: Dtype) {
-    let widths: Vec<usize> = (1..=MAX_BATCH_ROWS).collect();
+    let each: Vec<usize> = (1..=MAX_BATCH_ROWS).chain([MAX_BATCH_ROWS + 1, 47, MAX_CHUNK_ROWS]).collect();
     on_every_set(|gpu, set| {
-        for pipelines in [Widths::Each, Widths::Fixed] {
-            let product = product(gpu, MatmulForm::plain(set, pipelines, dtype), 99, 70);
-            widths.iter().for_each(|&rows| pass(gpu, product.check(rows, false)));
-            pass(gpu, product.check(MAX_CHUNK_ROWS, false));
-            pass(gpu, product.check(MAX_CHUNK_ROWS, true));
-            let invariant = pollster::block_on(product_is_invariant(&product, MAX_BATCH_ROWS, &widths, false));
-            assert_eq!(invariant, Ok(true), "{}, {set}, {dtype}, {pipelines:?}", gpu.summary());
+        for (index, &shape) in set.product_shapes().iter().enumerate() {
+            let widths = if index == 0 { &each } else { &vec![1, 2, 7, 8, MAX_BATCH_ROWS + 1, MAX_CHUNK_ROWS] };
+            for pipelines in [Widths::Each, Widths::Fixed] {
+                let form = MatmulForm { shape, ..MatmulForm::plain(set, pipelines, dtype, 0) };
+                let product = product(gpu, form, 99, 70);
+                widths.iter().for_each(|&rows| pass(gpu, product.check(rows)));
+                let invariant = pollster::block_on(product_is_invariant(&product, MAX_BATCH_ROWS, widths, false));
+                assert_eq!(invariant, Ok(true), "{}, {set}, {dtype}, {shape:?}, {pipelines:?}", gpu.summary());
+            }
         }
     });
 }
@@ -51,10 +52,13 @@ fn products_of_any_shape_are_right() {
     let shapes: Vec<_> = listed.into_iter().chain(random).collect();
     on_every_set(|gpu, set| {
         for &(inputs, columns) in &shapes {
-            let product = product(gpu, MatmulForm::plain(set, Widths::Each, Dtype::F32), inputs, columns);
-            [(1, false), (2, false), (37, true)]
-                .into_iter()
-                .for_each(|(rows, many)| pass(gpu, product.check(rows, many)));
+            for &shape in set.product_shapes() {
+                let plain = MatmulForm::plain(set, Widths::Each, Dtype::F32, 0);
+                let product = product(gpu, MatmulForm { shape, ..plain }, inputs, columns);
+                [1, 2, 37].into_iter().for_each(|rows| pass(gpu, product.check(rows)));
+                let invariant = pollster::block_on(product_is_invariant(&product, 3, &[2, 37], false));
+                assert_eq!(invariant, Ok(true), "{}, {set}, {shape:?}, {inputs} -> {columns}", gpu.summary());
+            }
         }
     });
 }
@@ -65,9 +69,11 @@ fn a_product_keeps_what_a_softmax_of_it_needs() {
         for (dtype, columns) in
             [(Dtype::F32, 1), (Dtype::F16, 63), (Dtype::BF16, 64), (Dtype::F32, 65), (Dtype::F32, 515)]
         {
-            let form = MatmulForm::plain(set, Widths::Fixed, dtype);
-            let product = Product::with_peaks(gpu, form, Plain::random(75, columns, 9));
-            [1, 8, 32].into_iter().for_each(|rows| pass(gpu, product.check_peaks(rows)));
+            for &shape in set.product_shapes() {
+                let form = MatmulForm { shape, ..MatmulForm::plain(set, Widths::Fixed, dtype, 0) };
+                let product = Product::with_peaks(gpu, form, Plain::random(75, columns, 9));
+                [1, 8, 32].into_iter().for_each(|rows| pass(gpu, product.check_peaks(rows)));
+            }
         }
     });
 }
@@ -77,6 +83,7 @@ fn pairwise_forms(set: KernelSet) -> impl Iterator<Item = MatmulForm> {
     (0..8).map(move |i| MatmulForm {
         set,
         widths: Widths::Each,
+        shape: set.product_shapes()[i % set.product_shapes().len()],
         dtype: [Dtype::F16, Dtype::BF16, Dtype::F32][i % 3],
         activation: ACTIVATIONS[i / 2],
         gated: i % 2 == 0,
@@ -90,20 +97,20 @@ fn what_follows_a_product_is_right() {
     on_every_set(|gpu, set| {
         for (i, form) in pairwise_forms(set).enumerate() {
             let product = product(gpu, form, 30 + i, 61 + 5 * i);
-            [(1, false), (2, false), (33, true)]
-                .into_iter()
-                .for_each(|(rows, many)| pass(gpu, product.check(rows, many)));
+            [1, 2, 33].into_iter().for_each(|rows| pass(gpu, product.check(rows)));
+            let invariant = pollster::block_on(product_is_invariant(&product, 3, &[2, 33], false));
+            assert_eq!(invariant, Ok(true), "{}, {form:?}", gpu.summary());
         }
     });
 }
 
 /// Weights of zero leave the bias: what comes out is the activation of these numbers.
 fn activated(gpu: &Gpu, activation: Activation, values: &[f32]) -> Vec<f32> {
-    let form = MatmulForm::plain(KernelSet::Software, Widths::Fixed, Dtype::F32);
+    let form = MatmulForm::plain(KernelSet::Software, Widths::Fixed, Dtype::F32, 0);
     let zeros = vec![0.0; values.len() * 4];
     let plain = Plain { inputs: 4, gate: zeros.clone(), up: zeros, bias: values.repeat(2) };
     let product = Product::new(gpu, MatmulForm { activation, bias: true, ..form }, plain);
-    let rows = pollster::block_on(product.compute(&[0], false)).expect("the device works");
+    let rows = pollster::block_on(product.compute(&[0])).expect("the device works");
     rows[0][4..4 + values.len()].to_vec()
 }
 
@@ -127,28 +134,14 @@ fn activations_are_right_from_end_to_end() {
 }
 
 #[test]
-fn prefill_does_not_depend_on_chunks() {
-    on_every_set(|gpu, set| {
-        let product = product(gpu, MatmulForm::plain(set, Widths::Each, Dtype::F16), 99, 70);
-        let compute = |order: &[usize]| pollster::block_on(product.compute(order, true)).expect("the device works");
-        let together = compute(&(0..64).collect::<Vec<_>>());
-        for order in [vec![5], (0..33).collect(), (30..64).collect(), (0..64).rev().collect()] {
-            for (&row, y) in order.iter().zip(compute(&order)) {
-                assert_eq!(bits(&y), bits(&together[row]), "{}, {set}: row {row} of {}", gpu.summary(), order.len());
-            }
-        }
-    });
-}
-
-#[test]
 fn halves_below_the_normal_range_count() {
     // 2^-24 .. 2^-15: a fifth of the weights of some checkpoints are this small.
     let weights = |n: usize| (0..n).map(|i| (1 + i % 511) as f32 * 2f32.powi(-24)).collect::<Vec<_>>();
     on_every_adapter(|gpu| {
         let plain = Plain { inputs: 20, gate: weights(20 * 12), up: weights(20 * 12), bias: vec![0.0; 24] };
-        let form = MatmulForm::plain(KernelSet::Software, Widths::Fixed, Dtype::F16);
+        let form = MatmulForm::plain(KernelSet::Software, Widths::Fixed, Dtype::F16, 0);
         let product = Product::new(gpu, form, plain);
-        let (got, want) = (pollster::block_on(product.compute(&[0], false)).expect("works"), product.expected(0));
+        let (got, want) = (pollster::block_on(product.compute(&[0])).expect("works"), product.expected(0));
         let worst = got[0][4..16].iter().zip(&want[4..16]).map(|(g, w)| (f64::from(*g) - w).abs()).fold(0.0, f64::max);
         println!("{}: {worst:e} of {:e}", gpu.summary(), want[4]);
         assert!(worst < 1e-3 * want[4].abs(), "{}", gpu.summary());

@@ -272,7 +272,7 @@ fn noise_is_gumbel_to_the_last_digits() {
         let (hashes, variates) = (gpu.storage("hashes", 16 * n as u64), gpu.storage("variates", 4 * n as u64));
         let bind_group = gpu.bind(&kernel, &[&gpu.storage_with("inputs", &inputs), &hashes, &variates]);
         let op = Op::single(kernel, bind_group, Grid::Rows { x: n.div_ceil(64) as u32 });
-        run(gpu, &[&op], Extent { rows: 1, logit_rows: 1, keys: 0, many: false });
+        run(gpu, &[&op], Extent { rows: 1, logit_rows: 1, keys: 0 });
         let hashes: Vec<[u32; 4]> = pollster::block_on(read(gpu, &hashes, n)).expect("the device works");
         assert_eq!(hashes, inputs.iter().map(|&input| pcg4d(input)).collect::<Vec<_>>());
         check_variates(gpu, &inputs, &pollster::block_on(read(gpu, &variates, n)).expect("the device works"));

@@ -11,7 +11,7 @@ use crate::self_test::KernelCheck;
 use crate::self_test::bench::{compare, noise, read, run, wide};
 
 /// Ops of training do not look at it.
-const ANY: Extent = Extent { rows: 0, logit_rows: 0, keys: 0, many: false };
+const ANY: Extent = Extent { rows: 0, logit_rows: 0, keys: 0 };
 
 const fn shape(sequences: usize, length: usize, heads: usize, kv_heads: usize, head_dim: usize) -> Sequences {
     Sequences { sequences, length, heads, kv_heads, head_dim }

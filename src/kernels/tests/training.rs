@@ -24,7 +24,7 @@ fn on_all(test: impl Fn(&'static Gpu)) {
 
 /// Runs an op; it has one size, whatever the extent.
 fn run_fixed(gpu: &Gpu, op: &Op) {
-    run(gpu, &[op], Extent { rows: 0, logit_rows: 0, keys: 0, many: false });
+    run(gpu, &[op], Extent { rows: 0, logit_rows: 0, keys: 0 });
 }
 
 /// Compares the whole of a buffer with the reference.

@@ -12,6 +12,9 @@ const TRIED: usize = 3;
 /// Tokens without drafts before they are tried again; twice as many each time.
 const FIRST_PAUSE: usize = 64;
 
+/// The same where not even drafts that are all right would pay.
+const LONG_PAUSE: usize = 8 * FIRST_PAUSE;
+
 /// How much an older round counts beside the next one.
 const MEMORY: f64 = 0.98;
 
@@ -74,8 +77,11 @@ impl Depth {
         }
         let tried = self.most.min(TRIED);
         let measured = pacing.measurements(tried + 1);
+        let hopeless = (1..=self.most).all(|depth| cost(pacing, depth + 1) >= (depth + 1) as f64);
+        // What texts before have shown.
+        let known = hopeless && measured >= TRIAL && self.pause == FIRST_PAUSE;
         // A verdict on fewer would be noise, and of the first submits on their way none has come back.
-        if measured < *self.until.get_or_insert(measured + TRIAL) {
+        if !known && measured < *self.until.get_or_insert(measured + TRIAL) {
             self.measuring = true;
             return tried;
         }
@@ -86,10 +92,17 @@ impl Depth {
             self.pause = FIRST_PAUSE;
         } else {
             self.resting = Some(0);
+            if hopeless {
+                self.pause = self.pause.max(LONG_PAUSE);
+            }
+            let brought = if self.reached[0] > 0.0 {
+                format!("brought {:.2} tokens", self.tokens(tried))
+            } else {
+                format!("brings at most {} tokens", tried + 1)
+            };
+            let steps = cost(pacing, tried + 1);
             self.verdict = Some(format!(
-                "drafts do not pay here: with {tried} drafted a round brought {:.2} tokens and took {:.2} plain steps",
-                self.tokens(tried),
-                cost(pacing, tried + 1)
+                "drafts do not pay here: with {tried} drafted a round {brought} and takes {steps:.2} plain steps"
             ));
         }
         best
@@ -242,6 +255,27 @@ mod tests {
             .collect();
         assert!(trials.len() <= TRIAL * 5, "{trials:?}");
         assert!(trials.last().is_some_and(|&last| last > 300), "{trials:?}");
+    }
+
+    #[test]
+    fn drafts_that_cannot_pay_are_not_tried_again_in_the_next_text() {
+        let mut pacing = steady(1.5);
+        let text = |pacing: &mut Pacing| {
+            let mut depth = Depth::new(None, 3);
+            (0..400)
+                .filter(|_| {
+                    let drafts = depth.next(pacing).depth();
+                    depth.ended(drafts, true, drafts);
+                    pacing.know(drafts + 1, 1.0 + 1.5 * drafts as f64);
+                    drafts > 0
+                })
+                .count()
+        };
+        assert_eq!((text(&mut pacing), text(&mut pacing)), (0, 0));
+        // On a device that nothing is known of yet they are, once.
+        let mut pacing = Pacing::new(0.0);
+        pacing.know(1, 1.0);
+        assert_eq!((text(&mut pacing), text(&mut pacing)), (TRIAL, 0));
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(super) struct Pacing {
     sync: f64,
     /// When the last submit ended.
     last_end: Instant,
+    /// No submit has ended since [`Self::restart`].
+    first: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -76,23 +78,20 @@ impl Unit {
 impl Pacing {
     pub fn new(sync: f64) -> Self {
         let sync = sync.min(MOST_SYNC);
-        Self { units: [Unit::default(); MAX_BATCH_ROWS + 1], sync, last_end: Instant::now() }
+        Self { units: [Unit::default(); MAX_BATCH_ROWS + 1], sync, last_end: Instant::now(), first: true }
     }
 
-    /// Whatever ran before has ended, as the host has just heard.
+    /// Whatever ran before has ended, as the host has just heard. From the next submit nothing is learnt: the GPU may have waited
+    /// while the host recorded it, or done something else before it.
     pub fn restart(&mut self) {
         self.last_end = self.end(Instant::now());
+        self.first = true;
     }
 
     /// The host has just heard that a submit of `count` units of `rows` rows has ended, which it sent at `sent`. Returns the
     /// seconds it took.
     pub fn ended(&mut self, rows: usize, count: usize, sent: Instant) -> f64 {
         self.heard(Instant::now(), rows, count, sent)
-    }
-
-    /// The same of a submit of which nothing is to be learnt, as the GPU did something else before it.
-    pub fn passed(&mut self, sent: Instant) -> f64 {
-        self.since(Instant::now(), sent)
     }
 
     /// When what the host hears of at `now` has ended.
@@ -110,6 +109,9 @@ impl Pacing {
 
     fn heard(&mut self, now: Instant, rows: usize, count: usize, sent: Instant) -> f64 {
         let elapsed = self.since(now, sent);
+        if std::mem::take(&mut self.first) {
+            return elapsed;
+        }
         let seconds = elapsed / count.max(1) as f64;
         let more_would_fit = self.target() >= MEASURED_ROUNDS as f64 * seconds;
         let unit = &mut self.units[rows.min(MAX_BATCH_ROWS)];
@@ -167,7 +169,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds: f64| start + Duration::from_secs_f64(1.0 + seconds);
         let mut pacing = Pacing::new(sync);
-        pacing.last_end = at(0.0);
+        (pacing.last_end, pacing.first) = (at(0.0), false);
         let mut in_flight = std::collections::VecDeque::new();
         let (mut host, mut gpu, mut rounds) = (0.0_f64, 0.0_f64, 1);
         let (mut busy, mut settled) = (0.0, 0.0);
@@ -202,6 +204,7 @@ mod tests {
     #[test]
     fn rounds_of_more_rows_begin_as_if_each_row_were_a_step() {
         let mut pacing = Pacing::new(0.0);
+        pacing.first = false;
         assert_eq!(pacing.units(2, 1, 64), 1);
         let start = pacing.last_end;
         pacing.heard(start + Duration::from_millis(20), 1, 4, start);
@@ -221,8 +224,8 @@ mod tests {
             pacing.heard(now, 1, rounds, sent);
             pacing.seconds(1)
         };
-        assert_eq!([1, 1, 1, MEASURED_ROUNDS].map(&mut submit), [None; 4]);
-        let known = submit(MEASURED_ROUNDS).expect("two were long enough, and the second counts");
+        assert_eq!([MEASURED_ROUNDS, 1, 1, MEASURED_ROUNDS].map(&mut submit), [None; 4]);
+        let known = submit(MEASURED_ROUNDS).expect("two after the first were long enough, and the second of these counts");
         assert!((known - 475e-6).abs() < 1e-6, "{known}");
     }
 

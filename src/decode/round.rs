@@ -165,8 +165,6 @@ impl Session {
             seconds = elapsed / f64::from(repeats);
         }
         self.draft_seconds.push((source, depth, seconds));
-        self.behind_heads = false;
-        self.round_pacing.restart();
         Ok(())
     }
 
@@ -209,7 +207,6 @@ impl Session {
         }
         self.write_state(state(known, 1));
         self.heads_current = true;
-        self.behind_heads = true;
     }
 
     /// Tells the GPU that the next round goes on after the text's last token.

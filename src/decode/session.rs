@@ -45,8 +45,6 @@ pub struct Session {
     /// Positions, from the first on, that the heads have gone over for certain.
     pub(super) heads_filled: usize,
     pub(super) heads_current: bool,
-    /// The next submit waits for what heads still have to go over.
-    pub(super) behind_heads: bool,
     /// Seconds that a draft of as many tokens takes.
     pub(super) draft_seconds: Vec<(Source, usize, f64)>,
 }
@@ -57,8 +55,6 @@ struct InFlight {
     staging: usize,
     work: Work,
     sent: Instant,
-    /// The time it takes holds something else too.
-    behind: bool,
 }
 
 impl Session {
@@ -83,7 +79,6 @@ impl Session {
             tree: None,
             heads_filled: 0,
             heads_current: false,
-            behind_heads: false,
             draft_seconds: Vec::new(),
         }
     }
@@ -328,21 +323,19 @@ impl Session {
             Some((&self.buffers.ring, staging)),
         );
         let pending = staging.read_after(submission);
-        let behind = std::mem::take(&mut self.behind_heads);
-        self.in_flight.push_back(InFlight { pending, staging: self.next_staging, work, sent, behind });
+        self.in_flight.push_back(InFlight { pending, staging: self.next_staging, work, sent });
         self.next_staging = (self.next_staging + 1) % self.staging.len();
     }
 
     /// Waits for the oldest submit in flight.
     pub(super) async fn receive(&mut self) -> Result<Option<Received>> {
-        let Some(InFlight { pending, staging, work, sent, behind }) = self.in_flight.pop_front() else {
+        let Some(InFlight { pending, staging, work, sent }) = self.in_flight.pop_front() else {
             return Ok(None);
         };
         let ring: Vec<u32> = self.staging[staging].take(&self.model.gpu, pending).await?;
         let emitted = Emitted::of(&ring);
         let seconds = match &work {
             Work::Prompt { rows, .. } => self.row_pacing.ended(0, *rows, sent),
-            Work::Rounds { .. } if behind => self.round_pacing.passed(sent),
             Work::Rounds { tree, .. } if !emitted.rounds.is_empty() => {
                 self.round_pacing.ended(tree.rows(), emitted.rounds.len(), sent)
             }

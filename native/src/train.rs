@@ -350,6 +350,13 @@ fn say_left_out(data: &Dataset) {
     if data.unused > 0 {
         say(format_args!("note: the last {} tokens fill no sequence and are left out", data.unused));
     }
+    let (longest, length) = (data.longest(), data.length());
+    if longest < length {
+        say(format_args!(
+            "note: every batch is computed at the {length} tokens of --seq-len, but no sequence has more than {longest}: --seq-len \
+             {longest} learns the same in less time"
+        ));
+    }
 }
 
 /// How a training ended.

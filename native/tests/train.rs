@@ -260,6 +260,26 @@ fn training_writes_heads_a_log_and_a_plot() {
 }
 
 #[test]
+fn sequences_longer_than_any_text_are_pointed_out() {
+    let place = Place::new();
+    let run = place.trained("pairs.jsonl", "long", &["--steps", "2"]);
+    let (_, advice) = run.stderr.split_once("no sequence has more than ").expect("the note");
+    let longest: usize = advice.split_once(':').unwrap().0.parse().unwrap();
+    assert!(longest < 16, "{longest}");
+    let mut flags = place.command("pairs.jsonl", "short", &["--steps", "2"]);
+    let length = flags.iter().position(|flag| flag == "16").unwrap();
+    flags[length] = longest.to_string();
+    let short = foretoken(&flags.iter().map(String::as_str).collect::<Vec<_>>()).success();
+    assert!(!short.stderr.contains("no sequence has more"), "{}", short.stderr);
+    // It learns the same.
+    let losses = |out: &str| json_lines(&place.read(&format!("{out}/log.jsonl")))[1]["losses"].clone();
+    for (offset, loss) in losses("long").as_object().unwrap() {
+        let (long, short) = (loss.as_f64().unwrap(), losses("short")[offset].as_f64().unwrap());
+        assert!((long - short).abs() < 1e-4 * long, "+{offset}: {long} and {short}");
+    }
+}
+
+#[test]
 fn batches_are_written_as_they_are_trained_on() {
     let place = Place::new();
     let dump = place.text("batches");

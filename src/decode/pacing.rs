@@ -66,12 +66,18 @@ impl Unit {
         self.measured += 1;
     }
 
+    /// The latest that count, fastest first.
+    fn sorted(&self) -> impl ExactSizeIterator<Item = f64> {
+        let mut recent = self.recent;
+        let known = self.counted().min(RECENT);
+        recent[..known].sort_by(f64::total_cmp);
+        recent.into_iter().take(known)
+    }
+
     /// The median of the latest; the lower one of two.
     fn usual(&self) -> Option<f64> {
-        let mut recent = self.recent;
-        let recent = &mut recent[..self.counted().min(RECENT)];
-        recent.sort_by(f64::total_cmp);
-        recent.get(recent.len().saturating_sub(1) / 2).copied()
+        let mut sorted = self.sorted();
+        sorted.nth(sorted.len().saturating_sub(1) / 2)
     }
 }
 
@@ -141,6 +147,11 @@ impl Pacing {
     /// Seconds of a unit of `rows` rows, once measured.
     pub fn seconds(&self, rows: usize) -> Option<f64> {
         self.units[rows.min(MAX_BATCH_ROWS)].usual()
+    }
+
+    /// Seconds of the fastest of the latest units of `rows` rows.
+    pub fn fastest(&self, rows: usize) -> Option<f64> {
+        self.units[rows.min(MAX_BATCH_ROWS)].sorted().next()
     }
 
     /// How many measurements stand behind [`Self::seconds`], those included that it has forgotten.
@@ -225,7 +236,8 @@ mod tests {
             pacing.seconds(1)
         };
         assert_eq!([MEASURED_ROUNDS, 1, 1, MEASURED_ROUNDS].map(&mut submit), [None; 4]);
-        let known = submit(MEASURED_ROUNDS).expect("two after the first were long enough, and the second of these counts");
+        let known =
+            submit(MEASURED_ROUNDS).expect("two after the first were long enough, and the second of these counts");
         assert!((known - 475e-6).abs() < 1e-6, "{known}");
     }
 

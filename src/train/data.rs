@@ -296,6 +296,11 @@ impl Dataset {
         Ok(Self { length, samples: (0..count).map(sample).collect(), ids, dropped: 0, truncated: 0, unused })
     }
 
+    /// Tokens of the longest sequence, at most [`Self::length`].
+    pub fn longest(&self) -> usize {
+        self.samples.iter().map(|sample| sample.ids.len()).max().unwrap_or(0)
+    }
+
     /// Sequences.
     pub fn len(&self) -> usize {
         self.samples.len()

@@ -267,6 +267,21 @@ def sweeps(results):
     return table(["row", "rate", "next, nats", "second, nats", "sum", "second, top 5", ""], rows)
 
 
+def trained_by_foretoken(results, own):
+    """Rows of which both trained one, held against each other sample by sample."""
+    rows = []
+    for run in plan.PLAN:
+        theirs, mine = results.load(run), own.load(run)
+        if not theirs or not mine:
+            continue
+        for name, title in (("next", "next"), ("heads", "second")):
+            columns = [of.column(run, name) for of in (own, results)]
+            if all(column is not None for column in columns) and not (run.row == "baseline" and name == "heads"):
+                points = [shown(interval(ACCURACY, column)) for column in columns]
+                rows.append([TITLES[run.row].split(",")[0], run.size, title, *points, shown(interval(DIFFERENCE, *columns), sign="+")])
+    return table(["row", "model", "token", "foretoken", "the twin", "difference, paired"], rows)
+
+
 def page(results, plots):
     """The text, and into `plots` the plots by name."""
     parts = [INTRODUCTION, in_short(results), "## Without training", FIGURE_1]
@@ -280,6 +295,7 @@ def page(results, plots):
                 name = f"tables-{task}-{size}.svg"
                 text, plots[name] = found
                 parts += [f"### {TASKS[task]}, {size}", f"![]({name})", text]
+    parts += ["### Trained by foretoken, on a GPU", OWN, trained_by_foretoken(results, Results(results.folder / "foretoken"))]
     parts += ["## The contrasts that were named", CONTRASTS, contrasts(results)]
     path = results.folder / "branches.json"
     if path.exists():
@@ -299,8 +315,9 @@ def page(results, plots):
 INTRODUCTION = f"""
 # Our own tables
 
-Made by `models/tables/tables.py` from `models/tables/results`; `models/tables/README.md` says how those are made. Every row was trained
-and measured in PyTorch, by `models/twin` and `models/tables/evaluate.py`, which counts what `foretoken analyze --protocol paper` counts.
+Made by `models/tables/tables.py` from `models/tables/results`; `models/tables/README.md` says how those are made. Every row but those under
+"Trained by foretoken" was trained in PyTorch, by `models/twin`. All were measured there, by `models/tables/evaluate.py`, which counts
+what `foretoken analyze --protocol paper` counts.
 
 The question is that of Mehra, Garcia and Mauch (arXiv 2502.09419): how well can the token after the next one be told? Teacher-forced; a
 target counts as found if it is among the five likeliest tokens; the last {LAST} target tokens of each held-out sample, the same ones for the next token
@@ -316,7 +333,8 @@ As the models are, a row of the paper's Figure 1 each. `nucleus`: mean number of
 the next token and of the marginal; differences are of the samples that both have.
 """
 TABLE_1 = """
-Every row was trained for as many steps, a warm-up included, on as many target tokens to within 1 %. The baseline is the model with a
+Every row was trained for as many steps, a warm-up included, on as many target tokens to within 1 %; so heads only have the longest
+budget too. The baseline is the model with a
 LoRA of rank 8, marginalized. `ours` has that very LoRA, and beside it a sequential head of two layers; its gradient does not reach the LoRA, so the next token is the
 baseline's to the last digit; its labels are what the model says one step before the target. `gap closed`: (row - heads only) / (marginal -
 heads only) of the second token, where the marginal is ahead; the last row is the same head, mixed over more tokens. `control`: the same predictions against the token
@@ -326,6 +344,16 @@ of the second token reads over those that a step of the model reads; a mixture r
 samples (numbers: 800), marginals of the first 800 of them on `1m` and of the first 200 elsewhere; differences are of the samples that both
 rows have. Several seeds: counts are averaged sample by sample, and a row of one seed is held against such means. Heads only differ by half a
 point from seed to seed.
+"""
+OWN = """
+German to English, the same steps and rates, seed 1, with `foretoken train` (Vulkan, one NVIDIA H100; `--seq-len 96`) and with the twin;
+measured by `evaluate.py`, both. foretoken's are ahead, the baseline's LoRA and the heads. A likely reason, as on the same batches both learn
+the same (`models/twin`): its steps hold sentences of any length, those of the twin sentences of like length, which cost a CPU less. So
+rows are to be compared within one trainer, as everywhere else on this page.
+
+Joint training with WHS and a sequential head with shifted labels, on the model with the baseline's LoRA merged, were trained there to the
+end as well, but their heads were not kept. Losses of the last step, the same sentences in each: heads only 1.635 and 2.857, joint with WHS
+1.592 and 2.855, baseline 2.145, the sequential head, which reads the token between, 2.170 for the second. `docs/benches.md` has the time of a step beside PyTorch's.
 """
 CONTRASTS = f"""
 `models/tables/plan.py` names the first, over {FEED}, and named it before there were results; the second, over {WIDE_FEED}, when those of seed 1 were

@@ -130,6 +130,8 @@ const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(dead_code, reason = "only tests provoke faults")]
 pub(crate) enum InjectedFault {
+    /// Where many rows have a tiled pipeline.
+    Tiled,
     /// With a pipeline for each width.
     Each,
     /// Also with the one pipeline for all widths.
@@ -138,7 +140,11 @@ pub(crate) enum InjectedFault {
 
 impl InjectedFault {
     fn hits(self, widths: Widths) -> bool {
-        self == Self::Both || widths == Widths::Each
+        match self {
+            Self::Tiled => widths == Widths::Each,
+            Self::Each => widths != Widths::Fixed,
+            Self::Both => true,
+        }
     }
 }
 

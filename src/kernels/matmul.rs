@@ -84,7 +84,7 @@ impl MatmulForm {
         columns4.div_ceil(self.peak_columns4())
     }
 
-    /// The variant for prefill, where this set has one of its own and pipelines need not be one for all rows.
+    /// The variant for prefill, where this set and these widths have one of their own.
     pub fn tiled(self) -> Option<Variant> {
         let has_one = self.set != KernelSet::Software && self.widths == Widths::Each;
         has_one.then(|| self.bound("matmul_tiled").constant("SPLITS", self.shape.1))

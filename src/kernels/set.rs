@@ -178,8 +178,10 @@ impl FromStr for KernelSet {
 /// The row counts that products are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Widths {
-    /// One pipeline each for 1, 2, 3, 4, 6 and 8 rows.
+    /// One pipeline each for 1, 2, 3, 4, 6 and 8 rows, and where the set has one a tiled one for more than a batch has.
     Each,
+    /// The same without the tiled one, where a driver computes different bits in that.
+    Narrow,
     /// One pipeline of 8 rows for every width, where a driver computes different bits in different pipelines.
     Fixed,
 }
@@ -188,7 +190,7 @@ impl Widths {
     /// Rows per pipeline, ascending. More rows than the last are passes of the last.
     pub fn rows(self) -> &'static [u32] {
         match self {
-            Self::Each => &[1, 2, 3, 4, 6, 8],
+            Self::Each | Self::Narrow => &[1, 2, 3, 4, 6, 8],
             Self::Fixed => &[8],
         }
     }

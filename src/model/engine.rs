@@ -373,7 +373,8 @@ pub(super) async fn check_kernels(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -
     }
 }
 
-/// The widths whose rows do not feel each other on this device: a pipeline each, else one for all, else none.
+/// The widths whose rows do not feel each other on this device: a pipeline each and tiles for many rows, else no tiles, else one
+/// pipeline for all, else none.
 async fn working_widths(
     gpu: &Gpu,
     kernels: KernelSet,
@@ -385,6 +386,10 @@ async fn working_widths(
         return Ok(Some(Widths::Each));
     }
     let driver = format!("{} computes a row differently beside other rows", gpu.summary());
+    if width_invariance(gpu, kernels, Widths::Narrow, dtype, fault).await? {
+        notes.push(format!("{driver} where they are many: prompts are read 8 rows at a time, which is slower"));
+        return Ok(Some(Widths::Narrow));
+    }
     if width_invariance(gpu, kernels, Widths::Fixed, dtype, fault).await? {
         notes.push(format!("{driver}: one pipeline of 8 rows serves every width, which is slower"));
         return Ok(Some(Widths::Fixed));

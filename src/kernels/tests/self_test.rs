@@ -55,7 +55,10 @@ fn injected_faults_of_width_are_seen() {
             pollster::block_on(width_invariance(gpu, set, widths, Dtype::F16, fault)).expect("the device works")
         };
         assert!(holds(Widths::Each, None) && holds(Widths::Fixed, None), "{} {set}", gpu.summary());
+        assert!(!holds(Widths::Each, Some(InjectedFault::Tiled)));
+        assert!(holds(Widths::Narrow, Some(InjectedFault::Tiled)));
         assert!(!holds(Widths::Each, Some(InjectedFault::Each)));
+        assert!(!holds(Widths::Narrow, Some(InjectedFault::Each)));
         assert!(holds(Widths::Fixed, Some(InjectedFault::Each)));
         assert!(!holds(Widths::Each, Some(InjectedFault::Both)));
         assert!(!holds(Widths::Fixed, Some(InjectedFault::Both)));

@@ -262,11 +262,12 @@ fn training_writes_heads_a_log_and_a_plot() {
 #[test]
 fn sequences_longer_than_any_text_are_pointed_out() {
     let place = Place::new();
-    let run = place.trained("pairs.jsonl", "long", &["--steps", "2"]);
+    place.write("few.jsonl", &[pair("a", "hen"), pair("a", "red")].join("\n"));
+    let run = place.trained("few.jsonl", "long", &["--steps", "2"]);
     let (_, advice) = run.stderr.split_once("no sequence has more than ").expect("the note");
     let longest: usize = advice.split_once(':').unwrap().0.parse().unwrap();
     assert!(longest < 16, "{longest}");
-    let mut flags = place.command("pairs.jsonl", "short", &["--steps", "2"]);
+    let mut flags = place.command("few.jsonl", "short", &["--steps", "2"]);
     let length = flags.iter().position(|flag| flag == "16").unwrap();
     flags[length] = longest.to_string();
     let short = foretoken(&flags.iter().map(String::as_str).collect::<Vec<_>>()).success();

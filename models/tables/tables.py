@@ -276,7 +276,7 @@ def trained_by_foretoken(results, own):
             continue
         for name, title in (("next", "next"), ("heads", "second")):
             columns = [of.column(run, name) for of in (own, results)]
-            if all(column is not None for column in columns) and not (run.row == "baseline" and name == "heads"):
+            if all(column is not None for column in columns):
                 points = [shown(interval(ACCURACY, column)) for column in columns]
                 rows.append([TITLES[run.row].split(",")[0], run.size, title, *points, shown(interval(DIFFERENCE, *columns), sign="+")])
     return table(["row", "model", "token", "foretoken", "the twin", "difference, paired"], rows)

@@ -27,6 +27,6 @@ pub(crate) use lora::Adapter;
 pub use merge::{Patch, merge_lora};
 pub(crate) use sizes::Sizes;
 #[cfg(feature = "train")]
-pub(crate) use training::{Measured, VOCAB_COLUMNS, load_for_training, measure_for_training};
+pub(crate) use training::{Measured, load_for_training, measure_for_training};
 pub(crate) use upload::{Matrix, Placed, Shard};
 pub(crate) use weights::{Layer, Linear, NormWeights};

@@ -13,9 +13,6 @@ use crate::gpu::Gpu;
 use crate::kernels::{KernelSet, Widths};
 use crate::{Error, Result};
 
-/// Columns of the vocabulary whose logits are in memory at a time.
-pub(crate) const VOCAB_COLUMNS: usize = 8192;
-
 /// The sizes of a model to be trained.
 pub(crate) struct Measured {
     pub config: ModelConfig,
@@ -47,7 +44,8 @@ pub(crate) async fn measure_for_training<F: Files, H: Files>(
     Ok(Measured { config, sizes, heads, lora, backbone_bytes, head_elements })
 }
 
-/// Loads the checkpoint in `files` for sequences of `length` tokens, with the `heads` that will be trained.
+/// Loads the checkpoint in `files` for sequences of `length` tokens, with the `heads` that will be trained; no buffer has more than
+/// `vocab_chunk` columns of a matrix over the vocabulary.
 ///
 /// # Errors
 /// As `Engine::load_with_heads`; [`crate::ErrorKind::Unsupported`] for heads of a published layout, and a LoRA whose alpha
@@ -58,6 +56,7 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     heads: &H,
     kernels: Option<KernelSet>,
     length: usize,
+    vocab_chunk: usize,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Model> {
     let checkpoint = open(files).await?;
@@ -89,7 +88,7 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     };
     let need = |error| with_need(error, total, &sizes);
     let none = Changes::default();
-    let weights = weights::load(gpu, &checkpoint, &none, VOCAB_COLUMNS, &mut on_bytes).await.map_err(need)?;
+    let weights = weights::load(gpu, &checkpoint, &none, vocab_chunk, &mut on_bytes).await.map_err(need)?;
     let heads = heads::load(gpu, &config, &set, true, &mut on_bytes).await.map_err(need)?;
     let rotation = gpu.storage_with("rotation", &rotation_table(&config, length));
     Ok(Model {

@@ -8,7 +8,7 @@ use super::labels::LABEL_TOKENS;
 use super::{Target, TrainOptions};
 use crate::format::config::ModelConfig;
 use crate::format::mtp::{Head, HeadSource, Lora, Wiring};
-use crate::model::{Sizes, VOCAB_COLUMNS};
+use crate::model::Sizes;
 use crate::{Error, ErrorKind, Result};
 
 /// Bytes that a training needs.
@@ -107,7 +107,7 @@ impl Plan<'_> {
         count.rows(&[h, h, inner, inner, pre, h, out, qkv, attention, attention, reduced, reduced, 2, h]);
         self.backbone(&mut count);
         // The losses.
-        let columns = u64::from(sizes.vocab_stride()).min(VOCAB_COLUMNS as u64);
+        let columns = u64::from(sizes.vocab_stride()).min(options.vocab_chunk as u64);
         count.picked(&[columns, 1, h, h]);
         count.rows(&[h]);
         self.base(&mut count);

@@ -42,6 +42,9 @@ const WORK_A_SUBMIT: u64 = 10_000_000_000;
 /// For ops that have one size.
 const ONE: Extent = Extent { rows: 1, logit_rows: 1, keys: 0 };
 
+/// A state tells the number of steps in two halves, each below this and so exact in f32.
+const STEPS_HALF: u64 = 1 << 20;
+
 /// The largest description of heads that is read.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
@@ -69,6 +72,8 @@ pub struct TrainOptions {
     /// Targets that a head has in a micro-batch at most; 0: as many as there are tokens. Only their rows go through a head's
     /// last MLP and the LM head.
     pub picked: usize,
+    /// Tokens of the vocabulary whose logits are in memory at a time, a multiple of 4.
+    pub vocab_chunk: usize,
     /// Micro-batches of an optimizer step. Each weighs the same, and losses are balanced within each.
     pub accumulate: usize,
     /// Train the heads' own tensors.
@@ -101,6 +106,7 @@ impl Default for TrainOptions {
             sequences: 8,
             length: 128,
             picked: 0,
+            vocab_chunk: 8192,
             accumulate: 1,
             train_heads: true,
             train_lora: false,
@@ -179,7 +185,8 @@ impl Trainer {
             Error::io(format!("no {CONFIG} in {}: make heads with foretoken init-heads", heads.describe()))
         })?;
         Self::memory(gpu, files, heads, options).await?.check(gpu.summary().max_binding_bytes, None)?;
-        let mut model = load_for_training(gpu, files, heads, kernels, options.length, progress).await?;
+        let (length, chunk) = (options.length, options.vocab_chunk);
+        let mut model = load_for_training(gpu, files, heads, kernels, length, chunk, progress).await?;
         let placed = std::mem::take(&mut model.heads.as_mut().expect("it has heads").placed);
         let parameters = Parameters::new(gpu, placed, options)?;
         let plan = StepPlan::new(&model, &parameters, options)?;
@@ -263,13 +270,11 @@ impl Trainer {
         let step = self.steps + 1;
         if let Some(loss) = losses.iter().find(|loss| !loss.nll.is_finite()) {
             let which = self.first_not_finite().await?;
+            let also = which.map_or(String::new(), |name| format!(", nor is the gradient of tensor \"{name}\""));
             let offset = loss.offset;
             return Err(Error::new(
                 ErrorKind::NotFinite,
-                format!(
-                    "step {step}: the loss of the head for token +{offset} is not a finite number, nor is the gradient of \
-                     {which}; {ADVICE}"
-                ),
+                format!("step {step}: the loss of the head for token +{offset} is not a finite number{also}; {ADVICE}"),
             ));
         }
         let norm = self.update(rate).await?;
@@ -419,6 +424,7 @@ impl Trainer {
         let clip: Vec<f32> = self.clip.take(gpu, self.clip.read_after(submission)).await?;
         if clip[2] == 0.0 {
             let which = self.first_not_finite().await?;
+            let which = which.map_or("all tensors together".to_owned(), |name| format!("tensor \"{name}\""));
             let message = format!("step {step}: the gradient of {which} is not a finite number; {ADVICE}");
             return Err(Error::new(ErrorKind::NotFinite, message));
         }
@@ -427,13 +433,13 @@ impl Trainer {
     }
 
     /// The first tensor whose gradient is not finite, for a message.
-    async fn first_not_finite(&self) -> Result<String> {
+    async fn first_not_finite(&self) -> Result<Option<&str>> {
         let gpu = &self.model.gpu;
         let squares = &self.update[..self.parameters.all.len()];
         gpu.submit(None, |recorder| squares.iter().for_each(|op| op.record(recorder, ONE)), None);
         let norms: Vec<f32> = gpu.read(&self.parameters.norms).await?;
         let which = self.parameters.all.iter().zip(&norms).find(|(_, norm)| !norm.is_finite());
-        Ok(which.map_or("all tensors together".to_owned(), |(parameter, _)| format!("tensor \"{}\"", parameter.name)))
+        Ok(which.map(|(parameter, _)| &parameter.name[..]))
     }
 
     /// The heads as they are now: the files of a folder that loads as heads, by name.
@@ -481,8 +487,7 @@ impl Trainer {
                 tensors.insert(parameter.key(index, kind), (vec![parameter.count], values));
             }
         }
-        // Two halves, each exact in f32.
-        let steps = [(self.steps >> 20) as f32, (self.steps & 0xf_ffff) as f32];
+        let steps = [(self.steps / STEPS_HALF) as f32, (self.steps % STEPS_HALF) as f32];
         tensors.insert("steps".to_owned(), (vec![2], steps.to_vec()));
         serialize_f32("state", &tensors)
     }
@@ -504,6 +509,9 @@ impl Trainer {
             Ok(words.iter().map(|word| f32::from_le_bytes(*word)).collect())
         };
         let steps = values("steps", 2)?;
+        if let Some(half) = steps.iter().find(|half| half.fract() != 0.0 || !(0.0..STEPS_HALF as f32).contains(*half)) {
+            return Err(wrong(format!("\"steps\": expected whole numbers below {STEPS_HALF}, got {half}")));
+        }
         let mut writes = Vec::new();
         for (index, parameter) in self.parameters.all.iter().enumerate() {
             for (kind, buffer) in parameter.kept() {
@@ -512,7 +520,7 @@ impl Trainer {
         }
         writes.iter().for_each(|(buffer, values)| self.model.gpu.write(buffer, 0, values));
         self.model.gpu.flush_writes();
-        self.steps = ((steps[0] as u64) << 20) + steps[1] as u64;
+        self.steps = steps[0] as u64 * STEPS_HALF + steps[1] as u64;
         Ok(())
     }
 }
@@ -523,7 +531,7 @@ fn counted(count: usize, most: usize) -> Vec<u32> {
 }
 
 /// What helps against numbers that are not finite.
-const ADVICE: &str = "try a smaller --lr, or --clip 1";
+const ADVICE: &str = "begin anew with a smaller --lr, or --clip 1";
 
 fn check(options: &TrainOptions) -> Result<()> {
     let TrainOptions { sequences, length, accumulate, head_rate, weight_decay, betas, eps, max_norm, .. } = options;
@@ -531,6 +539,10 @@ fn check(options: &TrainOptions) -> Result<()> {
         if *value == 0 {
             return Err(Error::input(format!("{name} 0: expected at least 1")));
         }
+    }
+    let chunk = options.vocab_chunk;
+    if chunk == 0 || !chunk.is_multiple_of(4) {
+        return Err(Error::input(format!("vocab_chunk {chunk}: expected a multiple of 4")));
     }
     let rows = sequences.checked_mul(*length).filter(|&rows| rows <= MAX_TRAINED_ROWS as usize);
     if rows.is_none() {

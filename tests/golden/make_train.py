@@ -109,6 +109,7 @@ class Reading:
     head_rate: bool = True
     decay: bool = True
     clipping: bool = True
+    attached: bool = False  # the backbone learns from heads that are to follow it
     gate_open: bool = False  # a gated LoRA acts on the next token too
     label_shift: int = 0  # soft labels of another row
     branches: int = 16  # of a marginal
@@ -204,6 +205,7 @@ class Case:
     balance: bool = False
     head_rate: float = 1.0
     gated: bool = False  # the LoRA acts on drafting rows only
+    detach: bool = False  # only what the backbone's own last block predicts reaches the LoRA
     target: str = "tokens"  # or "shifted": what the base model thinks of the token's place; or "marginal"
     accumulate: int = 1
     max_norm: float = 0.0  # 0: no clipping
@@ -229,10 +231,11 @@ PLAIN = {
     "another stream": {"source_shift": 1},
     "no weight decay": {"decay": False},
 }
-AHEAD = {
+AHEAD_ONLY = {
     "the token itself": {"token_shift": -1},
     "the embedding first": {"embedding_first": True},
-} | PLAIN
+}
+AHEAD = AHEAD_ONLY | PLAIN
 ADDED = {"micro-batches added": {"micro_batches_added": True}}
 CLIPPED = {"no clipping": {"clipping": False}}
 JOINT = {
@@ -254,7 +257,7 @@ CASES = {
     "frozen-parallel-tied": Case("base-tied", [at(1), at(2)], eps=1e-3, blind=PLAIN),
     "frozen-parallel-neox": Case("base-neox", [at(1), at(2)], eps=1e-3, blind=PLAIN),
     "frozen-deep": Case("base-llama", [at(1, 1, 2), at(2, 1, 2)], blind=PLAIN),
-    "frozen-sequential": Case("base-llama", [at(2), at(3)], "sequential", blind=AHEAD),
+    "frozen-sequential": Case("base-llama", [at(2), at(3)], "sequential", eps=1e-3, blind=AHEAD),
     "frozen-sequential-neox": Case(
         "base-neox", [at(2), at(3)], "sequential", eps=1e-3, accumulate=2, blind=AHEAD | ADDED,
     ),
@@ -268,6 +271,10 @@ CASES = {
     "joint-whs": Case(
         "base-llama", [mixed(1), mixed(2)], **joint, accumulate=2,
         blind=without("another stream", MIXED) | ADDED,
+    ),
+    "joint-detached": Case(
+        "base-llama", [LAST, mixed(2), mixed(3)], "sequential", **joint | {"lora_blocks": [0, 1, 2]}, detach=True, eps=1e-3,
+        blind=without("another stream", MIXED) | AHEAD_ONLY | {"heads that reach the LoRA": {"attached": True}},
     ),
     "baseline": Case(
         "base-llama", [{"offset": 1, "backbone_last_layer": True}], rank=4, lora_blocks=[0, 1, 2], train_heads=False,
@@ -420,6 +427,8 @@ def token_losses(case, net, ids, counts, reading):
     if reading.backbone_detached:
         z = [x.detach() for x in z]
     own = z
+    if case.detach and not reading.attached:
+        z = [x.detach() for x in z]
     if case.gated and not reading.gate_open:
         own = Net(backbone, {}).streams(ids)
     found = []
@@ -576,8 +585,9 @@ def make_case(out, name):
     folder.mkdir(parents=True)
     make.write_json(folder / "mtp_config.json", describe(case, Backbone(base, torch.float64)))
     save_file(start, folder / "mtp.safetensors", metadata={"format": "pt"})
-    target = {} if case.target == "tokens" else {"target": case.target}
-    make.write_json(folder / "step.json", target | {
+    unusual = {} if case.target == "tokens" else {"target": case.target}
+    unusual |= {"detach": True} if case.detach else {}
+    make.write_json(folder / "step.json", unusual | {
         "base": case.base, "sequences": SEQUENCES, "length": LENGTH, "accumulate": case.accumulate, "rates": RATES,
         "train_heads": case.train_heads, "train_lora": case.rank > 0, "balance": case.balance,
         "head_rate": case.head_rate, "weight_decay": 0.01, "betas": [0.9, 0.999], "eps": case.eps,

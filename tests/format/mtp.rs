@@ -143,6 +143,12 @@ fn broken_descriptions_are_refused() {
     refuse(heads(json!({"offset": 2, "layers": 1, "source": {"head": 1}})), format, &["head 1"]);
     refuse(heads(json!({"offset": 2, "backbone_last_layer": true})), format, &["offset", "2"]);
     refuse(heads(json!({"offset": 2, "layer": 1})), ErrorKind::Unsupported, &["`layer`"]);
+    let third = json!([{"offset": 3, "layers": 1, "source": {"layer": 1}}]);
+    refuse(
+        changed(json!({"kind": "sequential", "heads": third})),
+        format,
+        &["`offset` 3", "expected a head of offset 2"],
+    );
     let twice = json!({"offset": 2, "layers": 1, "source": {"layer": 1}});
     refuse(changed(json!({"heads": [twice, twice]})), format, &["head 2", "offset", "above the 2", "got 2"]);
     refuse(heads(json!({"layers": 1, "source": {"layer": 1}})), format, &["`offset`", "1 to 33, got nothing"]);
@@ -320,6 +326,35 @@ fn a_lora_is_put_to_heads_and_taken_from_them() {
         assert_eq!((&set.heads[0].wiring, set.heads[0].target), (&Wiring::LastLayer, false));
         assert!(set.lora.unwrap().gated && set.unused.is_empty());
         assert!(!without_lora(&gated).unwrap().contains_key("mtp.safetensors"));
+    }
+}
+
+#[test]
+fn a_lora_brings_the_last_block_where_no_head_predicts_the_next_token() {
+    let model = llama();
+    let config = config(&model);
+    let model = checkpoint(&model);
+    let opened = block_on(Checkpoint::open(&model)).unwrap();
+    let (source, init) = (InitSource::Default, Init::Random);
+    let options = InitOptions { heads: 2, sequential: true, depth: 1, source, init, seed: 0, backbone_first: false };
+    let plain = block_on(init_heads(&opened, &options)).unwrap();
+    // The second reads what the first makes.
+    let mut description: Value = serde_json::from_slice(&plain["mtp_config.json"]).unwrap();
+    description["heads"][1]["source"] = json!({"head": 1});
+    let mut with = plain.clone();
+    with.insert("mtp_config.json".to_owned(), description.to_string().into_bytes());
+    add_lora(&mut with, &config, &LoraOptions { rank: 3, blocks: 1, gated: false, seed: 1 }).unwrap();
+    let files = in_memory(&with);
+    let set = block_on(HeadSet::open(&files, &config)).unwrap();
+    assert_eq!(set.heads.iter().map(|head| head.offset).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(set.heads[0].wiring, Wiring::LastLayer);
+    assert_eq!(set.heads[2].source, HeadSource::Head(1));
+    assert!(set.unused.is_empty(), "{:?}", set.unused);
+    for number in 0..2 {
+        for name in ["layers.0.mlp.up_proj.weight", "projection.weight"] {
+            let [before, now] = [number, number + 1].map(|number| format!("heads.{number}.{name}"));
+            assert_eq!(tensor(&plain, &before), tensor(&with, &now), "{before}");
+        }
     }
 }
 

@@ -49,7 +49,7 @@ pub struct Args {
     /// Whether heads also read the token before the one they predict [default: parallel]
     #[arg(long, value_enum, conflicts_with = "warmup_heads")]
     kind: Option<init_heads::Kind>,
-    /// Layers of a head [default: 1]
+    /// Layers of a head, as many as the model has at most [default: 1]
     #[arg(long, value_name = "LAYERS", conflicts_with = "warmup_heads")]
     depth: Option<usize>,
     /// What heads beyond the first begin as: copies of the model's last blocks, or small random numbers [default: copy]
@@ -58,7 +58,8 @@ pub struct Args {
     /// What heads read: a block's number from 1, whs or final-norm [default: the block before those that are copied]
     #[arg(long, value_name = "SOURCE", value_parser = init_heads::source, conflicts_with_all = ["warmup_heads", "whs"])]
     source: Option<InitSource>,
-    /// Every head reads a mix of the streams after all blocks but the last, its weights trained: --source whs
+    /// Every head reads a mix of the streams after all blocks but the last, its weights trained: --source whs. The model's own
+    /// last block, where it stays the head of the next token, does not
     #[arg(long, conflicts_with = "warmup_heads")]
     whs: bool,
     /// Begin with the heads in this folder
@@ -68,8 +69,8 @@ pub struct Args {
     /// Whether the backbone is left as it is, learns with the heads through a LoRA, or learns through a LoRA alone, without heads
     #[arg(long, value_enum, default_value = "frozen")]
     mode: Mode,
-    /// Rank of the LoRA of queries, keys and values: with --mode joint of the blocks that heads follow, with --mode baseline of
-    /// all [default: 8, or that of the heads]
+    /// Rank of the LoRA of queries, keys and values, of the blocks that heads follow; of all with --mode baseline and where the
+    /// model's own last block stays the head of the next token [default: 8, or that of the heads]
     #[arg(long, value_name = "RANK")]
     lora_rank: Option<usize>,
     /// Whether each head's loss is scaled to the first head's [default: rms with --mode joint, else none]
@@ -178,8 +179,9 @@ fn at_least<T: PartialOrd + std::fmt::Display>(flag: &str, value: T, least: T) -
 }
 
 fn above_zero(flag: &str, value: Option<f64>) -> Result<()> {
-    match value.filter(|value| !(value.is_finite() && *value > 0.0)) {
-        Some(value) => Err(input(format!("{flag} {value}: expected a number above 0"))),
+    // As the kernels have it.
+    match value.filter(|value| !((*value as f32).is_finite() && *value as f32 > 0.0)) {
+        Some(value) => Err(input(format!("{flag} {value}: expected a number above 0 that f32 holds"))),
         None => Ok(()),
     }
 }
@@ -218,8 +220,11 @@ impl Args {
         above_zero("--lr", self.lr)?;
         above_zero("--head-lr-mult", self.head_lr_mult)?;
         above_zero("--clip", self.clip)?;
-        if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
-            return Err(input(format!("--weight-decay {}: expected a number from 0", self.weight_decay)));
+        if !((self.weight_decay as f32).is_finite() && self.weight_decay >= 0.0) {
+            return Err(input(format!(
+                "--weight-decay {}: expected a number from 0 that f32 holds",
+                self.weight_decay
+            )));
         }
         at_least("--steps", self.steps.unwrap_or(1), 1)?;
         at_least("--epochs", self.epochs.unwrap_or(1), 1)?;
@@ -267,8 +272,8 @@ impl Args {
         match self.batch.checked_mul(length) {
             Some(tokens) if tokens <= MAX_TOKENS => Ok(()),
             _ => Err(input(format!(
-                "--batch {} with --seq-len {length}: expected at most {MAX_TOKENS} tokens together; use a smaller --batch and a \
-                 larger --accumulate",
+                "--batch {} with --seq-len {length}: expected at most {MAX_TOKENS} tokens together; use a smaller --batch with a \
+                 larger --accumulate, or a smaller --seq-len",
                 self.batch
             ))),
         }
@@ -358,22 +363,41 @@ impl Args {
     }
 
     /// The heads to begin with.
-    pub fn init_options(&self) -> InitOptions {
-        let source = if self.whs { Some(InitSource::Mix { temperature: WHS_TEMPERATURE }) } else { self.source };
+    pub fn init_options(&self, config: &ModelConfig) -> InitOptions {
         let (sequential, baseline) = (self.sequential(), self.mode == Mode::Baseline);
         InitOptions {
             // With a LoRA, what the model itself predicts is trained beside them.
             heads: if baseline { 1 } else { self.head_count() - usize::from(sequential && !self.joint()) },
             sequential,
             depth: self.layers(),
-            source: source.unwrap_or(InitSource::Default),
-            init: match self.init {
-                Some(init_heads::InitArg::Random) => Init::RandomBeyondFirst,
-                _ => Init::Copy,
-            },
+            source: self.head_source(),
+            init: self.head_init(),
             seed: self.seed,
-            backbone_first: baseline || self.gated || (sequential && self.joint()),
+            backbone_first: baseline || self.gated || (self.joint() && !self.first_takes_the_last_place(config)),
         }
+    }
+
+    fn head_source(&self) -> InitSource {
+        let source = if self.whs { Some(InitSource::Mix { temperature: WHS_TEMPERATURE }) } else { self.source };
+        source.unwrap_or(InitSource::Default)
+    }
+
+    fn head_init(&self) -> Init {
+        match self.init {
+            Some(init_heads::InitArg::Random) => Init::RandomBeyondFirst,
+            _ => Init::Copy,
+        }
+    }
+
+    /// Whether a new head 1 can stand for the model's last blocks.
+    fn first_takes_the_last_place(&self, config: &ModelConfig) -> bool {
+        let follows = match self.head_source() {
+            InitSource::Default => true,
+            InitSource::Layer(layer) => layer + self.layers() == config.num_hidden_layers,
+            InitSource::Mix { .. } => self.layers() == 1,
+            InitSource::FinalNorm => false,
+        };
+        follows && !self.sequential()
     }
 
     /// The LoRA to begin with, for heads that bring none: of the blocks below what they read, and never of the last one, which
@@ -397,6 +421,19 @@ impl Args {
             return Err(input("--mode joint: expected a model of at least 2 blocks".to_owned()));
         }
         Ok(LoraOptions { rank: self.rank(), blocks, gated: self.gated, seed: self.seed })
+    }
+
+    /// Checks that what the model says next is trained, where a LoRA changes it.
+    pub fn check_next_token(&self, heads: &[Head]) -> Result<()> {
+        let trained = heads.iter().any(|head| head.target || head.wiring == Wiring::LastLayer);
+        if !self.joint() || self.gated || trained {
+            return Ok(());
+        }
+        Err(input(
+            "--mode joint: head 1 of --warmup-heads is not what the model says next, which a LoRA would change and not train: begin \
+             with new heads, or add --gated"
+                .to_owned(),
+        ))
     }
 
     /// The rank of the LoRA that heads bring, if it is trained with them.
@@ -455,12 +492,11 @@ impl Args {
         let mut flags = Map::new();
         let mut put = |flag: &str, value: Value| flags.insert(flag.to_owned(), value);
         if self.warmup_heads.is_none() && self.mode != Mode::Baseline {
-            let InitOptions { sequential, source, init, .. } = self.init_options();
             put("--heads", json!(self.head_count()));
-            put("--kind", json!(if sequential { "sequential" } else { "parallel" }));
+            put("--kind", json!(if self.sequential() { "sequential" } else { "parallel" }));
             put("--depth", json!(self.layers()));
-            put("--source", json!(name(&source)));
-            put("--init", json!(if init == Init::Copy { "copy" } else { "random" }));
+            put("--source", json!(name(&self.head_source())));
+            put("--init", json!(if self.head_init() == Init::Copy { "copy" } else { "random" }));
         }
         put("--mode", json!(name(&self.mode)));
         if let Some(rank) = rank {

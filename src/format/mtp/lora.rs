@@ -43,7 +43,8 @@ struct Stored {
 
 /// Puts a LoRA to the heads in `files`, as training starts with it: `A` uniform as `torch.nn.Linear` begins, `B` zero, so that it
 /// changes nothing yet. A head 1 that was in the last block's place takes it for good; beside a gated LoRA it gives way to the
-/// backbone's own last block.
+/// backbone's own last block. That block also becomes the first head where there is none for the next token, which would
+/// change with the LoRA and learn nothing.
 ///
 /// # Errors
 /// [`ErrorKind::Input`](crate::ErrorKind::Input) for heads that have one, and for ranks and blocks that make no sense.
@@ -75,16 +76,23 @@ pub fn add_lora(files: &mut FilesByName, config: &ModelConfig, options: &LoraOpt
         }
     }
     let numbers: Vec<usize> = (0..blocks).collect();
-    let first = description.get_mut("heads").and_then(|heads| heads.get_mut(0)).and_then(Value::as_object_mut);
-    if let Some(first) = first.filter(|first| takes_the_last_place(first, total)) {
-        if gated {
-            // What the model itself reads stays as it was, and so does its last block.
-            *first = last_block();
-            tensors.retain(|name, _| !name.starts_with("heads.0."));
-        } else {
-            // What head 1 reads changes with it, so head 1, trained along, is the model's last block from now on.
-            first.insert("target".to_owned(), json!(true));
+    let heads = description.get_mut("heads").and_then(Value::as_array_mut);
+    let heads = heads.ok_or_else(|| Error::format(format!("{CONFIG}: `heads` is missing")))?;
+    match heads.first_mut().and_then(Value::as_object_mut) {
+        Some(first) if takes_the_last_place(first, total) => {
+            if gated {
+                // What the model itself reads stays as it was, and so does its last block.
+                *first = last_block();
+                tensors.retain(|name, _| !name.starts_with("heads.0."));
+            } else {
+                // What head 1 reads changes with it, so head 1, trained along, is the model's last block from now on.
+                first.insert("target".to_owned(), json!(true));
+            }
         }
+        Some(first) if !gated && first.get("offset").and_then(Value::as_u64) != Some(1) => {
+            insert_last_block(heads, &mut tensors);
+        }
+        _ => {}
     }
     let lora = json!({"rank": rank, "alpha": rank, "targets": targets, "blocks": numbers, "gated": gated});
     description.insert("lora".to_owned(), lora);
@@ -105,6 +113,24 @@ fn takes_the_last_place(head: &Map<String, Value>, total: usize) -> bool {
 /// The head that is the backbone's own last block.
 fn last_block() -> Map<String, Value> {
     [("offset".to_owned(), json!(1)), ("backbone_last_layer".to_owned(), json!(true))].into_iter().collect()
+}
+
+/// Makes the backbone's own last block the first head: all others move up by one.
+fn insert_last_block(heads: &mut Vec<Value>, tensors: &mut BTreeMap<String, Stored>) {
+    for head in heads.iter_mut() {
+        if let Some(read) = head["source"]["head"].as_u64() {
+            head["source"]["head"] = json!(read + 1);
+        }
+    }
+    heads.insert(0, Value::Object(last_block()));
+    let moved = |name: String| {
+        let number = name.strip_prefix("heads.").and_then(|rest| rest.split_once('.'));
+        match number.and_then(|(number, rest)| Some((number.parse::<usize>().ok()?, rest))) {
+            Some((number, rest)) => format!("heads.{}.{rest}", number + 1),
+            None => name,
+        }
+    };
+    *tensors = std::mem::take(tensors).into_iter().map(|(name, tensor)| (moved(name), tensor)).collect();
 }
 
 /// The same heads without their LoRA: for a backbone that it was merged into, with a head in its last block's place.

@@ -147,6 +147,13 @@ fn heads(fields: &Fields<'_>, sequential: bool, config: &ModelConfig) -> Result<
                 fields.error(format!("`offset`: expected one above the {before} of the head before, got {got}"))
             );
         }
+        let before = heads.last().map_or(1, |before: &Head| before.offset);
+        if sequential && head.offset > before + 1 {
+            let (offset, missing) = (head.offset, head.offset - 1);
+            return Err(fields.error(format!(
+                "`offset` {offset}: a sequential head reads the token that the one before it predicts; expected a head of offset {missing}"
+            )));
+        }
         heads.push(head);
     }
     Ok(heads)

@@ -75,6 +75,14 @@ fn senseless_flags_are_refused() {
     }
 }
 
+/// Of a model of so many blocks.
+fn config(blocks: usize) -> ModelConfig {
+    let json = include_str!("../../../../tests/golden/llama-gqa/config.json");
+    let mut config: Value = serde_json::from_str(json).unwrap();
+    config["num_hidden_layers"] = json!(blocks);
+    ModelConfig::parse(config.to_string().as_bytes(), None).unwrap()
+}
+
 #[test]
 fn defaults_are_the_papers() {
     let frozen = args("").unwrap().train_options(64, 0, &[]);
@@ -87,7 +95,8 @@ fn defaults_are_the_papers() {
     let vanilla = args("--mode joint --head-lr-mult 1 --loss-balance none").unwrap().train_options(64, 0, &[]);
     assert_eq!((vanilla.balance, vanilla.head_rate), (false, 1.0));
     let baseline = args("--mode baseline --lora-rank 4").unwrap();
-    assert_eq!((baseline.init_options().heads, baseline.init_options().backbone_first), (1, true));
+    let first = baseline.init_options(&config(4));
+    assert_eq!((first.heads, first.backbone_first), (1, true));
     let baseline = baseline.train_options(64, 0, &[]);
     assert_eq!((baseline.train_heads, baseline.train_lora, baseline.balance), (false, true, false));
     assert_eq!(args("").unwrap().steps(7), 7);
@@ -97,11 +106,32 @@ fn defaults_are_the_papers() {
 
 #[test]
 fn heads_are_counted_by_the_tokens_they_predict() {
-    let heads = |flags| args(flags).unwrap().init_options();
+    let heads = |flags| args(flags).unwrap().init_options(&config(4));
     assert_eq!((heads("").heads, heads("").init), (2, Init::Copy));
     assert_eq!(heads("--kind sequential --heads 3").heads, 2);
     assert_eq!(heads("--init random").init, Init::RandomBeyondFirst);
     assert_eq!(heads("--whs").source, InitSource::Mix { temperature: 0.1 });
+}
+
+#[test]
+fn a_lora_never_changes_the_next_token_without_training_it() {
+    let backbone_first = |flags: &str| args(flags).unwrap().init_options(&config(4)).backbone_first;
+    for flags in
+        ["", "--source 2", "--mode joint", "--mode joint --whs", "--mode joint --source 3", "--mode joint --depth 2"]
+    {
+        assert!(!backbone_first(flags), "{flags}");
+    }
+    for flags in ["--source 2", "--source final-norm", "--whs --depth 2", "--kind sequential", "--gated"] {
+        assert!(backbone_first(&format!("--mode joint {flags}")), "{flags}");
+    }
+    let check = |flags, head: Head| args(flags).unwrap().check_next_token(&[head]);
+    let elsewhere = || head(HeadSource::Layer(2), Wiring::Layers);
+    let error = check("--mode joint", elsewhere()).unwrap_err().to_string();
+    assert!(error.contains("not what the model says next"), "{error}");
+    check("--mode joint --gated", elsewhere()).unwrap();
+    check("", elsewhere()).unwrap();
+    check("--mode joint", head(HeadSource::Layer(3), Wiring::LastLayer)).unwrap();
+    check("--mode joint", Head { target: true, ..head(HeadSource::Layer(3), Wiring::Layers) }).unwrap();
 }
 
 /// A head that reads `source`.
@@ -111,10 +141,7 @@ fn head(source: HeadSource, wiring: Wiring) -> Head {
 
 #[test]
 fn a_lora_is_of_the_blocks_that_heads_follow() {
-    let json = include_str!("../../../../tests/golden/llama-gqa/config.json");
-    let mut config: Value = serde_json::from_str(json).unwrap();
-    config["num_hidden_layers"] = json!(4);
-    let config = ModelConfig::parse(config.to_string().as_bytes(), None).unwrap();
+    let config = config(4);
     let blocks_of = |heads: &[Head], flags| args(flags).unwrap().lora_options(&config, heads).unwrap().blocks;
     let blocks = |sources: &[HeadSource], wiring: Wiring| {
         let heads: Vec<Head> = sources.iter().map(|source| head(source.clone(), wiring.clone())).collect();

@@ -1,9 +1,8 @@
 //! Texts to train on: from the bytes of a file to the micro-batches of every step.
 //!
-//! Tokens are those that the model meets when it generates. A prompt goes through [`Tokenizer::encode`] with the tokens that the
-//! file puts around a text, exactly as `foretoken generate` reads one; a completion is encoded alone and without these, and the
-//! model's first end token follows it. So the two meet at a token's border, where generation starts. Text that spells a
-//! special token becomes that token.
+//! A prompt and its completion are encoded as one text ([`Tokenizer::encode_pair`]), with the tokens that the file puts around a text,
+//! exactly as `foretoken generate` reads one; the model's first end token follows. Text that spells a special token becomes that
+//! token.
 //!
 //! In which order sequences are seen is a function of the seed and the number of the step alone: whoever resumes needs no
 //! more than these two.
@@ -28,7 +27,7 @@ pub const MAX_TOKENS: usize = MAX_TRAINED_ROWS as usize;
 pub enum DataFormat {
     /// Plain text; a line that is [`SEPARATOR`] ends a document.
     Text,
-    /// An object a line: `{"prompt": ..., "completion": ...}` or `{"text": ...}`.
+    /// An object a line: `{"prompt": ..., "completion": ...}` or `{"text": ...}`; other fields are passed over.
     Lines,
 }
 
@@ -74,15 +73,17 @@ pub struct Document {
     pub line: usize,
     /// Its tokens, the end token included.
     pub ids: Vec<u32>,
-    /// How many of them are the prompt; 0 without one.
-    pub prompt: usize,
+    /// How many of them are the prompt; `None` without one.
+    pub prompt: Option<usize>,
+    /// Whether the last of them is the model's end token, which the file does not have.
+    pub ended: bool,
 }
 
 impl Document {
     /// What the model is asked to continue when it writes its own text: the prompt, else the first `tokens` tokens.
     pub fn opening(&self, tokens: usize) -> &[u32] {
-        let length = if self.prompt > 0 { self.prompt } else { tokens.min(self.ids.len()) };
-        &self.ids[..length]
+        let own = self.ids.len() - usize::from(self.ended);
+        &self.ids[..self.prompt.unwrap_or(tokens.min(own))]
     }
 }
 
@@ -90,12 +91,14 @@ impl Document {
 ///
 /// # Errors
 /// [`ErrorKind::Input`](crate::ErrorKind::Input) with the number of the line, what was expected and what was found: no text at all,
-/// malformed JSON, fields that are unknown, missing or of another type, tokens that the model does not have.
+/// malformed JSON, fields that are missing or of another type, tokens that the model does not have.
 pub fn read(bytes: &[u8], format: DataFormat, vocabulary: &Vocabulary<'_>) -> Result<Vec<Document>> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
-        Error::input(format!("line {line}: expected UTF-8 text, but byte {} is not", error.valid_up_to()))
+        let before = &bytes[..error.valid_up_to()];
+        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+        let byte = before.iter().rev().take_while(|&&byte| byte != b'\n').count() + 1;
+        Error::input(format!("line {line}: expected UTF-8 text, but its byte {byte} is not"))
     })?;
     let documents = match format {
         DataFormat::Text => plain(text, vocabulary)?,
@@ -140,10 +143,7 @@ fn lines(text: &str, vocabulary: &Vocabulary<'_>) -> Result<Vec<Document>> {
         }
         let wrong = |what: String| Error::input(format!("line {number}: {what}"));
         let map: Map<String, Value> = serde_json::from_str(line)
-            .map_err(|error| wrong(format!("expected a JSON object: {error}, in {}", cut(line))))?;
-        if let Some(field) = map.keys().find(|field| !["prompt", "completion", "text"].contains(&field.as_str())) {
-            return Err(wrong(format!("unknown field `{field}`: expected prompt and completion, or text")));
-        }
+            .map_err(|error| wrong(format!("expected a JSON object: {}, in {}", in_a_line(&error), cut(line))))?;
         let field = |name: &str| match map.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.as_str())),
@@ -163,6 +163,11 @@ fn lines(text: &str, vocabulary: &Vocabulary<'_>) -> Result<Vec<Document>> {
     Ok(documents)
 }
 
+/// What serde_json says, without a line of its own.
+fn in_a_line(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column ", " at column ")
+}
+
 /// A quotation for a message.
 fn cut(text: &str) -> String {
     const LENGTH: usize = 40;
@@ -171,27 +176,17 @@ fn cut(text: &str) -> String {
 }
 
 fn whole(line: usize, text: &str, vocabulary: &Vocabulary<'_>) -> Result<Document> {
-    let place = |error: Error| error.within(format!("line {line}"));
-    let ids = vocabulary.tokenizer.encode(text, true).map_err(place)?;
-    document(line, ids, Vec::new(), false, vocabulary)
+    let ids = vocabulary.tokenizer.encode(text, true).map_err(|error| error.within(format!("line {line}")))?;
+    document(line, ids, None, vocabulary)
 }
 
 fn pair(line: usize, prompt: &str, completion: &str, vocabulary: &Vocabulary<'_>) -> Result<Document> {
-    let (tokenizer, place) = (vocabulary.tokenizer, |error: Error| error.within(format!("line {line}")));
-    let prompt = tokenizer.encode(prompt, true).map_err(place)?;
-    let completion = tokenizer.encode(completion, false).map_err(place)?;
-    document(line, prompt, completion, true, vocabulary)
+    let pair = vocabulary.tokenizer.encode_pair(prompt, completion);
+    let (ids, prompt) = pair.map_err(|error| error.within(format!("line {line}")))?;
+    document(line, ids, Some(prompt), vocabulary)
 }
 
-fn document(
-    line: usize,
-    mut ids: Vec<u32>,
-    more: Vec<u32>,
-    pair: bool,
-    vocabulary: &Vocabulary<'_>,
-) -> Result<Document> {
-    let prompt = if pair { ids.len() } else { 0 };
-    ids.extend(more);
+fn document(line: usize, mut ids: Vec<u32>, prompt: Option<usize>, vocabulary: &Vocabulary<'_>) -> Result<Document> {
     ids.extend(vocabulary.end);
     match ids.iter().find(|&&id| id as usize >= vocabulary.size) {
         Some(id) => Err(Error::input(format!(
@@ -199,7 +194,7 @@ fn document(
             vocabulary.tokenizer.token_text(*id).unwrap_or_default(),
             vocabulary.size
         ))),
-        None => Ok(Document { line, ids, prompt }),
+        None => Ok(Document { line, ids, prompt, ended: vocabulary.end.is_some() }),
     }
 }
 
@@ -241,7 +236,8 @@ impl Dataset {
         match format {
             DataFormat::Text => Self::windows(documents, length),
             DataFormat::Lines => {
-                Self::each(documents.iter().map(|document| (&document.ids[..], document.prompt)), length, counted)
+                let texts = documents.iter().map(|document| (&document.ids[..], document.prompt.unwrap_or(0)));
+                Self::each(texts, length, counted)
             }
         }
     }
@@ -278,11 +274,12 @@ impl Dataset {
 
     fn windows(documents: &[Document], length: usize) -> Result<Self> {
         check_length(length)?;
-        let mut ids: Vec<u32> = Vec::new();
+        let (mut ids, mut end): (Vec<u32>, _) = (Vec::new(), None);
         for document in documents {
             // One token may end a text and begin the next.
-            let both = ids.last().is_some_and(|last| document.ids.first() == Some(last));
+            let both = end.is_some() && document.ids.first() == end.as_ref();
             ids.extend_from_slice(&document.ids[usize::from(both)..]);
+            end = document.ids.last().copied().filter(|_| document.ended);
         }
         let count = ids.len().saturating_sub(1) / (length - 1);
         if count == 0 {

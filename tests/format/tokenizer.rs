@@ -93,6 +93,21 @@ fn facts_about_the_vocabulary() {
     assert_eq!(tokenizer.decode(&[1, 9999, 4_000_000_000], true).unwrap(), "");
 }
 
+#[test]
+fn a_completion_has_the_tokens_of_the_text_it_stands_in() {
+    for (name, file) in tokenizers() {
+        let tokenizer = Tokenizer::from_json(&bytes(&file)).unwrap();
+        let (ids, prompt) = tokenizer.encode_pair("he he", " he").unwrap();
+        assert_eq!(ids, tokenizer.encode("he he he", true).unwrap(), "{name}");
+        assert_eq!(ids[..prompt], tokenizer.encode("he he", true).unwrap(), "{name}");
+        assert_eq!(tokenizer.encode_pair("he", "").unwrap().1, tokenizer.encode("he", true).unwrap().len(), "{name}");
+    }
+    // "▁he", the one token after <s>, is neither's alone.
+    let tokenizer = Tokenizer::from_json(&bytes(&byte_fallback_tokenizer())).unwrap();
+    let (ids, prompt) = tokenizer.encode_pair("h", "e").unwrap();
+    assert_eq!((ids.len(), prompt), (2, 1));
+}
+
 /// `base` with the value at a JSON pointer replaced.
 fn at(base: Value, pointer: &str, value: Value) -> Value {
     let mut changed = base;

@@ -29,15 +29,18 @@ fn a_prompts_tokens_are_those_of_generation() {
     let documents = lines(r#"{"prompt": "The red", "completion": " hen was"}"#);
     let prompt = tokenizer.encode("The red", true).unwrap();
     let completion = tokenizer.encode(" hen was", false).unwrap();
-    assert_eq!(documents[0].prompt, prompt.len());
+    assert_eq!(documents[0].prompt, Some(prompt.len()));
     assert_eq!(documents[0].ids, [&prompt[..], &completion, &[END]].concat());
     assert_eq!(documents[0].opening(1), prompt);
     // Beside {"text"}, and lines with nothing on them.
     let documents = lines("\u{feff}\n{\"text\": \"The red hen\"}\r\n\n{\"prompt\": \"a\", \"completion\": \"b\"}");
     let text = [tokenizer.encode("The red hen", true).unwrap(), vec![END]].concat();
-    assert_eq!((&documents[0].ids, documents[0].prompt, documents[0].line), (&text, 0, 2));
+    assert_eq!((&documents[0].ids, documents[0].prompt, documents[0].line), (&text, None, 2));
     assert_eq!(documents[0].opening(3), &text[..3]);
+    assert_eq!(documents[0].opening(99), &text[..text.len() - 1], "nothing goes on after an end token");
     assert_eq!(documents[1].line, 4);
+    // What people note beside a text is theirs.
+    assert_eq!(lines(r#"{"text": "The red hen", "source": 7}"#)[0].ids, text);
 }
 
 #[test]
@@ -64,7 +67,7 @@ fn what_is_wrong_is_said_with_its_line() {
         ("{\"prompt\": \"a\"}", &["line 2", "prompt and completion, or text; got prompt"]),
         ("{}", &["line 2", "got no field"]),
         ("{\"text\": \"a\", \"prompt\": \"b\"}", &["line 2", "got prompt and text"]),
-        ("{\"text\": \"a\", \"txt\": \"b\"}", &["line 2", "unknown field `txt`"]),
+        ("{\"txt\": \"b\", \"id\": 1}", &["line 2", "prompt and completion, or text; got id and txt"]),
     ] {
         fails(&format!("{good}{line}\n"), DataFormat::Lines, parts);
     }
@@ -78,7 +81,7 @@ fn what_is_wrong_is_said_with_its_line() {
     let error = read(b"a\n<|endoftext|>\nThe red", DataFormat::Text, &small).unwrap_err().to_string();
     assert!(error.contains("line ") && error.contains("vocabulary of 20 tokens"), "{error}");
     let error = read(b"a\n\xff", DataFormat::Text, &small).unwrap_err().to_string();
-    assert!(error.contains("line 2") && error.contains("byte 2"), "{error}");
+    assert!(error.contains("line 2") && error.contains("its byte 1"), "{error}");
     assert!(DataFormat::of_name("a.csv").unwrap_err().to_string().contains(".jsonl"));
     assert_eq!(DataFormat::of_name("a.b.JSONL").unwrap(), DataFormat::Lines);
     assert_eq!(DataFormat::of_name("a.txt").unwrap(), DataFormat::Text);
@@ -87,7 +90,7 @@ fn what_is_wrong_is_said_with_its_line() {
 fn documents(of: &[(&[u32], usize)]) -> Vec<Document> {
     of.iter()
         .enumerate()
-        .map(|(n, (ids, prompt))| Document { line: n + 1, ids: ids.to_vec(), prompt: *prompt })
+        .map(|(n, (ids, prompt))| Document { line: n + 1, ids: ids.to_vec(), prompt: Some(*prompt), ended: true })
         .collect()
 }
 
@@ -102,6 +105,10 @@ fn windows_share_a_token() {
     assert_eq!(batches[1].ids, [3, 4, 9, 0, 0, 0]);
     assert_eq!(batches[1].counts, [false, true, true, false, false, false]);
     assert_eq!((data.len(), data.targets(), data.unused), (3, 6, 0));
+    // Another token that ends one and begins the next occurs twice.
+    let open: Vec<_> = documents.iter().map(|document| Document { ended: false, ..document.clone() }).collect();
+    let open = Dataset::new(&open, DataFormat::Text, 3, Counted::Completion).unwrap();
+    assert_eq!(open.in_order(3).next().unwrap().ids, [9, 1, 2, 2, 9, 9, 9, 3, 4]);
     let longer = Dataset::new(&documents, DataFormat::Text, 5, Counted::Completion).unwrap();
     assert_eq!((longer.len(), longer.unused), (1, 2));
     let error = Dataset::new(&documents, DataFormat::Text, 8, Counted::All).unwrap_err().to_string();

@@ -15,7 +15,6 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use foretoken::analysis::{FolderFacts, Method, Report, Run, Settings, Shard};
-use foretoken::format::mtp::MAX_OFFSET;
 use foretoken::{Engine, Error, ErrorKind, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -27,6 +26,26 @@ use data::Sample;
 use measure::Measurer;
 use store::Store;
 use timing::Timing;
+
+/// What only says something of a measurement; shards have theirs behind them. (The adapter may come from the environment.)
+const MEASURING: [&str; 16] = [
+    "model",
+    "kernels",
+    "context",
+    "heads",
+    "data",
+    "methods",
+    "offsets",
+    "top",
+    "last",
+    "mass",
+    "protocol",
+    "feed",
+    "lens_samples",
+    "truncate",
+    "resamples",
+    "seed",
+];
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -76,7 +95,7 @@ pub struct Args {
     #[arg(long, value_name = "I/N", conflicts_with = "merge")]
     shard: Option<ShardArg>,
     /// Put the shards in these folders together
-    #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with_all = ["data", "heads"])]
+    #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with_all = MEASURING)]
     merge: Vec<PathBuf>,
     /// The folder of the results; a run that was interrupted goes on
     #[arg(long, value_name = "DIR")]
@@ -120,9 +139,9 @@ impl FromStr for ShardArg {
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let parts = text.split_once('/').and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)));
-        match parts {
-            Some((index, of)) if 1 <= index && index <= of => Ok(Self(Shard { index, of })),
-            _ => Err("expected I/N, I from 1 to N, such as 2/8".to_owned()),
+        match parts.map(|(index, of)| Shard { index, of }).filter(|shard| shard.is_sound()) {
+            Some(shard) => Ok(Self(shard)),
+            None => Err("expected I/N, I from 1 to N, such as 2/8".to_owned()),
         }
     }
 }
@@ -150,12 +169,12 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     let (loaded, heads) = heads(args, methods, &mut meter).await?;
     let first: &Loaded = base.as_ref().or(loaded.first()).ok_or_else(|| input("nothing to measure: name --methods"))?;
     let path = args.data.as_deref().unwrap_or(Path::new(""));
-    let context = first.engine.context();
-    let (samples, data) = data::read(path, first.engine.tokenizer()?, context, args.truncate)?;
+    let (samples, data) = data::read(path, &first.engine, args.truncate)?;
+    check_targets(&samples, &settings).map_err(|error| error.within(path.display()))?;
     let files = args.engine.files()?;
     settings.model = name_of(&first.model);
     settings.model_fingerprint = fingerprint::of_files(&files, fingerprint::MODEL).await?;
-    (settings.data, settings.context) = (data, context);
+    (settings.data, settings.context) = (data, first.engine.context());
     let columns = Run::columns(&settings, &heads);
     let shard = args.shard.map_or(Shard::WHOLE, |shard| shard.0);
     let run = Run { version: Run::VERSION, settings, heads, columns, shard };
@@ -185,9 +204,6 @@ fn settings(args: &Args) -> Result<Settings> {
     if let Some((flag, _)) = fixed.iter().find(|(_, given)| paper && *given) {
         return Err(input(format!("--protocol paper says what {flag} is; leave one of the two out")));
     }
-    if !(1..=MAX_OFFSET).contains(&args.offsets) {
-        return Err(input(format!("offsets {}: expected 1 to {MAX_OFFSET}", args.offsets)));
-    }
     let mut methods: Vec<Method> = args
         .methods
         .iter()
@@ -201,13 +217,7 @@ fn settings(args: &Args) -> Result<Settings> {
         methods = vec![Method::Next, Method::Marginal];
         methods.extend((!args.heads.is_empty()).then_some(Method::Heads));
     }
-    let mut seen = Vec::new();
-    methods.retain(|method| {
-        !seen.contains(method) && {
-            seen.push(*method);
-            true
-        }
-    });
+    let methods = without_repeats(methods);
     if !args.heads.is_empty() && !methods.contains(&Method::Heads) {
         return Err(input("--heads were given, but --methods has no heads"));
     }
@@ -216,15 +226,8 @@ fn settings(args: &Args) -> Result<Settings> {
         (false, true) => vec![1, 5],
         (false, false) => args.top.clone(),
     };
-    if top.contains(&0) {
-        return Err(input("top 0: expected at least 1"));
-    }
-    let mass = args.mass.unwrap_or(0.99);
-    foretoken::MarginalOptions { mass, ..Default::default() }.validate()?;
-    if args.resamples < 100 {
-        return Err(input(format!("resamples {}: expected at least 100", args.resamples)));
-    }
-    Ok(Settings {
+    let top = without_repeats(top);
+    let settings = Settings {
         protocol: if paper { "paper" } else { "own" }.to_owned(),
         model: String::new(),
         model_fingerprint: String::new(),
@@ -234,14 +237,37 @@ fn settings(args: &Args) -> Result<Settings> {
         top,
         last: args.last.unwrap_or(20),
         min_target: if paper { 20 } else { 1 },
-        mass,
+        mass: args.mass.unwrap_or(0.99),
         feed: args.feed.0,
         lens_samples: args.lens_samples,
         context: 0,
         truncate: args.truncate,
         resamples: args.resamples,
         seed: args.seed,
+    };
+    settings.check()?;
+    Ok(settings)
+}
+
+fn without_repeats<T: PartialEq>(list: Vec<T>) -> Vec<T> {
+    list.into_iter().fold(Vec::new(), |mut kept, item| {
+        if !kept.contains(&item) {
+            kept.push(item);
+        }
+        kept
     })
+}
+
+/// Checks that there is something to score, before anything is measured.
+fn check_targets(samples: &[Sample], settings: &Settings) -> Result<()> {
+    let longest = samples.iter().map(|sample| sample.targets(settings.offsets).len()).max().unwrap_or(0);
+    match settings.min_target.max(1) {
+        needed if longest < needed => Err(input(format!(
+            "expected samples of {needed} or more target tokens, but the longest has {longest}: give longer texts, or fewer \
+             --offsets"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The model with each of the heads, and what they are.
@@ -259,7 +285,7 @@ async fn heads(args: &Args, methods: &[Method], meter: &mut Meter) -> Result<(Ve
             return Err(input("the model brings no multi-token heads: name folders with --heads"));
         };
         let fingerprint = match folder {
-            Some(folder) => fingerprint::of_files(&Folder::open(folder)?, fingerprint::HEADS).await?,
+            Some(folder) => fingerprint::of_files(&Folder::open_heads(folder)?, fingerprint::HEADS).await?,
             None => fingerprint::of_files(&args.engine.files()?, fingerprint::HEADS).await?,
         };
         let name = folder.map_or("of the model".to_owned(), |folder| name_of(&folder.display().to_string()));
@@ -306,7 +332,7 @@ async fn measure_all(
 
 /// Writes the report of all records; a shard has none of its own.
 fn finish(store: &Store, run: &Run, timings: &[Timing]) -> Outcome<ExitCode> {
-    store.write(TIMING, &store::pretty(&timings)?)?;
+    store.write(store::TIMING, &store::pretty(&timings)?)?;
     if run.shard != Shard::WHOLE {
         let Shard { index, of } = run.shard;
         say(format_args!(
@@ -321,17 +347,15 @@ fn finish(store: &Store, run: &Run, timings: &[Timing]) -> Outcome<ExitCode> {
     for (name, plot) in plots::all(&report) {
         store.write(name, &plot)?;
     }
-    store.write("report.md", &text)?;
-    store.write("report.json", &store::pretty(&report)?)?;
+    store.write(store::TEXT, &text)?;
+    store.write(store::REPORT, &store::pretty(&report)?)?;
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-const TIMING: &str = "timing.json";
-
 /// The times of a shard; they are not needed for the report.
 fn read_timings(folder: &Path) -> Vec<Timing> {
-    let json = fs::read(folder.join(TIMING)).ok();
+    let json = fs::read(folder.join(store::TIMING)).ok();
     json.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
 }
 

@@ -62,7 +62,7 @@ async fn drafts(args: &Args, gpu: &Gpu) -> Outcome<ExitCode> {
     };
     let options = EngineOptions { kernels: args.adapter.kernel_set(gpu).await?, ..EngineOptions::default() };
     let engine = match &args.heads {
-        Some(heads) => Engine::load_with_heads(gpu, &files, &Folder::open(heads)?, &options, &mut |_| {}).await?,
+        Some(heads) => Engine::load_with_heads(gpu, &files, &Folder::open_heads(heads)?, &options, &mut |_| {}).await?,
         None => Engine::load(gpu, &files, &options, &mut |_| {}).await?,
     };
     let prompt = engine.tokenizer()?.encode(&args.prompt, true)?;

@@ -20,10 +20,20 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Lists the folder.
+    /// Lists the folder of a checkpoint.
     pub fn open(path: &Path) -> Result<Self> {
-        let fail =
-            |error: io::Error| Error::new(ErrorKind::Io, format!("{}: {}", path.display(), not_a_folder(&error)));
+        Self::open_as(path, "config.json, tokenizer.json and model.safetensors")
+    }
+
+    /// Lists a folder of heads.
+    pub fn open_heads(path: &Path) -> Result<Self> {
+        Self::open_as(path, "mtp_config.json and mtp.safetensors, or heads in a published layout")
+    }
+
+    fn open_as(path: &Path, expected: &str) -> Result<Self> {
+        let fail = |error: io::Error| {
+            Error::new(ErrorKind::Io, format!("{}: {}", path.display(), not_a_folder(&error, expected)))
+        };
         let mut maps = BTreeMap::new();
         for entry in fs::read_dir(path).map_err(fail)? {
             // A name that is not Unicode is none that a checkpoint's files ask for.
@@ -51,14 +61,10 @@ impl Folder {
     }
 }
 
-fn not_a_folder(error: &io::Error) -> String {
+fn not_a_folder(error: &io::Error, expected: &str) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => {
-            "no such folder: expected one with config.json, tokenizer.json and model.safetensors".to_owned()
-        }
-        io::ErrorKind::NotADirectory => {
-            "not a folder: expected one with config.json, tokenizer.json and model.safetensors".to_owned()
-        }
+        io::ErrorKind::NotFound => format!("no such folder: expected one with {expected}"),
+        io::ErrorKind::NotADirectory => format!("not a folder: expected one with {expected}"),
         _ => error.to_string(),
     }
 }

@@ -1,7 +1,6 @@
 //! `foretoken init-heads`: multi-token heads that no training has seen, in a folder of their own. No GPU is used.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
@@ -9,6 +8,7 @@ use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::mtp::{CONFIG, Init, InitOptions, InitSource, TENSORS, init_heads};
 use foretoken::{Error, ErrorKind};
 
+use crate::output::{make_folder, write_whole};
 use crate::source::ModelFlag;
 use crate::terminal::{Outcome, counted, say};
 
@@ -89,20 +89,15 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         backbone_first: args.backbone_first,
     };
     let made = init_heads(&checkpoint, &options).await?;
-    fs::create_dir_all(&args.out).map_err(|error| io(&args.out, &error))?;
+    make_folder(&args.out)?;
     if let Some(there) = [CONFIG, MEDUSA].map(|name| args.out.join(name)).iter().find(|path| path.exists()) {
         let message = format!("{}: there are heads already; name another folder", there.display());
         return Err(Error::new(ErrorKind::Input, message).into());
     }
     // The description last: a folder without one has no heads, whatever else was interrupted.
     for name in [TENSORS, CONFIG] {
-        let path = args.out.join(name);
-        fs::write(&path, &made[name]).map_err(|error| io(&path, &error))?;
+        write_whole(&args.out.join(name), &made[name])?;
     }
     say(format_args!("{} in {}", counted(args.heads, "head"), args.out.display()));
     Ok(ExitCode::SUCCESS)
-}
-
-fn io(path: &Path, error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Io, format!("{}: {error}", path.display()))
 }

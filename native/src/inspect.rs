@@ -30,7 +30,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     let files = args.model.files()?;
     let context = args.context.map(NonZeroUsize::get);
     let inspection = match &args.heads {
-        Some(heads) => foretoken::inspect_with_heads(&files, &Folder::open(heads)?, context).await?,
+        Some(heads) => foretoken::inspect_with_heads(&files, &Folder::open_heads(heads)?, context).await?,
         None => foretoken::inspect(&files, context).await?,
     };
     if args.json {

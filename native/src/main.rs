@@ -10,6 +10,7 @@ mod devices;
 mod drafting;
 mod folder;
 mod generate;
+mod hash;
 mod init_heads;
 mod inspect;
 mod interactive;
@@ -73,7 +74,7 @@ enum Command {
     /// Write a checkpoint with the LoRA of heads merged into its weights, and the heads without it beside them
     ///
     /// The new folder is in Hugging Face layout, its tensors of the types they had. What it generates is what the model
-    /// generates with these heads.
+    /// generates with these heads, but for the rounding of changed tensors to f16 or bf16 where they are of these.
     Merge(merge::Args),
     /// List the adapters, say which one is picked and why, and test every kernel on it
     Devices(devices::Args),

@@ -39,7 +39,7 @@ pub struct Args {
 pub async fn run(args: &Args) -> Outcome<ExitCode> {
     let files = args.model.files()?;
     let checkpoint = Checkpoint::open(&files).await?;
-    let head_files = Folder::open(&args.heads)?;
+    let head_files = Folder::open_heads(&args.heads)?;
     let heads = HeadSet::open(&head_files, checkpoint.config()).await?;
     let mut patches = Vec::new();
     merge_lora(&checkpoint, &heads, &mut |patch| {

@@ -3,7 +3,7 @@
 //! What is written goes to another name in the same folder first, reaches the disk, and then takes the name of what was there
 //! before: whatever ends the program in between, or fills the disk, the earlier file stays.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +37,34 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&partial);
         io_error(path, &error)
     })
+}
+
+/// Makes the folder `path`, and those above it, where they are not there.
+pub fn make_folder(path: &Path) -> Result<()> {
+    // The first on the way that is no folder stands in the way.
+    if let Some(other) = path.ancestors().find(|part| fs::symlink_metadata(part).is_ok() && !part.is_dir()) {
+        let message = format!("{}: expected the name of a folder, but it is none", other.display());
+        return Err(Error::new(ErrorKind::Input, message));
+    }
+    fs::create_dir_all(path).map_err(|error| io_error(path, &error))
+}
+
+/// Holds a folder for as long as what it returns lives; nothing where the file system has no locks.
+///
+/// # Errors
+/// Where another program of ours holds it.
+pub fn lock(folder: &Path) -> Result<Option<File>> {
+    let path = folder.join(".lock");
+    let file = File::create(&path).map_err(|error| io_error(&path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => {
+            let message =
+                format!("{}: another run of this program is at work there; wait for its end", folder.display());
+            Err(Error::new(ErrorKind::Input, message))
+        }
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
 }
 
 /// A rename has happened for certain once its folder has reached the disk, where a system can say so.

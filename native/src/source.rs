@@ -120,7 +120,7 @@ impl EngineFlags {
         let started = Instant::now();
         let files = self.model.files()?;
         let heads_files = match heads {
-            HeadsWanted::Folder(folder) => Some(Folder::open(folder)?),
+            HeadsWanted::Folder(folder) => Some(Folder::open_heads(folder)?),
             HeadsWanted::Own | HeadsWanted::IfSound | HeadsWanted::Without => None,
         };
         let gpu = self.adapter.open().await?;

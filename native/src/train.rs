@@ -8,8 +8,7 @@ mod marginal;
 mod plot;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,16 +23,17 @@ use foretoken::train::schedule::Schedule;
 use foretoken::train::{HeadLoss, StepReport, Trainer};
 use foretoken::{Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::folder::Folder;
+use crate::hash::Hash;
 use crate::interrupt::{self, Watch};
 use crate::output::{io_error, write_whole};
 use crate::source::{Source, advice};
 use crate::terminal::{Meter, Outcome, Work, bytes, print_json, say};
 use distill::{Distilled, Wanted};
 pub use flags::Args;
-use folder::{Device, Hash, Identity, LOG, OutFolder, PLOT};
+use folder::{Device, Identity, Log, OutFolder, PLOT};
 use marginal::Labels;
 
 /// What a model folder may say about its own training.
@@ -77,6 +77,12 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     let first = FirstHeads::new(args, &checkpoint).await?;
     args.check_target(&first.heads)?;
     check_reach(&first.heads, length, data.as_ref())?;
+    if let Some(valid) = &valid {
+        let unseen = |head: &&Head| valid.targets_at(head.offset) == 0;
+        for Head { offset, .. } in first.heads.iter().filter(unseen) {
+            say(format_args!("note: no token of --valid counts for the head for token +{offset}"));
+        }
+    }
     let identity = Identity {
         model: model_hash(&checkpoint).await?,
         data: data_hash,
@@ -99,7 +105,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         Some(data) => data,
         None => {
             let (tokens, prompt, counted) = (args.distill_tokens, args.distill_prompt, args.counted());
-            let wanted = Wanted { tokens, prompt, length, counted };
+            let wanted = Wanted { tokens, prompt, length, vocabulary: config.vocab_size, counted };
             match own_texts(&out, &gpu, kernels, &files, &documents, &wanted, &interrupt).await? {
                 Some(data) => {
                     check_reach(&first.heads, length, Some(&data))?;
@@ -182,21 +188,22 @@ fn texts(path: &Path, vocabulary: &Vocabulary<'_>) -> Result<(Vec<Document>, Dat
     let bytes = fs::read(path).map_err(|error| io_error(path, &error))?;
     let documents = read(&bytes, format, vocabulary).map_err(|error| error.within(path.display()))?;
     let mut hash = Hash::new();
-    hash.add("data", &bytes);
+    hash.add_part("data", &bytes);
     Ok((documents, format, hash.text()))
 }
 
 /// Of everything that decides what the model computes.
 async fn model_hash(checkpoint: &Checkpoint<'_, Source>) -> Result<String> {
     let files = checkpoint.files();
-    let mut names = vec!["config.json".to_owned(), "tokenizer.json".to_owned()];
+    // The end token may come from the second.
+    let mut names = ["config.json", "generation_config.json", "tokenizer.json"].map(str::to_owned).to_vec();
     names.extend(checkpoint.tensors().map(|info| info.file.clone()));
     names.sort();
     names.dedup();
     let mut hash = Hash::new();
     for name in names {
         if let Some(len) = files.len(&name).await? {
-            hash.add(&name, &read_exact(files, &name, 0..len).await?);
+            hash.add_part(&name, &read_exact(files, &name, 0..len).await?);
         }
     }
     Ok(hash.text())
@@ -224,9 +231,9 @@ impl FirstHeads {
     async fn new(args: &Args, checkpoint: &Checkpoint<'_, Source>) -> Result<Self> {
         let config = checkpoint.config();
         let (made, hash) = match &args.warmup_heads {
-            None => (init_heads(checkpoint, &args.init_options()).await?, None),
+            None => (init_heads(checkpoint, &args.init_options(config)).await?, None),
             Some(path) => {
-                let folder = Folder::open(path)?;
+                let folder = Folder::open_heads(path)?;
                 HeadSet::open(&folder, config).await?;
                 let (mut read, mut hash) = (BTreeMap::new(), Hash::new());
                 for name in [CONFIG, TENSORS] {
@@ -238,7 +245,7 @@ impl FirstHeads {
                         return Err(Error::new(ErrorKind::Input, message));
                     };
                     let bytes = read_exact(&folder, name, 0..len).await?;
-                    hash.add(name, &bytes);
+                    hash.add_part(name, &bytes);
                     read.insert(name.to_owned(), bytes.into_owned());
                 }
                 (read, Some(hash.text()))
@@ -248,7 +255,7 @@ impl FirstHeads {
         let files =
             |made: BTreeMap<String, Vec<u8>>| made.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
         let mut made = MemoryFiles { name, files: files(made) };
-        let HeadSet { heads, lora, .. } = HeadSet::open(&made, config).await?;
+        let HeadSet { mut heads, lora, .. } = HeadSet::open(&made, config).await?;
         let mut rank = args.brought_rank(lora.as_ref())?;
         if rank.is_none() && args.has_lora() {
             let options = args.lora_options(config, &heads)?;
@@ -256,8 +263,10 @@ impl FirstHeads {
                 std::mem::take(&mut made.files).into_iter().map(|(name, bytes)| (name, bytes.into_owned())).collect();
             add_lora(&mut owned, config, &options)?;
             made.files = files(owned);
+            heads = HeadSet::open(&made, config).await?.heads;
             rank = Some(options.rank);
         }
+        args.check_next_token(&heads)?;
         Ok(Self { files: made, hash, heads, rank })
     }
 }
@@ -374,8 +383,7 @@ struct Training<'a> {
     valid: Option<&'a Dataset>,
     labels: Option<Labels>,
     schedule: Schedule,
-    /// The lines of the log.
-    log: Vec<Value>,
+    log: Log,
     /// Of the steps of this run.
     seconds: f64,
 }
@@ -383,7 +391,7 @@ struct Training<'a> {
 impl Training<'_> {
     async fn go_on(&mut self, out: &mut OutFolder, interrupt: &Arc<AtomicBool>) -> Result<Stopped> {
         if let Some(parameters) = out.parameters()? {
-            self.trainer.restore(&parameters)?;
+            self.trainer.restore(&parameters).map_err(|error| error.within(out.join("checkpoint").display()))?;
         }
         let (done, total) = (out.step(), self.schedule.steps());
         if self.trainer.steps() != done {
@@ -391,15 +399,14 @@ impl Training<'_> {
             let message = format!("{}: the state is of step {got}, its description of {done}", place.display());
             return Err(Error::new(ErrorKind::Format, message));
         }
-        let path = out.join(LOG);
-        let mut log =
-            OpenOptions::new().create(true).append(true).open(&path).map_err(|error| io_error(&path, &error))?;
+        if self.checkpoint_is_due(done) && self.log.last("valid").is_none_or(|line| line["step"] != done) {
+            self.validate(done, interrupt).await?;
+        }
         let mut batches = self.data.batches(self.args.seed, self.args.batch, self.args.accumulate);
         let mut bar = Work::new("training", done, total);
         let mut tokens = 0;
         for step in done..total {
             if interrupt.load(SeqCst) {
-                log.sync_all().map_err(|error| io_error(&path, &error))?;
                 self.keep(out, step).await?;
                 return Ok(Stopped::Interrupt);
             }
@@ -427,20 +434,11 @@ impl Training<'_> {
             self.seconds += seconds;
             tokens += targets;
             let at = step + 1;
-            let every = self.args.checkpoint_every;
-            let checkpoint = at == total || (every > 0 && at % every == 0);
-            let valid = if checkpoint {
-                out.checkpoint(at, &self.trainer.state().await?)?;
-                self.evaluate(interrupt).await?
-            } else {
-                None
-            };
-            let line = logged(at, &report, rate, targets, seconds, valid.as_deref());
-            write_line(&mut log, &line).map_err(|error| io_error(&path, &error))?;
-            self.log.push(line);
+            self.log.add(logged(at, &report, rate, targets, seconds))?;
             bar.update(at, tokens, &told(&report.losses));
-            if checkpoint {
-                log.sync_all().map_err(|error| io_error(&path, &error))?;
+            if self.checkpoint_is_due(at) {
+                self.keep(out, at).await?;
+                self.validate(at, interrupt).await?;
                 self.plot(out)?;
             }
         }
@@ -459,9 +457,16 @@ impl Training<'_> {
         Ok(Stopped::Finished)
     }
 
+    fn checkpoint_is_due(&self, step: u64) -> bool {
+        let every = self.args.checkpoint_every;
+        step > 0 && (step == self.schedule.steps() || (every > 0 && step.is_multiple_of(every)))
+    }
+
     /// Writes a checkpoint of `step` steps, unless there is one.
     async fn keep(&self, out: &mut OutFolder, step: u64) -> Result<()> {
         if step > out.step() {
+            // The log first: lines beyond a checkpoint are cut off when a run goes on, but none can be brought back.
+            self.log.sync()?;
             out.checkpoint(step, &self.trainer.state().await?)?;
             self.plot(out)?;
         }
@@ -469,7 +474,15 @@ impl Training<'_> {
     }
 
     fn plot(&self, out: &OutFolder) -> Result<()> {
-        write_whole(&out.join(PLOT), plot::plot(&self.log).as_bytes())
+        write_whole(&out.join(PLOT), plot::plot(self.log.lines()).as_bytes())
+    }
+
+    /// Measures the validation texts after `step` steps. Where that is interrupted, the run that goes on does it.
+    async fn validate(&mut self, step: u64, interrupt: &Arc<AtomicBool>) -> Result<()> {
+        match self.evaluate(interrupt).await? {
+            Some(losses) => self.log.add(json!({"step": step, "valid": by_head(&losses)})),
+            None => Ok(()),
+        }
     }
 
     /// The losses on the validation texts; none if it was interrupted.
@@ -498,9 +511,11 @@ impl Training<'_> {
     fn tell(&self, out: &OutFolder, gpu: &Gpu, model: &str, stopped: Stopped) -> Outcome<()> {
         let (step, steps) = (self.trainer.steps(), self.schedule.steps());
         let folder = out.join("");
-        let last = self.log.last();
+        let field = |name: &str| {
+            let line = self.log.last(name).filter(|line| line["step"] == step);
+            line.map_or(Value::Null, |line| line[name].clone())
+        };
         if self.args.json {
-            let field = |name: &str| last.map_or(Value::Null, |line| line[name].clone());
             return print_json(&json!({
                 "model": model,
                 "adapter": gpu.summary().name,
@@ -518,8 +533,8 @@ impl Training<'_> {
                 "seconds": self.seconds,
             }));
         }
-        let losses: Vec<String> = last
-            .and_then(|line| line["losses"].as_object())
+        let losses: Vec<String> = field("losses")
+            .as_object()
             .into_iter()
             .flatten()
             .map(|(offset, loss)| format!("+{offset} {:.3}", loss.as_f64().unwrap_or(f64::NAN)))
@@ -537,31 +552,25 @@ impl Training<'_> {
     }
 }
 
-/// A line of the log.
-fn logged(step: u64, report: &StepReport, rate: f64, tokens: u64, seconds: f64, valid: Option<&[HeadLoss]>) -> Value {
-    let by_head = |losses: &[HeadLoss]| {
-        let losses = losses.iter().map(|loss| (loss.offset.to_string(), json!(loss.nll)));
-        Value::Object(losses.collect::<Map<String, Value>>())
-    };
-    let mut line = json!({
+/// Losses by the token that a head predicts; without targets there is nothing to tell.
+fn by_head(losses: &[HeadLoss]) -> Value {
+    let losses = losses.iter().filter(|loss| loss.targets > 0);
+    Value::Object(losses.map(|loss| (loss.offset.to_string(), json!(loss.nll))).collect())
+}
+
+/// A step's line of the log.
+fn logged(step: u64, report: &StepReport, rate: f64, tokens: u64, seconds: f64) -> Value {
+    json!({
         "step": step,
         "losses": by_head(&report.losses),
         "rate": rate,
         "gradient_norm": report.gradient_norm,
         "tokens": tokens,
         "seconds": seconds,
-    });
-    if let Some(valid) = valid {
-        line["valid"] = by_head(valid);
-    }
-    line
+    })
 }
 
 fn told(losses: &[HeadLoss]) -> String {
     let losses: Vec<String> = losses.iter().map(|loss| format!("{:.3}", loss.nll)).collect();
     format!("loss {}", losses.join(" "))
-}
-
-fn write_line(file: &mut File, line: &Value) -> std::io::Result<()> {
-    file.write_all(format!("{line}\n").as_bytes())
 }

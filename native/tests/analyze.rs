@@ -140,6 +140,23 @@ fn shards_and_interruptions_change_nothing() {
     merge(&[&shards[2], &shards[2]], &other).fails_with("shard 3 again");
     merge(&[&shards[0], &whole], &other).fails_with("shard 1 again");
     merge(&[&temp.path().join("none")], &other).fails_with("no run of `analyze`");
+    // What was measured is settled, and a description that was changed by hand is not believed.
+    let flag = foretoken(&["analyze", "--out", text(&other), "--top", "3", "--merge", text(&whole)]);
+    flag.fails_with("cannot be used with");
+    let (file, broken) = (whole.join("run.json"), temp.path().join("broken"));
+    fs::create_dir(&broken).unwrap();
+    let run: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    for (pointer, value, message) in [
+        ("/shard/of", 0, "not of a run that this version knows"),
+        ("/shard/index", 0, "not of a run that this version knows"),
+        ("/settings/resamples", 100_000_000, "resamples 100000000"),
+        ("/settings/offsets", 0, "offsets 0"),
+    ] {
+        let mut changed = run.clone();
+        *changed.pointer_mut(pointer).unwrap() = json!(value);
+        fs::write(broken.join("run.json"), changed.to_string()).unwrap();
+        merge(&[&broken], &other).fails_with(message);
+    }
 
     // Interrupted in the middle of a line.
     let records = fs::read_to_string(whole.join("samples.jsonl")).unwrap();
@@ -171,6 +188,21 @@ fn the_paper_scores_long_targets_only() {
 }
 
 #[test]
+fn what_others_left_in_the_folder_stays() {
+    let (temp, data) = data();
+    for name in ["report.md", "accuracy.svg", "timing.json"] {
+        let out = temp.path().join(name.replace('.', " "));
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join(name), "mine").unwrap();
+        analyze(&data, &out, &["--methods", "next"]).fails_with_in("use another --out", name);
+        assert_eq!(fs::read_to_string(out.join(name)).unwrap(), "mine");
+    }
+    let file = temp.path().join("file");
+    fs::write(&file, "mine").unwrap();
+    analyze(&data, &file, &["--methods", "next"]).fails_with("file: expected the name of a folder");
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let (temp, data) = data();
     let out = temp.path().join("out");
@@ -194,13 +226,16 @@ fn what_makes_no_sense_is_refused() {
     analyze(&data, &out, &["--model", &golden("llama-mha"), "--methods", "heads"])
         .fails_with("brings no multi-token heads");
     let lines: &[(&str, &str)] = &[
-        ("", "no samples"),
+        ("", "expected texts, got an empty file"),
         ("{\"text\": \"a\"}\n{\"text\": ", "line 2"),
-        ("{\"text\": \"a\"}\n\n{\"prompt\": \"a\"}\n", "line 3: expected {\"prompt\""),
+        (
+            "{\"text\": \"a\"}\n\n{\"prompt\": \"a\"}\n",
+            "line 3: expected the fields prompt and completion, or text; got prompt",
+        ),
         ("{\"text\": 3}", "line 1"),
-        ("{\"text\": \"\"}", "line 1: the text is empty"),
-        ("{\"prompt\": \"a\", \"completion\": \"\"}", "line 1: the completion is empty"),
-        ("{\"text\": \"a\"}", "none of 1 samples"),
+        ("{\"text\": \"\"}", "line 1: expected a text to score"),
+        ("{\"prompt\": \"a\", \"completion\": \"\"}", "line 1: expected a completion to score"),
+        ("{\"text\": \"a\"}", "expected samples of 1 or more target tokens, but the longest has 0"),
     ];
     let bad = temp.path().join("bad.jsonl");
     for (number, (content, message)) in lines.iter().enumerate() {

@@ -101,7 +101,7 @@ fn bad_texts_and_flags_are_refused_before_anything_is_written() {
         ("empty.jsonl", &[], "empty"),
         ("broken.jsonl", &[], "line 2"),
         ("types.jsonl", &[], "expected a text, got 3"),
-        ("fields.jsonl", &[], "unknown field `txt`"),
+        ("fields.jsonl", &[], "expected the fields prompt and completion, or text; got txt"),
         ("long.jsonl", &[], "--seq-len"),
         ("short.txt", &[], "a sequence 16"),
         ("text.csv", &[], ".jsonl"),
@@ -226,12 +226,15 @@ fn training_writes_heads_a_log_and_a_plot() {
     let report = run.json();
     assert_eq!((&report["step"], &report["steps"], &report["stopped"]), (&json!(4), &json!(4), &json!("finished")));
     let log = json_lines(&place.read("out/log.jsonl"));
+    let (log, valid): (Vec<_>, Vec<_>) = log.into_iter().partition(|line| line.get("valid").is_none());
+    assert_eq!(valid.iter().map(|line| &line["step"]).collect::<Vec<_>>(), [2, 4]);
+    assert!(valid.iter().all(|line| line["valid"]["2"].as_f64().unwrap() > 0.0), "{valid:?}");
+    assert_eq!(report["valid"], valid[1]["valid"]);
     assert_eq!(log.len(), 4);
     for (n, line) in log.iter().enumerate() {
         assert_eq!(line["step"], n + 1);
         assert!(line["losses"]["1"].as_f64().unwrap() > 0.0 && line["losses"]["2"].as_f64().unwrap() > 0.0, "{line}");
         assert!(["rate", "gradient_norm", "tokens", "seconds"].iter().all(|name| line[name].as_f64().unwrap() > 0.0));
-        assert_eq!(line.get("valid").is_some(), n % 2 == 1, "{line}");
     }
     assert_eq!(report["losses"], log[3]["losses"]);
     let plot = String::from_utf8(place.read("out/loss.svg")).unwrap();
@@ -242,7 +245,7 @@ fn training_writes_heads_a_log_and_a_plot() {
         names
     };
     assert_eq!(names("out"), ["checkpoint", "log.jsonl", "loss.svg", "mtp.safetensors", "mtp_config.json"]);
-    assert_eq!(names("out/checkpoint"), ["state-00000004.safetensors", "state.json"]);
+    assert_eq!(names("out/checkpoint"), [".lock", "state-00000004.safetensors", "state.json"]);
     // The folder is one of heads, and a frozen backbone says what it said.
     let heads = place.text("out");
     let report = place.generate(&["--draft", &heads]);
@@ -438,6 +441,12 @@ fn an_interrupt_ends_a_long_validation() {
     assert_eq!((log.len(), log[1].get("valid")), (2, None), "{log:?}");
     let state: Value = serde_json::from_slice(&place.read("out/checkpoint/state.json")).unwrap();
     assert_eq!(state["step"], 2);
+    // The run that goes on measures first what that one did not.
+    place.write("long.jsonl", &line);
+    place.trained("story.txt", "out", &[&flags[..], &["--resume"]].concat());
+    let log = json_lines(&place.read("out/log.jsonl"));
+    let valid: Vec<_> = log.iter().map(|line| (line["step"].as_u64().unwrap(), line.get("valid").is_some())).collect();
+    assert_eq!(valid, [(1, false), (2, false), (2, true), (3, false), (4, false), (4, true)]);
 }
 
 #[test]
@@ -466,6 +475,31 @@ fn a_lora_that_heads_bring_is_trained_on() {
         // Named or not, its rank is the same.
         place.trained("story.txt", &on, &[&flags[..], &["--resume"]].concat());
     }
+}
+
+#[test]
+fn joint_training_goes_on_from_heads_that_left_the_next_token_alone() {
+    let place = Place::new();
+    place.trained("story.txt", "frozen", &["--kind", "sequential", "--heads", "3", "--steps", "2"]);
+    let heads = place.text("frozen");
+    place.trained("story.txt", "joint", &["--warmup-heads", &heads, "--mode", "joint", "--steps", "2"]);
+    let config: Value = serde_json::from_slice(&place.read("joint/mtp_config.json")).unwrap();
+    let offsets: Vec<_> = config["heads"].as_array().unwrap().iter().map(|head| &head["offset"]).collect();
+    assert_eq!(
+        (offsets, &config["heads"][0]["backbone_last_layer"]),
+        (vec![&json!(1), &json!(2), &json!(3)], &json!(true))
+    );
+    let log = json_lines(&place.read("joint/log.jsonl"));
+    assert!(["1", "2", "3"].iter().all(|offset| log[0]["losses"][offset].is_f64()), "{log:?}");
+    // A head for the next token that the model does not speak with cannot keep it where it is.
+    place.trained("story.txt", "apart", &["--source", "final-norm", "--steps", "2"]);
+    let heads = place.text("apart");
+    place
+        .train("story.txt", "on", &["--warmup-heads", &heads, "--mode", "joint", "--steps", "2"])
+        .fails_with("head 1 of --warmup-heads is not what the model says next");
+    place.trained("story.txt", "new", &["--source", "final-norm", "--mode", "joint", "--steps", "2"]);
+    let config: Value = serde_json::from_slice(&place.read("new/mtp_config.json")).unwrap();
+    assert_eq!(config["heads"][0]["backbone_last_layer"], json!(true));
 }
 
 #[test]

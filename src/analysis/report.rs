@@ -61,7 +61,8 @@ pub struct ColumnReport {
     pub nll: Interval,
     /// Mean entropy, nats.
     pub entropy: Interval,
-    /// How often its likeliest token is the one that the model itself finds likeliest when it knows all before; not for offset 1.
+    /// How often its likeliest token is the likeliest one of the same model's column of offset 1, which knows all before: of heads
+    /// with one of offset 1 that head's. Not for offset 1.
     pub agreement: Option<Interval>,
     /// Accuracy of the likeliest token by the column's own entropy, nats.
     pub by_entropy: Vec<Bin>,

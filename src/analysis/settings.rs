@@ -1,6 +1,11 @@
 //! What a run measures: all of it is part of the report, and runs that differ in it are not put together.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
+
+use crate::format::mtp::MAX_OFFSET;
+use crate::{Error, MarginalOptions, Result};
 
 /// A way to predict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +119,33 @@ pub struct Settings {
     pub seed: u64,
 }
 
+impl Settings {
+    /// Checks what can make no sense, whatever the model and the samples are.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input), naming the setting.
+    pub fn check(&self) -> Result<()> {
+        let Self { offsets, resamples, feed, .. } = *self;
+        if !(1..=MAX_OFFSET).contains(&offsets) {
+            return Err(Error::input(format!("offsets {offsets}: expected 1 to {MAX_OFFSET}")));
+        }
+        if self.top.is_empty() || self.top.contains(&0) {
+            return Err(Error::input("top 0: expected at least 1"));
+        }
+        if !RESAMPLES.contains(&resamples) {
+            let (least, most) = (RESAMPLES.start(), RESAMPLES.end());
+            return Err(Error::input(format!("resamples {resamples}: expected {least} to {most}")));
+        }
+        if feed == 0 {
+            return Err(Error::input("feed 0: expected at least 1"));
+        }
+        MarginalOptions { mass: self.mass, ..MarginalOptions::default() }.validate()
+    }
+}
+
+/// Resamples of a bootstrap: fewer say little, and more take memory for nothing.
+const RESAMPLES: RangeInclusive<usize> = 100..=100_000;
+
 /// A part of the samples: every `of`-th, from the `index`-th on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shard {
@@ -126,6 +158,11 @@ pub struct Shard {
 impl Shard {
     /// Everything.
     pub const WHOLE: Self = Self { index: 1, of: 1 };
+
+    /// Whether there is such a part.
+    pub fn is_sound(self) -> bool {
+        1 <= self.index && self.index <= self.of
+    }
 
     /// Whether the sample with this number, from 0, is in it.
     pub fn holds(self, sample: usize) -> bool {

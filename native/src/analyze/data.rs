@@ -1,14 +1,15 @@
 //! The samples: JSON lines with a prompt and its completion, or with a text.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use foretoken::analysis::DataFacts;
-use foretoken::format::tokenizer::Tokenizer;
-use foretoken::{Error, ErrorKind, Result};
-use serde::Deserialize;
+use foretoken::train::data::{DataFormat, Vocabulary, read as read_documents};
+use foretoken::{Engine, Error, ErrorKind, Result};
 
-use super::fingerprint::Fingerprint;
+use crate::hash::Hash;
+use crate::output::io_error;
 
 /// A sample's tokens.
 pub struct Sample {
@@ -17,75 +18,48 @@ pub struct Sample {
     pub first_target: usize,
 }
 
-#[derive(Deserialize)]
-struct Line {
-    prompt: Option<String>,
-    completion: Option<String>,
-    text: Option<String>,
+impl Sample {
+    /// The tokens that can be scored at every offset up to `offsets`: there must be something before the first of them.
+    pub fn targets(&self, offsets: usize) -> Range<usize> {
+        self.first_target.max(offsets).min(self.ids.len())..self.ids.len()
+    }
 }
 
-/// Reads every sample of a file. Texts of more than `context` tokens are refused, or cut at their end.
-pub fn read(path: &Path, tokenizer: &Tokenizer, context: usize, truncate: bool) -> Result<(Vec<Sample>, DataFacts)> {
+/// Reads every sample of a file. Texts of more tokens than the context holds are refused, or cut at their end.
+pub fn read(path: &Path, engine: &Engine, truncate: bool) -> Result<(Vec<Sample>, DataFacts)> {
     let place = path.display();
-    let fail = |error: std::io::Error| Error::new(ErrorKind::Io, format!("{place}: {error}"));
+    let fail = |message: String| Error::new(ErrorKind::Input, message).within(&place);
     // A pipe or a device may have no end.
-    if !fs::metadata(path).map_err(fail)?.is_file() {
+    if !fs::metadata(path).map_err(|error| io_error(path, &error))?.is_file() {
         return Err(Error::new(ErrorKind::Io, format!("{place}: expected a file")));
     }
-    let bytes = fs::read(path).map_err(fail)?;
-    let mut samples = Vec::new();
-    for (number, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
-        if line.iter().all(u8::is_ascii_whitespace) {
-            continue;
+    let bytes = fs::read(path).map_err(|error| io_error(path, &error))?;
+    let vocabulary = Vocabulary { tokenizer: engine.tokenizer()?, size: engine.config().vocab_size, end: None };
+    let documents = read_documents(&bytes, DataFormat::Lines, &vocabulary).map_err(|error| error.within(&place))?;
+    let mut samples = Vec::with_capacity(documents.len());
+    for document in documents {
+        let (line, mut ids, first_target) = (document.line, document.ids, document.prompt.unwrap_or(0));
+        if ids[first_target..].iter().all(|&id| vocabulary.tokenizer.is_special(id)) {
+            let what = if document.prompt.is_some() { "completion" } else { "text" };
+            return Err(fail(format!("line {line}: expected a {what} to score, but there is none")));
         }
-        let within = |error: Error| error.within(format!("{place}: line {}", number + 1));
-        let mut sample = sample(line, tokenizer).map_err(within)?;
-        if sample.ids.len() > context {
+        let context = engine.context();
+        if ids.len() > context {
             if !truncate {
-                let message = format!(
-                    "{} tokens, but the context holds {context}; raise --context, or score the start of long texts with \
-                     --truncate",
-                    sample.ids.len()
-                );
-                return Err(within(Error::new(ErrorKind::Input, message)));
+                let larger =
+                    if context < engine.config().max_position_embeddings { "raise --context, or " } else { "" };
+                return Err(fail(format!(
+                    "line {line}: {} tokens, but the context holds {context}; {larger}score the start of long texts with --truncate",
+                    ids.len()
+                )));
             }
-            sample.ids.truncate(context);
+            ids.truncate(context);
         }
-        samples.push(sample);
+        samples.push(Sample { ids, first_target });
     }
-    if samples.is_empty() {
-        let message =
-            format!("{place}: no samples: expected lines like {{\"prompt\": \"...\", \"completion\": \"...\"}}");
-        return Err(Error::new(ErrorKind::Input, message));
-    }
-    let mut fingerprint = Fingerprint::default();
-    fingerprint.add(&bytes);
+    let mut hash = Hash::new();
+    hash.add(&bytes);
     let name = path.file_name().map_or_else(|| place.to_string(), |name| name.to_string_lossy().into_owned());
-    let facts = DataFacts { name, fingerprint: fingerprint.text(), samples: samples.len() };
+    let facts = DataFacts { name, fingerprint: hash.text(), samples: samples.len() };
     Ok((samples, facts))
-}
-
-fn sample(line: &[u8], tokenizer: &Tokenizer) -> Result<Sample> {
-    let form = "expected {\"prompt\": \"...\", \"completion\": \"...\"} or {\"text\": \"...\"}";
-    let fail = |message: String| Error::new(ErrorKind::Input, message);
-    let line: Line = serde_json::from_slice(line).map_err(|error| fail(format!("{form}: {error}")))?;
-    match line {
-        Line { prompt: Some(prompt), completion: Some(completion), text: None } => {
-            if completion.is_empty() {
-                return Err(fail("the completion is empty".to_owned()));
-            }
-            let ids = tokenizer.encode(&format!("{prompt}{completion}"), true)?;
-            // A token may span the seam; it belongs to the completion then.
-            let prompt = tokenizer.encode(&prompt, true)?;
-            let first_target = prompt.iter().zip(&ids).take_while(|(a, b)| a == b).count();
-            Ok(Sample { ids, first_target })
-        }
-        Line { prompt: None, completion: None, text: Some(text) } => {
-            if text.is_empty() {
-                return Err(fail("the text is empty".to_owned()));
-            }
-            Ok(Sample { ids: tokenizer.encode(&text, true)?, first_target: 0 })
-        }
-        _ => Err(fail(form.to_owned())),
-    }
 }

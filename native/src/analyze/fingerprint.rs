@@ -5,14 +5,7 @@ use std::collections::BTreeSet;
 use foretoken::Result;
 use foretoken::format::files::Files;
 
-/// FNV-1a of 64 bits.
-pub struct Fingerprint(u64);
-
-impl Default for Fingerprint {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
+use crate::hash::Hash;
 
 /// Up to here a file is read whole.
 const WHOLE: u64 = 64 << 20;
@@ -21,31 +14,19 @@ const WHOLE: u64 = 64 << 20;
 const PIECES: u64 = 256;
 const PIECE: u64 = 64 << 10;
 
-impl Fingerprint {
-    pub fn add(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
+async fn add_file<F: Files>(hash: &mut Hash, files: &F, name: &str) -> Result<()> {
+    let Some(len) = files.len(name).await? else { return Ok(()) };
+    hash.add(name.as_bytes());
+    hash.add(&len.to_le_bytes());
+    if len <= WHOLE {
+        hash.add(&files.read(name, 0..len).await?);
+        return Ok(());
     }
-
-    pub fn text(&self) -> String {
-        format!("{:016x}", self.0)
+    for piece in 0..PIECES {
+        let start = (len - PIECE) / (PIECES - 1) * piece;
+        hash.add(&files.read(name, start..start + PIECE).await?);
     }
-
-    async fn add_file<F: Files>(&mut self, files: &F, name: &str) -> Result<()> {
-        let Some(len) = files.len(name).await? else { return Ok(()) };
-        self.add(name.as_bytes());
-        self.add(&len.to_le_bytes());
-        if len <= WHOLE {
-            self.add(&files.read(name, 0..len).await?);
-            return Ok(());
-        }
-        for piece in 0..PIECES {
-            let start = (len - PIECE) / (PIECES - 1) * piece;
-            self.add(&files.read(name, start..start + PIECE).await?);
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// Of the files with these names, as far as they are there, and of the shards that an index among them names.
@@ -59,11 +40,11 @@ pub async fn of_files<F: Files>(files: &F, names: &[&str]) -> Result<String> {
         let shards = index["weight_map"].as_object().into_iter().flatten();
         names.extend(shards.filter_map(|(_, shard)| shard.as_str().map(str::to_owned)));
     }
-    let mut fingerprint = Fingerprint::default();
+    let mut hash = Hash::new();
     for name in &names {
-        fingerprint.add_file(files, name).await?;
+        add_file(&mut hash, files, name).await?;
     }
-    Ok(fingerprint.text())
+    Ok(hash.text())
 }
 
 /// The files of a model.
@@ -78,15 +59,3 @@ pub const HEADS: &[&str] = &[
     "model.safetensors",
     "model.safetensors.index.json",
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_published_hash() {
-        let mut fingerprint = Fingerprint::default();
-        fingerprint.add(b"foobar");
-        assert_eq!(fingerprint.text(), "85944171f73967e8");
-    }
-}

@@ -76,7 +76,7 @@ fn accuracy(report: &Report, md: &mut String) {
             let _ = writeln!(md, "| +{offset} | {name} | {top} | {found} | {control} | {collapses} |");
         }
     }
-    let _ = writeln!(md, "\n| offset | method | nats | entropy, nats | calibration error, % | model agrees, % |");
+    let _ = writeln!(md, "\n| offset | method | nats | entropy, nats | calibration error, % | its +1 agrees, % |");
     let _ = writeln!(md, "|---|---|---|---|---|---|");
     for column in &report.columns {
         let agreement = column.agreement.as_ref().map_or("-".to_owned(), percent);

@@ -43,10 +43,8 @@ impl<'a> Measurer<'a> {
     /// Measures a sample; one that is too short has a record without content.
     pub async fn record(&mut self, number: usize, sample: &Sample) -> Result<Record> {
         let settings = &self.run.settings;
-        let (ids, offsets) = (&sample.ids, settings.offsets);
-        // Every offset scores the same targets, so there must be something before the first of them.
-        let first = sample.first_target.max(offsets);
-        let there = ids.len().saturating_sub(first);
+        let ids = &sample.ids;
+        let there = sample.targets(settings.offsets).len();
         let mut record = Record { sample: number, ..Record::default() };
         if there < settings.min_target.max(1) {
             return Ok(record);

@@ -9,8 +9,17 @@ use foretoken::analysis::{Record, Run, Shard};
 use foretoken::{Error, ErrorKind, Result};
 use serde_json::Value;
 
+use super::plots;
+use crate::output::{io_error, lock, make_folder, write_whole};
+
 const RUN: &str = "run.json";
 const RECORDS: &str = "samples.jsonl";
+
+/// What a run leaves beside its records and plots.
+pub const REPORT: &str = "report.json";
+pub const TEXT: &str = "report.md";
+pub const TIMING: &str = "timing.json";
+const WRITTEN: [&str; 3] = [REPORT, TEXT, TIMING];
 
 /// An open folder.
 pub struct Store {
@@ -18,12 +27,15 @@ pub struct Store {
     /// By sample.
     pub records: BTreeMap<usize, Record>,
     file: File,
+    /// Nobody else writes here.
+    _lock: Option<File>,
 }
 
 impl Store {
     /// Makes the folder for a run, or goes on with the run in it if it is the same.
     pub fn open(folder: &Path, run: &Run) -> Result<Self> {
-        fs::create_dir_all(folder).map_err(|error| io(folder, &error))?;
+        make_folder(folder)?;
+        let lock = lock(folder)?;
         let records = match load_run(folder)? {
             Some(there) => {
                 if there != *run {
@@ -37,13 +49,13 @@ impl Store {
                 load_records(folder, run)?
             }
             None => {
-                let strange = [RECORDS, "report.json"].map(|name| folder.join(name));
-                if let Some(path) = strange.iter().find(|path| path.exists()) {
+                let strange = [RECORDS].into_iter().chain(WRITTEN).chain(plots::NAMES).map(|name| folder.join(name));
+                if let Some(path) = strange.into_iter().find(|path| path.exists()) {
                     let message =
                         format!("{}: not of a run that this version knows; use another --out", path.display());
                     return Err(Error::new(ErrorKind::Input, message));
                 }
-                write(folder, RUN, &pretty(run)?)?;
+                write_whole(&folder.join(RUN), pretty(run)?.as_bytes())?;
                 BTreeMap::new()
             }
         };
@@ -52,17 +64,16 @@ impl Store {
         for record in records.values() {
             lines += &line(record)?;
         }
-        write(folder, RECORDS, &lines)?;
         let path = folder.join(RECORDS);
-        let file = File::options().append(true).open(&path).map_err(|error| io(&path, &error))?;
-        Ok(Self { folder: folder.to_owned(), records, file })
+        write_whole(&path, lines.as_bytes())?;
+        let file = File::options().append(true).open(&path).map_err(|error| io_error(&path, &error))?;
+        Ok(Self { folder: folder.to_owned(), records, file, _lock: lock })
     }
 
     /// Keeps a record.
     pub fn add(&mut self, record: &Record) -> Result<()> {
         let line = line(record)?;
-        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.flush());
-        written.map_err(|error| io(&self.folder.join(RECORDS), &error))?;
+        self.file.write_all(line.as_bytes()).map_err(|error| io_error(&self.folder.join(RECORDS), &error))?;
         // As it will be read again, so that a report does not depend on interruptions.
         let record: Record = parse(&line, &self.folder.join(RECORDS), 0)?;
         self.records.insert(record.sample, record);
@@ -71,7 +82,7 @@ impl Store {
 
     /// Writes a file of the report.
     pub fn write(&self, name: &str, content: &str) -> Result<()> {
-        write(&self.folder, name, content)
+        write_whole(&self.folder.join(name), content.as_bytes())
     }
 }
 
@@ -81,12 +92,15 @@ pub fn load_run(folder: &Path) -> Result<Option<Run>> {
     if !path.exists() {
         return Ok(None);
     }
-    let bytes = fs::read(&path).map_err(|error| io(&path, &error))?;
-    let run = serde_json::from_slice::<Run>(&bytes).ok().filter(|run| run.version == Run::VERSION);
-    run.map(Some).ok_or_else(|| {
+    let bytes = fs::read(&path).map_err(|error| io_error(&path, &error))?;
+    let run = serde_json::from_slice::<Run>(&bytes).ok();
+    let run = run.filter(|run| run.version == Run::VERSION && run.shard.is_sound());
+    let run = run.ok_or_else(|| {
         let message = format!("{}: not of a run that this version knows; use another --out", path.display());
         Error::new(ErrorKind::Format, message)
-    })
+    })?;
+    run.settings.check().map_err(|error| error.within(path.display()))?;
+    Ok(Some(run))
 }
 
 /// The records in `folder`. A last line without an end was cut off and does not count.
@@ -95,7 +109,7 @@ pub fn load_records(folder: &Path, run: &Run) -> Result<BTreeMap<usize, Record>>
     if !path.exists() {
         return Ok(BTreeMap::new());
     }
-    let text = fs::read_to_string(&path).map_err(|error| io(&path, &error))?;
+    let text = fs::read_to_string(&path).map_err(|error| io_error(&path, &error))?;
     let mut records = BTreeMap::new();
     for (number, line) in text.split_inclusive('\n').enumerate().filter(|(_, line)| line.ends_with('\n')) {
         let record = parse(line, &path, number)?;
@@ -104,7 +118,11 @@ pub fn load_records(folder: &Path, run: &Run) -> Result<BTreeMap<usize, Record>>
             let message = format!("{}: line {}: no record of this run", path.display(), number + 1);
             return Err(Error::new(ErrorKind::Format, message));
         }
-        records.insert(record.sample, record);
+        if let Some(record) = records.insert(record.sample, record) {
+            let (line, sample) = (number + 1, record.sample + 1);
+            let message = format!("{}: line {line}: sample {sample} again; take one of its lines out", path.display());
+            return Err(Error::new(ErrorKind::Format, message));
+        }
     }
     Ok(records)
 }
@@ -175,8 +193,18 @@ fn compare(name: &str, there: &Value, now: &Value, found: &mut Vec<String>) {
                 compare(&name, &value(a), &value(b), found);
             }
         }
-        _ => found.push(format!("{name} {there} there, {now} now")),
+        _ => {
+            let [there, now] = [there, now].map(|value| shortened(&value.to_string()));
+            found.push(format!("{name} {there} there, {now} now"));
+        }
     }
+}
+
+/// Enough of a value to recognise it.
+fn shortened(text: &str) -> String {
+    const LENGTH: usize = 60;
+    let short: String = text.chars().take(LENGTH).collect();
+    if short.len() < text.len() { format!("{short}...") } else { short }
 }
 
 fn line(record: &Record) -> Result<String> {
@@ -192,15 +220,4 @@ fn parse(line: &str, path: &Path, number: usize) -> Result<Record> {
 pub fn pretty(value: &impl serde::Serialize) -> Result<String> {
     let json = serde_json::to_string_pretty(value);
     json.map(|json| json + "\n").map_err(|error| Error::new(ErrorKind::Io, error.to_string()))
-}
-
-/// Whole or not at all.
-fn write(folder: &Path, name: &str, content: &str) -> Result<()> {
-    let path = folder.join(name);
-    let new = folder.join(format!("{name}.new"));
-    fs::write(&new, content).and_then(|()| fs::rename(&new, &path)).map_err(|error| io(&path, &error))
-}
-
-fn io(path: &Path, error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Io, format!("{}: {error}", path.display()))
 }

@@ -26,8 +26,8 @@ const TURNS: usize = 3;
 /// Times a draft of `tokens` tokens beside plain steps, after `prompt`; none for heads that cannot draft so many.
 pub async fn draft(engine: &Engine, heads: &str, tokens: usize, prompt: &[u32]) -> Result<Option<DraftTime>> {
     let mut session = engine.session()?;
-    let prompt = &prompt[..prompt.len().min(engine.context() / 2).max(1)];
-    let tree = Some(DraftTree::chain(tokens)?);
+    let prompt = &prompt[..prompt.len().min(engine.context().div_ceil(2))];
+    let Ok(tree) = DraftTree::chain(tokens).map(Some) else { return Ok(None) };
     let drafts = DraftOptions { drafter: Drafter::Heads, tree, trace: false };
     let mut ratios = Vec::new();
     for turn in 0..=TURNS {

@@ -26,7 +26,7 @@ pub struct Distilled {
     /// The line of the data that the prompt comes from.
     line: usize,
     pub prompt_ids: Vec<u32>,
-    /// The continuation, an end token included; none where the prompt leaves no room.
+    /// The continuation, an end token included; none where the prompt leaves no room, or is empty.
     pub ids: Vec<u32>,
 }
 
@@ -38,6 +38,8 @@ pub struct Wanted {
     pub prompt: usize,
     /// Prompt and continuation have at most so many tokens together.
     pub length: usize,
+    /// Tokens that the model has.
+    pub vocabulary: usize,
     /// Which of their tokens count.
     pub counted: Counted,
 }
@@ -64,6 +66,10 @@ pub fn completed(path: &Path, documents: &[Document], wanted: &Wanted) -> Result
             let message =
                 format!("{}: a prompt that is not the one of the data; delete the file to make it anew", place());
             return Err(Error::new(ErrorKind::Input, message));
+        }
+        if line.ids.len() > wanted.tokens || line.ids.iter().any(|&id| id as usize >= wanted.vocabulary) {
+            let message = format!("{}: expected tokens of the model, --distill-tokens of them at most", place());
+            return Err(Error::new(ErrorKind::Format, format!("{message}; delete the file to make it anew")));
         }
         lines.push(line);
     }
@@ -116,7 +122,7 @@ async fn continuation(
     if interrupt.load(SeqCst) {
         return Ok(None);
     }
-    if tokens == 0 {
+    if tokens == 0 || prompt.is_empty() {
         return Ok(Some(Vec::new()));
     }
     // Drafts change no text, and where they pay they save time.
@@ -141,8 +147,8 @@ mod tests {
     fn half_a_line_is_cut_off_and_foreign_ones_are_refused() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join(FILE);
-        let wanted = Wanted { tokens: 4, prompt: 2, length: 16, counted: Counted::All };
-        let document = |line: usize, ids: &[u32]| Document { line, ids: ids.to_vec(), prompt: 0 };
+        let wanted = Wanted { tokens: 4, prompt: 2, length: 16, vocabulary: 10, counted: Counted::All };
+        let document = |line: usize, ids: &[u32]| Document { line, ids: ids.to_vec(), prompt: None, ended: false };
         let documents = [document(1, &[1, 5, 6]), document(2, &[1, 7])];
         assert_eq!(completed(&path, &documents, &wanted).unwrap(), []);
         let first = Distilled { line: 1, prompt_ids: vec![1, 5], ids: vec![8, 9] };
@@ -153,6 +159,11 @@ mod tests {
         let other = [document(1, &[1, 4, 6])];
         let error = completed(&path, &other, &wanted).unwrap_err().to_string();
         assert!(error.contains("line 1") && error.contains("not the one of the data"), "{error}");
+        for ids in ["[8,10]", "[1,2,3,4,5]"] {
+            fs::write(&path, format!("{{\"line\":1,\"prompt_ids\":[1,5],\"ids\":{ids}}}\n")).unwrap();
+            let error = completed(&path, &documents, &wanted).unwrap_err().to_string();
+            assert!(error.contains("line 1: expected tokens of the model"), "{error}");
+        }
         fs::write(&path, "{}\n").unwrap();
         assert!(completed(&path, &documents, &wanted).unwrap_err().to_string().contains("line 1"));
     }

@@ -4,11 +4,11 @@
 //! little-endian, and S * T bytes, 1 where a token counts as a target. `models/twin` reads it.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::Path;
 
-use foretoken::Result;
 use foretoken::train::data::Batches;
+use foretoken::{Error, Result};
 use serde_json::json;
 
 use crate::output::io_error;
@@ -29,5 +29,11 @@ pub fn write(path: &Path, mut batches: Batches<'_>, steps: u64, [sequences, leng
         }
         file.into_inner()?.sync_all()
     };
-    all().map_err(|error| io_error(path, &error))
+    all().map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => {
+            let message = format!("--dump-batches {}: is there already; name a new file", path.display());
+            Error::new(foretoken::ErrorKind::Input, message)
+        }
+        _ => io_error(path, &error),
+    })
 }

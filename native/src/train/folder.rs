@@ -4,8 +4,8 @@
 //! first; the description takes its name last, so the checkpoint before is whole until the new one is.
 
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use foretoken::format::mtp::{CONFIG, TENSORS};
@@ -14,13 +14,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{distill, marginal};
-use crate::output::{io_error, write_whole};
+use crate::hash::Hash;
+use crate::output::{io_error, lock, make_folder, write_whole};
 
 const STATE: &str = "checkpoint/state.json";
 const FORMAT: &str = "foretoken-train";
 const VERSION: u32 = 1;
 
-/// The log, an object a step.
+/// The log.
 pub const LOG: &str = "log.jsonl";
 /// The plot of the log's losses.
 pub const PLOT: &str = "loss.svg";
@@ -71,6 +72,9 @@ struct State {
     step: u64,
     /// The file beside it with parameters and moments; none before the first checkpoint.
     state: Option<String>,
+    /// That file's hash.
+    #[serde(default)]
+    hash: Option<String>,
 }
 
 /// The output folder of this run.
@@ -78,6 +82,8 @@ struct State {
 pub struct OutFolder {
     path: PathBuf,
     state: State,
+    /// Nobody else writes here.
+    _lock: Option<File>,
 }
 
 impl OutFolder {
@@ -87,6 +93,8 @@ impl OutFolder {
     /// [`ErrorKind::Input`] for a folder that holds a run when none should be resumed, holds none when one should, or holds
     /// one that was begun with something else: it is said with what.
     pub fn open(path: &Path, identity: Identity, resume: bool) -> Result<Self> {
+        let checkpoint = path.join("checkpoint");
+        let held = if checkpoint.is_dir() { lock(&checkpoint)? } else { None };
         // A run that ended before it did anything, for want of memory perhaps, is none.
         let begun = [LOG, distill::FILE, marginal::FILE].iter().any(|name| path.join(name).exists());
         let found = read_state(path)?.filter(|state| state.state.is_some() || begun);
@@ -106,7 +114,7 @@ impl OutFolder {
                     ));
                 }
                 let changed = state.identity != identity;
-                let folder = Self { path: path.to_owned(), state: State { identity, ..state } };
+                let folder = Self { path: path.to_owned(), state: State { identity, ..state }, _lock: held };
                 if changed {
                     folder.write_state(&folder.state)?;
                 }
@@ -115,17 +123,17 @@ impl OutFolder {
             None if resume => refuse("there is no run to resume".to_owned()),
             Some(_) => refuse("holds another run; go on with it (--resume), or name another folder".to_owned()),
             None => {
-                let taken = [CONFIG, TENSORS, LOG, distill::FILE, marginal::FILE]
+                let taken = [CONFIG, TENSORS, LOG, PLOT, distill::FILE, marginal::FILE]
                     .into_iter()
                     .find(|name| path.join(name).exists());
                 if let Some(name) = taken {
                     return refuse(format!("there is {name} already; name another folder"));
                 }
-                let checkpoint = path.join("checkpoint");
-                fs::create_dir_all(&checkpoint).map_err(|error| io_error(&checkpoint, &error))?;
+                make_folder(&checkpoint)?;
+                let held = held.map_or_else(|| lock(&checkpoint), |held| Ok(Some(held)))?;
                 let (format, version) = (FORMAT.to_owned(), VERSION);
-                let state = State { format, version, identity, device: None, step: 0, state: None };
-                let folder = Self { path: path.to_owned(), state };
+                let state = State { format, version, identity, device: None, step: 0, state: None, hash: None };
+                let folder = Self { path: path.to_owned(), state, _lock: held };
                 folder.write_state(&folder.state)?;
                 Ok(folder)
             }
@@ -143,10 +151,21 @@ impl OutFolder {
     }
 
     /// Parameters and moments of the last checkpoint; `None` before the first.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or is not as it was written.
     pub fn parameters(&self) -> Result<Option<Vec<u8>>> {
         let Some(name) = &self.state.state else { return Ok(None) };
         let path = self.path.join("checkpoint").join(name);
-        fs::read(&path).map(Some).map_err(|error| io_error(&path, &error))
+        let bytes = fs::read(&path).map_err(|error| io_error(&path, &error))?;
+        if self.state.hash.as_ref().is_some_and(|expected| *expected != hash(&bytes)) {
+            let message = format!(
+                "{}: not as this run has written it; bring back the file, or begin anew in another folder",
+                path.display()
+            );
+            return Err(Error::new(ErrorKind::Format, message));
+        }
+        Ok(Some(bytes))
     }
 
     /// Notes what computes from now on; the one before, if that was another.
@@ -164,7 +183,7 @@ impl OutFolder {
         let name = format!("state-{step:08}.safetensors");
         let earlier = self.state.state.clone();
         write_whole(&self.path.join("checkpoint").join(&name), parameters)?;
-        let state = State { step, state: Some(name.clone()), ..self.state.clone() };
+        let state = State { step, state: Some(name.clone()), hash: Some(hash(parameters)), ..self.state.clone() };
         self.write_state(&state)?;
         self.state = state;
         if let Some(earlier) = earlier.filter(|earlier| *earlier != name) {
@@ -181,25 +200,81 @@ impl OutFolder {
         write_whole(&path, format!("{json}\n").as_bytes())
     }
 
-    /// The log's lines of steps that the checkpoint holds; those after it are taken out of the file, as is half a line.
-    pub fn log(&self) -> Result<Vec<Value>> {
+    /// The log, as far as the checkpoint goes: lines of steps after it are taken out of the file, as is half a line.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or written, or holds other lines than such a run writes.
+    pub fn log(&self) -> Result<Log> {
         let path = self.join(LOG);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(io_error(&path, &error)),
         };
-        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        let kept: Vec<(&str, Value)> = lines
-            .map_while(|line| Some((line, serde_json::from_str::<Value>(line).ok()?)))
-            .take_while(|(_, line)| line["step"].as_u64().is_some_and(|step| step <= self.state.step))
-            .collect();
-        let whole: String = kept.iter().map(|(line, _)| *line).collect();
-        if whole != text {
-            write_whole(&path, whole.as_bytes())?;
+        let (mut lines, mut kept) = (Vec::new(), 0);
+        for (number, line) in (1..).zip(bytes.split_inclusive(|&byte| byte == b'\n')) {
+            if !line.ends_with(b"\n") {
+                break;
+            }
+            let value =
+                serde_json::from_slice::<Value>(line).ok().and_then(|value| Some((value["step"].as_u64()?, value)));
+            let Some((step, value)) = value else {
+                let message = format!(
+                    "{}: line {number}: expected an object with a step, as this program writes them; mend the line, or move the \
+                     file away to go on without it",
+                    path.display()
+                );
+                return Err(Error::new(ErrorKind::Format, message));
+            };
+            if step > self.state.step {
+                break;
+            }
+            lines.push(value);
+            kept += line.len();
         }
-        Ok(kept.into_iter().map(|(_, value)| value).collect())
+        if kept < bytes.len() {
+            write_whole(&path, &bytes[..kept])?;
+        }
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|error| io_error(&path, &error))?;
+        Ok(Log { path, file, lines })
     }
+}
+
+/// `log.jsonl`: an object for each step, and one for each time that the validation texts were measured.
+pub struct Log {
+    path: PathBuf,
+    file: File,
+    lines: Vec<Value>,
+}
+
+impl Log {
+    /// All lines.
+    pub fn lines(&self) -> &[Value] {
+        &self.lines
+    }
+
+    /// The last line with this field.
+    pub fn last(&self, field: &str) -> Option<&Value> {
+        self.lines.iter().rev().find(|line| !line[field].is_null())
+    }
+
+    /// Adds a line.
+    pub fn add(&mut self, line: Value) -> Result<()> {
+        self.file.write_all(format!("{line}\n").as_bytes()).map_err(|error| io_error(&self.path, &error))?;
+        self.lines.push(line);
+        Ok(())
+    }
+
+    /// Returns once everything has reached the disk.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|error| io_error(&self.path, &error))
+    }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    let mut hash = Hash::new();
+    hash.add(bytes);
+    hash.text()
 }
 
 fn read_state(path: &Path) -> Result<Option<State>> {
@@ -212,7 +287,8 @@ fn read_state(path: &Path) -> Result<Option<State>> {
         Err(error) => return Err(io_error(&file, &error)),
     };
     let broken = |what: String| Error::new(ErrorKind::Format, format!("{}: {what}", file.display()));
-    let value: Value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+    let value: Value = serde_json::from_slice(&bytes)
+        .map_err(|error| broken(format!("{error}: not as a run has written it; begin anew in another folder")))?;
     if value["format"] != FORMAT || value["version"] != VERSION {
         return Err(broken(format!(
             "expected \"format\": \"{FORMAT}\", \"version\": {VERSION}: another program wrote it"
@@ -253,30 +329,6 @@ fn differences(then: &Identity, now: &Identity) -> Vec<String> {
     differ
 }
 
-/// FNV-1a of 64 bits: tells whether something is the same as before, not whether somebody forged it.
-pub struct Hash(u64);
-
-impl Hash {
-    pub fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    /// Takes a named part in. Its length comes first, so that parts cannot flow into each other.
-    pub fn add(&mut self, name: &str, bytes: &[u8]) {
-        self.bytes(name.as_bytes());
-        self.bytes(&(bytes.len() as u64).to_le_bytes());
-        self.bytes(bytes);
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0 = bytes.iter().fold(self.0, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    }
-
-    pub fn text(&self) -> String {
-        format!("{:016x}", self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,7 +355,12 @@ mod tests {
         drop(folder);
         let folder = OutFolder::open(&path, identity(0.1), true).unwrap();
         assert_eq!((folder.step(), folder.parameters().unwrap().as_deref()), (8, Some(&b"eight"[..])));
-        assert_eq!(fs::read_dir(path.join("checkpoint")).unwrap().count(), 2, "the earlier state is gone");
+        assert!(!path.join("checkpoint/state-00000004.safetensors").exists(), "the earlier state is gone");
+        // One at a time.
+        assert!(refused(&path, identity(0.1), true).contains("at work there"));
+        fs::write(path.join("checkpoint/state-00000008.safetensors"), b"eighT").unwrap();
+        let message = folder.parameters().unwrap_err().to_string();
+        assert!(message.contains("state-00000008.safetensors: not as this run has written it"), "{message}");
     }
 
     #[test]
@@ -323,6 +380,7 @@ mod tests {
         let mut folder = OutFolder::open(temp.path(), identity(0.1), false).unwrap();
         assert_eq!(folder.computed_by(device("subgroup")).unwrap(), None);
         folder.checkpoint(2, b"two").unwrap();
+        drop(folder);
         let resumed = || OutFolder::open(temp.path(), identity(0.1), true).unwrap();
         assert_eq!(resumed().computed_by(device("subgroup")).unwrap(), None);
         let before = resumed().computed_by(device("workgroup")).unwrap();
@@ -396,8 +454,9 @@ mod tests {
             fs::create_dir(&blocked).unwrap();
             let error = folder.checkpoint(8, b"eight").unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
-            let again = OutFolder::open(temp.path(), identity(0.1), true).unwrap();
-            assert_eq!((again.step(), again.parameters().unwrap().as_deref()), (4, Some(&b"four"[..])));
+            drop(folder);
+            folder = OutFolder::open(temp.path(), identity(0.1), true).unwrap();
+            assert_eq!((folder.step(), folder.parameters().unwrap().as_deref()), (4, Some(&b"four"[..])));
             fs::remove_dir(&blocked).unwrap();
         }
         folder.checkpoint(8, b"eight").unwrap();
@@ -408,22 +467,15 @@ mod tests {
     fn the_log_ends_where_the_checkpoint_does() {
         let temp = tempfile::tempdir().unwrap();
         let mut folder = OutFolder::open(temp.path(), identity(0.1), false).unwrap();
-        assert_eq!(folder.log().unwrap(), Vec::<Value>::new());
+        assert_eq!(folder.log().unwrap().lines(), Vec::<Value>::new());
         folder.checkpoint(2, b"").unwrap();
         fs::write(folder.join(LOG), "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"st").unwrap();
-        assert_eq!(folder.log().unwrap(), [json!({"step": 1}), json!({"step": 2})]);
+        assert_eq!(folder.log().unwrap().lines(), [json!({"step": 1}), json!({"step": 2})]);
         assert_eq!(fs::read_to_string(folder.join(LOG)).unwrap(), "{\"step\":1}\n{\"step\":2}\n");
-    }
-
-    #[test]
-    fn hashes_know_parts_apart() {
-        let of = |parts: &[(&str, &[u8])]| {
-            let mut hash = Hash::new();
-            parts.iter().for_each(|(name, bytes)| hash.add(name, bytes));
-            hash.text()
-        };
-        assert_eq!(of(&[("a", b"bc")]), of(&[("a", b"bc")]));
-        assert_ne!(of(&[("a", b"bc")]), of(&[("ab", b"c")]));
-        assert_ne!(of(&[("a", b"b"), ("", b"c")]), of(&[("a", b"bc"), ("", b"")]));
+        // A broken line is not taken for the end.
+        let broken = "{\"step\":1}\nstep 2\n{\"step\":2}\n";
+        fs::write(folder.join(LOG), broken).unwrap();
+        assert!(folder.log().err().unwrap().to_string().contains("line 2: expected an object with a step"));
+        assert_eq!(fs::read_to_string(folder.join(LOG)).unwrap(), broken);
     }
 }

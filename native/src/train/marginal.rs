@@ -15,7 +15,7 @@ use foretoken::train::data::Dataset;
 use foretoken::train::{Entry, LABEL_TOKENS, LabelLists};
 use foretoken::{Error, ErrorKind, MarginalOptions, Result, Session};
 
-use super::folder::Hash;
+use crate::hash::Hash;
 use crate::output::io_error;
 use crate::terminal::Work;
 
@@ -73,7 +73,7 @@ fn header(data: &Dataset, offsets: &[usize], length: usize) -> Vec<u8> {
     for n in 0..data.len() {
         let (ids, counted) = data.sequence(n);
         let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-        hash.add(&counted.to_string(), &bytes);
+        hash.add_part(&counted.to_string(), &bytes);
     }
     header.extend(hash.text().bytes());
     header

@@ -3,7 +3,7 @@
 //! What is written goes to another name in the same folder first, reaches the disk, and then takes the name of what was there
 //! before: whatever ends the program in between, or fills the disk, the earlier file stays.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -55,7 +55,12 @@ pub fn make_folder(path: &Path) -> Result<()> {
 /// Where another program of ours holds it.
 pub fn lock(folder: &Path) -> Result<Option<File>> {
     let path = folder.join(".lock");
-    let file = File::create(&path).map_err(|error| io_error(&path, &error))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|error| io_error(&path, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => {

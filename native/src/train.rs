@@ -231,7 +231,7 @@ impl FirstHeads {
     async fn new(args: &Args, checkpoint: &Checkpoint<'_, Source>) -> Result<Self> {
         let config = checkpoint.config();
         let (made, hash) = match &args.warmup_heads {
-            None => (init_heads(checkpoint, &args.init_options(config)).await?, None),
+            None => (init_heads(checkpoint, &args.init_options(config)?).await?, None),
             Some(path) => {
                 let folder = Folder::open_heads(path)?;
                 HeadSet::open(&folder, config).await?;
@@ -266,7 +266,7 @@ impl FirstHeads {
             heads = HeadSet::open(&made, config).await?.heads;
             rank = Some(options.rank);
         }
-        args.check_next_token(&heads)?;
+        args.check_next_token(&heads, lora.is_some())?;
         Ok(Self { files: made, hash, heads, rank })
     }
 }

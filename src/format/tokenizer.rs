@@ -42,16 +42,6 @@ impl Tokenizer {
         encode(&self.inner, text, add_special)
     }
 
-    /// The ids of a prompt and what follows it, encoded as one text, and how many of them are the prompt: a token that spans the
-    /// seam is not. So the completion's tokens are those that a text has there, also where a tokenizer puts a space before
-    /// every text it is given.
-    pub fn encode_pair(&self, prompt: &str, completion: &str) -> Result<(Vec<u32>, usize)> {
-        let ids = self.encode(&format!("{prompt}{completion}"), true)?;
-        let prompt = self.encode(prompt, true)?;
-        let before = prompt.iter().zip(&ids).take_while(|(a, b)| a == b).count();
-        Ok((ids, before))
-    }
-
     /// The ids of `text` without any special token, whatever it spells: for text from users inside a template.
     pub fn encode_as_text(&self, text: &str) -> Result<Vec<u32>> {
         let blind = self.blind.get_or_init(|| {

@@ -1,8 +1,9 @@
 //! Texts to train on: from the bytes of a file to the micro-batches of every step.
 //!
-//! A prompt and its completion are encoded as one text ([`Tokenizer::encode_pair`]), with the tokens that the file puts around a text,
-//! exactly as `foretoken generate` reads one; the model's first end token follows. Text that spells a special token becomes that
-//! token.
+//! A prompt and its completion are encoded as one text, with the tokens that the tokenizer's file puts around a text, exactly as
+//! `foretoken generate` reads one; the model's first end token follows. So the completion's tokens are those that a text has there,
+//! also where a tokenizer puts a space before every text it is given; a token that spans the seam is the completion's. Text that
+//! spells a special token becomes that token.
 //!
 //! In which order sequences are seen is a function of the seed and the number of the step alone: whoever resumes needs no
 //! more than these two.
@@ -73,17 +74,33 @@ pub struct Document {
     pub line: usize,
     /// Its tokens, the end token included.
     pub ids: Vec<u32>,
-    /// How many of them are the prompt; `None` without one.
-    pub prompt: Option<usize>,
+    /// Its prompt, if it has one.
+    pub prompt: Option<Prompt>,
     /// Whether the last of them is the model's end token, which the file does not have.
     pub ended: bool,
 }
 
+/// The prompt of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    /// Its tokens, encoded alone, as `foretoken generate` does.
+    pub ids: Vec<u32>,
+    /// How many of them the document begins with.
+    pub shared: usize,
+}
+
 impl Document {
+    /// The first of its tokens that is no part of the prompt.
+    pub fn first_target(&self) -> usize {
+        self.prompt.as_ref().map_or(0, |prompt| prompt.shared)
+    }
+
     /// What the model is asked to continue when it writes its own text: the prompt, else the first `tokens` tokens.
     pub fn opening(&self, tokens: usize) -> &[u32] {
-        let own = self.ids.len() - usize::from(self.ended);
-        &self.ids[..self.prompt.unwrap_or(tokens.min(own))]
+        match &self.prompt {
+            Some(prompt) => &prompt.ids,
+            None => &self.ids[..tokens.min(self.ids.len() - usize::from(self.ended))],
+        }
     }
 }
 
@@ -145,7 +162,7 @@ fn lines(text: &str, vocabulary: &Vocabulary<'_>) -> Result<Vec<Document>> {
         let map: Map<String, Value> = serde_json::from_str(line)
             .map_err(|error| wrong(format!("expected a JSON object: {}, in {}", in_a_line(&error), cut(line))))?;
         let field = |name: &str| match map.get(name) {
-            None => Ok(None),
+            None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.as_str())),
             Some(other) => Err(wrong(format!("`{name}`: expected a text, got {}", cut(&other.to_string())))),
         };
@@ -153,7 +170,8 @@ fn lines(text: &str, vocabulary: &Vocabulary<'_>) -> Result<Vec<Document>> {
             (Some(prompt), Some(completion), None) => pair(number, prompt, completion, vocabulary)?,
             (None, None, Some(text)) => whole(number, text, vocabulary)?,
             _ => {
-                let got: Vec<&str> = map.keys().map(String::as_str).collect();
+                let there = map.iter().filter(|(_, value)| !value.is_null());
+                let got: Vec<&str> = there.map(|(key, _)| key.as_str()).collect();
                 let got = if got.is_empty() { "no field".to_owned() } else { got.join(" and ") };
                 return Err(wrong(format!("expected the fields prompt and completion, or text; got {got}")));
             }
@@ -181,12 +199,16 @@ fn whole(line: usize, text: &str, vocabulary: &Vocabulary<'_>) -> Result<Documen
 }
 
 fn pair(line: usize, prompt: &str, completion: &str, vocabulary: &Vocabulary<'_>) -> Result<Document> {
-    let pair = vocabulary.tokenizer.encode_pair(prompt, completion);
-    let (ids, prompt) = pair.map_err(|error| error.within(format!("line {line}")))?;
-    document(line, ids, Some(prompt), vocabulary)
+    let encode = |text: &str| {
+        let ids = vocabulary.tokenizer.encode(text, true);
+        ids.map_err(|error| error.within(format!("line {line}")))
+    };
+    let (whole, ids) = (encode(&format!("{prompt}{completion}"))?, encode(prompt)?);
+    let shared = ids.iter().zip(&whole).take_while(|(a, b)| a == b).count();
+    document(line, whole, Some(Prompt { ids, shared }), vocabulary)
 }
 
-fn document(line: usize, mut ids: Vec<u32>, prompt: Option<usize>, vocabulary: &Vocabulary<'_>) -> Result<Document> {
+fn document(line: usize, mut ids: Vec<u32>, prompt: Option<Prompt>, vocabulary: &Vocabulary<'_>) -> Result<Document> {
     ids.extend(vocabulary.end);
     match ids.iter().find(|&&id| id as usize >= vocabulary.size) {
         Some(id) => Err(Error::input(format!(
@@ -236,7 +258,7 @@ impl Dataset {
         match format {
             DataFormat::Text => Self::windows(documents, length),
             DataFormat::Lines => {
-                let texts = documents.iter().map(|document| (&document.ids[..], document.prompt.unwrap_or(0)));
+                let texts = documents.iter().map(|document| (&document.ids[..], document.first_target()));
                 Self::each(texts, length, counted)
             }
         }

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use foretoken::ErrorKind;
 use foretoken::format::tokenizer::Tokenizer;
+use foretoken::train::data::{self, DataFormat, Vocabulary};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -95,17 +96,24 @@ fn facts_about_the_vocabulary() {
 
 #[test]
 fn a_completion_has_the_tokens_of_the_text_it_stands_in() {
+    let read = |tokenizer: &Tokenizer, prompt: &str, completion: &str| {
+        let line = json!({"prompt": prompt, "completion": completion}).to_string();
+        let vocabulary = Vocabulary { tokenizer, size: tokenizer.vocab_size(), end: None };
+        data::read(line.as_bytes(), DataFormat::Lines, &vocabulary).unwrap().remove(0)
+    };
     for (name, file) in tokenizers() {
         let tokenizer = Tokenizer::from_json(&bytes(&file)).unwrap();
-        let (ids, prompt) = tokenizer.encode_pair("he he", " he").unwrap();
-        assert_eq!(ids, tokenizer.encode("he he he", true).unwrap(), "{name}");
-        assert_eq!(ids[..prompt], tokenizer.encode("he he", true).unwrap(), "{name}");
-        assert_eq!(tokenizer.encode_pair("he", "").unwrap().1, tokenizer.encode("he", true).unwrap().len(), "{name}");
+        let encode = |text: &str| tokenizer.encode(text, true).unwrap();
+        let document = read(&tokenizer, "he he", " he");
+        assert_eq!(document.ids, encode("he he he"), "{name}");
+        assert_eq!(document.ids[..document.first_target()], encode("he he"), "{name}");
+        assert_eq!(read(&tokenizer, "he", "").first_target(), encode("he").len(), "{name}");
     }
-    // "▁he", the one token after <s>, is neither's alone.
+    // "▁he", the one token after <s>, is the completion's; what the model would be asked to continue is the prompt all the same.
     let tokenizer = Tokenizer::from_json(&bytes(&byte_fallback_tokenizer())).unwrap();
-    let (ids, prompt) = tokenizer.encode_pair("h", "e").unwrap();
-    assert_eq!((ids.len(), prompt), (2, 1));
+    let document = read(&tokenizer, "h", "e");
+    assert_eq!((document.ids.len(), document.first_target()), (2, 1));
+    assert_eq!(document.opening(9), tokenizer.encode("h", true).unwrap());
 }
 
 /// `base` with the value at a JSON pointer replaced.

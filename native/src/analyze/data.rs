@@ -38,9 +38,12 @@ pub fn read(path: &Path, engine: &Engine, truncate: bool) -> Result<(Vec<Sample>
     let documents = read_documents(&bytes, DataFormat::Lines, &vocabulary).map_err(|error| error.within(&place))?;
     let mut samples = Vec::with_capacity(documents.len());
     for document in documents {
-        let (line, mut ids, first_target) = (document.line, document.ids, document.prompt.unwrap_or(0));
-        if ids[first_target..].iter().all(|&id| vocabulary.tokenizer.is_special(id)) {
-            let what = if document.prompt.is_some() { "completion" } else { "text" };
+        let (line, first_target, text) = (document.line, document.first_target(), document.prompt.is_none());
+        let mut ids = document.ids;
+        // An empty text may have a begin token.
+        let begin = text && ids.len() == 1 && vocabulary.tokenizer.is_special(ids[0]);
+        if ids.len() == first_target || begin {
+            let what = if text { "text" } else { "completion" };
             return Err(fail(format!("line {line}: expected a {what} to score, but there is none")));
         }
         let context = engine.context();

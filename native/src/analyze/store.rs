@@ -34,6 +34,13 @@ pub struct Store {
 impl Store {
     /// Makes the folder for a run, or goes on with the run in it if it is the same.
     pub fn open(folder: &Path, run: &Run) -> Result<Self> {
+        let strange = [RECORDS].into_iter().chain(WRITTEN).chain(plots::NAMES).map(|name| folder.join(name));
+        if !folder.join(RUN).exists()
+            && let Some(path) = strange.into_iter().find(|path| path.exists())
+        {
+            let message = format!("{}: not of a run that this version knows; use another --out", path.display());
+            return Err(Error::new(ErrorKind::Input, message));
+        }
         make_folder(folder)?;
         let lock = lock(folder)?;
         let records = match load_run(folder)? {
@@ -49,12 +56,6 @@ impl Store {
                 load_records(folder, run)?
             }
             None => {
-                let strange = [RECORDS].into_iter().chain(WRITTEN).chain(plots::NAMES).map(|name| folder.join(name));
-                if let Some(path) = strange.into_iter().find(|path| path.exists()) {
-                    let message =
-                        format!("{}: not of a run that this version knows; use another --out", path.display());
-                    return Err(Error::new(ErrorKind::Input, message));
-                }
                 write_whole(&folder.join(RUN), pretty(run)?.as_bytes())?;
                 BTreeMap::new()
             }

@@ -363,9 +363,16 @@ impl Args {
     }
 
     /// The heads to begin with.
-    pub fn init_options(&self, config: &ModelConfig) -> InitOptions {
+    pub fn init_options(&self, config: &ModelConfig) -> Result<InitOptions> {
         let (sequential, baseline) = (self.sequential(), self.mode == Mode::Baseline);
-        InitOptions {
+        let backbone_first = baseline || self.gated || (self.joint() && !self.first_takes_the_last_place(config));
+        if backbone_first && !baseline && self.head_count() < 2 {
+            return Err(input(
+                "--heads 1: with this source and depth the next token stays the model's own: expected at least 2"
+                    .to_owned(),
+            ));
+        }
+        Ok(InitOptions {
             // With a LoRA, what the model itself predicts is trained beside them.
             heads: if baseline { 1 } else { self.head_count() - usize::from(sequential && !self.joint()) },
             sequential,
@@ -373,8 +380,8 @@ impl Args {
             source: self.head_source(),
             init: self.head_init(),
             seed: self.seed,
-            backbone_first: baseline || self.gated || (self.joint() && !self.first_takes_the_last_place(config)),
-        }
+            backbone_first,
+        })
     }
 
     fn head_source(&self) -> InitSource {
@@ -393,7 +400,7 @@ impl Args {
     fn first_takes_the_last_place(&self, config: &ModelConfig) -> bool {
         let follows = match self.head_source() {
             InitSource::Default => true,
-            InitSource::Layer(layer) => layer + self.layers() == config.num_hidden_layers,
+            InitSource::Layer(layer) => config.num_hidden_layers.checked_sub(self.layers()) == Some(layer),
             InitSource::Mix { .. } => self.layers() == 1,
             InitSource::FinalNorm => false,
         };
@@ -412,7 +419,9 @@ impl Args {
         };
         let drafting = |head: &&Head| head.wiring != Wiring::LastLayer && head.offset > 1;
         let below = |head: &Head| if head.source == HeadSource::FinalNorm { total } else { level(head) };
-        let blocks = match heads.iter().any(|head| head.wiring == Wiring::LastLayer) {
+        // Where no head predicts the next token that block will be put before them.
+        let keeps_last = heads.iter().any(|head| head.wiring == Wiring::LastLayer);
+        let blocks = match keeps_last || heads.iter().all(|head| head.offset != 1) {
             _ if self.gated => heads.iter().filter(drafting).map(below).max().unwrap_or(0),
             true => total,
             false => heads.iter().map(level).max().unwrap_or(0).min(total - 1),
@@ -423,17 +432,17 @@ impl Args {
         Ok(LoraOptions { rank: self.rank(), blocks, gated: self.gated, seed: self.seed })
     }
 
-    /// Checks that what the model says next is trained, where a LoRA changes it.
-    pub fn check_next_token(&self, heads: &[Head]) -> Result<()> {
+    /// Checks that what the model says next is trained, where a LoRA changes it; `brought`: the heads of --warmup-heads have one.
+    pub fn check_next_token(&self, heads: &[Head], brought: bool) -> Result<()> {
         let trained = heads.iter().any(|head| head.target || head.wiring == Wiring::LastLayer);
         if !self.joint() || self.gated || trained {
             return Ok(());
         }
-        Err(input(
-            "--mode joint: head 1 of --warmup-heads is not what the model says next, which a LoRA would change and not train: begin \
-             with new heads, or add --gated"
-                .to_owned(),
-        ))
+        let gated = if brought { "" } else { ", or add --gated" };
+        Err(input(format!(
+            "--mode joint: no head of --warmup-heads is what the model says next, which a LoRA would change and not train: begin with \
+             new heads{gated}"
+        )))
     }
 
     /// The rank of the LoRA that heads bring, if it is trained with them.

@@ -94,7 +94,7 @@ impl OutFolder {
     /// one that was begun with something else: it is said with what.
     pub fn open(path: &Path, identity: Identity, resume: bool) -> Result<Self> {
         let checkpoint = path.join("checkpoint");
-        let held = if checkpoint.is_dir() { lock(&checkpoint)? } else { None };
+        let held = if path.join(STATE).exists() { lock(&checkpoint)? } else { None };
         // A run that ended before it did anything, for want of memory perhaps, is none.
         let begun = [LOG, distill::FILE, marginal::FILE].iter().any(|name| path.join(name).exists());
         let found = read_state(path)?.filter(|state| state.state.is_some() || begun);
@@ -200,7 +200,7 @@ impl OutFolder {
         write_whole(&path, format!("{json}\n").as_bytes())
     }
 
-    /// The log, as far as the checkpoint goes: lines of steps after it are taken out of the file, as is half a line.
+    /// The log, as far as the checkpoint goes: what comes after it is taken out of the file, as is half a line.
     ///
     /// # Errors
     /// Where the file cannot be read or written, or holds other lines than such a run writes.
@@ -211,7 +211,7 @@ impl OutFolder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(io_error(&path, &error)),
         };
-        let (mut lines, mut kept) = (Vec::new(), 0);
+        let (mut lines, mut kept, mut reached) = (Vec::new(), 0, 0);
         for (number, line) in (1..).zip(bytes.split_inclusive(|&byte| byte == b'\n')) {
             if !line.ends_with(b"\n") {
                 break;
@@ -219,6 +219,9 @@ impl OutFolder {
             let value =
                 serde_json::from_slice::<Value>(line).ok().and_then(|value| Some((value["step"].as_u64()?, value)));
             let Some((step, value)) = value else {
+                if reached == self.state.step {
+                    break;
+                }
                 let message = format!(
                     "{}: line {number}: expected an object with a step, as this program writes them; mend the line, or move the \
                      file away to go on without it",
@@ -231,6 +234,7 @@ impl OutFolder {
             }
             lines.push(value);
             kept += line.len();
+            reached = step;
         }
         if kept < bytes.len() {
             write_whole(&path, &bytes[..kept])?;
@@ -472,7 +476,9 @@ mod tests {
         fs::write(folder.join(LOG), "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"st").unwrap();
         assert_eq!(folder.log().unwrap().lines(), [json!({"step": 1}), json!({"step": 2})]);
         assert_eq!(fs::read_to_string(folder.join(LOG)).unwrap(), "{\"step\":1}\n{\"step\":2}\n");
-        // A broken line is not taken for the end.
+        // What stands beyond the checkpoint may be broken, but a broken line before is not taken for the end.
+        fs::write(folder.join(LOG), "{\"step\":1}\n{\"step\":2}\n\0\0\n{\"step\":4}\n").unwrap();
+        assert_eq!(folder.log().unwrap().lines().len(), 2);
         let broken = "{\"step\":1}\nstep 2\n{\"step\":2}\n";
         fs::write(folder.join(LOG), broken).unwrap();
         assert!(folder.log().err().unwrap().to_string().contains("line 2: expected an object with a step"));

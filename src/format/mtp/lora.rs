@@ -7,6 +7,7 @@ use ::safetensors::{Dtype as StoredDtype, SafeTensors};
 use half::f16;
 use serde_json::{Map, Value, json};
 
+use super::MAX_HEADS;
 use super::own::{CONFIG, TENSORS};
 use crate::error::{Error, Result};
 use crate::format::config::ModelConfig;
@@ -90,6 +91,12 @@ pub fn add_lora(files: &mut FilesByName, config: &ModelConfig, options: &LoraOpt
             }
         }
         Some(first) if !gated && first.get("offset").and_then(Value::as_u64) != Some(1) => {
+            if heads.len() >= MAX_HEADS {
+                return Err(Error::input(format!(
+                    "{} heads and the backbone's last block, which the LoRA changes: expected {MAX_HEADS} at most",
+                    heads.len()
+                )));
+            }
             insert_last_block(heads, &mut tensors);
         }
         _ => {}

@@ -29,18 +29,18 @@ fn a_prompts_tokens_are_those_of_generation() {
     let documents = lines(r#"{"prompt": "The red", "completion": " hen was"}"#);
     let prompt = tokenizer.encode("The red", true).unwrap();
     let completion = tokenizer.encode(" hen was", false).unwrap();
-    assert_eq!(documents[0].prompt, Some(prompt.len()));
+    assert_eq!(documents[0].prompt, Some(Prompt { ids: prompt.clone(), shared: prompt.len() }));
     assert_eq!(documents[0].ids, [&prompt[..], &completion, &[END]].concat());
     assert_eq!(documents[0].opening(1), prompt);
     // Beside {"text"}, and lines with nothing on them.
     let documents = lines("\u{feff}\n{\"text\": \"The red hen\"}\r\n\n{\"prompt\": \"a\", \"completion\": \"b\"}");
     let text = [tokenizer.encode("The red hen", true).unwrap(), vec![END]].concat();
-    assert_eq!((&documents[0].ids, documents[0].prompt, documents[0].line), (&text, None, 2));
+    assert_eq!((&documents[0].ids, &documents[0].prompt, documents[0].line), (&text, &None, 2));
     assert_eq!(documents[0].opening(3), &text[..3]);
     assert_eq!(documents[0].opening(99), &text[..text.len() - 1], "nothing goes on after an end token");
     assert_eq!(documents[1].line, 4);
     // What people note beside a text is theirs.
-    assert_eq!(lines(r#"{"text": "The red hen", "source": 7}"#)[0].ids, text);
+    assert_eq!(lines(r#"{"text": "The red hen", "source": 7, "prompt": null}"#)[0].ids, text);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn what_is_wrong_is_said_with_its_line() {
         ("{\"text\": ", &["line 2", "expected a JSON object"][..]),
         ("[1]", &["line 2", "expected a JSON object", "[1]"]),
         ("{\"text\": 5}", &["line 2", "`text`", "expected a text, got 5"]),
-        ("{\"prompt\": null, \"completion\": \"\"}", &["line 2", "`prompt`", "got null"]),
+        ("{\"prompt\": null, \"completion\": \"\"}", &["line 2", "prompt and completion, or text; got completion"]),
         ("{\"prompt\": \"a\"}", &["line 2", "prompt and completion, or text; got prompt"]),
         ("{}", &["line 2", "got no field"]),
         ("{\"text\": \"a\", \"prompt\": \"b\"}", &["line 2", "got prompt and text"]),
@@ -90,7 +90,10 @@ fn what_is_wrong_is_said_with_its_line() {
 fn documents(of: &[(&[u32], usize)]) -> Vec<Document> {
     of.iter()
         .enumerate()
-        .map(|(n, (ids, prompt))| Document { line: n + 1, ids: ids.to_vec(), prompt: Some(*prompt), ended: true })
+        .map(|(n, (ids, prompt))| {
+            let prompt = Some(Prompt { ids: ids[..*prompt].to_vec(), shared: *prompt });
+            Document { line: n + 1, ids: ids.to_vec(), prompt, ended: true }
+        })
         .collect()
 }
 

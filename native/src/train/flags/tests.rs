@@ -95,7 +95,7 @@ fn defaults_are_the_papers() {
     let vanilla = args("--mode joint --head-lr-mult 1 --loss-balance none").unwrap().train_options(64, 0, &[]);
     assert_eq!((vanilla.balance, vanilla.head_rate), (false, 1.0));
     let baseline = args("--mode baseline --lora-rank 4").unwrap();
-    let first = baseline.init_options(&config(4));
+    let first = baseline.init_options(&config(4)).unwrap();
     assert_eq!((first.heads, first.backbone_first), (1, true));
     let baseline = baseline.train_options(64, 0, &[]);
     assert_eq!((baseline.train_heads, baseline.train_lora, baseline.balance), (false, true, false));
@@ -106,7 +106,7 @@ fn defaults_are_the_papers() {
 
 #[test]
 fn heads_are_counted_by_the_tokens_they_predict() {
-    let heads = |flags| args(flags).unwrap().init_options(&config(4));
+    let heads = |flags| args(flags).unwrap().init_options(&config(4)).unwrap();
     assert_eq!((heads("").heads, heads("").init), (2, Init::Copy));
     assert_eq!(heads("--kind sequential --heads 3").heads, 2);
     assert_eq!(heads("--init random").init, Init::RandomBeyondFirst);
@@ -115,7 +115,7 @@ fn heads_are_counted_by_the_tokens_they_predict() {
 
 #[test]
 fn a_lora_never_changes_the_next_token_without_training_it() {
-    let backbone_first = |flags: &str| args(flags).unwrap().init_options(&config(4)).backbone_first;
+    let backbone_first = |flags: &str| args(flags).unwrap().init_options(&config(4)).unwrap().backbone_first;
     for flags in
         ["", "--source 2", "--mode joint", "--mode joint --whs", "--mode joint --source 3", "--mode joint --depth 2"]
     {
@@ -124,10 +124,18 @@ fn a_lora_never_changes_the_next_token_without_training_it() {
     for flags in ["--source 2", "--source final-norm", "--whs --depth 2", "--kind sequential", "--gated"] {
         assert!(backbone_first(&format!("--mode joint {flags}")), "{flags}");
     }
-    let check = |flags, head: Head| args(flags).unwrap().check_next_token(&[head]);
+    let check = |flags, head: Head| args(flags).unwrap().check_next_token(&[head], false);
     let elsewhere = || head(HeadSource::Layer(2), Wiring::Layers);
     let error = check("--mode joint", elsewhere()).unwrap_err().to_string();
-    assert!(error.contains("not what the model says next"), "{error}");
+    assert!(
+        error.contains("no head of --warmup-heads is what the model says next") && error.contains("--gated"),
+        "{error}"
+    );
+    for flags in ["--source 2", "--whs --depth 2", "--source 2 --depth 18446744073709551615"] {
+        let error =
+            args(&format!("--mode joint --heads 1 {flags}")).unwrap().init_options(&config(4)).unwrap_err().to_string();
+        assert!(error.contains("expected at least 2"), "{flags}: {error}");
+    }
     check("--mode joint --gated", elsewhere()).unwrap();
     check("", elsewhere()).unwrap();
     check("--mode joint", head(HeadSource::Layer(3), Wiring::LastLayer)).unwrap();
@@ -154,6 +162,9 @@ fn a_lora_is_of_the_blocks_that_heads_follow() {
     assert_eq!(blocks(&[mix], Wiring::Layers), 3);
     assert_eq!(blocks(&[HeadSource::FinalNorm], Wiring::Layers), 3);
     assert_eq!(blocks(&[HeadSource::Layer(3)], Wiring::LastLayer), 4);
+    // The last block will be put before heads that begin with the second token.
+    let second = Head { offset: 2, ..head(HeadSource::Layer(1), Wiring::Layers) };
+    assert_eq!(blocks_of(&[second], "--mode joint"), 4);
     let gated = |source: HeadSource| {
         let heads = [head(HeadSource::Layer(3), Wiring::LastLayer), Head { offset: 2, ..head(source, Wiring::Layers) }];
         blocks_of(&heads, "--mode joint --gated")

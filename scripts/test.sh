@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing (it says what) and runs every check: format, lints, all tests, the documentation, the browser.
+# Installs what is missing (it says what) and runs every check, the quick ones first: format, lints, documentation, all tests, the browser.
 #
 # On Linux the tests run on two software adapters that every machine can have, so that a failure here can be repeated
 # anywhere. `cargo test` alone takes the machine's own GPU.
@@ -36,6 +36,8 @@ say format
 cargo fmt --all --check
 say lints
 cargo clippy --workspace --all-targets -- --deny warnings
+say documentation
+RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps
 
 if [[ $(uname -s) != Linux ]]; then
     say "all tests"
@@ -52,9 +54,6 @@ else
         say "SKIPPED: the tests on SwiftShader, which no package of this system has"
     fi
 fi
-
-say documentation
-RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps
 
 if [[ -x ${CHROMIUM:-/usr/bin/chromium} && -e $swiftshader ]]; then
     say "the browser: the package and the page, in Chromium on SwiftShader"

@@ -13,7 +13,7 @@ impl Trainer {
     /// Everything that training goes on from, exactly: values, moments and the number of steps.
     ///
     /// # Errors
-    /// [`ErrorKind::Device`].
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device).
     pub async fn state(&self) -> Result<Vec<u8>> {
         let mut tensors = BTreeMap::new();
         for (index, parameter) in self.parameters.all.iter().enumerate() {
@@ -31,7 +31,7 @@ impl Trainer {
     /// Goes on from a [`Trainer::state`] of the same heads and options.
     ///
     /// # Errors
-    /// [`ErrorKind::Format`] for anything else; nothing has been changed then.
+    /// [`ErrorKind::Format`](crate::ErrorKind::Format) for anything else; nothing has been changed then.
     pub fn restore(&mut self, state: &[u8]) -> Result<()> {
         let wrong = |what: String| Error::format(format!("the state of the training: {what}"));
         let tensors = ::safetensors::SafeTensors::deserialize(state).map_err(|error| wrong(error.to_string()))?;

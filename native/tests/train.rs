@@ -413,14 +413,11 @@ fn goes_on_bit_for_bit(mode: &[&str]) {
 #[cfg(unix)]
 fn an_interrupted_training_goes_on_bit_for_bit() {
     for mode in [
-        &["--mode", "joint"][..],
-        &["--mode", "joint", "--whs"],
+        &["--mode", "joint", "--whs", "--accumulate", "2"][..],
         &["--whs"],
-        &["--accumulate", "2"],
         &["--mode", "baseline"],
         &["--kind", "sequential"],
         &["--target", "shifted", "--mode", "joint"],
-        &["--mode", "joint", "--gated"],
         &["--mode", "joint", "--gated", "--target", "marginal"],
     ] {
         goes_on_bit_for_bit(mode);

@@ -38,14 +38,16 @@ def main():
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), metavar="MODE", help="only these")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rate", default="1e-3")
     parser.add_argument("--batch", default="4")
     parser.add_argument("--seq-len", default="64")
+    parser.add_argument("--seed", default="0")
     args = parser.parse_args()
     bad = []
-    for number, (mode, flags) in enumerate(MODES.items()):
-        folder = args.out / str(number)
+    for number, mode in enumerate(args.modes):
+        folder, flags = args.out / str(number), MODES[mode]
         folder.mkdir(parents=True)
         both = ["--model", args.model, "--batch", args.batch, "--seq-len", args.seq_len, *flags]
 
@@ -53,7 +55,7 @@ def main():
             with (folder / "output.txt").open("a") as output:
                 subprocess.run(list(map(str, command)), check=True, stdout=output, stderr=output)
 
-        foretoken = [args.foretoken, "train", "--data", args.data, *both]
+        foretoken = [args.foretoken, "train", "--data", args.data, "--seed", args.seed, *both]
         run(*foretoken, "--steps", 1, "--lr", "1e-30", "--out", folder / "start")
         run(*foretoken, "--steps", args.steps, "--lr", args.rate, "--out", folder / "foretoken", "--dump-batches", folder / "batches")
         run(sys.executable, Path(__file__).with_name("train.py"), *both, "--steps", args.steps, "--rate", args.rate,

@@ -20,8 +20,8 @@ use foretoken::format::files::{Files, MemoryFiles, read_exact, read_whole};
 use foretoken::format::mtp::{CONFIG, Head, HeadSet, TENSORS, add_lora, halved, init_heads};
 use foretoken::train::data::{DataFormat, Dataset, Document, Vocabulary, read};
 use foretoken::train::schedule::Schedule;
-use foretoken::train::{HeadLoss, StepReport, Trainer};
-use foretoken::{Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result};
+use foretoken::train::{HeadLoss, Memory, StepReport, Trainer};
+use foretoken::{Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result, TrainOptions};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -83,6 +83,12 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
             say(format_args!("note: no token of --valid counts for the head for token +{offset}"));
         }
     }
+    let gpu = args.adapter.open().await?;
+    let in_valid = valid.as_ref().map_or(0, |valid| valid.most_targets_in_order(args.batch));
+    let options = |picked: usize| args.train_options(length, picked.max(in_valid), &first.heads);
+    // Before hours go into own texts or marginals. Of texts that are not there yet a batch has at least one target.
+    let least = data.as_ref().map_or(1, |data| data.most_targets(args.batch));
+    memory_needed(&gpu, &files, &first, &options(least)).await?;
     let identity = Identity {
         model: model_hash(&checkpoint).await?,
         data: data_hash,
@@ -92,7 +98,6 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     let mut out = OutFolder::open(&args.out, identity, args.resume)?;
     let watch = Watch::start();
     let interrupt = watch.flag();
-    let gpu = args.adapter.open().await?;
     let kernels = args.adapter.kernel_set(&gpu).await?;
     let set = kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
     if let Some(before) = out.computed_by(device(&gpu, set))? {
@@ -121,10 +126,8 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     if let Some(path) = &args.dump_batches {
         dump::write(path, batches, schedule.steps(), [args.batch, length])?;
     }
-    let picked = valid.as_ref().map_or(0, |valid| valid.most_targets_in_order(args.batch));
-    let options = args.train_options(length, picked.max(data.most_targets(args.batch)), &first.heads);
-    let memory = Trainer::memory(&gpu, &files, &first.files, &options).await?;
-    memory.check(gpu.summary().max_binding_bytes, memory_of_machine(gpu.summary().software))?;
+    let options = options(data.most_targets(args.batch));
+    let memory = memory_needed(&gpu, &files, &first, &options).await?;
     say(format_args!(
         "[training on {}: {} of memory; {} for the model, {} for gradients and moments, {} for a batch]",
         gpu.summary().name,
@@ -158,6 +161,13 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         Stopped::Finished => ExitCode::SUCCESS,
         Stopped::Interrupt => ExitCode::from(interrupt::EXIT_CODE),
     })
+}
+
+/// What the training needs, if the adapter has it.
+async fn memory_needed(gpu: &Gpu, files: &Source, first: &FirstHeads, options: &TrainOptions) -> Result<Memory> {
+    let memory = Trainer::memory(gpu, files, &first.files, options).await?;
+    memory.check(gpu.summary().max_binding_bytes, memory_of_machine(gpu.summary().software))?;
+    Ok(memory)
 }
 
 /// Bytes that a software adapter has, where the system tells: those of the machine. WebGPU does not say how much a GPU has.

@@ -140,6 +140,23 @@ fn bad_texts_and_flags_are_refused_before_anything_is_written() {
 }
 
 #[test]
+fn heads_that_cannot_be_trained_are_refused_before_own_texts_are_written() {
+    let place = Place::new();
+    place.trained("story.txt", "joint", &["--mode", "joint", "--steps", "1"]);
+    edit_json(&place.path("joint/mtp_config.json"), |config| config["lora"]["alpha"] = json!(4));
+    place.trained("story.txt", "baseline", &["--mode", "baseline", "--steps", "1"]);
+    for (heads, mode, message) in [
+        ("joint", "joint", "a LoRA with alpha 4 and rank 8 is not trained: they must be equal"),
+        ("baseline", "frozen", "there is nothing to train"),
+    ] {
+        let heads = place.text(heads);
+        let flags = ["--warmup-heads", &heads, "--mode", mode, "--steps", "1", "--self-distill"];
+        place.train("story.txt", "out", &flags).fails_with(message);
+        assert!(!place.path("out").exists(), "{message}");
+    }
+}
+
+#[test]
 fn a_folder_with_heads_is_left_alone() {
     let place = Place::new();
     let (folder, heads) = golden_copy("heads-parallel");

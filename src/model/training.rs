@@ -25,10 +25,11 @@ pub(crate) struct Measured {
     pub head_elements: u64,
 }
 
-/// What [`load_for_training`] would load.
+/// What [`load_for_training`] would load; to be called before it.
 ///
 /// # Errors
-/// As there, for files that are broken or do not fit each other.
+/// For files that are broken or do not fit each other, and a length that the model has not; [`crate::ErrorKind::Unsupported`] for
+/// heads of a published layout, and a LoRA whose alpha is not its rank.
 pub(crate) async fn measure_for_training<F: Files, H: Files>(
     gpu: &Gpu,
     files: &F,
@@ -38,30 +39,6 @@ pub(crate) async fn measure_for_training<F: Files, H: Files>(
     let checkpoint = open(files).await?;
     let config = checkpoint.config().clone();
     let set = HeadSet::open(heads, &config).await?;
-    let sizes = Sizes::new(&config, length, gpu.summary().max_binding_bytes)?;
-    let (backbone_bytes, head_elements) = (expected_bytes(&checkpoint), set.parameters(&config));
-    let HeadSet { heads, lora, .. } = set;
-    Ok(Measured { config, sizes, heads, lora, backbone_bytes, head_elements })
-}
-
-/// Loads the checkpoint in `files` for sequences of `length` tokens, with the `heads` that will be trained; no buffer has more than
-/// `vocab_chunk` columns of a matrix over the vocabulary.
-///
-/// # Errors
-/// As `Engine::load_with_heads`; [`crate::ErrorKind::Unsupported`] for heads of a published layout, and a LoRA whose alpha
-/// is not its rank.
-pub(crate) async fn load_for_training<F: Files, H: Files>(
-    gpu: &Gpu,
-    files: &F,
-    heads: &H,
-    kernels: Option<KernelSet>,
-    length: usize,
-    vocab_chunk: usize,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Model> {
-    let checkpoint = open(files).await?;
-    let set = HeadSet::open(heads, checkpoint.config()).await?;
-    let config = checkpoint.config().clone();
     check_heads(&set)?;
     let limit = config.max_position_embeddings;
     if length == 0 || length > limit {
@@ -75,6 +52,29 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
              {window} or less"
         )));
     }
+    let sizes = Sizes::new(&config, length, gpu.summary().max_binding_bytes)?;
+    let (backbone_bytes, head_elements) = (expected_bytes(&checkpoint), set.parameters(&config));
+    let HeadSet { heads, lora, .. } = set;
+    Ok(Measured { config, sizes, heads, lora, backbone_bytes, head_elements })
+}
+
+/// Loads the checkpoint in `files` for sequences of `length` tokens, with the `heads` that will be trained; no buffer has more than
+/// `vocab_chunk` columns of a matrix over the vocabulary.
+///
+/// # Errors
+/// As `Engine::load_with_heads`.
+pub(crate) async fn load_for_training<F: Files, H: Files>(
+    gpu: &Gpu,
+    files: &F,
+    heads: &H,
+    kernels: Option<KernelSet>,
+    length: usize,
+    vocab_chunk: usize,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Model> {
+    let checkpoint = open(files).await?;
+    let set = HeadSet::open(heads, checkpoint.config()).await?;
+    let config = checkpoint.config().clone();
     let sizes = Sizes::new(&config, length, gpu.summary().max_binding_bytes)?;
     let kernels = kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
     kernels.check(gpu.summary())?;

@@ -186,7 +186,7 @@ impl Trainer {
         let (length, chunk) = (options.length, options.vocab_chunk);
         let mut model = load_for_training(gpu, files, heads, kernels, length, chunk, progress).await?;
         let placed = std::mem::take(&mut model.heads.as_mut().expect("it has heads").placed);
-        let parameters = Parameters::new(gpu, placed, options)?;
+        let parameters = Parameters::new(gpu, placed, options);
         let plan = StepPlan::new(&model, &parameters, options)?;
         let update = parameters.update(gpu, options.max_norm.unwrap_or(0.0));
         gpu.check().map_err(|error| with_advice(error, plan.bytes + parameters.bytes()))?;
@@ -210,6 +210,9 @@ impl Trainer {
         let in_lora = parts.sum::<usize>() as u64;
         let trained = if options.train_heads { head_elements - in_lora } else { 0 };
         let trained = trained + if options.train_lora { in_lora } else { 0 };
+        if trained == 0 {
+            return Err(Error::input("there is nothing to train: the heads have no tensors of their own, and no LoRA"));
+        }
         let plan = memory::Plan { config, sizes, heads, lora: lora.as_ref(), options };
         let (activations, largest) = plan.activations();
         Ok(Memory { weights: backbone_bytes + 4 * head_elements, trained: 12 * trained, activations, largest })

@@ -5,7 +5,6 @@ use crate::gpu::Gpu;
 use crate::kernels::Op;
 use crate::kernels::train::{AdamIo, AdamStep, adamw, clip_factor, squares};
 use crate::model::Placed;
-use crate::{Error, Result};
 
 /// One buffer of trained values.
 pub(super) struct Parameter {
@@ -52,18 +51,15 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    pub fn new(gpu: &Gpu, placed: Vec<Placed>, options: &TrainOptions) -> Result<Self> {
+    pub fn new(gpu: &Gpu, placed: Vec<Placed>, options: &TrainOptions) -> Self {
         let is_lora = |placed: &Placed| placed.tensors.iter().any(|(name, _)| name.starts_with("lora."));
         let wanted = |placed: &&Placed| if is_lora(placed) { options.train_lora } else { options.train_heads };
         let rate = |placed: &Placed| if is_lora(placed) { 1.0 } else { options.head_rate };
         let all: Vec<_> =
             placed.iter().filter(wanted).map(|placed| Parameter::new(gpu, placed, rate(placed))).collect();
-        if all.is_empty() {
-            return Err(Error::input("there is nothing to train: the heads have no tensors of their own, and no LoRA"));
-        }
         let norms = gpu.storage("norms", 4 * all.len() as u64);
         let step = gpu.uniform("step", &<AdamStep as bytemuck::Zeroable>::zeroed());
-        Ok(Self { all, placed, step, norms, clip: gpu.storage("clip", 16) })
+        Self { all, placed, step, norms, clip: gpu.storage("clip", 16) }
     }
 
     /// The gradient of the trained values in `buffer`; `None` if they are not trained.

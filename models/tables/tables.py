@@ -30,7 +30,7 @@ TITLES = {
     "wide": f"ours, mixed over {WIDE_FEED}",
 }
 SECOND = {"baseline": "marginal", "wide": "wide"}  # the column of the second token, where it is not `heads`
-SAME = {"joint-whs": "joint + diff. rate + WHS", "sequential": f"sequential, two layers, frozen backbone, mixed over {FEED}"}
+SAME = {"joint-whs": TITLES["joint-whs"], "sequential": f"sequential, two layers, frozen backbone, mixed over {FEED}"}
 JOINT = [row for row in TITLES if row.startswith("joint")]
 
 
@@ -268,6 +268,12 @@ def sweeps(results):
     return table(["row", "rate", "next, nats", "second, nats", "sum", "second, top 5", ""], rows)
 
 
+def side_by_side(columns):
+    """The accuracies of foretoken's row and of the twin's, and their difference."""
+    points = [shown(interval(ACCURACY, column)) for column in columns]
+    return [*points, shown(interval(DIFFERENCE, *columns), sign="+")]
+
+
 def trained_by_foretoken(results, own):
     """Rows of which both trained one, held against each other sample by sample."""
     rows = []
@@ -278,8 +284,7 @@ def trained_by_foretoken(results, own):
         for name, title in (("next", "next"), ("heads", "second")):
             columns = [of.column(run, name) for of in (own, results)]
             if all(column is not None for column in columns):
-                points = [shown(interval(ACCURACY, column)) for column in columns]
-                rows.append([TITLES[run.row].split(",")[0], run.size, title, *points, shown(interval(DIFFERENCE, *columns), sign="+")])
+                rows.append([TITLES[run.row].split(",")[0], run.size, title, *side_by_side(columns)])
     return table(["row", "model", "token", "foretoken", "the twin", "difference, paired"], rows)
 
 
@@ -292,10 +297,8 @@ def on_the_same_batches(folder):
             continue
         found = [json.loads(file.read_text())["columns"] for file in files]
         for column, token in (("next", "next"), ("heads", "second")):
-            columns = [hits(of[column], "top5") for of in found]
-            points = [shown(interval(ACCURACY, one)) for one in columns]
             nats = [f"{of[column]['nats']:.4f}" for of in found]
-            rows.append([title, token, *points, shown(interval(DIFFERENCE, *columns), sign="+"), *nats])
+            rows.append([title, token, *side_by_side([hits(of[column]) for of in found]), *nats])
     return table(["row", "token", "foretoken", "the twin", "difference, paired", "nats, foretoken", "nats, the twin"], rows)
 
 

@@ -16,6 +16,7 @@ use foretoken::format::safetensors::Dtype;
 use foretoken::{Error, ErrorKind, Gpu, GpuOptions, Result};
 
 fn main() -> Result<()> {
+    // The first is the program's own name.
     let args = Args::parse(std::env::args().skip(1))?;
     let report = pollster::block_on(measure(&args))?;
     println!("{report}");

@@ -93,6 +93,7 @@ fn report(ids: Vec<u32>, logprobs: Vec<f32>, bytes: usize) -> Report {
 
 fn table(report: &Report, tokenizer: &Tokenizer) -> String {
     let mut lines = String::from("  logprob      id  token\n");
+    // Nothing comes before the first token, so it has no log-probability.
     for (id, logprob) in report.ids.iter().skip(1).zip(&report.logprobs) {
         let token = tokenizer.token_text(*id).unwrap_or_default();
         let _ = writeln!(lines, "{logprob:9.4}  {id:6}  {token}");

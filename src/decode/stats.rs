@@ -76,6 +76,7 @@ impl DraftStats {
             self.reached.resize(self.reached.len().max(reached), 0);
             self.reached[..reached].iter_mut().for_each(|count| *count += 1);
         }
+        // Rounds that accepted more than `at` tokens; none where the histogram ends before.
         let accepted_at = |at: usize| self.accepted_histogram.iter().skip(at + 1).sum::<u64>() as f64;
         self.acceptance = self.reached.iter().enumerate().map(|(at, &n)| accepted_at(at) / n.max(1) as f64).collect();
         self.tokens_per_round = 1.0 + self.accepted as f64 / self.rounds as f64;

@@ -81,6 +81,7 @@ fn every_variant_is_valid_and_translates_to_every_back_end() {
     let variants: Vec<Variant> = all_variants().into_iter().collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let errors: Vec<String> = std::thread::scope(|scope| {
+        // Each thread takes its share of the variants, one in so many as there are threads.
         let work = |part: usize| variants.iter().skip(part).step_by(threads).filter_map(|v| check(v).err()).collect();
         let parts: Vec<_> = (0..threads).map(|part| scope.spawn(move || -> Vec<String> { work(part) })).collect();
         parts.into_iter().flat_map(|part| part.join().expect("no panic")).collect()

@@ -3,6 +3,7 @@
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    // The first is the program's own name.
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let [wasm, folder] = &arguments[..] else { return Err("expected a wasm file and a folder".into()) };
     let mut bindgen = wasm_bindgen_cli_support::Bindgen::new();

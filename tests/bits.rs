@@ -1,0 +1,122 @@
+//! Ids and logits of every model here, bit for bit as they were recorded: what a change of design must not move.
+//!
+//! A software adapter computes on the processor, so hashes are kept by adapter, driver and processor, in
+//! `tests/golden/bits.json`. On a machine without a record this says so and checks nothing; `FORETOKEN_RECORD_BITS=1`
+//! adds one.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use common::{DiskFiles, each_adapter, golden, shared};
+use foretoken::format::files::Files;
+use foretoken::{
+    DraftOptions, Drafter, Engine, EngineOptions, GenerateOptions, Gpu, KernelSet, Sampling, Session,
+};
+
+/// Hashes by what was computed.
+type Hashes = BTreeMap<String, String>;
+
+/// Hashes by adapter, driver and processor.
+type Record = BTreeMap<String, Hashes>;
+
+fn record_path() -> PathBuf {
+    golden("bits.json")
+}
+
+fn read_record() -> Record {
+    fs::read(record_path()).map_or_else(|_| Record::new(), |bytes| serde_json::from_slice(&bytes).expect("bits.json"))
+}
+
+/// The adapter, its driver, and the processor, on which a software adapter computes.
+fn device(gpu: &Gpu) -> String {
+    let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu_info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown processor");
+    let summary = gpu.summary();
+    format!("{}, {}, {}", summary.name, summary.driver_info, model.trim_start_matches([' ', '\t', ':']))
+}
+
+/// FNV-1a, 64 bits.
+fn hash(words: impl Iterator<Item = u32>) -> String {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    format!("{:016x}", words.flat_map(u32::to_le_bytes).fold(0xcbf2_9ce4_8422_2325, step))
+}
+
+async fn generate(session: &mut Session, prompt: &[u32], sampling: Sampling, drafter: Option<Drafter>) -> Vec<u32> {
+    let draft = match drafter {
+        Some(drafter) => DraftOptions { drafter, tree: Some("2,1".parse().expect("a tree")), trace: false },
+        None => DraftOptions::off(),
+    };
+    let options = GenerateOptions { max_tokens: 24, sampling, draft, ..GenerateOptions::default() };
+    let mut generation = session.generate(prompt, &options, &mut |_| {}).await.expect("the prompt is read");
+    while generation.next().await.expect("a round").is_some() {}
+    generation.ids().to_vec()
+}
+
+/// Hashes of one model on one kernel set: logits of a text, and texts with and without drafts, which must be the same.
+async fn add_model(gpu: &Gpu, name: &str, files: &impl Files, kernels: KernelSet, hashes: &mut Hashes) {
+    let options = EngineOptions { kernels: Some(kernels), context: Some(96), self_test: false, heads: true };
+    let engine = Engine::load(gpu, files, &options, &mut |_| {}).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+    let mut session = engine.session().expect("a session");
+    let vocab = engine.config().vocab_size as u32;
+    let prompt: Vec<u32> = (0..41).map(|at| (1 + at * 37 % 90) % vocab).collect();
+    let logits = session.logits(&prompt).await.expect("logits");
+    hashes.insert(format!("{name}, {kernels}, logits"), hash(logits.iter().flatten().map(|logit| logit.to_bits())));
+    let warm = Sampling { temperature: 0.9, top_k: 60, top_p: 0.95, min_p: 0.01, repetition_penalty: 1.1, seed: 7 };
+    for (how, sampling) in [("greedy", Sampling::default()), ("drawn", warm)] {
+        let plain = generate(&mut session, &prompt[..9], sampling, None).await;
+        let mut drafters = vec![Drafter::Lookup, Drafter::Marginal];
+        drafters.extend(engine.heads().map(|_| Drafter::Heads));
+        for drafter in drafters {
+            let what = format!("{name}, {kernels}, {how}, {drafter:?}, {}", gpu.summary());
+            assert_eq!(generate(&mut session, &prompt[..9], sampling, Some(drafter)).await, plain, "{what}");
+        }
+        hashes.insert(format!("{name}, {kernels}, {how}"), hash(plain.into_iter()));
+    }
+}
+
+/// Every folder of `tests/golden` with a model of its own.
+fn fixtures() -> Vec<String> {
+    let entries = fs::read_dir(golden("")).expect("tests/golden").map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<String> = entries.map(|name| name.into_string().expect("a name")).collect();
+    names.retain(|name| !name.starts_with("heads-") && golden(name).join("config.json").is_file());
+    names.sort();
+    names
+}
+
+async fn hashes_of(gpu: &Gpu) -> Hashes {
+    let mut hashes = Hashes::new();
+    for kernels in KernelSet::available(gpu.summary()) {
+        add_model(gpu, "default", &foretoken::default_model(), kernels, &mut hashes).await;
+        for name in fixtures() {
+            add_model(gpu, &name, &DiskFiles(golden(&name)), kernels, &mut hashes).await;
+        }
+        if let Some(folder) = shared("models/stories260K") {
+            add_model(gpu, "stories260K", &DiskFiles(folder), kernels, &mut hashes).await;
+        }
+    }
+    hashes
+}
+
+#[test]
+fn ids_and_logits_are_the_recorded_bits() {
+    let recording = std::env::var_os("FORETOKEN_RECORD_BITS").is_some();
+    each_adapter(|gpu| async move {
+        let (device, mut record) = (device(&gpu), read_record());
+        if recording {
+            record.insert(device, hashes_of(&gpu).await);
+            let json = serde_json::to_string_pretty(&record).expect("json");
+            fs::write(record_path(), json + "\n").expect("bits.json is written");
+            return;
+        }
+        let Some(expected) = record.get(&device) else {
+            eprintln!("SKIPPED: no recorded bits of {device}");
+            return;
+        };
+        let found = hashes_of(&gpu).await;
+        let differ: Vec<_> = found.iter().filter(|(what, hash)| expected.get(*what) != Some(hash)).collect();
+        assert!(differ.is_empty(), "{device}: other bits than recorded: {differ:#?}");
+    });
+}

@@ -12,9 +12,7 @@ use std::path::PathBuf;
 
 use common::{DiskFiles, each_adapter, golden, shared};
 use foretoken::format::files::Files;
-use foretoken::{
-    DraftOptions, Drafter, Engine, EngineOptions, GenerateOptions, Gpu, KernelSet, Sampling, Session,
-};
+use foretoken::{DraftOptions, Drafter, Engine, EngineOptions, GenerateOptions, Gpu, KernelSet, Sampling, Session};
 
 /// Hashes by what was computed.
 type Hashes = BTreeMap<String, String>;
@@ -46,7 +44,7 @@ fn hash(words: impl Iterator<Item = u32>) -> String {
 
 async fn generate(session: &mut Session, prompt: &[u32], sampling: Sampling, drafter: Option<Drafter>) -> Vec<u32> {
     let draft = match drafter {
-        Some(drafter) => DraftOptions { drafter, tree: Some("2,1".parse().expect("a tree")), trace: false },
+        Some(drafter) => DraftOptions { drafter, tree: Some("2".parse().expect("a tree")), trace: false },
         None => DraftOptions::off(),
     };
     let options = GenerateOptions { max_tokens: 24, sampling, draft, ..GenerateOptions::default() };
@@ -57,8 +55,9 @@ async fn generate(session: &mut Session, prompt: &[u32], sampling: Sampling, dra
 
 /// Hashes of one model on one kernel set: logits of a text, and texts with and without drafts, which must be the same.
 async fn add_model(gpu: &Gpu, name: &str, files: &impl Files, kernels: KernelSet, hashes: &mut Hashes) {
-    let options = EngineOptions { kernels: Some(kernels), context: Some(96), self_test: false, heads: true };
-    let engine = Engine::load(gpu, files, &options, &mut |_| {}).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+    let options = EngineOptions { kernels: Some(kernels), context: Some(64), self_test: false, heads: true };
+    let engine =
+        Engine::load(gpu, files, &options, &mut |_| {}).await.unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut session = engine.session().expect("a session");
     let vocab = engine.config().vocab_size as u32;
     let prompt: Vec<u32> = (0..41).map(|at| (1 + at * 37 % 90) % vocab).collect();

@@ -1,63 +1,106 @@
 #!/usr/bin/env bash
-# Installs what is missing (it says what) and runs every check, the quick ones first: format, lints, documentation, all tests, the browser.
+# Installs what is missing (it says what) and runs every check, the quick ones first.
 #
-# On Linux the tests run on two software adapters that every machine can have, so that a failure here can be repeated
-# anywhere. `cargo test` alone takes the machine's own GPU.
+#   scripts/test.sh           every part that this system has
+#   scripts/test.sh PART...   these parts:
+#
+#     lint         format, lints, documentation
+#     cpu          tests that open no adapter: formats, shader translation, layouts, architecture, examples in the documentation
+#     lavapipe     all tests that open an adapter, on Mesa's software adapter
+#     swiftshader  the library's on a second software adapter, which compiles shaders in another way
+#     gpu          all tests that open an adapter, on this machine's own
+#     browser      the package and the page, in Chromium on SwiftShader
+#
+# On Linux the tests run on software adapters that every machine can have, so that a failure here can be repeated anywhere.
+# Times go to target/test-times.json, and the minutes of each part and the slowest tests are printed last.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 swiftshader=/usr/lib/chromium/vk_swiftshader_icd.json
+target=${CARGO_TARGET_DIR:-target}
+records=$target/test-times
 
 say() { printf '\n== %s\n' "$*"; }
 
-run_tests() {
-    cargo test --workspace
-    # The tests have built it. To ask cargo for this package alone would build everything again with other features.
-    "${CARGO_TARGET_DIR:-target}/debug/foretoken" devices
-}
-
-run_tests_on() { # driver file
+with_driver() { # driver files, command
     # Mesa's layer of this name complains about a missing Wayland server at every start.
-    export VK_DRIVER_FILES=$1 VK_ICD_FILENAMES=$1 NODEVICE_SELECT=1
-    run_tests
+    VK_DRIVER_FILES=$1 VK_ICD_FILENAMES=$1 NODEVICE_SELECT=1 "${@:2}"
 }
 
-run_browser_tests() {
+rust_tests() { node scripts/run-tests.mjs "$1" "$records/$2.json"; }
+
+on_adapter() { # what to run, part
+    rust_tests "$1" "$2"
+    # The tests have built it. To ask cargo for this package alone would build everything again with other features.
+    "$target/debug/foretoken" devices
+}
+
+lint() {
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- --deny warnings
+    RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps
+}
+
+cpu() {
+    with_driver /nonexistent rust_tests cpu cpu
+    cargo test --workspace --doc
+}
+
+lavapipe() {
+    # Its file's name varies, and there may be one for each architecture.
+    local files
+    files=$(find /usr/share/vulkan/icd.d -name 'lvp_icd*.json' | paste -sd: -)
+    with_driver "$files" on_adapter device lavapipe
+}
+
+swiftshader() {
+    if [[ ! -e $swiftshader ]]; then
+        say "SKIPPED: the tests on SwiftShader, which no package of this system has"
+        return
+    fi
+    with_driver "$swiftshader" on_adapter swiftshader swiftshader
+}
+
+gpu() { on_adapter device gpu; }
+
+browser() {
+    if [[ ! -x ${CHROMIUM:-/usr/bin/chromium} || ! -e $swiftshader ]]; then
+        say "SKIPPED: the tests in a browser, for which there is no Chromium with SwiftShader here"
+        return
+    fi
     scripts/web.sh
+    # What the browser computes is held against the command, which comes with the tests.
+    cargo test --workspace --no-run
     # One file after the other: they share the cores and a software adapter.
-    local file failed=()
-    # A failed test may leave behind what Node.js would wait for.
-    for file in web/tests/*.test.mjs; do timeout 15m node --test "$file" || failed+=("$file"); done
+    local file failed=() reporters
+    for file in web/tests/*.test.mjs; do
+        reporters=(--test-reporter=spec --test-reporter-destination=stdout --test-reporter=./scripts/times-reporter.mjs
+            --test-reporter-destination="$records/browser-$(basename "$file").json")
+        # A failed test may leave behind what Node.js would wait for.
+        timeout 15m node --test "${reporters[@]}" "$file" || failed+=("$file")
+    done
     ((${#failed[@]} == 0)) || { echo "failed: ${failed[*]}" >&2; return 1; }
 }
 
+all=(lint cpu lavapipe swiftshader browser)
+[[ $(uname -s) == Linux ]] || all=(lint cpu gpu browser)
+parts=("$@")
+((${#parts[@]})) || parts=("${all[@]}")
+for part in "${parts[@]}"; do
+    case $part in
+        lint | cpu | lavapipe | swiftshader | gpu | browser) ;;
+        *) echo "test: no part '$part'; there are: lint, cpu, lavapipe, swiftshader, gpu, browser" >&2; exit 2 ;;
+    esac
+done
+
+rm -rf "$records"
+mkdir -p "$records"
+trap 'node scripts/test-times.mjs "$records" "$target/test-times.json"' EXIT
+say setup
 scripts/setup.sh --tests
-say format
-cargo fmt --all --check
-say lints
-cargo clippy --workspace --all-targets -- --deny warnings
-say documentation
-RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps
-
-if [[ $(uname -s) != Linux ]]; then
-    say "all tests"
-    run_tests
-else
-    say "all tests, on lavapipe"
-    # Its file's name varies, and there may be one for each architecture.
-    lavapipe=$(find /usr/share/vulkan/icd.d -name 'lvp_icd*.json' | paste -sd: -)
-    run_tests_on "$lavapipe"
-    if [[ -e $swiftshader ]]; then
-        say "all tests, on SwiftShader"
-        run_tests_on "$swiftshader"
-    else
-        say "SKIPPED: the tests on SwiftShader, which no package of this system has"
-    fi
-fi
-
-if [[ -x ${CHROMIUM:-/usr/bin/chromium} && -e $swiftshader ]]; then
-    say "the browser: the package and the page, in Chromium on SwiftShader"
-    run_browser_tests
-else
-    say "SKIPPED: the tests in a browser, for which there is no Chromium with SwiftShader here"
-fi
+for part in "${parts[@]}"; do
+    say "$part"
+    started=$SECONDS
+    "$part"
+    echo "$part $((SECONDS - started))" >>"$records/parts.txt"
+done

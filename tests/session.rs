@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{DiskFiles, each_adapter, golden, golden_in_memory, shared};
 use foretoken::format::files::MemoryFiles;
 use foretoken::{
-    DraftOptions, Drafter, Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet, Progress,
-    Sampling, Session, Stop,
+    DraftOptions, Drafter, Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet, Sampling,
+    Session, Stop,
 };
 
 async fn load(gpu: &Gpu, name: &str) -> Engine {
@@ -117,21 +117,6 @@ fn nothing_is_created_in_a_step() {
             stats.submits as f64 / tokens as f64,
             stats.readbacks as f64 / tokens as f64,
         );
-    });
-}
-
-#[test]
-fn loading_leaves_nothing_for_the_driver_to_compile() {
-    each_adapter(|gpu| async move {
-        let options_of = GpuOptions { adapter: Some(gpu.summary().index.to_string()), ..GpuOptions::default() };
-        let gpu = Gpu::open(&options_of).await.expect("the adapter opens");
-        let options = EngineOptions { self_test: false, ..EngineOptions::default() };
-        let mut seen = None;
-        let mut on_progress = |progress| seen = Some(progress);
-        Engine::load(&gpu, &DiskFiles(golden("llama-gqa")), &options, &mut on_progress).await.expect("it loads");
-        let counts = gpu.counts();
-        assert!(counts.pipelines > 0 && counts.dispatches >= counts.pipelines, "{counts:?}: some were never run");
-        assert!(matches!(seen, Some(Progress::Pipelines { done, total }) if done == total), "{seen:?}");
     });
 }
 
@@ -430,7 +415,7 @@ fn every_kernel_set_reads_a_long_prompt_as_it_reads_a_short_one() {
             let mut session = engine.session().expect("a session");
             for end in [3, 40, 41, 90, 100] {
                 let (ids, _, _) = run(&mut session, &prompt[..end], &self::options(6, warm(5))).await;
-                if end == 100 && kernels == KernelSet::Software {
+                if end == 100 {
                     assert_eq!(ids, whole, "{kernels}, {}", gpu.summary());
                 }
             }

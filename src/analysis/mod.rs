@@ -18,4 +18,5 @@ pub use record::{Measured, Record, Rows};
 pub use report::{
     Accuracy, Bin, ColumnReport, Contrast, Depth, Drafting, GapClosed, NUCLEUS_MASSES, NucleusSize, Report,
 };
+pub(crate) use settings::check_mass;
 pub use settings::{Column, DataFacts, FolderFacts, HeadFacts, Method, Run, Settings, Shard};

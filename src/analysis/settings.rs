@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use crate::format::mtp::MAX_OFFSET;
-use crate::{Error, MarginalOptions, Result};
+use crate::{Error, Result};
 
 /// A way to predict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,8 +139,16 @@ impl Settings {
         if feed == 0 {
             return Err(Error::input("feed 0: expected at least 1"));
         }
-        MarginalOptions { mass: self.mass, ..MarginalOptions::default() }.validate()
+        check_mass(self.mass)
     }
+}
+
+/// Checks the probability of a nucleus.
+pub(crate) fn check_mass(mass: f32) -> Result<()> {
+    if mass > 0.0 && mass <= 1.0 {
+        return Ok(());
+    }
+    Err(Error::input(format!("mass {mass}: expected above 0, at most 1 (every token)")))
 }
 
 /// Resamples of a bootstrap: fewer say little, and more take memory for nothing.

@@ -153,7 +153,8 @@ fn fed_heads_have_not_read_what_comes() {
             let aheads: Vec<usize> =
                 session.plan.heads.as_ref().expect("heads").heads.iter().map(|head| head.ahead).collect();
             assert_eq!(greedy.len(), aheads.len() * positions.len(), "{what}");
-            for at in positions.clone() {
+            // The ends of what was read, and both sides of where a batch of 32 rows ends.
+            for at in [29, 31, 32, 33, 40] {
                 // The text up to there, then what the model and the heads expect.
                 let mut expected = text[..=at].to_vec();
                 expected.push(argmax(&next[at]));

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::{GenerateOptions, Sampling, Session};
+use super::{DraftOptions, Drafter, GenerateOptions, Sampling, Session};
 use crate::format::files::MemoryFiles;
 use crate::gpu::Recorder;
 use crate::kernels::tests::adapters::{on_every_adapter, on_every_set};
@@ -12,7 +12,7 @@ use crate::marginal::MarginalOptions;
 use crate::model::Engine;
 use crate::reference::random::pcg4d;
 use crate::self_test::InjectedFault;
-use crate::{EngineOptions, Gpu, KernelSet};
+use crate::{EngineOptions, Gpu, GpuOptions, KernelSet, Progress};
 
 /// Committed tokens before each batch: attention deals keys to 16 threads in turn, so 21 leaves some with one more.
 const COMMITTED: usize = 21;
@@ -121,6 +121,58 @@ fn a_driver_that_breaks_invariance_is_worked_around_or_reported() {
         assert_eq!(each, narrow);
         assert_eq!(each, fixed);
         assert_eq!(each, none);
+    });
+}
+
+/// A device of its own on the adapter of `gpu`, with no kernel and no count yet.
+fn fresh(gpu: &Gpu) -> Gpu {
+    let options = GpuOptions { adapter: Some(gpu.summary().index.to_string()), ..GpuOptions::default() };
+    pollster::block_on(Gpu::open(&options)).expect("the adapter opens")
+}
+
+#[test]
+fn loading_leaves_nothing_for_the_driver_to_compile() {
+    on_every_adapter(|gpu| {
+        let gpu = fresh(gpu);
+        let options = EngineOptions { self_test: false, ..EngineOptions::default() };
+        let mut seen = None;
+        let mut on_progress = |progress| seen = Some(progress);
+        let engine = pollster::block_on(Engine::load(&gpu, &golden("llama-gqa"), &options, &mut on_progress));
+        let compiled = gpu.counts().pipelines;
+        assert!(compiled > 0 && matches!(seen, Some(Progress::Pipelines { done, total }) if done == total), "{seen:?}");
+        assert_eq!(gpu.idle_kernels(), [""; 0], "compiled and never dispatched");
+        // What a text runs with and without drafts was all there.
+        let mut session = engine.expect("it loads").session().expect("a session");
+        for drafter in [Drafter::Off, Drafter::Lookup] {
+            let draft = DraftOptions { drafter, tree: Some("2".parse().expect("a tree")), trace: false };
+            let options = GenerateOptions { max_tokens: 8, draft, ..GenerateOptions::default() };
+            let text: Vec<u32> = (0..70).map(|at| 1 + at * 7 % 90).collect();
+            pollster::block_on(async {
+                let mut generation = session.generate(&text, &options, &mut |_| {}).await.expect("a prompt");
+                while generation.next().await.expect("a round").is_some() {}
+            });
+        }
+        assert_eq!(gpu.counts().pipelines, compiled, "a text compiled a pipeline");
+    });
+}
+
+#[test]
+fn the_self_test_runs_once_a_device_for_each_type_of_weights() {
+    on_every_adapter(|gpu| {
+        let gpu = fresh(gpu);
+        let dispatches = |name, self_test| {
+            let before = gpu.counts().dispatches;
+            let options = EngineOptions { self_test, ..EngineOptions::default() };
+            pollster::block_on(Engine::load(&gpu, &golden(name), &options, &mut |_| {})).expect("it loads");
+            gpu.counts().dispatches - before
+        };
+        for name in ["llama-gqa", "llama-bf16"] {
+            let without = dispatches(name, false);
+            assert!(dispatches(name, true) > without, "{name}: no self-test at the first load");
+            assert_eq!(dispatches(name, true), without, "{name}: a self-test at the second load");
+        }
+        // The first two models had these types.
+        assert_eq!(dispatches("llama-mha", true), dispatches("llama-mha", false));
     });
 }
 

@@ -1,6 +1,7 @@
 //! A compiled kernel: its pipeline, and the layout of its one bind group, read from the linked shader.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::composer::{self, Variant};
 use super::{Gpu, count, lock};
@@ -12,6 +13,8 @@ pub(crate) struct Kernel {
     /// The binding numbers in ascending order.
     pub bindings: Vec<u32>,
     pub label: String,
+    /// Whether it was dispatched yet: some drivers make machine code only then.
+    pub dispatched: AtomicBool,
 }
 
 impl Gpu {
@@ -30,6 +33,14 @@ impl Gpu {
     #[cfg(test)]
     pub(crate) fn compiled_variants(&self) -> Vec<Variant> {
         lock(&self.inner.kernels).keys().cloned().collect()
+    }
+
+    /// Labels of the kernels that were compiled and never dispatched.
+    #[cfg(test)]
+    pub(crate) fn idle_kernels(&self) -> Vec<String> {
+        let kernels = lock(&self.inner.kernels);
+        let idle = kernels.values().filter(|kernel| !kernel.dispatched.load(std::sync::atomic::Ordering::Relaxed));
+        idle.map(|kernel| kernel.label.clone()).collect()
     }
 
     /// Compiles WGSL that follows the convention of `shaders/`: a `main` and one line a binding, all in group 0.
@@ -63,7 +74,8 @@ impl Gpu {
             },
             cache: None,
         });
-        Kernel { pipeline, layout, bindings: bindings.iter().map(|(binding, _)| *binding).collect(), label }
+        let bindings = bindings.iter().map(|(binding, _)| *binding).collect();
+        Kernel { pipeline, layout, bindings, label, dispatched: AtomicBool::new(false) }
     }
 }
 

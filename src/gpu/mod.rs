@@ -8,6 +8,7 @@ pub(crate) mod composer;
 mod kernel;
 mod readback;
 
+use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,6 +46,7 @@ struct Inner {
     fault: Arc<Mutex<Option<Error>>>,
     lost: Arc<AtomicBool>,
     kernels: Mutex<BTreeMap<Variant, Arc<Kernel>>>,
+    companions: Mutex<BTreeMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     counters: Counters,
 }
 
@@ -156,9 +158,18 @@ impl Gpu {
                 )
             });
         });
-        let kernels = Mutex::default();
-        let counters = Counters::default();
-        Self { inner: Arc::new(Inner { device, queue, summary, checked_shaders, fault, lost, kernels, counters }) }
+        let inner = Inner {
+            device,
+            queue,
+            summary,
+            checked_shaders,
+            fault,
+            lost,
+            kernels: Mutex::default(),
+            companions: Mutex::default(),
+            counters: Counters::default(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The adapter this device was opened on.
@@ -206,6 +217,13 @@ impl Gpu {
     /// loaded there, and a text taken over with [`Session::restore`](crate::Session::restore).
     pub fn is_lost(&self) -> bool {
         self.inner.lost.load(Ordering::Relaxed)
+    }
+
+    /// The one value of type `T` that goes with this device, made at the first call: what a module above remembers of it.
+    pub(crate) fn companion<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
+        let mut companions = lock(&self.inner.companions);
+        let kept = companions.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default()));
+        Arc::clone(kept).downcast().unwrap_or_default()
     }
 
     /// A zeroed storage buffer of at least `bytes`.
@@ -316,6 +334,7 @@ impl Recorder<'_> {
     /// Dispatches `kernel` over `bind_group`.
     pub fn dispatch(&mut self, kernel: &Kernel, bind_group: &wgpu::BindGroup, grid: [u32; 3]) {
         count(self.dispatches);
+        kernel.dispatched.store(true, Ordering::Relaxed);
         self.pass.set_pipeline(&kernel.pipeline);
         self.pass.set_bind_group(0, bind_group, &[]);
         self.pass.dispatch_workgroups(grid[0], grid[1], grid[2]);

@@ -12,6 +12,8 @@ mod log_probs;
 mod lora;
 mod matmul;
 mod measure;
+#[cfg(test)]
+mod layout_tests;
 mod mixture;
 mod norm;
 mod nucleus;
@@ -19,6 +21,8 @@ mod ranking;
 mod rope_cache;
 mod sample;
 mod set;
+#[cfg(test)]
+mod shader_tests;
 mod star;
 #[cfg(test)]
 pub(crate) mod tests;

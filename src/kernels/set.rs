@@ -8,7 +8,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// A complete choice of kernel forms. It is made once for an engine, never for a single kernel, so that results
 /// depend on nothing else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KernelSet {
     /// One thread an output, no barriers: for adapters that run on the processor.
@@ -175,8 +175,8 @@ impl FromStr for KernelSet {
     }
 }
 
-/// The row counts that products are compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The row counts that products are compiled for, the fastest choice first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Widths {
     /// One pipeline each for 1, 2, 3, 4, 6 and 8 rows, and where the set has one a tiled one for more than a batch has.
     Each,

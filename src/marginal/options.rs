@@ -1,5 +1,6 @@
 //! What to marginalize, and how thoroughly.
 
+use crate::analysis::check_mass;
 use crate::{Error, Result};
 
 /// Which distribution is wanted, and how much of it.
@@ -36,12 +37,9 @@ impl MarginalOptions {
             Self { offset, .. } if !(1..=3).contains(offset) => {
                 fail(format!("offset {offset}: expected 1, 2 or 3; 1 is the next token, 2 the one after it"))
             }
-            Self { mass, .. } if !(*mass > 0.0 && *mass <= 1.0) => {
-                fail(format!("mass {mass}: expected above 0, at most 1 (every token)"))
-            }
             Self { max_branches: Some(0), .. } => fail("max-branches 0: expected at least 1".to_owned()),
             Self { top: 0, .. } => fail("top 0: expected at least 1 token to list".to_owned()),
-            _ => Ok(()),
+            _ => check_mass(self.mass),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::future::try_join;
 
 use super::Buffers;
+use super::checks::{check_kernels, matrix_dtypes, working_widths};
 use super::forward::{Plan, pipelines};
 use super::heads::{self, Heads};
 use super::lora::Changes;
@@ -18,11 +19,10 @@ use crate::format::checkpoint::{Checkpoint, HeadKind};
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
-use crate::format::safetensors::Dtype;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Gpu;
 use crate::kernels::{AttentionShape, KernelSet, MAX_END_TOKENS, Widths};
-use crate::self_test::{InjectedFault, KernelCheck, quick_test, width_invariance};
+use crate::self_test::InjectedFault;
 use crate::{Error, ErrorKind, Result};
 
 /// How to load a model.
@@ -32,7 +32,8 @@ pub struct EngineOptions {
     pub context: Option<usize>,
     /// The kernel set. Default: [`KernelSet::default_for`] the adapter.
     pub kernels: Option<KernelSet>,
-    /// Run the fast self-test, and refuse to load where a kernel computes wrong results.
+    /// Run the fast self-test, and refuse to load where a kernel computes wrong results. It runs once a device for each kernel
+    /// set and type of weights: what it found is remembered.
     pub self_test: bool,
     /// Use the multi-token heads that the checkpoint brings, with their LoRA. Without, it is loaded as if it had none.
     pub heads: bool,
@@ -192,13 +193,13 @@ impl Engine {
             sizes.check_history(gpu.summary().max_binding_bytes)?;
             note_heads(set, &mut notes);
         }
-        let dtype = checkpoint.tensor(config.lm_head_name()).map_or(Dtype::F32, |info| info.dtype);
+        let dtypes = matrix_dtypes(checkpoint, set);
         let testing = async {
             if !options.self_test {
                 return Ok(Some(Widths::Each));
             }
-            check_kernels(gpu, kernels, dtype).await?;
-            working_widths(gpu, kernels, dtype, fault, &mut notes).await
+            check_kernels(gpu, kernels, &dtypes).await?;
+            working_widths(gpu, kernels, &dtypes, fault, &mut notes).await
         };
         let total = expected_bytes(checkpoint) + set.map_or(0, |set| set.byte_len(&config));
         let mut bytes = 0;
@@ -347,55 +348,6 @@ fn check_end_tokens(config: &ModelConfig) -> Result<()> {
 
 async fn load_tokenizer<F: Files>(checkpoint: &Checkpoint<'_, F>) -> Result<Arc<Tokenizer>> {
     checkpoint.tokenizer().await.map(Arc::new)
-}
-
-pub(super) async fn check_kernels(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> Result<()> {
-    let mut wrong = None;
-    let mut seen = |check: KernelCheck| {
-        if !check.passed {
-            wrong.get_or_insert(check);
-        }
-    };
-    quick_test(gpu, kernels, dtype, &mut seen).await?;
-    match wrong {
-        None => Ok(()),
-        Some(check) => Err(Error::new(
-            ErrorKind::SelfTest,
-            format!(
-                "kernel '{}' of set '{kernels}' computes wrong results on {}: error {:.3e}, allowed {:.0e}; update the \
-                 driver, or try the kernel set 'workgroup' or another adapter",
-                check.kernel,
-                gpu.summary(),
-                check.error,
-                check.tolerance
-            ),
-        )),
-    }
-}
-
-/// The widths whose rows do not feel each other on this device: a pipeline each and tiles for many rows, else no tiles, else one
-/// pipeline for all, else none.
-async fn working_widths(
-    gpu: &Gpu,
-    kernels: KernelSet,
-    dtype: Dtype,
-    fault: Option<InjectedFault>,
-    notes: &mut Vec<String>,
-) -> Result<Option<Widths>> {
-    if width_invariance(gpu, kernels, Widths::Each, dtype, fault).await? {
-        return Ok(Some(Widths::Each));
-    }
-    let driver = format!("{} computes a row differently beside other rows", gpu.summary());
-    if width_invariance(gpu, kernels, Widths::Narrow, dtype, fault).await? {
-        notes.push(format!("{driver} where they are many: prompts are read 8 rows at a time, which is slower"));
-        return Ok(Some(Widths::Narrow));
-    }
-    if width_invariance(gpu, kernels, Widths::Fixed, dtype, fault).await? {
-        notes.push(format!("{driver}: one pipeline of 8 rows serves every width, which is slower"));
-        return Ok(Some(Widths::Fixed));
-    }
-    notes.push(format!("{driver}, with one pipeline too: drafts would change the text and stay off"));
-    Ok(None)
 }
 
 /// Compiles every pipeline a session uses, so that none is compiled while text is generated.

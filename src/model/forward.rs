@@ -111,7 +111,6 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
         tree_rows_variant(),
         draft_lookup_variant(set),
         draft_script_variant(),
-        draft_top_variant(set, false),
         compact_cache_variant(),
         trace_variant(set),
     ]);
@@ -120,6 +119,7 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
     if let Some(heads) = &model.heads {
         forms.extend(head_plan::forms(model, heads));
         variants.extend([carry_variant(), keep_variant(), lora_variant(), shift_variant(), window_variant()]);
+        variants.insert(draft_top_variant(set, false));
     }
     for form in forms {
         variants.extend(model.widths.rows().iter().map(|&rows| form.narrow(rows)));

@@ -1,6 +1,7 @@
 //! A model on the GPU: configuration, weights and the ops of a forward pass over rows. Knows nothing of speculation.
 
 mod buffers;
+mod checks;
 mod engine;
 mod forward;
 mod head_plan;

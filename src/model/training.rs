@@ -1,6 +1,7 @@
 //! A model to be trained: its heads in f32 and its LoRA apart, beside a backbone as it always is.
 
-use super::engine::{Model, Progress, check_kernels, expected_bytes, open, rotation_table, with_need};
+use super::checks::{check_kernels, matrix_dtypes};
+use super::engine::{Model, Progress, expected_bytes, open, rotation_table, with_need};
 use super::heads;
 use super::lora::Changes;
 use super::sizes::Sizes;
@@ -78,8 +79,10 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     let sizes = Sizes::new(&config, length, gpu.summary().max_binding_bytes)?;
     let kernels = kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
     kernels.check(gpu.summary())?;
-    let dtype = checkpoint.tensor(config.lm_head_name()).map_or(Dtype::F32, |info| info.dtype);
-    check_kernels(gpu, kernels, dtype).await?;
+    let mut dtypes = matrix_dtypes(&checkpoint, Some(&set));
+    // Heads are trained in it, whatever they are stored in.
+    dtypes.insert(Dtype::F32);
+    check_kernels(gpu, kernels, &dtypes).await?;
     let total = expected_bytes(&checkpoint) + set.byte_len(&config);
     let mut bytes = 0;
     let mut on_bytes = |more: u64| {

@@ -1,10 +1,9 @@
-//! Every kernel in every form against its reference, on every adapter; and every shader text that can be linked.
+//! Every kernel in every form against its reference, on every adapter.
 
 pub(crate) mod adapters;
 mod aims;
 mod attention;
 mod hidden;
-mod layouts;
 mod losses;
 mod marginal;
 mod products;
@@ -12,6 +11,5 @@ mod rounds;
 mod sampling;
 mod self_test;
 mod sequences;
-mod shaders;
 mod small;
 mod training;

@@ -1,0 +1,121 @@
+//! The self-test before a model is used: once a device, for every kernel set and weight type that a model has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::format::checkpoint::Checkpoint;
+use crate::format::files::Files;
+use crate::format::mtp::HeadSet;
+use crate::format::safetensors::Dtype;
+use crate::gpu::Gpu;
+use crate::kernels::{KernelSet, Widths};
+use crate::self_test::{InjectedFault, KernelCheck, quick_test, width_invariance};
+use crate::{Error, ErrorKind, Result};
+
+/// Results of the self-test, kept with the device: its driver and its kernels stay the same while it is open.
+#[derive(Default)]
+struct Remembered {
+    /// The first wrong kernel, if any.
+    wrong: Mutex<BTreeMap<(KernelSet, Dtype), Option<KernelCheck>>>,
+    /// Whether rows do not feel each other with these widths.
+    invariant: Mutex<BTreeMap<(KernelSet, Dtype, Widths), bool>>,
+}
+
+/// The result that `results` has for `key`, else what `test` comes to, from then on.
+async fn once<K: Ord, T: Clone>(
+    results: &Mutex<BTreeMap<K, T>>,
+    key: K,
+    test: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let locked = || results.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = locked().get(&key) {
+        return Ok(known.clone());
+    }
+    let result = test.await?;
+    locked().insert(key, result.clone());
+    Ok(result)
+}
+
+/// The types of all matrices that a model and its multi-token heads have.
+pub(super) fn matrix_dtypes<F: Files, H: Files>(
+    checkpoint: &Checkpoint<'_, F>,
+    heads: Option<&HeadSet<'_, H>>,
+) -> BTreeSet<Dtype> {
+    let config = checkpoint.config();
+    let is_matrix = |shape: &[usize]| shape.len() == 2;
+    let own = config.expected_tensors().into_iter().filter(|(_, shape)| is_matrix(shape));
+    let own = own.filter_map(|(name, _)| checkpoint.tensor(&name).map(|info| info.dtype));
+    let of_heads = heads.into_iter().flat_map(|set| {
+        let matrices = set.expected_tensors(config).into_iter().filter(|(_, shape)| is_matrix(shape));
+        matrices.filter_map(|(name, _)| set.tensors.get(&name).map(|info| info.dtype))
+    });
+    own.chain(of_heads).collect()
+}
+
+/// Fails where a kernel that these weights need computes wrong results on this device.
+pub(super) async fn check_kernels(gpu: &Gpu, kernels: KernelSet, dtypes: &BTreeSet<Dtype>) -> Result<()> {
+    let remembered: Arc<Remembered> = gpu.companion();
+    for &dtype in dtypes {
+        if let Some(check) = once(&remembered.wrong, (kernels, dtype), first_wrong(gpu, kernels, dtype)).await? {
+            return Err(wrong_kernel(gpu, kernels, &check));
+        }
+    }
+    Ok(())
+}
+
+async fn first_wrong(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> Result<Option<KernelCheck>> {
+    let mut wrong = None;
+    let mut seen = |check: KernelCheck| {
+        if !check.passed {
+            wrong.get_or_insert(check);
+        }
+    };
+    quick_test(gpu, kernels, dtype, &mut seen).await?;
+    Ok(wrong)
+}
+
+fn wrong_kernel(gpu: &Gpu, kernels: KernelSet, check: &KernelCheck) -> Error {
+    Error::new(
+        ErrorKind::SelfTest,
+        format!(
+            "kernel '{}' of set '{kernels}' computes wrong results on {}: error {:.3e}, allowed {:.0e}; update the driver, or \
+             try the kernel set 'workgroup' or another adapter",
+            check.kernel,
+            gpu.summary(),
+            check.error,
+            check.tolerance
+        ),
+    )
+}
+
+/// The widths whose rows do not feel each other on this device, whatever the type of the weights: a pipeline each and tiles for
+/// many rows, else no tiles, else one pipeline for all, else none. `notes` gets what was fallen back to.
+pub(super) async fn working_widths(
+    gpu: &Gpu,
+    kernels: KernelSet,
+    dtypes: &BTreeSet<Dtype>,
+    fault: Option<InjectedFault>,
+    notes: &mut Vec<String>,
+) -> Result<Option<Widths>> {
+    // A fault is a device of its own.
+    let remembered: Arc<Remembered> = if fault.is_some() { Arc::default() } else { gpu.companion() };
+    let driver = format!("{} computes a row differently beside other rows", gpu.summary());
+    let fallbacks = [
+        (Widths::Each, None),
+        (Widths::Narrow, Some("where they are many: prompts are read 8 rows at a time, which is slower")),
+        (Widths::Fixed, Some("at every width: one pipeline of 8 rows serves them all, which is slower")),
+    ];
+    for (widths, note) in fallbacks {
+        let mut invariant = true;
+        for &dtype in dtypes {
+            let test = width_invariance(gpu, kernels, widths, dtype, fault);
+            invariant = invariant && once(&remembered.invariant, (kernels, dtype, widths), test).await?;
+        }
+        if invariant {
+            notes.extend(note.map(|note| format!("{driver} {note}")));
+            return Ok(Some(widths));
+        }
+    }
+    notes.push(format!("{driver}, with one pipeline too: drafts would change the text and stay off"));
+    Ok(None)
+}

@@ -8,12 +8,12 @@ mod bench;
 mod commit;
 mod embed;
 mod hidden;
+#[cfg(test)]
+mod layout_tests;
 mod log_probs;
 mod lora;
 mod matmul;
 mod measure;
-#[cfg(test)]
-mod layout_tests;
 mod mixture;
 mod norm;
 mod nucleus;

@@ -13,7 +13,14 @@ import { dirname } from "node:path";
 import { createInterface } from "node:readline";
 
 /** Unit tests that open an adapter, by their modules. All others run once, in `cpu`. */
-const DEVICE_MODULES = ["decode::audit::", "decode::head_tests::", "decode::tests::", "kernels::tests::", "model::upload::"];
+const DEVICE_MODULES = [
+  "decode::audit::",
+  "decode::head_tests::",
+  "decode::tests::",
+  "kernels::bench::",
+  "kernels::tests::",
+  "model::upload::",
+];
 /** Test programs of the library that open none. */
 const CPU_PROGRAMS = ["architecture", "format"];
 /** Test programs of the command that meet every adapter; the others, which hold what it reads and writes, meet one. */

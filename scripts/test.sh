@@ -95,12 +95,18 @@ done
 
 rm -rf "$records"
 mkdir -p "$records"
-trap 'node scripts/test-times.mjs "$records" "$target/test-times.json"' EXIT
+# The part under way; its minutes count where it fails, too.
+running=
+started=0
+note_part() { [[ -z $running ]] || echo "$running $((SECONDS - started))" >>"$records/parts.txt"; }
+trap 'note_part; node scripts/test-times.mjs "$records" "$target/test-times.json"' EXIT
 say setup
 scripts/setup.sh --tests
 for part in "${parts[@]}"; do
     say "$part"
+    running=$part
     started=$SECONDS
     "$part"
-    echo "$part $((SECONDS - started))" >>"$records/parts.txt"
+    note_part
+    running=
 done

@@ -12,7 +12,7 @@
 //! let engine = Engine::load(&gpu, &model, &EngineOptions::default(), &mut |_| {}).await?;
 //!
 //! let prompt = engine.tokenizer()?.encode("Once upon a time", true)?;
-//! let options = GenerateOptions { max_tokens: 100, ..GenerateOptions::default() };
+//! let options = GenerateOptions { max_tokens: Some(100), ..GenerateOptions::default() };
 //! let mut session = engine.session()?;
 //! let mut generation = session.generate(&prompt, &options, &mut |_| {}).await?;
 //! while let Some(token) = generation.next().await? {

@@ -91,7 +91,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     }
     let draft = args.draft.options(args.trace)?;
     let stop = args.stop.clone();
-    let options = GenerateOptions { max_tokens: args.max_tokens, sampling, draft, stop, interrupt: None };
+    let options = GenerateOptions { max_tokens: Some(args.max_tokens), sampling, draft, stop, interrupt: None };
     let loaded = match args.engine.load_with(args.draft.heads(), &mut Meter::default()).await {
         Err(error) if args.draft.wants_own_heads() && args.engine.only_heads_are_broken().await => {
             return Err(Error::new(error.kind(), format!("{error}; without them the model runs: --draft off")).into());

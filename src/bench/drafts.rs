@@ -105,7 +105,7 @@ async fn generate(
     draft: &DraftOptions,
 ) -> Result<(Vec<u32>, Stats)> {
     let (sampling, draft) = (Sampling::default(), draft.clone());
-    let options = GenerateOptions { max_tokens, sampling, draft, ..GenerateOptions::default() };
+    let options = GenerateOptions { max_tokens: Some(max_tokens), sampling, draft, ..GenerateOptions::default() };
     let mut generation = session.generate(prompt, &options, &mut |_| {}).await?;
     while generation.next().await?.is_some() {}
     Ok((generation.ids().to_vec(), generation.stats()))

@@ -198,7 +198,8 @@ impl<'a> ModelBench<'a> {
     pub async fn per_token(&mut self) -> Result<PerToken> {
         let tokens = MAX_NEW_TOKENS.min(self.engine.context() / 2);
         let prompt = prompt(self.engine.config().vocab_size, 0, 1);
-        let options = GenerateOptions { max_tokens: tokens, draft: DraftOptions::off(), ..GenerateOptions::default() };
+        let options =
+            GenerateOptions { max_tokens: Some(tokens), draft: DraftOptions::off(), ..GenerateOptions::default() };
         let mut generation = self.session.generate(&prompt, &options, &mut |_| {}).await?;
         let before = self.gpu.counts();
         while generation.next().await?.is_some() {}
@@ -230,7 +231,8 @@ fn record<'a>(ops: impl Iterator<Item = &'a Op>, recorder: &mut Recorder<'_>, ex
 }
 
 async fn generate(session: &mut Session, prompt: &[u32], max_tokens: usize) -> Result<Stats> {
-    let options = GenerateOptions { max_tokens, draft: DraftOptions::off(), ..GenerateOptions::default() };
+    let options =
+        GenerateOptions { max_tokens: Some(max_tokens), draft: DraftOptions::off(), ..GenerateOptions::default() };
     let mut generation = session.generate(prompt, &options, &mut |_| {}).await?;
     while generation.next().await?.is_some() {}
     Ok(generation.stats())

@@ -24,8 +24,8 @@ use crate::{Error, Result};
 /// What to generate.
 #[derive(Clone, Debug, Default)]
 pub struct GenerateOptions {
-    /// The most tokens to add to the prompt.
-    pub max_tokens: usize,
+    /// The most tokens to add to the prompt. `None`: as many as the context holds.
+    pub max_tokens: Option<usize>,
     /// How each is chosen.
     pub sampling: Sampling,
     /// How tokens are drafted. No draft changes the text.
@@ -34,6 +34,13 @@ pub struct GenerateOptions {
     pub stop: Vec<String>,
     /// Once true, the text ends: after the prompt's next chunk while it is read, or after the tokens taken so far.
     pub interrupt: Option<Arc<AtomicBool>>,
+}
+
+impl GenerateOptions {
+    /// The longest that the text may become, in a context of `context` tokens.
+    pub(super) fn limit(&self, prompt_tokens: usize, context: usize) -> usize {
+        self.max_tokens.map_or(context, |most| context.min(prompt_tokens.saturating_add(most)))
+    }
 }
 
 /// One token of a generation.

@@ -25,7 +25,7 @@ pub fn options(request: &GenerateRequest, interrupt: Arc<AtomicBool>) -> Result<
         return Err(input("stop: one of the stop strings is empty, and would end every text"));
     }
     Ok(GenerateOptions {
-        max_tokens: request.max_tokens.unwrap_or(256),
+        max_tokens: Some(request.max_tokens.unwrap_or(256)),
         sampling,
         draft: draft(request)?,
         stop: request.stop.clone(),

@@ -22,6 +22,9 @@
 //! # }
 //! ```
 //!
+//! Statistics and reports will grow, and are `non_exhaustive`. Options will grow too, but are not, so that they can be written as
+//! above: with `..` and the default of the rest, which leaves room for options to come.
+//!
 //! A program that has a wgpu device of its own shares it through [`Gpu::from_device`].
 
 // Training builds on much that serving alone would not hand from module to module.

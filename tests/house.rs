@@ -111,6 +111,18 @@ fn the_core_starts_no_program() {
 }
 
 #[test]
+fn messages_name_no_flag_of_the_command() {
+    for (file, text) in core_without_tests() {
+        let code = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+        for (number, line) in code {
+            let flag =
+                line.match_indices("--").find(|(at, _)| line[at + 2..].starts_with(|c: char| c.is_ascii_lowercase()));
+            assert!(flag.is_none(), "src/{file}:{}: {line}", number + 1);
+        }
+    }
+}
+
+#[test]
 fn only_the_gpu_floor_creates_wgpu_objects() {
     let calls = [
         ".create_buffer(",

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::builder::NonEmptyStringValueParser;
-use foretoken::{DraftStats, Drafter, Error, ErrorKind, GenerateOptions, Round, Sampling, Session, Stats, Stop};
+use foretoken::{DraftStats, Drafter, Error, GenerateOptions, Round, Sampling, Session, Stats, Stop};
 use serde::Serialize;
 
 use crate::drafting::DraftFlags;
@@ -83,11 +83,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     let sampling = args.sampling.sampling()?;
     let prompt = args.prompt.read()?;
     if prompt.is_none() && args.json {
-        return Err(Error::new(
-            ErrorKind::Input,
-            "--json needs a prompt: --prompt, --prompt-file, --ids or standard input",
-        )
-        .into());
+        return Err(Error::input("--json needs a prompt: --prompt, --prompt-file, --ids or standard input").into());
     }
     let draft = args.draft.options(args.trace)?;
     let stop = args.stop.clone();

@@ -18,6 +18,7 @@ const SAMPLES: usize = 7;
 
 /// What drafters bring and cost with one model on one device; displayed, it is a table for people.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct DraftReport {
     /// The adapter, with its driver and limits.
     pub adapter: AdapterSummary,
@@ -35,6 +36,7 @@ pub struct DraftReport {
 
 /// One drafter.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct DraftRate {
     /// Its name; `script` knows the text beforehand, so it is what a perfect drafter would reach.
     pub drafter: String,

@@ -40,6 +40,7 @@ impl BenchOptions {
 
 /// Everything that one run has measured; displayed, it is a table for people.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Report {
     /// The adapter, with its driver and limits.
     pub adapter: AdapterSummary,

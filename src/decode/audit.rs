@@ -79,6 +79,7 @@ pub struct Audit {
 
 /// One way of drafting, over all prompts.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct AuditCase {
     /// Where the drafts came from.
     pub drafter: &'static str,
@@ -100,6 +101,7 @@ pub struct AuditCase {
 
 /// Logits of one row at a time against those of the same row in chains and trees.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct AuditedLogits {
     /// Positions whose logits were compared.
     pub positions: usize,

@@ -82,7 +82,7 @@ pub async fn run(
     let mut round = Round::default();
     // The first token comes from the prompt, and was no round.
     let mut traced = resumed.then_some(0);
-    while let Some(Token { id, drafted, text }) = generation.next().await? {
+    while let Some(Token { id, drafted, text, .. }) = generation.next().await? {
         round.ids.push(id);
         round.text += &text;
         round.accepted += usize::from(drafted);

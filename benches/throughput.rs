@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::PathBuf;
+use std::process::Command;
 
 use foretoken::bench::{self, BenchOptions, RandomLlama, Report};
 use foretoken::format::files::Files;
@@ -49,8 +50,16 @@ impl Args {
                 _ => return Err(Error::new(ErrorKind::Input, format!("unknown argument {word}"))),
             }
         }
+        args.options.commit = commit();
         Ok(args)
     }
+}
+
+/// The commit of the folder that `cargo bench` runs this in; `None` without git.
+fn commit() -> Option<String> {
+    let words = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"];
+    let output = Command::new("git").args(words).output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 async fn measure(args: &Args) -> Result<Report> {

@@ -9,7 +9,7 @@
 
 import { spawn, spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
-import { dirname } from "node:path";
+import { basename, dirname } from "node:path";
 import { createInterface } from "node:readline";
 
 /** Unit tests that open an adapter, by their modules. All others run once, in `cpu`. */
@@ -119,7 +119,7 @@ for (const program of programs) {
   // A program may also end without a word of a test: by a signal, or before the first.
   if (code !== 0 && broken.length === 0) console.log(`${label}: ended with ${code}`);
   if (code !== 0) failed += 1;
-  times.push(...tests.map(({ name, outcome, seconds }) => ({ part, program: label, name, outcome, seconds })));
+  times.push(...tests.map(({ name, outcome, seconds }) => ({ part: basename(record, ".json"), program: label, name, outcome, seconds })));
 }
 writeFileSync(record, JSON.stringify(times));
 if (failed) console.log(`${part}: ${failed} test program(s) failed`);

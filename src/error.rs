@@ -1,8 +1,11 @@
 //! The one error type: what went wrong, where, what was expected and found, and what to do.
 //!
-//! It never carries a backtrace or another library's type: messages are written for the user of the command.
+//! Messages are written for people and stand alone: what another library said is part of them. Its error is kept all the
+//! same, as the [source](std::error::Error::source).
 
+use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 /// The result of every fallible call in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -32,16 +35,20 @@ pub enum ErrorKind {
 }
 
 /// An error with a [kind](ErrorKind) and a message for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// The message names options as the library's fields are called, in backticks; [`Error::with_names`] gives them the names
+/// that a program's users know. Two errors are equal if kind and message are.
+#[derive(Clone, Debug)]
 pub struct Error {
     kind: ErrorKind,
     message: String,
+    cause: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// An error of `kind`; `message` says what, where, expected, got, and what to do.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), cause: None }
     }
 
     /// The kind of trouble.
@@ -55,19 +62,36 @@ impl Error {
         Self { message: format!("{place}: {}", self.message), ..self }
     }
 
-    pub(crate) fn io(message: impl Into<String>) -> Self {
+    /// The same error with `cause` as its source.
+    #[must_use]
+    pub fn caused_by(self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { cause: Some(Arc::from(cause.into())), ..self }
+    }
+
+    /// The same error with options under other names: for each `(field, name)`, a field in backticks becomes the name.
+    #[must_use]
+    pub fn with_names(self, names: &[(&str, &str)]) -> Self {
+        let rename = |message: String, (field, name): &(&str, &str)| message.replace(&format!("`{field}`"), name);
+        Self { message: names.iter().fold(self.message, rename), ..self }
+    }
+
+    /// An error of [`ErrorKind::Io`].
+    pub fn io(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Io, message)
     }
 
-    pub(crate) fn format(message: impl Into<String>) -> Self {
+    /// An error of [`ErrorKind::Format`].
+    pub fn format(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Format, message)
     }
 
-    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+    /// An error of [`ErrorKind::Unsupported`].
+    pub fn unsupported(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unsupported, message)
     }
 
-    pub(crate) fn input(message: impl Into<String>) -> Self {
+    /// An error of [`ErrorKind::Input`].
+    pub fn input(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Input, message)
     }
 }
@@ -83,4 +107,38 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause.as_deref().map(|cause| cause as &(dyn StdError + 'static))
+    }
+}
+
+impl PartialEq for Error {
+    fn eq(&self, other: &Self) -> bool {
+        (self.kind, &self.message) == (other.kind, &other.message)
+    }
+}
+
+impl Eq for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_outlives_clones_and_places() {
+        let cause = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let error = Error::io(cause.to_string()).caused_by(cause).within("a.txt").clone();
+        let source = error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).expect("a source");
+        assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+        assert_eq!(error, Error::io(format!("a.txt: {source}")), "the message has it too");
+        assert!(Error::input("none").source().is_none());
+    }
+
+    #[test]
+    fn options_take_the_names_that_users_know() {
+        let error = Error::input("length 9: use a smaller `length` or `max_norm`, not `weight_map`");
+        let named = error.with_names(&[("length", "--seq-len"), ("max_norm", "--clip")]);
+        assert_eq!(named.to_string(), "length 9: use a smaller --seq-len or --clip, not `weight_map`");
+    }
+}

@@ -12,7 +12,7 @@
 //! let engine = Engine::load(&gpu, &model, &EngineOptions::default(), &mut |_| {}).await?;
 //!
 //! let prompt = engine.tokenizer()?.encode("Once upon a time", true)?;
-//! let options = GenerateOptions { max_tokens: 100, ..GenerateOptions::default() };
+//! let options = GenerateOptions { max_tokens: Some(100), ..GenerateOptions::default() };
 //! let mut session = engine.session()?;
 //! let mut generation = session.generate(&prompt, &options, &mut |_| {}).await?;
 //! while let Some(token) = generation.next().await? {
@@ -21,6 +21,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Statistics and reports will grow, and are `non_exhaustive`. Options will grow too, but are not, so that they can be written as
+//! above: with `..` and the default of the rest, which leaves room for options to come.
 //!
 //! A program that has a wgpu device of its own shares it through [`Gpu::from_device`].
 

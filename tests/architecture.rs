@@ -50,6 +50,12 @@ fn core() -> Vec<(String, String)> {
     paths.iter().map(|path| (name(path), fs::read_to_string(path).expect("a source is readable"))).collect()
 }
 
+/// The same without what only tests compile.
+fn core_without_tests() -> impl Iterator<Item = (String, String)> {
+    let program = core().into_iter().filter(|(file, _)| !file.contains("tests"));
+    program.map(|(file, text)| (file, text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned()))
+}
+
 fn floor_of(module: &str) -> Option<u32> {
     FLOORS.iter().find(|(name, _)| *name == module).map(|(_, floor)| *floor)
 }
@@ -171,6 +177,26 @@ fn the_core_knows_no_target() {
             let is_code = !line.starts_with("//");
             let found = about_target.iter().find(|word| is_code && line.contains(*word) && line.contains("cfg"));
             assert!(found.is_none(), "src/{file}:{}: {line}", number + 1);
+        }
+    }
+}
+
+#[test]
+fn the_core_starts_no_program() {
+    for (file, text) in core_without_tests() {
+        let found = ["std::process", "Command::new", "CARGO_MANIFEST_DIR"].iter().find(|word| text.contains(*word));
+        assert!(found.is_none(), "src/{file}: {}", found.unwrap_or(&""));
+    }
+}
+
+#[test]
+fn messages_name_no_flag_of_the_command() {
+    for (file, text) in core_without_tests() {
+        let code = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+        for (number, line) in code {
+            let flag =
+                line.match_indices("--").find(|(at, _)| line[at + 2..].starts_with(|c: char| c.is_ascii_lowercase()));
+            assert!(flag.is_none(), "src/{file}:{}: {line}", number + 1);
         }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 fn a_quick_run_reports_everything() {
     each_adapter(|gpu| async move {
         let model = RandomLlama::tiny(Dtype::F16).files();
-        let options = BenchOptions { quick: true, ..BenchOptions::default() };
+        let options = BenchOptions { quick: true, commit: Some("abc".to_owned()), ..BenchOptions::default() };
         let report = bench::run(&gpu, &model, &options, &mut |_| {}).await.expect("the bench runs");
         println!("{report}");
         let line = serde_json::to_string(&report).expect("JSON");
@@ -25,6 +25,7 @@ fn a_quick_run_reports_everything() {
         {
             assert!(!json[name].is_null(), "{name}: {line}");
         }
+        assert_eq!(json["commit"], "abc");
         assert_eq!(json["adapter"]["name"], gpu.summary().name.as_str());
         assert_eq!(json["per_token"]["passes"], json["per_token"]["submits"]);
     });

@@ -47,7 +47,7 @@ async fn generate(session: &mut Session, prompt: &[u32], sampling: Sampling, dra
         Some(drafter) => DraftOptions { drafter, tree: Some("2".parse().expect("a tree")), trace: false },
         None => DraftOptions::off(),
     };
-    let options = GenerateOptions { max_tokens: 24, sampling, draft, ..GenerateOptions::default() };
+    let options = GenerateOptions { max_tokens: Some(24), sampling, draft, ..GenerateOptions::default() };
     let mut generation = session.generate(prompt, &options, &mut |_| {}).await.expect("the prompt is read");
     while generation.next().await.expect("a round").is_some() {}
     generation.ids().to_vec()

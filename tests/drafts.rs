@@ -56,7 +56,7 @@ async fn run(session: &mut Session, prompt: &[u32], options: &GenerateOptions) -
 }
 
 fn options(max_tokens: usize, sampling: Sampling) -> GenerateOptions {
-    GenerateOptions { max_tokens, sampling, draft: DraftOptions::off(), ..GenerateOptions::default() }
+    GenerateOptions { max_tokens: Some(max_tokens), sampling, draft: DraftOptions::off(), ..GenerateOptions::default() }
 }
 
 /// A model of 1024 tokens that ends no text by itself.

@@ -256,7 +256,7 @@ fn the_session_goes_on_as_if_nothing_had_been_asked() {
     each_adapter(|gpu| async move {
         let engine = default_engine(&gpu).await;
         let prompt = engine.tokenizer().expect("a tokenizer").encode("Once upon a time", true).expect("ids");
-        let options = GenerateOptions { max_tokens: 12, ..GenerateOptions::default() };
+        let options = GenerateOptions { max_tokens: Some(12), ..GenerateOptions::default() };
         let text = async |session: &mut Session| {
             let mut generation = session.generate(&prompt, &options, &mut |_| {}).await.expect("a prompt");
             while generation.next().await.expect("a step").is_some() {}

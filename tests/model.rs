@@ -32,7 +32,7 @@ async fn load(gpu: &Gpu, folder: std::path::PathBuf, kernels: KernelSet) -> Engi
 /// Greedy ids, ignoring end tokens as the fixtures do: the fixtures' end tokens never come up.
 async fn greedy(engine: &Engine, prompt: &[u32], count: usize, repetition_penalty: f32) -> Vec<u32> {
     let sampling = Sampling { repetition_penalty, ..Sampling::default() };
-    let options = GenerateOptions { max_tokens: count, sampling, ..GenerateOptions::default() };
+    let options = GenerateOptions { max_tokens: Some(count), sampling, ..GenerateOptions::default() };
     let mut session = engine.session().expect("a session");
     let mut generation = session.generate(prompt, &options, &mut |_| {}).await.expect("the prompt is read");
     while generation.next().await.expect("a step").is_some() {}

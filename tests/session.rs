@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{DiskFiles, each_adapter, golden, golden_in_memory, shared};
 use foretoken::format::files::MemoryFiles;
 use foretoken::{
-    DraftOptions, Drafter, Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet, Sampling,
-    Session, Stop,
+    AuditOptions, DraftOptions, Drafter, Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet,
+    Sampling, Session, Stop,
 };
 
 async fn load(gpu: &Gpu, name: &str) -> Engine {
@@ -24,7 +24,7 @@ async fn default_engine(gpu: &Gpu) -> Engine {
 }
 
 fn options(max_tokens: usize, sampling: Sampling) -> GenerateOptions {
-    GenerateOptions { max_tokens, sampling, ..GenerateOptions::default() }
+    GenerateOptions { max_tokens: Some(max_tokens), sampling, ..GenerateOptions::default() }
 }
 
 fn warm(seed: u64) -> Sampling {
@@ -65,6 +65,33 @@ fn a_seed_gives_one_text_however_the_work_is_cut() {
     });
 }
 
+/// The prompt of a fixture whose greedy text holds no end token.
+fn endless_prompt() -> Vec<u32> {
+    let expected = std::fs::read(golden("llama-gqa").join("expected.json")).expect("expected.json");
+    let expected: serde_json::Value = serde_json::from_slice(&expected).expect("json");
+    serde_json::from_value(expected["prompt_ids"].clone()).expect("ids")
+}
+
+#[test]
+fn unless_told_otherwise_a_text_goes_on_to_the_end_of_the_context() {
+    each_adapter(|gpu| async move {
+        let prompt = endless_prompt();
+        let context = prompt.len() + 20;
+        let options = EngineOptions { context: Some(context), ..EngineOptions::default() };
+        let files = DiskFiles(golden("llama-gqa"));
+        let engine = Engine::load(&gpu, &files, &options, &mut |_| {}).await.expect("it loads");
+        let mut session = engine.session().expect("a session");
+        let (ids, _, stop) = run(&mut session, &prompt, &GenerateOptions::default()).await;
+        assert_eq!((ids.len(), stop), (20, Stop::Length));
+        assert_eq!(session.tokens().len(), context);
+        let audit = AuditOptions { prompts: vec![prompt], ..AuditOptions::default() };
+        let audit = session.audit(&audit, &mut |_| {}).await.expect("an audit");
+        assert!(audit.cases.iter().all(|case| case.tokens == 20), "{audit:?}");
+        let (none, _, stop) = run(&mut session, &[1, 2], &self::options(0, Sampling::default())).await;
+        assert_eq!((none.len(), stop), (0, Stop::Length), "an empty text can still be asked for");
+    });
+}
+
 #[test]
 fn an_abandoned_generation_leaves_a_usable_session() {
     each_adapter(|gpu| async move {
@@ -93,10 +120,7 @@ fn nothing_is_created_in_a_step() {
         let mut session = engine.session().expect("a session");
         assert_eq!(gpu.counts().pipelines, loaded.pipelines, "a session compiled a pipeline");
         let before = gpu.counts();
-        // The fixture's own prompt: its greedy text holds no end token.
-        let expected = std::fs::read(golden("llama-gqa").join("expected.json")).expect("expected.json");
-        let expected: serde_json::Value = serde_json::from_slice(&expected).expect("json");
-        let prompt: Vec<u32> = serde_json::from_value(expected["prompt_ids"].clone()).expect("ids");
+        let prompt = endless_prompt();
         let options = options(24, Sampling::default());
         let mut generation = session.generate(&prompt, &options, &mut |_| {}).await.expect("a prompt");
         while generation.next().await.expect("a step").is_some() {}

@@ -16,7 +16,7 @@ fn a_caller_can_share_its_device() {
         let files = DiskFiles(golden("llama-mha"));
         let engine = Engine::load(&gpu, &files, &EngineOptions::default(), &mut |_| {}).await.expect("it loads");
         let mut session = engine.session().expect("a session");
-        let options = GenerateOptions { max_tokens: 4, ..GenerateOptions::default() };
+        let options = GenerateOptions { max_tokens: Some(4), ..GenerateOptions::default() };
         let mut generation = session.generate(&[1, 2], &options, &mut |_| {}).await.expect("a prompt");
         let mut count = 0;
         while generation.next().await.expect("a step").is_some() {
@@ -33,7 +33,7 @@ fn a_lost_device_is_an_error_and_the_text_so_far_stays() {
         let files = DiskFiles(golden("llama-mha"));
         let engine = Engine::load(&gpu, &files, &EngineOptions::default(), &mut |_| {}).await.expect("it loads");
         let mut session = engine.session().expect("a session");
-        let options = GenerateOptions { max_tokens: 100, ..GenerateOptions::default() };
+        let options = GenerateOptions { max_tokens: Some(100), ..GenerateOptions::default() };
         let mut generation = session.generate(&[1, 2, 3], &options, &mut |_| {}).await.expect("a prompt");
         for _ in 0..3 {
             generation.next().await.expect("a step");

@@ -422,7 +422,7 @@ fn a_gated_lora_changes_what_heads_draft_and_nothing_that_the_model_says() {
                     );
                 }
                 let text = |session: &mut Session, draft: DraftOptions| {
-                    let options = GenerateOptions { max_tokens: 20, draft, ..GenerateOptions::default() };
+                    let options = GenerateOptions { max_tokens: Some(20), draft, ..GenerateOptions::default() };
                     pollster::block_on(async {
                         let mut generation = session.generate(&ids, &options, &mut |_| {}).await.expect("it begins");
                         while generation.next().await.expect("a token").is_some() {}

@@ -15,7 +15,7 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use foretoken::analysis::{FolderFacts, Method, Report, Run, Settings, Shard};
-use foretoken::{Engine, Error, ErrorKind, Result};
+use foretoken::{Engine, Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::drafting::HeadsWanted;
@@ -365,5 +365,5 @@ fn name_of(path: &str) -> String {
 }
 
 fn input(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Input, message)
+    Error::input(message)
 }

@@ -40,7 +40,10 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     let mut meter = Meter::default();
     let loaded =
         args.engine.load_with(args.heads.as_deref().map_or(HeadsWanted::Own, HeadsWanted::Folder), &mut meter).await?;
-    let options = AuditOptions { full: args.full, ..AuditOptions::for_engine(&loaded.engine)? };
+    let mut options = AuditOptions::for_engine(&loaded.engine)?;
+    if args.full {
+        options.tokens = None;
+    }
     let audit = loaded.engine.session()?.audit(&options, &mut |progress| meter.update(progress)).await?;
     meter.clear();
     let Loaded { engine, adapter, model, .. } = &loaded;

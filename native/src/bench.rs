@@ -42,6 +42,13 @@ pub struct Args {
     json: bool,
 }
 
+impl Args {
+    fn options(&self) -> BenchOptions {
+        let commit = option_env!("FORETOKEN_COMMIT").map(str::to_owned);
+        BenchOptions { quick: self.quick, commit, ..BenchOptions::default() }
+    }
+}
+
 pub async fn run(args: &Args) -> Outcome<ExitCode> {
     let gpu = args.adapter.open().await?;
     if args.drafts {
@@ -67,7 +74,7 @@ async fn drafts(args: &Args, gpu: &Gpu) -> Outcome<ExitCode> {
     };
     let prompt = engine.tokenizer()?.encode(&args.prompt, true)?;
     let progress = &mut |what: &str| say(format_args!("... {what}"));
-    let report = bench::drafts(&engine, files.describe(), &prompt, args.quick, progress).await?;
+    let report = bench::drafts(&engine, files.describe(), &prompt, &args.options(), progress).await?;
     if !args.json {
         print(&format!("{report}\n"))?;
     }
@@ -76,7 +83,7 @@ async fn drafts(args: &Args, gpu: &Gpu) -> Outcome<ExitCode> {
 }
 
 async fn measure(args: &Args, gpu: &Gpu) -> Result<Report> {
-    let options = BenchOptions { kernels: args.adapter.kernel_set(gpu).await?, quick: args.quick };
+    let options = BenchOptions { kernels: args.adapter.kernel_set(gpu).await?, ..args.options() };
     let progress = &mut |what: &str| say(format_args!("... {what}"));
     match &args.model {
         Some(folder) => bench::run(gpu, &Folder::open(folder)?, &options, progress).await,

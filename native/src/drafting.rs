@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use foretoken::{DraftOptions, DraftTree, Drafter, Error, ErrorKind, Result};
+use foretoken::{DraftOptions, DraftTree, Drafter, Error, Result};
 
 /// Where drafts come from: a drafter's name, or a folder with heads.
 #[derive(Clone, Debug)]
@@ -24,12 +24,9 @@ impl FromStr for DraftFlag {
             "lookup" => Self::Drafter(Drafter::Lookup),
             folder if Path::new(folder).is_dir() => Self::Folder(PathBuf::from(folder)),
             other => {
-                return Err(Error::new(
-                    ErrorKind::Input,
-                    format!(
-                        "'{other}': expected auto, off, heads, marginal, lookup, or a folder with multi-token heads"
-                    ),
-                ));
+                return Err(Error::input(format!(
+                    "'{other}': expected auto, off, heads, marginal, lookup, or a folder with multi-token heads"
+                )));
             }
         })
     }
@@ -64,7 +61,7 @@ impl DraftFlags {
         };
         if let (DraftFlag::Drafter(Drafter::Off), Some(flag)) = (&self.draft, fixed) {
             let message = format!("--draft off drafts nothing, so {flag} cannot be used with it");
-            return Err(Error::new(ErrorKind::Input, message));
+            return Err(Error::input(message));
         }
         let drafter = match &self.draft {
             DraftFlag::Drafter(drafter) => drafter.clone(),

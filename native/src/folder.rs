@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use foretoken::format::files::Files;
-use foretoken::{Error, ErrorKind, Result};
+use foretoken::{Error, Result};
 use memmap2::Mmap;
 
 /// The files directly in one folder. Names that lead elsewhere (`../x`) are not found.
@@ -31,9 +31,7 @@ impl Folder {
     }
 
     fn open_as(path: &Path, expected: &str) -> Result<Self> {
-        let fail = |error: io::Error| {
-            Error::new(ErrorKind::Io, format!("{}: {}", path.display(), not_a_folder(&error, expected)))
-        };
+        let fail = |error: io::Error| Error::io(format!("{}: {}", path.display(), not_a_folder(&error, expected)));
         let mut maps = BTreeMap::new();
         for entry in fs::read_dir(path).map_err(fail)? {
             // A name that is not Unicode is none that a checkpoint's files ask for.
@@ -53,7 +51,7 @@ impl Folder {
         let Some(cell) = self.maps.get(name) else { return Ok(None) };
         if cell.get().is_none() {
             let path = self.path.join(name);
-            let map = map(&path).map_err(|error| Error::new(ErrorKind::Io, format!("{}: {error}", path.display())))?;
+            let map = map(&path).map_err(|error| Error::io(format!("{}: {error}", path.display())))?;
             // Nobody else can have filled it: a `Folder` stays on its thread.
             let _ = cell.set(map);
         }
@@ -95,13 +93,12 @@ impl Files for Folder {
 
     async fn read(&self, name: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
         let folder = self.path.display();
-        let bytes =
-            self.bytes(name)?.ok_or_else(|| Error::new(ErrorKind::Io, format!("{name}: not found in {folder}")))?;
+        let bytes = self.bytes(name)?.ok_or_else(|| Error::io(format!("{name}: not found in {folder}")))?;
         let part = || bytes.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?);
         part().map(Cow::Borrowed).ok_or_else(|| {
             let (len, Range { start, end }) = (bytes.len(), &range);
             let message = format!("{name} in {folder}: bytes {start}..{end} were asked for, but it holds {len}");
-            Error::new(ErrorKind::Io, message)
+            Error::io(message)
         })
     }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::builder::NonEmptyStringValueParser;
-use foretoken::{DraftStats, Drafter, Error, ErrorKind, GenerateOptions, Round, Sampling, Session, Stats, Stop};
+use foretoken::{DraftStats, Drafter, Error, GenerateOptions, Round, Sampling, Session, Stats, Stop};
 use serde::Serialize;
 
 use crate::drafting::DraftFlags;
@@ -83,15 +83,11 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     let sampling = args.sampling.sampling()?;
     let prompt = args.prompt.read()?;
     if prompt.is_none() && args.json {
-        return Err(Error::new(
-            ErrorKind::Input,
-            "--json needs a prompt: --prompt, --prompt-file, --ids or standard input",
-        )
-        .into());
+        return Err(Error::input("--json needs a prompt: --prompt, --prompt-file, --ids or standard input").into());
     }
     let draft = args.draft.options(args.trace)?;
     let stop = args.stop.clone();
-    let options = GenerateOptions { max_tokens: args.max_tokens, sampling, draft, stop, interrupt: None };
+    let options = GenerateOptions { max_tokens: Some(args.max_tokens), sampling, draft, stop, interrupt: None };
     let loaded = match args.engine.load_with(args.draft.heads(), &mut Meter::default()).await {
         Err(error) if args.draft.wants_own_heads() && args.engine.only_heads_are_broken().await => {
             return Err(Error::new(error.kind(), format!("{error}; without them the model runs: --draft off")).into());

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use foretoken::Error;
 use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::mtp::{CONFIG, Init, InitOptions, InitSource, TENSORS, init_heads};
-use foretoken::{Error, ErrorKind};
 
 use crate::output::{make_folder, write_whole};
 use crate::source::ModelFlag;
@@ -92,7 +92,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     make_folder(&args.out)?;
     if let Some(there) = [CONFIG, MEDUSA].map(|name| args.out.join(name)).iter().find(|path| path.exists()) {
         let message = format!("{}: there are heads already; name another folder", there.display());
-        return Err(Error::new(ErrorKind::Input, message).into());
+        return Err(Error::input(message).into());
     }
     // The description last: a folder without one has no heads, whatever else was interrupted.
     for name in [TENSORS, CONFIG] {

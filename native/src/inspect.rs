@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use foretoken::{Error, ErrorKind, Heads, Inspection};
+use foretoken::{Error, Heads, Inspection};
 
 use crate::folder::Folder;
 use crate::source::ModelFlag;
@@ -41,7 +41,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     // The report is complete, but `generate` would refuse this checkpoint, and scripts should notice.
     match inspection.problem {
         None => Ok(ExitCode::SUCCESS),
-        Some(problem) => Err(Error::new(ErrorKind::Format, problem).into()),
+        Some(problem) => Err(Error::format(problem).into()),
     }
 }
 

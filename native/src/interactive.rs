@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 
 use foretoken::format::tokenizer::Tokenizer;
-use foretoken::{Error, ErrorKind, GenerateOptions, Result};
+use foretoken::{Error, GenerateOptions, Result};
 
 use crate::generate::{Output, generate};
 use crate::prompt::utf8;
@@ -52,7 +52,7 @@ fn extended(ids: &[u32], tokenizer: &Tokenizer, line: &str, context: usize) -> R
     let alone = tokenizer.encode(line, true)?;
     if alone.len() >= context {
         let message = format!("{} tokens, but the context holds {context} and the answer needs room", alone.len());
-        return Err(Error::new(ErrorKind::Input, message));
+        return Err(Error::input(message));
     }
     if !ids.is_empty() {
         say(format_args!("note: the context of {context} tokens is full: the text starts anew"));
@@ -70,6 +70,6 @@ fn read_line() -> Result<Option<Result<String>>> {
             Ok(None)
         }
         Ok(_) => Ok(Some(utf8(line).map(|line| line.trim_end_matches(['\r', '\n']).to_owned()))),
-        Err(error) => Err(Error::new(ErrorKind::Io, format!("standard input: {error}"))),
+        Err(error) => Err(Error::io(format!("standard input: {error}"))),
     }
 }

@@ -4,7 +4,7 @@ use std::process;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, LazyLock};
 
-use foretoken::{Error, ErrorKind, Result};
+use foretoken::{Error, Result};
 
 /// What a shell reports of a program that Ctrl-C ended.
 pub const EXIT_CODE: u8 = 130;
@@ -19,7 +19,7 @@ pub fn install() -> Result<()> {
             process::exit(EXIT_CODE.into());
         }
     };
-    ctrlc::set_handler(handler).map_err(|error| Error::new(ErrorKind::Io, format!("Ctrl-C cannot be caught: {error}")))
+    ctrlc::set_handler(handler).map_err(|error| Error::io(format!("Ctrl-C cannot be caught: {error}")))
 }
 
 /// While this lives, one Ctrl-C is not the end of the program.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use foretoken::format::tokenizer::Tokenizer;
 use foretoken::marginal::{Cost, TopToken};
-use foretoken::{Error, ErrorKind, MarginalOptions, Marginals};
+use foretoken::{Error, MarginalOptions, Marginals};
 use serde::Serialize;
 
 use crate::prompt::{Prompt, PromptFlags};
@@ -43,9 +43,10 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     let max_branches = args.max_branches.map(NonZeroUsize::get);
     let options = MarginalOptions { offset: args.offset, mass: args.mass, max_branches, top: args.top };
     options.validate()?;
-    let prompt = args.prompt.read()?.ok_or_else(|| {
-        Error::new(ErrorKind::Input, "no prompt: give --prompt, --prompt-file, --ids or standard input")
-    })?;
+    let prompt = args
+        .prompt
+        .read()?
+        .ok_or_else(|| Error::input("no prompt: give --prompt, --prompt-file, --ids or standard input"))?;
     let mut meter = Meter::default();
     let loaded = args.engine.load(&mut meter).await?;
     let ids = match prompt {
@@ -91,7 +92,7 @@ struct Entry {
 
 fn report(found: &Marginals, tokenizer: Option<&Tokenizer>) -> Report {
     let &Marginals { offset, mass_covered, branches, capped, entropy, cost, .. } = found;
-    let entry = |&TopToken { id, p, low, high }: &TopToken| Entry { id, text: text(tokenizer, id), p, low, high };
+    let entry = |&TopToken { id, p, low, high, .. }: &TopToken| Entry { id, text: text(tokenizer, id), p, low, high };
     Report { offset, mass_covered, branches, capped, top: found.top.iter().map(entry).collect(), entropy, cost }
 }
 
@@ -101,7 +102,7 @@ fn text(tokenizer: Option<&Tokenizer>, id: u32) -> Option<String> {
 
 fn table(found: &Marginals, tokenizer: Option<&Tokenizer>) -> String {
     let mut lines = String::from("       p       low      high      id  token\n");
-    for &TopToken { id, p, low, high } in &found.top {
+    for &TopToken { id, p, low, high, .. } in &found.top {
         let token = text(tokenizer, id).unwrap_or_default();
         let _ = writeln!(lines, "{p:8.5}  {low:8.5}  {high:8.5}  {id:6}  {token}");
     }
@@ -117,7 +118,7 @@ fn table(found: &Marginals, tokenizer: Option<&Tokenizer>) -> String {
 
 /// On standard error: where, how long, how much; and that a cap has cut something off.
 fn say_cost(found: &Marginals, Loaded { engine, adapter, .. }: &Loaded, seconds: f64) {
-    let (Cost { rows, chunks, bytes: read }, kernels) = (found.cost, engine.kernels());
+    let (Cost { rows, chunks, bytes: read, .. }, kernels) = (found.cost, engine.kernels());
     let (read, rows, chunks) = (bytes(read), counted(rows, "row"), counted(chunks, "chunk"));
     say(format_args!(
         "[{adapter} · {kernels} kernels · beyond the prompt: {rows} in {chunks}, {read} read · \

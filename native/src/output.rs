@@ -7,11 +7,15 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use foretoken::{Error, ErrorKind, Result};
+use foretoken::{Error, Result};
 
 /// An error of the file system, with the path it is about.
 pub fn io_error(path: &Path, error: &io::Error) -> Error {
-    Error::new(ErrorKind::Io, format!("{}: {error}", path.display()))
+    // An error of the system is its number; another is not copied, but told.
+    let copy = error
+        .raw_os_error()
+        .map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error);
+    Error::io(format!("{}: {error}", path.display())).caused_by(copy)
 }
 
 /// The name that `path` has until it is complete.
@@ -44,7 +48,7 @@ pub fn make_folder(path: &Path) -> Result<()> {
     // The first on the way that is no folder stands in the way.
     if let Some(other) = path.ancestors().find(|part| fs::symlink_metadata(part).is_ok() && !part.is_dir()) {
         let message = format!("{}: expected the name of a folder, but it is none", other.display());
-        return Err(Error::new(ErrorKind::Input, message));
+        return Err(Error::input(message));
     }
     fs::create_dir_all(path).map_err(|error| io_error(path, &error))
 }
@@ -66,7 +70,7 @@ pub fn lock(folder: &Path) -> Result<Option<File>> {
         Err(TryLockError::WouldBlock) => {
             let message =
                 format!("{}: another run of this program is at work there; wait for its end", folder.display());
-            Err(Error::new(ErrorKind::Input, message))
+            Err(Error::input(message))
         }
         Err(TryLockError::Error(_)) => Ok(None),
     }
@@ -93,10 +97,10 @@ impl NewFolder {
     pub fn begin(path: &Path) -> Result<Self> {
         if fs::symlink_metadata(path).is_ok() {
             let message = format!("{}: is there already; name another folder", path.display());
-            return Err(Error::new(ErrorKind::Input, message));
+            return Err(Error::input(message));
         }
         if path.file_name().is_none() {
-            return Err(Error::new(ErrorKind::Input, format!("{}: expected the name of a new folder", path.display())));
+            return Err(Error::input(format!("{}: expected the name of a new folder", path.display())));
         }
         let partial = unfinished(path);
         // What an earlier program left when it was ended.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use foretoken::{Error, ErrorKind, Result};
+use foretoken::{Error, Result};
 
 /// More than the longest context of any model holds, and little enough to read at once: some files have no end.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
@@ -49,10 +49,7 @@ impl PromptFlags {
             without_line_break(read_stdin()?)
         };
         if text.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Input,
-                "the prompt is empty; to start from a token alone, give its id: --ids 1",
-            ));
+            return Err(Error::input("the prompt is empty; to start from a token alone, give its id: --ids 1"));
         }
         Ok(Some(Prompt::Text(text)))
     }
@@ -72,20 +69,20 @@ fn read_all(source: impl Read) -> Result<String> {
     source.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes).map_err(io_error)?;
     if bytes.len() as u64 > MAX_TEXT_BYTES {
         let message = format!("expected a text of at most {MAX_TEXT_BYTES} bytes, got more");
-        return Err(Error::new(ErrorKind::Input, message));
+        return Err(Error::input(message));
     }
     utf8(bytes)
 }
 
 fn io_error(error: io::Error) -> Error {
-    Error::new(ErrorKind::Io, error.to_string())
+    Error::io(error.to_string()).caused_by(error)
 }
 
 /// The text of `bytes`.
 pub fn utf8(bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Error::new(ErrorKind::Input, format!("expected UTF-8 text, but byte {at} is not"))
+        Error::input(format!("expected UTF-8 text, but byte {at} is not"))
     })
 }
 

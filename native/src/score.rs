@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use foretoken::format::tokenizer::Tokenizer;
-use foretoken::{Error, ErrorKind, Result};
+use foretoken::{Error, Result};
 use serde::Serialize;
 
 use crate::prompt::read_text;
@@ -40,7 +40,7 @@ struct Report {
 pub async fn run(args: &Args) -> Outcome<ExitCode> {
     let text = read_text(&args.text_file)?;
     if text.is_empty() {
-        return Err(Error::new(ErrorKind::Input, format!("{}: the text is empty", args.text_file.display())).into());
+        return Err(Error::input(format!("{}: the text is empty", args.text_file.display())).into());
     }
     let mut meter = Meter::default();
     let loaded = args.engine.load(&mut meter).await?;
@@ -59,7 +59,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
 
 /// The ids to score, and the bytes of the text that they stand for.
 fn scored_part(tokenizer: &Tokenizer, text: &str, context: usize, truncate: bool) -> Result<(Vec<u32>, usize)> {
-    let fail = |message| Err(Error::new(ErrorKind::Input, message));
+    let fail = |message| Err(Error::input(message));
     let mut ids = tokenizer.encode(text, true)?;
     let mut bytes = text.len();
     let tokens = ids.len();

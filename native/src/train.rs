@@ -30,7 +30,7 @@ use crate::hash::Hash;
 use crate::interrupt::{self, Watch};
 use crate::output::{io_error, write_whole};
 use crate::source::{Source, advice};
-use crate::terminal::{Meter, Outcome, Work, bytes, print_json, say};
+use crate::terminal::{Failure, Meter, Outcome, Work, bytes, print_json, say};
 use distill::{Distilled, Wanted};
 pub use flags::Args;
 use folder::{Device, Identity, Log, OutFolder, PLOT};
@@ -41,7 +41,23 @@ const RECORD: &str = "training.json";
 
 const MAX_RECORD_BYTES: u64 = 16 << 20;
 
+/// The flags for the options that messages of the library name.
+const FLAGS: [(&str, &str); 5] = [
+    ("sequences", "--batch"),
+    ("length", "--seq-len"),
+    ("accumulate", "--accumulate"),
+    ("max_norm", "--clip"),
+    ("rate", "--lr"),
+];
+
 pub async fn run(args: &Args) -> Outcome<ExitCode> {
+    train(args).await.map_err(|failure| match failure {
+        Failure::Error(error) => error.with_names(&FLAGS).into(),
+        Failure::ReaderGone => Failure::ReaderGone,
+    })
+}
+
+async fn train(args: &Args) -> Outcome<ExitCode> {
     interrupt::install()?;
     args.check()?;
     let files = args.model.files()?;
@@ -182,9 +198,9 @@ async fn recorded_rate(files: &Source) -> Result<f64> {
     let place = || format!("{RECORD} in {}", files.describe());
     let Some(json) = read_whole(files, RECORD, MAX_RECORD_BYTES).await? else {
         let message = format!("--lr is needed: there is no {}, which could record \"learning_rate\"", place());
-        return Err(Error::new(ErrorKind::Input, message));
+        return Err(Error::input(message));
     };
-    let wrong = |what: String| Error::new(ErrorKind::Format, format!("{}: {what}; or give --lr", place()));
+    let wrong = |what: String| Error::format(format!("{}: {what}; or give --lr", place()));
     let record: Value = serde_json::from_slice(&json).map_err(|error| wrong(error.to_string()))?;
     match record["learning_rate"].as_f64().filter(|rate| rate.is_finite() && *rate > 0.0) {
         Some(rate) => Ok(rate / 2.0),
@@ -252,7 +268,7 @@ impl FirstHeads {
                             "{}: {name} is missing; expected heads in this program's own layout",
                             path.display()
                         );
-                        return Err(Error::new(ErrorKind::Input, message));
+                        return Err(Error::input(message));
                     };
                     let bytes = read_exact(&folder, name, 0..len).await?;
                     hash.add_part(name, &bytes);
@@ -293,7 +309,7 @@ fn check_reach(heads: &[Head], length: usize, data: Option<&Dataset>) -> Result<
         } else {
             continue;
         };
-        return Err(Error::new(ErrorKind::Input, message));
+        return Err(Error::input(message));
     }
     Ok(())
 }
@@ -407,7 +423,7 @@ impl Training<'_> {
         if self.trainer.steps() != done {
             let (got, place) = (self.trainer.steps(), out.join("checkpoint"));
             let message = format!("{}: the state is of step {got}, its description of {done}", place.display());
-            return Err(Error::new(ErrorKind::Format, message));
+            return Err(Error::format(message));
         }
         if self.checkpoint_is_due(done) && self.log.last("valid").is_none_or(|line| line["step"] != done) {
             self.validate(done, interrupt).await?;

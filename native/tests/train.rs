@@ -469,6 +469,7 @@ fn numbers_that_are_not_finite_leave_a_checkpoint_of_the_step_before() {
     let flags = ["--steps", "9", "--checkpoint-every", "0", "--lr", "1e30"];
     let run = place.train("story.txt", "out", &flags);
     run.fails_with("not a finite number");
+    run.fails_with("begin anew with a smaller --lr, or --clip 1");
     let state: Value = serde_json::from_slice(&place.read("out/checkpoint/state.json")).unwrap();
     let logged = json_lines(&place.read("out/log.jsonl")).len();
     assert!(logged > 0 && state["step"] == logged, "{state}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::commit;
+use super::BenchOptions;
 use super::stopwatch::Spread;
 use super::table::spread;
 use crate::{
@@ -18,12 +18,13 @@ const SAMPLES: usize = 7;
 
 /// What drafters bring and cost with one model on one device; displayed, it is a table for people.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct DraftReport {
     /// The adapter, with its driver and limits.
     pub adapter: AdapterSummary,
     /// The kernel set.
     pub kernels: KernelSet,
-    /// The version of this library's source, see [`commit`].
+    /// The version of the source, [`BenchOptions::commit`].
     pub commit: String,
     /// The model.
     pub model: String,
@@ -35,6 +36,7 @@ pub struct DraftReport {
 
 /// One drafter.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct DraftRate {
     /// Its name; `script` knows the text beforehand, so it is what a perfect drafter would reach.
     pub drafter: String,
@@ -48,7 +50,7 @@ pub struct DraftRate {
     pub speed: Spread,
 }
 
-/// Measures the drafters that `engine` has, greedily, after `prompt`.
+/// Measures the drafters that `engine` has, greedily, after `prompt`, with the kernels that it has.
 ///
 /// # Errors
 /// As [`Session::generate`].
@@ -56,10 +58,12 @@ pub async fn drafts(
     engine: &Engine,
     model: String,
     prompt: &[u32],
-    quick: bool,
+    options: &BenchOptions,
     progress: &mut dyn FnMut(&str),
 ) -> Result<DraftReport> {
+    let quick = options.quick;
     let tokens = if quick { 12 } else { 96 }.min(engine.context().saturating_sub(prompt.len()));
+    let commit = options.told_commit();
     let mut session = engine.session()?;
     let off = DraftOptions::off();
     let (text, _) = generate(&mut session, prompt, tokens, &off).await?;
@@ -95,7 +99,7 @@ pub async fn drafts(
         drafters.push(DraftRate { drafter: name, tree, tokens_per_round, round_cost, speed });
     }
     let (adapter, kernels) = (engine.gpu().summary().clone(), engine.kernels());
-    Ok(DraftReport { adapter, kernels, commit: commit(), model, tokens, drafters })
+    Ok(DraftReport { adapter, kernels, commit, model, tokens, drafters })
 }
 
 async fn generate(
@@ -105,7 +109,7 @@ async fn generate(
     draft: &DraftOptions,
 ) -> Result<(Vec<u32>, Stats)> {
     let (sampling, draft) = (Sampling::default(), draft.clone());
-    let options = GenerateOptions { max_tokens, sampling, draft, ..GenerateOptions::default() };
+    let options = GenerateOptions { max_tokens: Some(max_tokens), sampling, draft, ..GenerateOptions::default() };
     let mut generation = session.generate(prompt, &options, &mut |_| {}).await?;
     while generation.next().await?.is_some() {}
     Ok((generation.ids().to_vec(), generation.stats()))

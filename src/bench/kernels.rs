@@ -16,6 +16,7 @@ use crate::self_test::bench::{noise, weights};
 
 /// How fast a kernel is.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct KernelRate {
     /// The kernel, its dtype and its size.
     pub kernel: String,

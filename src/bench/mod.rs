@@ -10,8 +10,6 @@ mod model;
 mod stopwatch;
 mod table;
 
-use std::process::Command;
-
 pub use checkpoint::RandomLlama;
 pub use drafts::{DraftRate, DraftReport, drafts};
 pub use kernels::KernelRate;
@@ -30,16 +28,25 @@ pub struct BenchOptions {
     pub kernels: Option<KernelSet>,
     /// Few points and few samples: shows that everything runs, not how fast.
     pub quick: bool,
+    /// The version of the source that the program was built from, for the report. Default: `unknown`.
+    pub commit: Option<String>,
+}
+
+impl BenchOptions {
+    fn told_commit(&self) -> String {
+        self.commit.clone().unwrap_or_else(|| "unknown".to_owned())
+    }
 }
 
 /// Everything that one run has measured; displayed, it is a table for people.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Report {
     /// The adapter, with its driver and limits.
     pub adapter: AdapterSummary,
     /// The kernel set.
     pub kernels: KernelSet,
-    /// The version of this library's source, see [`commit`].
+    /// The version of the source, [`BenchOptions::commit`].
     pub commit: String,
     /// The model.
     pub model: String,
@@ -103,7 +110,7 @@ pub async fn run<F: Files>(
     Ok(Report {
         adapter: gpu.summary().clone(),
         kernels,
-        commit: commit(),
+        commit: options.told_commit(),
         model: files.describe(),
         quick: options.quick,
         read,
@@ -117,14 +124,4 @@ pub async fn run<F: Files>(
         cpu_per_dispatch,
         step_parts,
     })
-}
-
-/// The commit of the source that this was built from, `-dirty` where files differ; `unknown` without git or source.
-pub fn commit() -> String {
-    let git = Command::new("git")
-        .args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
-        .output();
-    let described = git.ok().filter(|output| output.status.success());
-    let commit = described.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    commit.filter(|commit| !commit.is_empty()).unwrap_or_else(|| "unknown".to_owned())
 }

@@ -12,6 +12,7 @@ use crate::{DraftOptions, Engine, GenerateOptions, Result, Session, Stats};
 
 /// A step of several rows.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct StepWidth {
     /// Rows: the tokens that the step verifies.
     pub rows: usize,
@@ -23,6 +24,7 @@ pub struct StepWidth {
 
 /// A marginal over the tokens that may come next.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct StarWidth {
     /// Branches, in chunks of at most 32 rows.
     pub branches: usize,
@@ -34,6 +36,7 @@ pub struct StarWidth {
 
 /// Reading a prompt.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct PrefillRate {
     /// Tokens of the prompt.
     pub tokens: usize,
@@ -45,6 +48,7 @@ pub struct PrefillRate {
 
 /// Generating after a text of some length.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct ContextRate {
     /// Tokens before the first new one.
     pub context: usize,
@@ -58,6 +62,7 @@ pub struct ContextRate {
 
 /// What a generated token takes.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[non_exhaustive]
 pub struct PerToken {
     /// Dispatches recorded.
     pub dispatches: f64,
@@ -71,6 +76,7 @@ pub struct PerToken {
 
 /// All dispatches of a step that have the same shader and grid.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct StepPart {
     /// The shader and its workgroups.
     pub kernel: String,
@@ -198,7 +204,8 @@ impl<'a> ModelBench<'a> {
     pub async fn per_token(&mut self) -> Result<PerToken> {
         let tokens = MAX_NEW_TOKENS.min(self.engine.context() / 2);
         let prompt = prompt(self.engine.config().vocab_size, 0, 1);
-        let options = GenerateOptions { max_tokens: tokens, draft: DraftOptions::off(), ..GenerateOptions::default() };
+        let options =
+            GenerateOptions { max_tokens: Some(tokens), draft: DraftOptions::off(), ..GenerateOptions::default() };
         let mut generation = self.session.generate(&prompt, &options, &mut |_| {}).await?;
         let before = self.gpu.counts();
         while generation.next().await?.is_some() {}
@@ -230,7 +237,8 @@ fn record<'a>(ops: impl Iterator<Item = &'a Op>, recorder: &mut Recorder<'_>, ex
 }
 
 async fn generate(session: &mut Session, prompt: &[u32], max_tokens: usize) -> Result<Stats> {
-    let options = GenerateOptions { max_tokens, draft: DraftOptions::off(), ..GenerateOptions::default() };
+    let options =
+        GenerateOptions { max_tokens: Some(max_tokens), draft: DraftOptions::off(), ..GenerateOptions::default() };
     let mut generation = session.generate(prompt, &options, &mut |_| {}).await?;
     while generation.next().await?.is_some() {}
     Ok(generation.stats())

@@ -8,6 +8,7 @@ use crate::gpu::{Gpu, Recorder, Staging};
 
 /// A quantity measured several times.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Spread {
     /// Half of the samples lie below.
     pub median: f64,

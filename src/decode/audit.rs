@@ -26,14 +26,12 @@ const CHAIN: usize = 7;
 pub struct AuditOptions {
     /// The texts to continue, as token ids.
     pub prompts: Vec<Vec<u32>>,
-    /// Tokens to add to each.
-    pub tokens: usize,
-    /// Go on to the end of the context, or of the text, instead.
-    pub full: bool,
+    /// The most tokens to add to each. `None`: as many as the context holds.
+    pub tokens: Option<usize>,
 }
 
 impl AuditOptions {
-    /// Tokens added to each prompt by default.
+    /// Tokens that [`AuditOptions::for_engine`] adds to each prompt.
     pub const TOKENS: usize = 48;
 
     /// A handful of short prompts that leave half of the context free: an English story, a list that repeats itself, code and
@@ -59,7 +57,7 @@ impl AuditOptions {
         let most = (engine.context() / 2).max(1);
         prompts.iter_mut().for_each(|prompt| prompt.truncate(most));
         prompts.retain(|prompt| !prompt.is_empty());
-        Ok(Self { prompts, tokens: Self::TOKENS, full: false })
+        Ok(Self { prompts, tokens: Some(Self::TOKENS) })
     }
 }
 
@@ -81,6 +79,7 @@ pub struct Audit {
 
 /// One way of drafting, over all prompts.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct AuditCase {
     /// Where the drafts came from.
     pub drafter: &'static str,
@@ -102,6 +101,7 @@ pub struct AuditCase {
 
 /// Logits of one row at a time against those of the same row in chains and trees.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct AuditedLogits {
     /// Positions whose logits were compared.
     pub positions: usize,
@@ -230,10 +230,10 @@ impl Session {
     /// # Errors
     /// As [`Session::generate`]; also without prompts or tokens.
     pub async fn audit(&mut self, options: &AuditOptions, progress: &mut dyn FnMut(Progress)) -> Result<Audit> {
-        if options.prompts.is_empty() || (options.tokens == 0 && !options.full) {
+        if options.prompts.is_empty() || options.tokens == Some(0) {
             return Err(Error::input("an audit needs prompts and tokens to add to them: there is nothing to compare"));
         }
-        let tokens = if options.full { self.context() } else { options.tokens };
+        let tokens = options.tokens.unwrap_or_else(|| self.context());
         let ways = self.ways()?;
         let width_invariant = self.model.width_invariant;
         let mut audit = Audit {
@@ -305,8 +305,12 @@ impl Session {
         meter: &mut Meter<'_>,
     ) -> Result<Vec<u32>> {
         let vocab = self.model.sizes.vocab;
-        let options =
-            |sampling, draft| GenerateOptions { max_tokens: tokens, sampling, draft, ..GenerateOptions::default() };
+        let options = |sampling, draft| GenerateOptions {
+            max_tokens: Some(tokens),
+            sampling,
+            draft,
+            ..GenerateOptions::default()
+        };
         let mut plain = Vec::new();
         for sampling in samplings() {
             plain.push(self.audit_text(prompt, &options(sampling, DraftOptions::off()), meter).await?.0);
@@ -348,7 +352,7 @@ impl Session {
         options: &GenerateOptions,
         meter: &mut Meter<'_>,
     ) -> Result<(Vec<u32>, u64, u64)> {
-        let most = options.max_tokens.min(self.context().saturating_sub(prompt.len()));
+        let most = options.limit(prompt.len(), self.context()).saturating_sub(prompt.len());
         let mut generation = self.generate(prompt, options, &mut |_| {}).await?;
         while generation.next().await?.is_some() {
             meter.at(generation.ids().len());
@@ -448,7 +452,7 @@ mod tests {
 
     fn audit(session: &mut Session) -> Audit {
         let prompts = vec![vec![1, 5, 9, 13, 17, 21, 25], vec![3, 4, 3, 4, 3, 4]];
-        let options = AuditOptions { prompts, tokens: 16, full: false };
+        let options = AuditOptions { prompts, tokens: Some(16) };
         let mut last = (0, 1);
         let audit = pollster::block_on(session.audit(&options, &mut |progress| {
             let Progress::Positions { done, total } = progress else { panic!("{progress:?}") };
@@ -520,11 +524,11 @@ mod tests {
         on_every_adapter(|gpu| {
             let mut session = load(gpu, "llama-gqa", None, None).session().expect("a session");
             for options in [
-                AuditOptions { tokens: 3, ..AuditOptions::default() },
-                AuditOptions { prompts: vec![vec![1]], ..AuditOptions::default() },
-                AuditOptions { prompts: vec![vec![]], tokens: 3, full: false },
-                AuditOptions { prompts: vec![vec![96]], tokens: 3, full: false },
-                AuditOptions { prompts: vec![vec![1; session.context()]], tokens: 3, full: false },
+                AuditOptions::default(),
+                AuditOptions { prompts: vec![vec![1]], tokens: Some(0) },
+                AuditOptions { prompts: vec![vec![]], tokens: Some(3) },
+                AuditOptions { prompts: vec![vec![96]], tokens: Some(3) },
+                AuditOptions { prompts: vec![vec![1; session.context()]], tokens: Some(3) },
             ] {
                 let refused = pollster::block_on(session.audit(&options, &mut |_| {}));
                 assert!(refused.is_err_and(|error| error.kind() == crate::ErrorKind::Input), "{options:?}");

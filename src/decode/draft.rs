@@ -9,6 +9,7 @@ use crate::{Error, Result};
 
 /// Where drafts come from. None of them changes the text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Drafter {
     /// Multi-token heads where the model has them and they reach as deep as [`DraftOptions::tree`], else [`Drafter::Lookup`].
     #[default]

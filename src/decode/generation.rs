@@ -24,8 +24,8 @@ use crate::{Error, Result};
 /// What to generate.
 #[derive(Clone, Debug, Default)]
 pub struct GenerateOptions {
-    /// The most tokens to add to the prompt.
-    pub max_tokens: usize,
+    /// The most tokens to add to the prompt. `None`: as many as the context holds.
+    pub max_tokens: Option<usize>,
     /// How each is chosen.
     pub sampling: Sampling,
     /// How tokens are drafted. No draft changes the text.
@@ -36,8 +36,16 @@ pub struct GenerateOptions {
     pub interrupt: Option<Arc<AtomicBool>>,
 }
 
+impl GenerateOptions {
+    /// The longest that the text may become, in a context of `context` tokens.
+    pub(super) fn limit(&self, prompt_tokens: usize, context: usize) -> usize {
+        self.max_tokens.map_or(context, |most| context.min(prompt_tokens.saturating_add(most)))
+    }
+}
+
 /// One token of a generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Token {
     /// Its id.
     pub id: u32,
@@ -50,6 +58,7 @@ pub struct Token {
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Stop {
     /// The model produced an end token.
     Eos,

@@ -107,7 +107,7 @@ impl Session {
         options.sampling.validate()?;
         self.check_ids(prompt)?;
         self.drain().await?;
-        let limit = self.context().min(prompt.len().saturating_add(options.max_tokens));
+        let limit = options.limit(prompt.len(), self.context());
         self.ask(prompt, options);
         Generation::start(self, prompt, limit, options, progress).await
     }
@@ -137,7 +137,7 @@ impl Session {
         let tokens = self.tokens.clone();
         self.set_text(&tokens);
         self.ask(&tokens, options);
-        let limit = self.context().min(prompt_tokens.saturating_add(options.max_tokens));
+        let limit = options.limit(prompt_tokens, self.context());
         Generation::resume(self, prompt_tokens, limit, options)
     }
 

@@ -4,6 +4,7 @@ use crate::kernels::TracedDraft;
 
 /// What a generation took.
 #[derive(Clone, Debug, Default, serde::Serialize)]
+#[non_exhaustive]
 pub struct Stats {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
@@ -31,6 +32,7 @@ pub struct Stats {
 /// How the drafts of a generation did. A round verifies drafts and brings the accepted ones and one token more; a step
 /// without drafts is a round too.
 #[derive(Clone, Debug, Default, serde::Serialize)]
+#[non_exhaustive]
 pub struct DraftStats {
     /// Where drafts came from.
     pub drafter: &'static str,
@@ -86,6 +88,7 @@ impl DraftStats {
 
 /// One round, as the target saw it.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Round {
     /// The drafted tokens; of a tree level by level.
     pub drafted: Vec<u32>,

@@ -106,7 +106,7 @@ fn a_driver_that_breaks_invariance_is_worked_around_or_reported() {
             assert!(notes.contains(note), "{fault:?}: {notes:?}");
             let mut session = engine.session().expect("a session");
             assert_eq!(session.model.widths, widths, "{fault:?}");
-            let options = GenerateOptions { max_tokens: 12, ..GenerateOptions::default() };
+            let options = GenerateOptions { max_tokens: Some(12), ..GenerateOptions::default() };
             pollster::block_on(async {
                 let mut generation = session.generate(&[1, 2, 3], &options, &mut |_| {}).await.expect("a prompt");
                 while generation.next().await.expect("a step").is_some() {}
@@ -222,7 +222,7 @@ fn a_text_goes_on_elsewhere_as_if_nothing_had_happened() {
     on_every_set(|gpu, set| {
         let engine = load(gpu, "llama-gqa", Some(set), None);
         let sampling = Sampling { temperature: 0.9, repetition_penalty: 1.2, seed: 5, ..Sampling::default() };
-        let options = GenerateOptions { max_tokens: 20, sampling, ..GenerateOptions::default() };
+        let options = GenerateOptions { max_tokens: Some(20), sampling, ..GenerateOptions::default() };
         let run = async {
             // A long prompt, what it brought, and a long addition: there the forms of products alternate, here they do not.
             let mut session = engine.session()?;

@@ -20,7 +20,8 @@ pub(super) struct Fields<'a> {
 
 /// Parses `json` as an object.
 pub(super) fn parse_object(place: &str, json: &[u8]) -> Result<Map<String, Value>> {
-    serde_json::from_slice(json).map_err(|error| Error::format(format!("{place}: expected a JSON object: {error}")))
+    serde_json::from_slice(json)
+        .map_err(|error| Error::format(format!("{place}: expected a JSON object: {error}")).caused_by(error))
 }
 
 impl<'a> Fields<'a> {

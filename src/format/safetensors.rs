@@ -184,7 +184,7 @@ impl Header {
     /// dtype, and the tensors fill the data section without gap or overlap.
     pub fn parse(file_name: &str, header_json: &[u8], file_len: u64) -> Result<Self> {
         let raw: RawHeader = serde_json::from_slice(header_json)
-            .map_err(|error| broken(file_name, format!("the header is not valid: {error}")))?;
+            .map_err(|error| broken(file_name, format!("the header is not valid: {error}")).caused_by(error))?;
         let data_start = PREFIX_BYTES + header_json.len() as u64;
         let data_len = file_len
             .checked_sub(data_start)
@@ -356,7 +356,7 @@ impl Index {
     /// Parses an index. Fails, naming the file, on invalid JSON, a tensor listed twice, an empty map, or a shard name that
     /// is not a plain file name.
     pub fn parse(file_name: &str, json: &[u8]) -> Result<Self> {
-        let raw: RawIndex = serde_json::from_slice(json).map_err(|error| broken(file_name, error))?;
+        let raw: RawIndex = serde_json::from_slice(json).map_err(|error| broken(file_name, &error).caused_by(error))?;
         let weight_map = raw.weight_map.0;
         if weight_map.is_empty() {
             return Err(broken(file_name, "`weight_map` is empty; expected the checkpoint's tensors"));
@@ -417,7 +417,7 @@ impl<'de> Visitor<'de> for UniqueNamesVisitor {
 /// A file of f32 tensors, each with its shape and row-major values; `file` names it in errors.
 pub(crate) fn serialize_f32(file: &str, tensors: &BTreeMap<String, (Vec<usize>, Vec<f32>)>) -> Result<Vec<u8>> {
     use ::safetensors::{Dtype, SafeTensorError, serialize, tensor::TensorView};
-    let wrong = |error: SafeTensorError| Error::format(format!("{file}: {error}"));
+    let wrong = |error: SafeTensorError| Error::format(format!("{file}: {error}")).caused_by(error);
     let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
     let bytes: Vec<Vec<u8>> = tensors.values().map(|(_, values)| bytes(values)).collect();
     let views = tensors

@@ -26,10 +26,11 @@ impl Tokenizer {
     /// Fails, naming the field, when the file is broken or uses a component that is not supported.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let Facts { special, vocab_size, byte_tokens, added } = rules::check(bytes)?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(rules::broken)?;
+        let mut inner =
+            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| rules::broken(&error).caused_by(error))?;
         check_added_ids(&inner, &added)?;
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(rules::broken)?;
+        inner.with_truncation(None).map_err(|error| rules::broken(&error).caused_by(error))?;
         Ok(Self { inner, blind: OnceLock::new(), special, byte_tokens, vocab_size })
     }
 
@@ -55,7 +56,9 @@ impl Tokenizer {
     /// The text of `ids`, without special tokens if `skip_special`. Ids outside the vocabulary are left out; bytes that are
     /// not UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner.decode(ids, skip_special).map_err(|error| Error::format(format!("cannot decode token ids: {error}")))
+        self.inner
+            .decode(ids, skip_special)
+            .map_err(|error| Error::format(format!("cannot decode token ids: {error}")).caused_by(error))
     }
 
     /// One more than the highest token id. A model's `vocab_size` may be larger (padding), or smaller (tokens added later).

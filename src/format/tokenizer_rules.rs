@@ -137,7 +137,7 @@ pub(super) fn check(json: &[u8]) -> Result<Facts> {
 }
 
 fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T> {
-    serde_json::from_slice(json).map_err(|error| broken(error.to_string()))
+    serde_json::from_slice(json).map_err(|error| broken(&error).caused_by(error))
 }
 
 pub(super) fn broken(message: impl std::fmt::Display) -> Error {

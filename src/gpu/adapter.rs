@@ -4,6 +4,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// An adapter as the user sees it. Limits are those of the device once it is open.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct AdapterSummary {
     /// Position in [`Gpu::adapters`](crate::Gpu::adapters).
     pub index: usize,
@@ -172,6 +173,7 @@ pub(super) async fn request_device(
             ErrorKind::Adapter,
             format!("{summary} gives no device with WebGPU's default limits: {error}; choose another adapter"),
         )
+        .caused_by(error)
     })
 }
 

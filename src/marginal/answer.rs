@@ -6,6 +6,7 @@ use crate::kernels::{Branch, Ranking};
 
 /// The distribution of a token some places ahead.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Marginals {
     /// How many places ahead.
     pub offset: usize,
@@ -25,6 +26,7 @@ pub struct Marginals {
 
 /// A token of a distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct TopToken {
     /// Its id.
     pub id: u32,
@@ -38,6 +40,7 @@ pub struct TopToken {
 
 /// What a distribution was computed with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Cost {
     /// Rows that went through the model.
     pub rows: u64,
@@ -49,6 +52,7 @@ pub struct Cost {
 
 /// What is predicted for one place of a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Prediction {
     /// The likeliest tokens, likeliest first, ties by id.
     pub top: Vec<TopToken>,
@@ -60,6 +64,7 @@ pub struct Prediction {
 
 /// The token of the text beside what was predicted.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Reference {
     /// Its probability, with bounds.
     #[serde(flatten)]
@@ -70,6 +75,7 @@ pub struct Reference {
 
 /// What a model predicts after the first tokens of a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct TextPosition {
     /// The position of the last token that the model has seen.
     pub position: usize,

@@ -11,6 +11,7 @@ use crate::{ErrorKind, Result};
 
 /// The answer of [`inspect`]. Sizes under the names of `config.json`.
 #[derive(Clone, Debug, serde::Serialize)]
+#[non_exhaustive]
 pub struct Inspection {
     /// The folder or URL.
     pub model: String,

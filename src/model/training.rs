@@ -49,7 +49,7 @@ pub(crate) async fn measure_for_training<F: Files, H: Files>(
     }
     if let Some(window) = config.sliding_window.filter(|&window| window < length) {
         return Err(Error::unsupported(format!(
-            "sliding_window {window} is not implemented and matters for sequences of {length} tokens; use a --seq-len of \
+            "sliding_window {window} is not implemented and matters for sequences of {length} tokens; use a `length` of \
              {window} or less"
         )));
     }

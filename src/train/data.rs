@@ -115,7 +115,7 @@ pub fn read(bytes: &[u8], format: DataFormat, vocabulary: &Vocabulary<'_>) -> Re
         let before = &bytes[..error.valid_up_to()];
         let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
         let byte = before.iter().rev().take_while(|&&byte| byte != b'\n').count() + 1;
-        Error::input(format!("line {line}: expected UTF-8 text, but its byte {byte} is not"))
+        Error::input(format!("line {line}: expected UTF-8 text, but its byte {byte} is not")).caused_by(error)
     })?;
     let documents = match format {
         DataFormat::Text => plain(text, vocabulary)?,
@@ -159,8 +159,9 @@ fn lines(text: &str, vocabulary: &Vocabulary<'_>) -> Result<Vec<Document>> {
             continue;
         }
         let wrong = |what: String| Error::input(format!("line {number}: {what}"));
-        let map: Map<String, Value> = serde_json::from_str(line)
-            .map_err(|error| wrong(format!("expected a JSON object: {}, in {}", in_a_line(&error), cut(line))))?;
+        let map: Map<String, Value> = serde_json::from_str(line).map_err(|error| {
+            wrong(format!("expected a JSON object: {}, in {}", in_a_line(&error), cut(line))).caused_by(error)
+        })?;
         let field = |name: &str| match map.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.as_str())),
@@ -286,7 +287,7 @@ impl Dataset {
         }
         if data.samples.is_empty() {
             return Err(Error::input(format!(
-                "no sequence has a token to learn from: all {} prompts fill the {length} tokens of a sequence (--seq-len), or \
+                "no sequence has a token to learn from: all {} prompts fill the {length} tokens of a sequence (`length`), or \
                  nothing follows them",
                 data.dropped
             )));
@@ -306,7 +307,7 @@ impl Dataset {
         let count = ids.len().saturating_sub(1) / (length - 1);
         if count == 0 {
             return Err(Error::input(format!(
-                "the text has {} tokens, a sequence {length}: give more text, or a smaller --seq-len",
+                "the text has {} tokens, a sequence {length}: give more text, or a smaller `length`",
                 ids.len()
             )));
         }

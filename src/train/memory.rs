@@ -13,6 +13,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// Bytes that a training needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Memory {
     /// Of the model and its heads.
     pub weights: u64,
@@ -25,7 +26,7 @@ pub struct Memory {
 }
 
 /// What helps against too little memory.
-pub(super) const ADVICE: &str = "use a smaller --batch with a larger --accumulate, or a smaller --seq-len";
+pub(super) const ADVICE: &str = "use a smaller `sequences` with a larger `accumulate`, or a smaller `length`";
 
 impl Memory {
     /// All of it.
@@ -252,7 +253,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::OutOfMemory);
         assert!(
             error.to_string().contains("needs 60 bytes")
-                && error.to_string().contains("there are 59; use a smaller --batch")
+                && error.to_string().contains("there are 59; use a smaller `sequences`")
         );
         assert!(memory.check(14, None).unwrap_err().to_string().contains("binds at most 14; use a smaller"));
     }

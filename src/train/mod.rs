@@ -48,6 +48,7 @@ const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 /// What heads are to predict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Target {
     /// The texts' own tokens.
     #[default]
@@ -142,6 +143,7 @@ pub struct HeadLoss {
 
 /// What a step reports.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct StepReport {
     /// The losses before the step, over all its micro-batches.
     pub losses: Vec<HeadLoss>,
@@ -482,7 +484,7 @@ fn counted(count: usize, most: usize) -> Vec<u32> {
 }
 
 /// What helps against numbers that are not finite.
-const ADVICE: &str = "begin anew with a smaller --lr, or --clip 1";
+const ADVICE: &str = "begin anew with a smaller `rate`, or `max_norm` 1";
 
 fn check(options: &TrainOptions) -> Result<()> {
     let TrainOptions { sequences, length, accumulate, head_rate, weight_decay, betas, eps, max_norm, .. } = options;
@@ -498,8 +500,8 @@ fn check(options: &TrainOptions) -> Result<()> {
     let rows = sequences.checked_mul(*length).filter(|&rows| rows <= MAX_TRAINED_ROWS as usize);
     if rows.is_none() {
         return Err(Error::input(format!(
-            "{sequences} sequences of {length} tokens: a micro-batch holds at most {MAX_TRAINED_ROWS}; use a smaller --batch and \
-             a larger --accumulate"
+            "{sequences} sequences of {length} tokens: a micro-batch holds at most {MAX_TRAINED_ROWS}; use a smaller `sequences` and \
+             a larger `accumulate`"
         )));
     }
     // As the kernels have them.
@@ -542,7 +544,7 @@ fn check_attentions(sizes: &Sizes, options: &TrainOptions) -> Result<()> {
         let (sequences, heads) = (options.sequences, sizes.attention.heads);
         return Err(Error::input(format!(
             "{sequences} sequences with {heads} attention heads each: a micro-batch holds at most {MAX_ATTENTIONS} of both \
-             multiplied; use a smaller --batch and a larger --accumulate"
+             multiplied; use a smaller `sequences` and a larger `accumulate`"
         )));
     }
     Ok(())

@@ -34,9 +34,10 @@ impl Trainer {
     /// [`ErrorKind::Format`](crate::ErrorKind::Format) for anything else; nothing has been changed then.
     pub fn restore(&mut self, state: &[u8]) -> Result<()> {
         let wrong = |what: String| Error::format(format!("the state of the training: {what}"));
-        let tensors = ::safetensors::SafeTensors::deserialize(state).map_err(|error| wrong(error.to_string()))?;
+        let tensors = ::safetensors::SafeTensors::deserialize(state)
+            .map_err(|error| wrong(error.to_string()).caused_by(error))?;
         let values = |name: &str, count: usize| -> Result<Vec<f32>> {
-            let view = tensors.tensor(name).map_err(|error| wrong(error.to_string()))?;
+            let view = tensors.tensor(name).map_err(|error| wrong(error.to_string()).caused_by(error))?;
             let (words, _) = view.data().as_chunks::<4>();
             if view.dtype() != ::safetensors::Dtype::F32 || words.len() != count {
                 let (dtype, got) = (view.dtype(), words.len());

@@ -25,7 +25,7 @@ pub fn options(request: &GenerateRequest, interrupt: Arc<AtomicBool>) -> Result<
         return Err(input("stop: one of the stop strings is empty, and would end every text"));
     }
     Ok(GenerateOptions {
-        max_tokens: request.max_tokens.unwrap_or(256),
+        max_tokens: Some(request.max_tokens.unwrap_or(256)),
         sampling,
         draft: draft(request)?,
         stop: request.stop.clone(),
@@ -82,7 +82,7 @@ pub async fn run(
     let mut round = Round::default();
     // The first token comes from the prompt, and was no round.
     let mut traced = resumed.then_some(0);
-    while let Some(Token { id, drafted, text }) = generation.next().await? {
+    while let Some(Token { id, drafted, text, .. }) = generation.next().await? {
         round.ids.push(id);
         round.text += &text;
         round.accepted += usize::from(drafted);

@@ -44,7 +44,7 @@ struct Entry {
 impl FoundMarginals {
     pub fn new(found: &Marginals, next: &Marginals, tokenizer: &Tokenizer) -> Self {
         let entry =
-            |&TopToken { id, p, low, high }: &TopToken| Entry { id, text: tokenizer.token_text(id), p, low, high };
+            |&TopToken { id, p, low, high, .. }: &TopToken| Entry { id, text: tokenizer.token_text(id), p, low, high };
         let &Marginals { offset, mass_covered, branches, capped, entropy, cost, .. } = found;
         let (top, next) = (found.top.iter().map(entry).collect(), next.top.iter().map(entry).collect());
         Self { offset, mass_covered, branches, capped, top, entropy, cost, next }

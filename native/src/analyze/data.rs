@@ -6,7 +6,7 @@ use std::path::Path;
 
 use foretoken::analysis::DataFacts;
 use foretoken::train::data::{DataFormat, Vocabulary, read as read_documents};
-use foretoken::{Engine, Error, ErrorKind, Result};
+use foretoken::{Engine, Error, Result};
 
 use crate::hash::Hash;
 use crate::output::io_error;
@@ -28,10 +28,10 @@ impl Sample {
 /// Reads every sample of a file. Texts of more tokens than the context holds are refused, or cut at their end.
 pub fn read(path: &Path, engine: &Engine, truncate: bool) -> Result<(Vec<Sample>, DataFacts)> {
     let place = path.display();
-    let fail = |message: String| Error::new(ErrorKind::Input, message).within(&place);
+    let fail = |message: String| Error::input(message).within(&place);
     // A pipe or a device may have no end.
     if !fs::metadata(path).map_err(|error| io_error(path, &error))?.is_file() {
-        return Err(Error::new(ErrorKind::Io, format!("{place}: expected a file")));
+        return Err(Error::io(format!("{place}: expected a file")));
     }
     let bytes = fs::read(path).map_err(|error| io_error(path, &error))?;
     let vocabulary = Vocabulary { tokenizer: engine.tokenizer()?, size: engine.config().vocab_size, end: None };

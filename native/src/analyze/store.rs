@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use foretoken::analysis::{Record, Run, Shard};
-use foretoken::{Error, ErrorKind, Result};
+use foretoken::{Error, Result};
 use serde_json::Value;
 
 use super::plots;
@@ -39,7 +39,7 @@ impl Store {
             && let Some(path) = strange.into_iter().find(|path| path.exists())
         {
             let message = format!("{}: not of a run that this version knows; use another --out", path.display());
-            return Err(Error::new(ErrorKind::Input, message));
+            return Err(Error::input(message));
         }
         make_folder(folder)?;
         let lock = lock(folder)?;
@@ -51,7 +51,7 @@ impl Store {
                         "{}: there is another run; {differences}. Use the same flags to go on with it, or another --out",
                         folder.display()
                     );
-                    return Err(Error::new(ErrorKind::Input, message));
+                    return Err(Error::input(message));
                 }
                 load_records(folder, run)?
             }
@@ -98,7 +98,7 @@ pub fn load_run(folder: &Path) -> Result<Option<Run>> {
     let run = run.filter(|run| run.version == Run::VERSION && run.shard.is_sound());
     let run = run.ok_or_else(|| {
         let message = format!("{}: not of a run that this version knows; use another --out", path.display());
-        Error::new(ErrorKind::Format, message)
+        Error::format(message)
     })?;
     run.settings.check().map_err(|error| error.within(path.display()))?;
     Ok(Some(run))
@@ -117,12 +117,12 @@ pub fn load_records(folder: &Path, run: &Run) -> Result<BTreeMap<usize, Record>>
         let mine = run.shard.holds(record.sample) && record.sample < run.settings.data.samples;
         if !mine || !record.is_whole(run.columns.len()) {
             let message = format!("{}: line {}: no record of this run", path.display(), number + 1);
-            return Err(Error::new(ErrorKind::Format, message));
+            return Err(Error::format(message));
         }
         if let Some(record) = records.insert(record.sample, record) {
             let (line, sample) = (number + 1, record.sample + 1);
             let message = format!("{}: line {line}: sample {sample} again; take one of its lines out", path.display());
-            return Err(Error::new(ErrorKind::Format, message));
+            return Err(Error::format(message));
         }
     }
     Ok(records)
@@ -130,8 +130,7 @@ pub fn load_records(folder: &Path, run: &Run) -> Result<BTreeMap<usize, Record>>
 
 /// The whole run that shards are parts of, and all their records.
 pub fn merge(folders: &[PathBuf]) -> Result<(Run, BTreeMap<usize, Record>)> {
-    let fail =
-        |folder: &Path, message: String| Err(Error::new(ErrorKind::Input, format!("{}: {message}", folder.display())));
+    let fail = |folder: &Path, message: String| Err(Error::input(format!("{}: {message}", folder.display())));
     let mut whole: Option<Run> = None;
     let mut records = BTreeMap::new();
     let mut seen = BTreeMap::new();
@@ -160,13 +159,13 @@ pub fn merge(folders: &[PathBuf]) -> Result<(Run, BTreeMap<usize, Record>)> {
         }
     }
     let Some(run) = whole else {
-        return Err(Error::new(ErrorKind::Input, "nothing to merge: name the folders of the shards"));
+        return Err(Error::input("nothing to merge: name the folders of the shards"));
     };
     let absent: Vec<String> =
         (1..=run.shard.of).filter(|index| !seen.contains_key(index)).map(|index| index.to_string()).collect();
     if !absent.is_empty() {
         let message = format!("of {} shards these are missing: {}", run.shard.of, absent.join(", "));
-        return Err(Error::new(ErrorKind::Input, message));
+        return Err(Error::input(message));
     }
     Ok((Run { shard: Shard::WHOLE, ..run }, records))
 }
@@ -209,16 +208,16 @@ fn shortened(text: &str) -> String {
 }
 
 fn line(record: &Record) -> Result<String> {
-    serde_json::to_string(record).map(|json| json + "\n").map_err(|error| Error::new(ErrorKind::Io, error.to_string()))
+    serde_json::to_string(record).map(|json| json + "\n").map_err(|error| Error::io(error.to_string()))
 }
 
 fn parse(line: &str, path: &Path, number: usize) -> Result<Record> {
-    let fail = |error| Error::new(ErrorKind::Format, format!("{}: line {}: {error}", path.display(), number + 1));
+    let fail = |error| Error::format(format!("{}: line {}: {error}", path.display(), number + 1));
     serde_json::from_str(line).map_err(fail)
 }
 
 /// JSON for people.
 pub fn pretty(value: &impl serde::Serialize) -> Result<String> {
     let json = serde_json::to_string_pretty(value);
-    json.map(|json| json + "\n").map_err(|error| Error::new(ErrorKind::Io, error.to_string()))
+    json.map(|json| json + "\n").map_err(|error| Error::io(error.to_string()))
 }

@@ -46,7 +46,7 @@ pub async fn draft(engine: &Engine, heads: &str, tokens: usize, prompt: &[u32]) 
 }
 
 async fn generate(session: &mut Session, prompt: &[u32], draft: DraftOptions) -> Result<Stats> {
-    let options = GenerateOptions { max_tokens: 24, draft, ..GenerateOptions::default() };
+    let options = GenerateOptions { max_tokens: Some(24), draft, ..GenerateOptions::default() };
     let mut generation = session.generate(prompt, &options, &mut |_| {}).await?;
     while generation.next().await?.is_some() {}
     Ok(generation.stats())

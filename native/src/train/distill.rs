@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use foretoken::train::data::{Counted, Document};
-use foretoken::{Error, ErrorKind, GenerateOptions, Result, Session, Stop};
+use foretoken::{Error, GenerateOptions, Result, Session, Stop};
 use serde::{Deserialize, Serialize};
 
 use crate::output::io_error;
@@ -58,18 +58,17 @@ pub fn completed(path: &Path, documents: &[Document], wanted: &Wanted) -> Result
     let mut lines = Vec::new();
     for (number, line) in (1..).zip(bytes[..whole].split_inclusive(|&byte| byte == b'\n')) {
         let place = || format!("{}, line {number}", path.display());
-        let line: Distilled = serde_json::from_slice(line).map_err(|error| {
-            Error::new(ErrorKind::Format, format!("{}: {error}; delete the file to make it anew", place()))
-        })?;
+        let line: Distilled = serde_json::from_slice(line)
+            .map_err(|error| Error::format(format!("{}: {error}; delete the file to make it anew", place())))?;
         let expected = documents.get(number - 1).map(|document| document.opening(wanted.prompt));
         if expected != Some(&line.prompt_ids[..]) {
             let message =
                 format!("{}: a prompt that is not the one of the data; delete the file to make it anew", place());
-            return Err(Error::new(ErrorKind::Input, message));
+            return Err(Error::input(message));
         }
         if line.ids.len() > wanted.tokens || line.ids.iter().any(|&id| id as usize >= wanted.vocabulary) {
             let message = format!("{}: expected tokens of the model, --distill-tokens of them at most", place());
-            return Err(Error::new(ErrorKind::Format, format!("{message}; delete the file to make it anew")));
+            return Err(Error::format(format!("{message}; delete the file to make it anew")));
         }
         lines.push(line);
     }
@@ -126,8 +125,11 @@ async fn continuation(
         return Ok(Some(Vec::new()));
     }
     // Drafts change no text, and where they pay they save time.
-    let options =
-        GenerateOptions { max_tokens: tokens, interrupt: Some(Arc::clone(interrupt)), ..GenerateOptions::default() };
+    let options = GenerateOptions {
+        max_tokens: Some(tokens),
+        interrupt: Some(Arc::clone(interrupt)),
+        ..GenerateOptions::default()
+    };
     let mut generation = session.generate(prompt, &options, &mut |_| {}).await?;
     while generation.next().await?.is_some() {}
     Ok((generation.stop() != Some(Stop::Interrupt)).then(|| generation.ids().to_vec()))

@@ -7,7 +7,7 @@ use foretoken::format::config::ModelConfig;
 use foretoken::format::mtp::{Head, HeadSource, Init, InitOptions, InitSource, Lora, LoraOptions, MAX_HEADS, Wiring};
 use foretoken::train::data::{Counted, MAX_TOKENS};
 use foretoken::train::{self, TrainOptions};
-use foretoken::{Error, ErrorKind, Result};
+use foretoken::{Error, Result};
 use serde_json::{Map, Value, json};
 
 use super::marginal::FARTHEST;
@@ -171,7 +171,7 @@ enum Loss {
 }
 
 fn input(message: String) -> Error {
-    Error::new(ErrorKind::Input, message)
+    Error::input(message)
 }
 
 fn at_least<T: PartialOrd + std::fmt::Display>(flag: &str, value: T, least: T) -> Result<()> {

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use foretoken::format::mtp::{CONFIG, TENSORS};
-use foretoken::{Error, ErrorKind, Result};
+use foretoken::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -98,7 +98,7 @@ impl OutFolder {
         // A run that ended before it did anything, for want of memory perhaps, is none.
         let begun = [LOG, distill::FILE, marginal::FILE].iter().any(|name| path.join(name).exists());
         let found = read_state(path)?.filter(|state| state.state.is_some() || begun);
-        let refuse = |what: String| Err(Error::new(ErrorKind::Input, format!("{}: {what}", path.display())));
+        let refuse = |what: String| Err(Error::input(format!("{}: {what}", path.display())));
         match found {
             Some(state) if resume => {
                 let untrained = state.state.is_none() && !path.join(LOG).exists();
@@ -163,7 +163,7 @@ impl OutFolder {
                 "{}: not as this run has written it; bring back the file, or begin anew in another folder",
                 path.display()
             );
-            return Err(Error::new(ErrorKind::Format, message));
+            return Err(Error::format(message));
         }
         Ok(Some(bytes))
     }
@@ -195,8 +195,8 @@ impl OutFolder {
 
     fn write_state(&self, state: &State) -> Result<()> {
         let path = self.path.join(STATE);
-        let json = serde_json::to_string_pretty(state)
-            .map_err(|error| Error::new(ErrorKind::Io, format!("{}: {error}", path.display())))?;
+        let json =
+            serde_json::to_string_pretty(state).map_err(|error| Error::io(format!("{}: {error}", path.display())))?;
         write_whole(&path, format!("{json}\n").as_bytes())
     }
 
@@ -227,7 +227,7 @@ impl OutFolder {
                      file away to go on without it",
                     path.display()
                 );
-                return Err(Error::new(ErrorKind::Format, message));
+                return Err(Error::format(message));
             };
             if step > self.state.step {
                 break;
@@ -290,7 +290,7 @@ fn read_state(path: &Path) -> Result<Option<State>> {
         }
         Err(error) => return Err(io_error(&file, &error)),
     };
-    let broken = |what: String| Error::new(ErrorKind::Format, format!("{}: {what}", file.display()));
+    let broken = |what: String| Error::format(format!("{}: {what}", file.display()));
     let value: Value = serde_json::from_slice(&bytes)
         .map_err(|error| broken(format!("{error}: not as a run has written it; begin anew in another folder")))?;
     if value["format"] != FORMAT || value["version"] != VERSION {

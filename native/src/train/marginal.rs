@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use foretoken::train::data::Dataset;
 use foretoken::train::{Entry, LABEL_TOKENS, LabelLists};
-use foretoken::{Error, ErrorKind, MarginalOptions, Result, Session};
+use foretoken::{Error, MarginalOptions, Result, Session};
 
 use crate::hash::Hash;
 use crate::output::io_error;
@@ -80,7 +80,7 @@ fn header(data: &Dataset, offsets: &[usize], length: usize) -> Vec<u8> {
 }
 
 fn format_error(path: &Path, what: &str) -> Error {
-    Error::new(ErrorKind::Format, format!("{}: {what}; delete the file to make it anew", path.display()))
+    Error::format(format!("{}: {what}; delete the file to make it anew", path.display()))
 }
 
 /// How many sequences an earlier run has completed; what it left of one more is cut off.

@@ -217,5 +217,5 @@ fn put(files: &mut FilesByName, description: Map<String, Value>, tensors: &BTree
 }
 
 fn broken(error: ::safetensors::SafeTensorError) -> Error {
-    Error::format(format!("{TENSORS}: {error}"))
+    Error::format(format!("{TENSORS}: {error}")).caused_by(error)
 }

@@ -115,7 +115,7 @@ fn windows_share_a_token() {
     let longer = Dataset::new(&documents, DataFormat::Text, 5, Counted::Completion).unwrap();
     assert_eq!((longer.len(), longer.unused), (1, 2));
     let error = Dataset::new(&documents, DataFormat::Text, 8, Counted::All).unwrap_err().to_string();
-    assert!(error.contains("7 tokens") && error.contains("--seq-len"), "{error}");
+    assert!(error.contains("7 tokens") && error.contains("`length`"), "{error}");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn lines_are_cut_padded_and_dropped() {
     let all = Dataset::new(&documents, DataFormat::Lines, 4, Counted::All).unwrap();
     assert_eq!((all.len(), all.dropped, all.targets()), (4, 1, 2 + 3 + 3 + 1));
     let error = Dataset::new(&documents[2..3], DataFormat::Lines, 4, Counted::Completion).unwrap_err().to_string();
-    assert!(error.contains("--seq-len"), "{error}");
+    assert!(error.contains("`length`"), "{error}");
     assert!(Dataset::new(&documents, DataFormat::Lines, 1, Counted::All).is_err());
 }
 

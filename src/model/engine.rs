@@ -18,10 +18,9 @@ use crate::format::checkpoint::{Checkpoint, HeadKind};
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
-use crate::format::safetensors::Dtype;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Gpu;
-use crate::kernels::{AttentionShape, KernelSet, MAX_END_TOKENS, Widths};
+use crate::kernels::{AttentionShape, KernelSet, MAX_END_TOKENS, WeightFormat, Widths};
 use crate::self_test::{InjectedFault, KernelCheck, quick_test, width_invariance};
 use crate::{Error, ErrorKind, Result};
 
@@ -192,13 +191,13 @@ impl Engine {
             sizes.check_history(gpu.summary().max_binding_bytes)?;
             note_heads(set, &mut notes);
         }
-        let dtype = checkpoint.tensor(config.lm_head_name()).map_or(Dtype::F32, |info| info.dtype);
+        let format = lm_head_format(checkpoint);
         let testing = async {
             if !options.self_test {
                 return Ok(Some(Widths::Each));
             }
-            check_kernels(gpu, kernels, dtype).await?;
-            working_widths(gpu, kernels, dtype, fault, &mut notes).await
+            check_kernels(gpu, kernels, format).await?;
+            working_widths(gpu, kernels, format, fault, &mut notes).await
         };
         let total = expected_bytes(checkpoint) + set.map_or(0, |set| set.byte_len(&config));
         let mut bytes = 0;
@@ -349,14 +348,20 @@ async fn load_tokenizer<F: Files>(checkpoint: &Checkpoint<'_, F>) -> Result<Arc<
     checkpoint.tokenizer().await.map(Arc::new)
 }
 
-pub(super) async fn check_kernels(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> Result<()> {
+/// The format of the LM head, which most of the time is that of every matrix.
+pub(super) fn lm_head_format<F: Files>(checkpoint: &Checkpoint<'_, F>) -> WeightFormat {
+    let info = checkpoint.tensor(checkpoint.config().lm_head_name());
+    info.map_or(WeightFormat::F32, |info| WeightFormat::of(info.dtype))
+}
+
+pub(super) async fn check_kernels(gpu: &Gpu, kernels: KernelSet, format: WeightFormat) -> Result<()> {
     let mut wrong = None;
     let mut seen = |check: KernelCheck| {
         if !check.passed {
             wrong.get_or_insert(check);
         }
     };
-    quick_test(gpu, kernels, dtype, &mut seen).await?;
+    quick_test(gpu, kernels, format, &mut seen).await?;
     match wrong {
         None => Ok(()),
         Some(check) => Err(Error::new(
@@ -378,19 +383,19 @@ pub(super) async fn check_kernels(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -
 async fn working_widths(
     gpu: &Gpu,
     kernels: KernelSet,
-    dtype: Dtype,
+    format: WeightFormat,
     fault: Option<InjectedFault>,
     notes: &mut Vec<String>,
 ) -> Result<Option<Widths>> {
-    if width_invariance(gpu, kernels, Widths::Each, dtype, fault).await? {
+    if width_invariance(gpu, kernels, Widths::Each, format, fault).await? {
         return Ok(Some(Widths::Each));
     }
     let driver = format!("{} computes a row differently beside other rows", gpu.summary());
-    if width_invariance(gpu, kernels, Widths::Narrow, dtype, fault).await? {
+    if width_invariance(gpu, kernels, Widths::Narrow, format, fault).await? {
         notes.push(format!("{driver} where they are many: prompts are read 8 rows at a time, which is slower"));
         return Ok(Some(Widths::Narrow));
     }
-    if width_invariance(gpu, kernels, Widths::Fixed, dtype, fault).await? {
+    if width_invariance(gpu, kernels, Widths::Fixed, format, fault).await? {
         notes.push(format!("{driver}: one pipeline of 8 rows serves every width, which is slower"));
         return Ok(Some(Widths::Fixed));
     }

@@ -1,6 +1,6 @@
 //! A model to be trained: its heads in f32 and its LoRA apart, beside a backbone as it always is.
 
-use super::engine::{Model, Progress, check_kernels, expected_bytes, open, rotation_table, with_need};
+use super::engine::{Model, Progress, check_kernels, expected_bytes, lm_head_format, open, rotation_table, with_need};
 use super::heads;
 use super::lora::Changes;
 use super::sizes::Sizes;
@@ -8,7 +8,6 @@ use super::weights;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::{Head, HeadSet, Lora};
-use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
 use crate::kernels::{KernelSet, Widths};
 use crate::{Error, Result};
@@ -78,8 +77,8 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     let sizes = Sizes::new(&config, length, gpu.summary().max_binding_bytes)?;
     let kernels = kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
     kernels.check(gpu.summary())?;
-    let dtype = checkpoint.tensor(config.lm_head_name()).map_or(Dtype::F32, |info| info.dtype);
-    check_kernels(gpu, kernels, dtype).await?;
+    let format = lm_head_format(&checkpoint);
+    check_kernels(gpu, kernels, format).await?;
     let total = expected_bytes(&checkpoint) + set.byte_len(&config);
     let mut bytes = 0;
     let mut on_bytes = |more: u64| {

@@ -13,7 +13,7 @@ use std::process::Command;
 
 use foretoken::bench::{self, BenchOptions, RandomLlama, Report};
 use foretoken::format::files::Files;
-use foretoken::format::safetensors::Dtype;
+use foretoken::format::stored::StoredType;
 use foretoken::{Error, ErrorKind, Gpu, GpuOptions, Result};
 
 fn main() -> Result<()> {
@@ -27,7 +27,7 @@ fn main() -> Result<()> {
 
 struct Args {
     model: Option<String>,
-    dtype: Dtype,
+    dtype: StoredType,
     gpu: GpuOptions,
     options: BenchOptions,
 }
@@ -35,7 +35,7 @@ struct Args {
 impl Args {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
         let mut args =
-            Self { model: None, dtype: Dtype::F32, gpu: GpuOptions::default(), options: BenchOptions::default() };
+            Self { model: None, dtype: StoredType::F32, gpu: GpuOptions::default(), options: BenchOptions::default() };
         while let Some(word) = words.next() {
             let mut value =
                 || words.next().ok_or_else(|| Error::new(ErrorKind::Input, format!("{word} needs a value")));

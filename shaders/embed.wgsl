@@ -13,9 +13,12 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> rows: array<Row>;
-// [width, count / 4] blocks of four tokens: the layout of every matrix, so that a tied table serves both ends.
-@group(0) @binding(2) var<storage, read> weight: array<Packed>;
 @group(0) @binding(3) var<storage, read_write> x: array<f32>;
+
+// A token is a column, as in every matrix over the vocabulary, so that a tied table serves both ends.
+fn weight_shape() -> vec2<u32> {
+    return (vec2<u32>(params.width, params.count) + vec2<u32>(3u)) / vec2<u32>(4u);
+}
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
@@ -23,6 +26,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if (id.x >= params.width || token >= params.count) {
         return;
     }
-    let block = unpack(weight[id.x * ((params.count + 3u) / 4u) + token / 4u]);
+    let block = weight4(id.x, token / 4u);
     x[id.y * params.stride + id.x] = block[token % 4u];
 }

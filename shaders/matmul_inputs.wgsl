@@ -7,8 +7,6 @@
 //! use store
 
 @group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;
-// [inputs, columns4]
-@group(0) @binding(2) var<storage, read> weight: array<Packed>;
 // The gradient of x, under the name that pieces know.
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
 
@@ -24,7 +22,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let dy$r = min(row + $ru, params.rows - 1u) * params.y_stride4 + params.y_first4;
     //: end
     //: repeat b BLOCKS
-    let w$b = min(block + $bu, params.inputs4 - 1u) * 4u * params.columns4;
+    let w$b = min(block + $bu, params.inputs4 - 1u) * 4u;
     //: repeat i 4
     //: repeat r ROWS
     var s$r_$b_$i = 0.0;
@@ -37,7 +35,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         //: end
         //: repeat b BLOCKS
         //: repeat i 4
-        let v$b_$i = unpack(weight[w$b + $iu * params.columns4 + c]);
+        let v$b_$i = weight4(w$b + $iu, c);
         //: repeat r ROWS
         s$r_$b_$i = fma(d$r.w, v$b_$i.w, fma(d$r.z, v$b_$i.z, fma(d$r.y, v$b_$i.y, fma(d$r.x, v$b_$i.x, s$r_$b_$i))));
         //: end

@@ -6,8 +6,6 @@
 //! use store
 
 @group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;
-// [inputs, columns4]
-@group(0) @binding(2) var<storage, read> weight: array<Packed>;
 // The gradient of x, under the name that pieces know.
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
 
@@ -35,7 +33,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         }
         var loaded_w = vec4<f32>();
         if (load_input < params.inputs4 * 4u && c + part < params.columns4) {
-            loaded_w = unpack(weight[load_input * params.columns4 + c + part]);
+            loaded_w = weight4(load_input, c + part);
         }
         tile_y[thread] = loaded_y;
         tile_w[(part * 4u + slot % 4u) * 16u + slot / 4u] = loaded_w;

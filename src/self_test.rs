@@ -15,13 +15,12 @@ use attending::{Attending, chain, tree};
 use bench::noise;
 use hidden::{check_carry, check_keep, check_lora, check_window};
 use marginal::{check_mixture, check_nucleus, check_ranking, check_star};
-use product::{DTYPES, Plain, Product};
+use product::{Plain, Product};
 use rounds::{Drafts, Rounds, check_compact, check_draft_top, check_prompt_end, check_trace};
 use sampling::{Draw, PLAIN, some_logits};
 use small::{check_embed, check_log_probs, check_norm};
 
-use crate::format::safetensors::Dtype;
-use crate::kernels::{Activation, AttentionShape, MatmulForm, Place, Widths};
+use crate::kernels::{Activation, AttentionShape, MatmulForm, Place, WeightFormat, Widths};
 use crate::reference::sample::Settings;
 use crate::{Gpu, KernelSet, Result};
 
@@ -44,7 +43,7 @@ pub struct KernelCheck {
 /// If the device fails; a wrong kernel is a check that did not pass, not an error.
 pub async fn self_test(gpu: &Gpu, kernels: KernelSet, full: bool, seen: &mut dyn FnMut(KernelCheck)) -> Result<()> {
     if !full {
-        return quick_test(gpu, kernels, Dtype::F32, seen).await;
+        return quick_test(gpu, kernels, WeightFormat::F32, seen).await;
     }
     seen(check_norm(gpu, kernels, 77, 3, (true, false)).await?);
     seen(check_norm(gpu, kernels, 300, 2, (false, true)).await?);
@@ -62,24 +61,24 @@ pub async fn self_test(gpu: &Gpu, kernels: KernelSet, full: bool, seen: &mut dyn
     seen(check_star(gpu, 100, 20, 70, 32).await?);
     seen(check_mixture(gpu, kernels, 301, 32, 3).await?);
     seen(check_ranking(gpu, kernels, &[noise(70, 301).iter().map(|x| x.abs()).collect()], 10).await?);
-    for dtype in DTYPES {
-        quick_test(gpu, kernels, dtype, seen).await?;
-        let plain = MatmulForm::plain(kernels, Widths::Each, dtype, 0);
+    for &format in WeightFormat::ALL {
+        quick_test(gpu, kernels, format, seen).await?;
+        let plain = MatmulForm::plain(kernels, Widths::Each, format, 0);
         seen(product(gpu, plain).check(50).await?);
         seen(Product::with_peaks(gpu, plain, Plain::random(75, 70, 1)).check_peaks(11).await?);
     }
     products(gpu, kernels, seen).await
 }
 
-/// The short form for loading: every kernel once, weights of one dtype.
+/// The short form for loading: every kernel once, weights of one format.
 pub(crate) async fn quick_test(
     gpu: &Gpu,
     kernels: KernelSet,
-    dtype: Dtype,
+    format: WeightFormat,
     seen: &mut dyn FnMut(KernelCheck),
 ) -> Result<()> {
-    let product = product(gpu, MatmulForm::plain(kernels, Widths::Each, dtype, 0));
-    seen(check_embed(gpu, dtype, 70, 75, &[0, 74, 13, 38]).await?);
+    let product = product(gpu, MatmulForm::plain(kernels, Widths::Each, format, 0));
+    seen(check_embed(gpu, format, 70, 75, &[0, 74, 13, 38]).await?);
     seen(check_norm(gpu, kernels, 77, 3, (false, false)).await?);
     seen(product.check(1).await?);
     seen(product.check(5).await?);
@@ -99,7 +98,7 @@ pub(crate) async fn quick_test(
 
 /// Products of every width, and with everything that can follow them.
 async fn products(gpu: &Gpu, set: KernelSet, seen: &mut dyn FnMut(KernelCheck)) -> Result<()> {
-    let plain = MatmulForm::plain(set, Widths::Each, Dtype::F32, 0);
+    let plain = MatmulForm::plain(set, Widths::Each, WeightFormat::F32, 0);
     for rows in [2, 3, 4, 8, 13] {
         seen(product(gpu, plain).check(rows).await?);
     }
@@ -153,10 +152,10 @@ pub(crate) async fn width_invariance(
     gpu: &Gpu,
     set: KernelSet,
     widths: Widths,
-    dtype: Dtype,
+    format: WeightFormat,
     fault: Option<InjectedFault>,
 ) -> Result<bool> {
-    let product = product(gpu, MatmulForm::plain(set, widths, dtype, 0));
+    let product = product(gpu, MatmulForm::plain(set, widths, format, 0));
     let fault = fault.is_some_and(|fault| fault.hits(widths));
     Ok(product_is_invariant(&product, 3, &[2, 3, 4, 5, 6, 7, 8, 11, 40], fault).await?
         && attention_is_invariant(&mut Attending::new(gpu, set, SHAPE, 6), 20).await?)

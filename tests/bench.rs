@@ -4,13 +4,13 @@ mod common;
 
 use common::each_adapter;
 use foretoken::bench::{self, BenchOptions, RandomLlama};
-use foretoken::format::safetensors::Dtype;
+use foretoken::format::stored::StoredType;
 use serde_json::Value;
 
 #[test]
 fn a_quick_run_reports_everything() {
     each_adapter(|gpu| async move {
-        let model = RandomLlama::tiny(Dtype::F16).files();
+        let model = RandomLlama::tiny(StoredType::F16).files();
         let options = BenchOptions { quick: true, commit: Some("abc".to_owned()), ..BenchOptions::default() };
         let report = bench::run(&gpu, &model, &options, &mut |_| {}).await.expect("the bench runs");
         println!("{report}");

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use foretoken::bench::{self, BenchOptions, RandomLlama, Report};
 use foretoken::format::files::Files;
-use foretoken::format::safetensors::Dtype;
+use foretoken::format::stored::StoredType;
 use foretoken::{Engine, EngineOptions, Gpu, Result};
 
 use crate::folder::Folder;
@@ -22,7 +22,7 @@ pub struct Args {
     embedded: bool,
     /// The type of random weights: f32, f16 or bf16
     #[arg(long, value_name = "DTYPE", default_value = "f32", conflicts_with_all = ["model", "embedded"])]
-    dtype: Dtype,
+    dtype: StoredType,
     #[command(flatten)]
     adapter: AdapterFlags,
     /// Measure the drafters only: tokens a round, and what a round costs over a plain step [default model: the embedded one]

@@ -1,4 +1,5 @@
 // Weights stored as bf16: the upper half of an f32.
+//! use weight_dense
 
 alias Packed = vec2<u32>;
 

@@ -1,4 +1,5 @@
 // Weights stored as f16, two in a u32, so that no f16 feature is needed.
+//! use weight_dense
 
 alias Packed = vec2<u32>;
 

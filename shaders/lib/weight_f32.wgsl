@@ -1,4 +1,5 @@
 // Weights stored as f32: four neighbouring outputs of one input.
+//! use weight_dense
 
 alias Packed = vec4<f32>;
 

@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 
-use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use serde_json::json;
 
 use crate::format::files::MemoryFiles;
-use crate::format::safetensors::Dtype;
+use crate::format::stored::StoredType;
 use crate::reference::random::{pcg4d, uniform};
 
 /// The shape of a Llama with tied embeddings and as many key-value heads as heads, and without a tokenizer.
@@ -26,17 +25,17 @@ pub struct RandomLlama {
     /// Positions.
     pub context: usize,
     /// Type of the weights.
-    pub dtype: Dtype,
+    pub dtype: StoredType,
 }
 
 impl RandomLlama {
     /// 15 million weights: the shape of the benches.
-    pub fn s15m(dtype: Dtype) -> Self {
+    pub fn s15m(dtype: StoredType) -> Self {
         Self { hidden: 288, layers: 6, heads: 6, intermediate: 768, vocab: 32_000, context: 2048, dtype }
     }
 
     /// The smallest that has everything, for quick runs.
-    pub fn tiny(dtype: Dtype) -> Self {
+    pub fn tiny(dtype: StoredType) -> Self {
         Self { hidden: 64, layers: 2, heads: 4, intermediate: 128, vocab: 512, context: 128, dtype }
     }
 
@@ -52,11 +51,7 @@ impl RandomLlama {
                 (name, shape, values)
             })
             .collect();
-        let stored = match self.dtype {
-            Dtype::F32 => safetensors::Dtype::F32,
-            Dtype::F16 => safetensors::Dtype::F16,
-            Dtype::BF16 => safetensors::Dtype::BF16,
-        };
+        let stored = self.dtype.in_file();
         let views = tensors.iter().map(|(name, shape, bytes)| {
             (name, TensorView::new(stored, shape.clone(), bytes).expect("as many bytes as the shape takes"))
         });
@@ -114,19 +109,12 @@ impl RandomLlama {
     fn weights(&self, shape: &[usize], seed: u32) -> Vec<u8> {
         let count = shape.iter().product();
         if shape.len() == 1 {
-            return self.stored(vec![1.0; count]);
+            return self.dtype.encode(&vec![1.0; count]);
         }
         let scale = (3.0 / shape[1] as f32).sqrt();
         let four = |i| pcg4d([seed, i, 0xbe7c, 0x1a5e]).map(|bits| scale * (2.0 * uniform(bits) - 1.0));
-        self.stored((0..count.div_ceil(4) as u32).flat_map(four).take(count).collect())
-    }
-
-    fn stored(&self, values: Vec<f32>) -> Vec<u8> {
-        match self.dtype {
-            Dtype::F32 => bytemuck::cast_slice(&values).to_vec(),
-            Dtype::F16 => values.into_iter().flat_map(|value| f16::from_f32(value).to_le_bytes()).collect(),
-            Dtype::BF16 => values.into_iter().flat_map(|value| bf16::from_f32(value).to_le_bytes()).collect(),
-        }
+        let values: Vec<f32> = (0..count.div_ceil(4) as u32).flat_map(four).take(count).collect();
+        self.dtype.encode(&values)
     }
 }
 
@@ -137,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_checkpoint_is_complete_in_every_dtype() {
-        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+        for dtype in StoredType::ALL {
             let files = RandomLlama::tiny(dtype).files();
             let checkpoint = pollster::block_on(Checkpoint::open(&files)).expect("it opens");
             checkpoint.check().expect("every tensor is there, and none is wrong");

@@ -5,12 +5,13 @@ use serde::Serialize;
 use super::stopwatch::{Spread, Stopwatch};
 use crate::Result;
 use crate::decode::Sampling;
-use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
+use crate::kernels::weights::Shape;
 use crate::kernels::{
     AttentionShape, BENCH_READ_BYTES, Cursor, Extent, KernelSet, LogProbsParams, MatmulForm, MatmulIo, MixtureIo,
-    NormIo, NucleusIo, NucleusParams, Op, Row, SampleIo, State, Widths, attention_scores, attention_softmax,
-    attention_values, bench_copy, bench_read, log_probs, matmul, mixture, norm, normalizer, nucleus, sample,
+    NormIo, NucleusIo, NucleusParams, Op, Row, SampleIo, State, WeightFormat, Widths, attention_scores,
+    attention_softmax, attention_values, bench_copy, bench_read, log_probs, matmul, mixture, norm, normalizer, nucleus,
+    sample,
 };
 use crate::self_test::bench::{noise, weights};
 
@@ -18,7 +19,7 @@ use crate::self_test::bench::{noise, weights};
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct KernelRate {
-    /// The kernel, its dtype and its size.
+    /// The kernel, the format of its weights and its size.
     pub kernel: String,
     /// Rows at a time.
     pub rows: u32,
@@ -57,9 +58,9 @@ pub(super) async fn rates(
 ) -> Result<Vec<KernelRate>> {
     let scale = Scale::of(gpu, quick);
     let mut bench = KernelBench { gpu, set, watch, read, scale, rates: Vec::new() };
-    for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
-        progress(&format!("products with {dtype} weights"));
-        bench.products(dtype, if quick { &[1] } else { &[1, 2, 4, 8, 32, 64] }).await?;
+    for &format in WeightFormat::ALL {
+        progress(&format!("products with {format} weights"));
+        bench.products(format, if quick { &[1] } else { &[1, 2, 4, 8, 32, 64] }).await?;
     }
     progress("attention, norm, probabilities and sampling");
     bench.attention().await?;
@@ -115,24 +116,26 @@ impl KernelBench<'_> {
         Ok(())
     }
 
-    /// Products of `widths` rows with weights of `dtype`, 8192 columns wide.
-    async fn products(&mut self, dtype: Dtype, widths: &[u32]) -> Result<()> {
+    /// Products of `widths` rows with weights of `format`, 8192 columns wide.
+    async fn products(&mut self, format: WeightFormat, widths: &[u32]) -> Result<()> {
         const COLUMNS4: u32 = 2048;
         let elements = self.scale.buffer_bytes / 4;
         let inputs4 = (elements / u64::from(COLUMNS4) / 16) as u32;
-        // As many bytes in every dtype.
-        let copies = self.scale.buffers * 4 / dtype.size_bytes();
+        // About as many bytes in every format.
+        let shape = Shape { inputs: 4 * inputs4 as usize, columns: 4 * COLUMNS4 as usize };
+        let bytes = format.bytes(shape);
+        let copies = (self.scale.buffers as u64 * WeightFormat::F32.bytes(shape) / bytes) as usize;
         let state = self.gpu.storage_with("state", &[State::default()]);
         let x = self.gpu.storage_with("x", &noise(1, 64 * 4 * inputs4 as usize));
         let y = self.gpu.storage("y", 64 * 16 * u64::from(COLUMNS4));
         let tile = noise(2, 1 << 16);
         let values: Vec<f32> = tile.iter().copied().cycle().take(elements as usize).collect();
-        let form = MatmulForm::plain(self.set, Widths::Each, dtype, COLUMNS4);
+        let form = MatmulForm::plain(self.set, Widths::Each, format, COLUMNS4);
         let op = |_| {
             let io = MatmulIo {
                 state: &state,
                 x: &x,
-                weight: &weights(self.gpu, &values, dtype),
+                weight: &weights(self.gpu, &values, shape.inputs, format),
                 y: &y,
                 bias: None,
                 columns4: COLUMNS4,
@@ -147,9 +150,9 @@ impl KernelBench<'_> {
         let ops: Vec<Op> = (0..copies).map(op).collect();
         let weights = elements as f64 * copies as f64;
         for &rows in widths {
-            let name = format!("product {dtype} {} -> {}", 4 * inputs4, 4 * COLUMNS4);
+            let name = format!("product {format} {} -> {}", 4 * inputs4, 4 * COLUMNS4);
             let flops = 2.0 * f64::from(rows) * weights;
-            self.rate(name, &ops, extent(rows, 0), weights * dtype.size_bytes() as f64, Some(flops)).await?;
+            self.rate(name, &ops, extent(rows, 0), (copies as u64 * bytes) as f64, Some(flops)).await?;
         }
         Ok(())
     }
@@ -251,7 +254,7 @@ impl KernelBench<'_> {
             parts: &values("parts", 8),
             mixture: &values("mixture", 4),
         };
-        let kept = MatmulForm::plain(set, Widths::Fixed, Dtype::F32, vocab / 4).peaks(vocab / 4);
+        let kept = MatmulForm::plain(set, Widths::Fixed, WeightFormat::F32, vocab / 4).peaks(vocab / 4);
         let peaks = gpu.storage("peaks", 8 * 32 * u64::from(kept));
         let ops = [normalizer(gpu, set, kept, [&row_weights, &peaks, &normalizers]), mixture(gpu, vocab, io)];
         let seconds = time(self.watch, &ops, extent(32, 0)).await?;

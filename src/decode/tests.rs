@@ -145,7 +145,7 @@ fn loading_leaves_nothing_for_the_driver_to_compile() {
         let mut session = engine.expect("it loads").session().expect("a session");
         for drafter in [Drafter::Off, Drafter::Lookup] {
             let draft = DraftOptions { drafter, tree: Some("2".parse().expect("a tree")), trace: false };
-            let options = GenerateOptions { max_tokens: 8, draft, ..GenerateOptions::default() };
+            let options = GenerateOptions { max_tokens: Some(8), draft, ..GenerateOptions::default() };
             let text: Vec<u32> = (0..70).map(|at| 1 + at * 7 % 90).collect();
             pollster::block_on(async {
                 let mut generation = session.generate(&text, &options, &mut |_| {}).await.expect("a prompt");

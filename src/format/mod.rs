@@ -11,6 +11,7 @@ mod layout;
 pub mod mtp;
 pub mod rope;
 pub mod safetensors;
+pub mod stored;
 pub mod stream;
 mod strict;
 pub mod tensors;

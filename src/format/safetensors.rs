@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::result::Result as StdResult;
-use std::str::FromStr;
 
-use ::safetensors::Dtype as StoredDtype;
+use ::safetensors::Dtype as FileType;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
+use super::stored::StoredType;
 use crate::error::{Error, Result};
 
 /// Bytes before the header: its length as a little-endian `u64`.
@@ -24,62 +24,6 @@ pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 const METADATA_KEY: &str = "__metadata__";
 
-/// The element types that the engine computes with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Dtype {
-    /// IEEE single precision.
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// The upper half of a single.
-    BF16,
-}
-
-impl Dtype {
-    /// Bytes of one element.
-    pub fn size_bytes(self) -> usize {
-        match self {
-            Dtype::F32 => 4,
-            Dtype::F16 | Dtype::BF16 => 2,
-        }
-    }
-
-    /// The name in safetensors files: `F32`, `F16` or `BF16`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Dtype::F32 => "F32",
-            Dtype::F16 => "F16",
-            Dtype::BF16 => "BF16",
-        }
-    }
-
-    fn from_stored(stored: StoredDtype) -> Option<Self> {
-        match stored {
-            StoredDtype::F32 => Some(Dtype::F32),
-            StoredDtype::F16 => Some(Dtype::F16),
-            StoredDtype::BF16 => Some(Dtype::BF16),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Dtype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Dtype {
-    type Err = Error;
-
-    /// A name as in safetensors files, in any case.
-    fn from_str(name: &str) -> Result<Self> {
-        let found =
-            [Dtype::F32, Dtype::F16, Dtype::BF16].into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(name));
-        found.ok_or_else(|| Error::input(format!("no dtype '{name}'; there are: f32, f16, bf16")))
-    }
-}
-
 /// Where one tensor lies and what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
@@ -88,7 +32,7 @@ pub struct TensorInfo {
     /// The file that holds it.
     pub file: String,
     /// The type of its elements.
-    pub dtype: Dtype,
+    pub dtype: StoredType,
     /// Its dimensions, outermost first; none is zero. Empty for a single number.
     pub shape: Vec<usize>,
     /// Its bytes in the file, from the file's start. The length is the product of `shape` times the dtype's size.
@@ -109,12 +53,7 @@ impl TensorInfo {
     /// Fails, naming the tensor, when `bytes` (any run of whole elements of this tensor, little endian) hold a NaN or an
     /// infinity: a kernel would turn one of them into gibberish without a word.
     pub fn check_finite(&self, bytes: &[u8]) -> Result<()> {
-        let finite = match self.dtype {
-            Dtype::F32 => all_finite::<4>(bytes, |b| u32::from_le_bytes(b) & 0x7f80_0000 != 0x7f80_0000),
-            Dtype::F16 => all_finite::<2>(bytes, |b| u16::from_le_bytes(b) & 0x7c00 != 0x7c00),
-            Dtype::BF16 => all_finite::<2>(bytes, |b| u16::from_le_bytes(b) & 0x7f80 != 0x7f80),
-        };
-        if finite {
+        if self.dtype.all_finite(bytes) {
             return Ok(());
         }
         let Self { file, name, dtype, .. } = self;
@@ -123,11 +62,6 @@ impl TensorInfo {
              converted to a type too small for its values"
         )))
     }
-}
-
-fn all_finite<const SIZE: usize>(bytes: &[u8], finite: impl Fn([u8; SIZE]) -> bool) -> bool {
-    // No early exit: without one the loop becomes vector code, and nearly every tensor is read to its end anyway.
-    bytes.as_chunks::<SIZE>().0.iter().fold(true, |all, element| all & finite(*element))
 }
 
 /// A tensor of an element type that the engine does not compute with, kept for reports.
@@ -205,7 +139,7 @@ impl Header {
                 format!("tensor \"{name}\": shape {} exceeds this machine's sizes", brief_shape(&tensor.shape)),
             )
         })?;
-        match Dtype::from_stored(tensor.dtype) {
+        match StoredType::from_file(tensor.dtype) {
             Some(dtype) => {
                 let range = data_start + tensor.data_offsets.0..data_start + tensor.data_offsets.1;
                 let info = TensorInfo { name: name.clone(), file: file_name.to_owned(), dtype, shape, range };
@@ -229,7 +163,7 @@ fn broken(file_name: &str, message: impl fmt::Display) -> Error {
 /// 4 GiB load where `usize` has 32 bits.
 #[derive(Deserialize)]
 struct RawTensor {
-    dtype: StoredDtype,
+    dtype: FileType,
     shape: Vec<u64>,
     data_offsets: (u64, u64),
 }

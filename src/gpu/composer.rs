@@ -82,6 +82,7 @@ const SERVING: &[(&str, &str)] = sources![
     "lib/store_set",
     "lib/tree",
     "lib/weight_bf16",
+    "lib/weight_dense",
     "lib/weight_f16",
     "lib/weight_f32",
 ];

@@ -2,9 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::matmul::weight_piece;
+use super::weights::WeightFormat;
 use super::{Grid, Op};
-use crate::format::safetensors::Dtype;
 use crate::gpu::{Gpu, Variant};
 
 /// The uniform of `embed.wgsl`.
@@ -17,21 +16,21 @@ pub(crate) struct EmbedParams {
     pub count: u32,
 }
 
-/// The variant for a table of `dtype`.
-pub(crate) fn embed_variant(dtype: Dtype) -> Variant {
-    Variant::of("embed").piece("weight", weight_piece(dtype))
+/// The variant for a table of `format`.
+pub(crate) fn embed_variant(format: WeightFormat) -> Variant {
+    format.bound(Variant::of("embed"))
 }
 
 /// Writes `x[row]` for the rows whose token lies in this shard of the table.
 pub(crate) fn embed(
     gpu: &Gpu,
-    dtype: Dtype,
+    format: WeightFormat,
     params: EmbedParams,
     rows: &wgpu::Buffer,
     table: &wgpu::Buffer,
     x: &wgpu::Buffer,
 ) -> Op {
-    let kernel = gpu.kernel(&embed_variant(dtype));
+    let kernel = gpu.kernel(&embed_variant(format));
     let uniform = gpu.uniform("embed", &params);
     let bind_group = gpu.bind(&kernel, &[&uniform, rows, table, x]);
     Op::single(kernel, bind_group, Grid::Rows { x: params.width.div_ceil(64) })

@@ -2,8 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::weights::WeightFormat;
 use super::{Form, Grid, KernelSet, MAX_CHUNK_ROWS, Op, Widths};
-use crate::format::safetensors::Dtype;
 use crate::gpu::{Gpu, Variant};
 
 /// What follows a product.
@@ -34,7 +34,7 @@ pub(crate) struct MatmulForm {
     pub widths: Widths,
     /// Column blocks and input splits of a workgroup: [`KernelSet::product_shape`] of the whole matrix, as sums depend on it.
     pub shape: (u32, u32),
-    pub dtype: Dtype,
+    pub format: WeightFormat,
     pub activation: Activation,
     /// Gate and up columns alternate in blocks of four, and `y = activation(gate) * up`.
     pub gated: bool,
@@ -44,15 +44,15 @@ pub(crate) struct MatmulForm {
 }
 
 impl MatmulForm {
-    /// The plainest product of a dtype, with a matrix of `columns4` blocks of columns in all its shards.
-    pub fn plain(set: KernelSet, widths: Widths, dtype: Dtype, columns4: u32) -> Self {
+    /// The plainest product of a format, with a matrix of `columns4` blocks of columns in all its shards.
+    pub fn plain(set: KernelSet, widths: Widths, format: WeightFormat, columns4: u32) -> Self {
         let (shape, activation) = (set.product_shape(columns4), Activation::None);
-        Self { set, widths, shape, dtype, activation, gated: false, bias: false, accumulate: false }
+        Self { set, widths, shape, format, activation, gated: false, bias: false, accumulate: false }
     }
 
     fn bound(self, shader: &'static str) -> Variant {
-        Variant::of(shader)
-            .piece("weight", weight_piece(self.dtype))
+        self.format
+            .bound(Variant::of(shader))
             .piece("activation", self.activation.piece())
             .piece("bias", if self.bias { "bias_add" } else { "bias_none" })
             .piece("finish", if self.gated { "finish_gated" } else { "finish_plain" })
@@ -71,7 +71,7 @@ impl MatmulForm {
 
     fn narrow_with(self, rows: u32, peaks: &'static str) -> Variant {
         let variant = KernelSet::with_split(self.bound("matmul"), self.shape);
-        variant.piece("peaks", peaks).constant("ROWS", rows)
+        variant.piece("peaks", peaks).constant("ROWS", rows).constant("RUN", self.format.run())
     }
 
     /// Blocks of columns that [`matmul_with_peaks`] keeps one peak of.
@@ -91,15 +91,6 @@ impl MatmulForm {
     }
 }
 
-/// The piece that unpacks weights of a dtype.
-pub(super) fn weight_piece(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::F32 => "weight_f32",
-        Dtype::F16 => "weight_f16",
-        Dtype::BF16 => "weight_bf16",
-    }
-}
-
 /// The uniform of `matmul.wgsl` and `matmul_tiled.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -111,7 +102,7 @@ pub(crate) struct MatmulParams {
     pub y_first4: u32,
 }
 
-/// The buffers and sizes of a product. `weight` is `[inputs, columns]` with columns in blocks of four.
+/// The buffers and sizes of a product. `weight` is packed in the form's format.
 #[derive(Clone, Copy)]
 pub(crate) struct MatmulIo<'a> {
     pub state: &'a wgpu::Buffer,
@@ -159,7 +150,7 @@ pub(crate) fn matmul(gpu: &Gpu, form: MatmulForm, io: MatmulIo<'_>) -> Op {
     if let Some(tiled) = form.tiled() {
         forms.push(Form { kernel: gpu.kernel(&tiled), rows: MAX_CHUNK_ROWS as u32, columns4: 16 });
     }
-    let mut buffers = vec![&params, io.state, io.x, io.weight, io.y];
+    let mut buffers = vec![&params, io.state, io.weight, io.x, io.y];
     buffers.extend(io.bias);
     let bind_group = gpu.bind(&forms[0].kernel, &buffers);
     Op { forms, bind_group, grid: io.grid() }
@@ -189,7 +180,7 @@ pub(crate) fn matmul_with_peaks(
     const ROWS: u32 = 8;
     let kernel = gpu.kernel(&form.with_peaks(ROWS));
     let (params, peaks) = (gpu.uniform("matmul", &io.params()), gpu.uniform("peaks", &peaks));
-    let bind_group = gpu.bind(&kernel, &[&params, io.state, io.x, io.weight, io.y, &peaks, buffer]);
+    let bind_group = gpu.bind(&kernel, &[&params, io.state, io.weight, io.x, io.y, &peaks, buffer]);
     let (columns4, _) = form.shape;
     Op { forms: vec![Form { kernel, rows: ROWS, columns4 }], bind_group, grid: io.grid() }
 }

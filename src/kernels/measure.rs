@@ -2,10 +2,10 @@
 
 use web_time::Instant;
 
+use super::weights::WeightFormat;
 use super::{Extent, KernelSet, LogProbsParams, MatmulForm, MatmulIo, NormIo, Op, Row, State, Widths};
 use super::{log_probs, matmul, norm};
 use crate::Result;
-use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
 
 /// Inputs and columns of the measured product, in blocks of four: a layer of a model of about a billion weights.
@@ -59,7 +59,7 @@ async fn seconds(gpu: &Gpu, set: KernelSet) -> Result<f64> {
     };
     let norm_io = NormIo { state: &state, x: &x, y: &y, scale: &x, shift: None, logits: false };
     let ops = [
-        matmul(gpu, MatmulForm::plain(set, Widths::Each, Dtype::F16, BLOCKS), product),
+        matmul(gpu, MatmulForm::plain(set, Widths::Each, WeightFormat::F16, BLOCKS), product),
         norm(gpu, set, width, width, 1e-5, norm_io),
         log_probs(gpu, set, LogProbsParams { vocab: width, stride: width }, [&rows, &x, &found]),
     ];

@@ -31,6 +31,7 @@ mod trace;
 pub(crate) mod train;
 mod tree;
 pub(crate) mod variants;
+pub(crate) mod weights;
 mod window;
 
 pub(crate) use attention::{
@@ -67,6 +68,7 @@ pub(crate) use tree::{
     tree_rows_variant,
 };
 pub use variants::shaders;
+pub use weights::WeightFormat;
 pub(crate) use window::{ShiftParams, WindowParams, shift, shift_variant, window, window_variant};
 
 use std::sync::Arc;

@@ -120,5 +120,5 @@ fn an_error_names_the_file_and_line() {
     let error = naga::front::wgsl::parse_str(&linked.wgsl.replace("packed.x", "missing")).expect_err("broken");
     let location = error.location(&linked.wgsl);
     assert_eq!(location.map(|l| l.line_number as usize), Some(line));
-    assert_eq!(place(&linked, location), "shaders/lib/weight_f16.wgsl:6");
+    assert_eq!(place(&linked, location), "shaders/lib/weight_f16.wgsl:7");
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::format::safetensors::Dtype;
 use crate::gpu::Variant;
 use crate::gpu::composer;
 use crate::kernels::attention::{scores_variant, softmax_variant, values_variant};
@@ -25,9 +24,7 @@ use crate::kernels::tree::{
     compact_cache_variant, draft_lookup_variant, draft_script_variant, draft_top_variant, tree_rows_variant,
 };
 use crate::kernels::window::{shift_variant, window_variant};
-use crate::kernels::{KernelSet, Widths};
-
-pub(crate) const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
+use crate::kernels::{KernelSet, WeightFormat, Widths};
 
 pub(crate) const ACTIVATIONS: [Activation; 4] =
     [Activation::None, Activation::Silu, Activation::Gelu, Activation::GeluTanh];
@@ -54,7 +51,7 @@ fn variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
     all.extend([star_variant(), mixture_variant()]);
     all.extend([bench_copy_variant(), bench_read_variant()]);
     all.extend([carry_variant(), keep_variant(), lora_variant(), shift_variant(), window_variant()]);
-    all.extend(DTYPES.map(embed_variant));
+    all.extend(WeightFormat::ALL.iter().map(|&format| embed_variant(format)));
     #[cfg(feature = "train")]
     all.extend(super::train::variants::variants(sets));
     for &set in sets {
@@ -67,8 +64,8 @@ fn variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
         all.extend(form.widths.rows().iter().map(|&rows| form.narrow(rows)));
         all.extend(form.tiled());
     }
-    for (set, dtype) in sets.iter().flat_map(|&set| DTYPES.map(|dtype| (set, dtype))) {
-        let plain = MatmulForm::plain(set, Widths::Fixed, dtype, 0);
+    for (set, format) in sets.iter().flat_map(|&set| WeightFormat::ALL.iter().map(move |&format| (set, format))) {
+        let plain = MatmulForm::plain(set, Widths::Fixed, format, 0);
         all.extend(set.product_shapes().iter().map(|&shape| MatmulForm { shape, ..plain }.with_peaks(8)));
     }
     all
@@ -87,10 +84,10 @@ fn reductions(set: KernelSet, subgroup: u32) -> [Variant; 4] {
 pub(crate) fn matmul_forms(sets: &[KernelSet]) -> Vec<MatmulForm> {
     let mut forms = Vec::new();
     for (set, widths) in sets.iter().flat_map(|&set| [(set, Widths::Each), (set, Widths::Fixed)]) {
-        for (dtype, activation) in DTYPES.into_iter().flat_map(|dtype| ACTIVATIONS.map(|a| (dtype, a))) {
+        for (format, activation) in WeightFormat::ALL.iter().flat_map(|&format| ACTIVATIONS.map(|a| (format, a))) {
             for switches in 0..8 {
                 let [gated, bias, accumulate] = [1, 2, 4].map(|bit| switches & bit != 0);
-                let form = |&shape| MatmulForm { set, widths, shape, dtype, activation, gated, bias, accumulate };
+                let form = |&shape| MatmulForm { set, widths, shape, format, activation, gated, bias, accumulate };
                 forms.extend(set.product_shapes().iter().map(form));
             }
         }

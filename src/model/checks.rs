@@ -1,4 +1,4 @@
-//! The self-test before a model is used: once a device, for every kernel set and weight type that a model has.
+//! The self-test before a model is used: once a device, for every kernel set and weight format that a model has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
-use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
-use crate::kernels::{KernelSet, Widths};
+use crate::kernels::{KernelSet, WeightFormat, Widths};
 use crate::self_test::{InjectedFault, KernelCheck, quick_test, width_invariance};
 use crate::{Error, ErrorKind, Result};
 
@@ -16,9 +15,9 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Default)]
 struct Remembered {
     /// The first wrong kernel, if any.
-    wrong: Mutex<BTreeMap<(KernelSet, Dtype), Option<KernelCheck>>>,
+    wrong: Mutex<BTreeMap<(KernelSet, WeightFormat), Option<KernelCheck>>>,
     /// Whether rows do not feel each other with these widths.
-    invariant: Mutex<BTreeMap<(KernelSet, Dtype, Widths), bool>>,
+    invariant: Mutex<BTreeMap<(KernelSet, WeightFormat, Widths), bool>>,
 }
 
 /// The result that `results` has for `key`, else what `test` comes to, from then on.
@@ -36,41 +35,41 @@ async fn once<K: Ord, T: Clone>(
     Ok(result)
 }
 
-/// The types of all matrices that a model and its multi-token heads have.
-pub(super) fn matrix_dtypes<F: Files, H: Files>(
+/// The formats of all matrices that a model and its multi-token heads have.
+pub(super) fn matrix_formats<F: Files, H: Files>(
     checkpoint: &Checkpoint<'_, F>,
     heads: Option<&HeadSet<'_, H>>,
-) -> BTreeSet<Dtype> {
+) -> BTreeSet<WeightFormat> {
     let config = checkpoint.config();
     let is_matrix = |shape: &[usize]| shape.len() == 2;
     let own = config.expected_tensors().into_iter().filter(|(_, shape)| is_matrix(shape));
-    let own = own.filter_map(|(name, _)| checkpoint.tensor(&name).map(|info| info.dtype));
+    let own = own.filter_map(|(name, _)| checkpoint.tensor(&name).map(|info| WeightFormat::of(info.dtype)));
     let of_heads = heads.into_iter().flat_map(|set| {
         let matrices = set.expected_tensors(config).into_iter().filter(|(_, shape)| is_matrix(shape));
-        matrices.filter_map(|(name, _)| set.tensors.get(&name).map(|info| info.dtype))
+        matrices.filter_map(|(name, _)| set.tensors.get(&name).map(|info| WeightFormat::of(info.dtype)))
     });
     own.chain(of_heads).collect()
 }
 
 /// Fails where a kernel that these weights need computes wrong results on this device.
-pub(super) async fn check_kernels(gpu: &Gpu, kernels: KernelSet, dtypes: &BTreeSet<Dtype>) -> Result<()> {
+pub(super) async fn check_kernels(gpu: &Gpu, kernels: KernelSet, formats: &BTreeSet<WeightFormat>) -> Result<()> {
     let remembered: Arc<Remembered> = gpu.companion();
-    for &dtype in dtypes {
-        if let Some(check) = once(&remembered.wrong, (kernels, dtype), first_wrong(gpu, kernels, dtype)).await? {
+    for &format in formats {
+        if let Some(check) = once(&remembered.wrong, (kernels, format), first_wrong(gpu, kernels, format)).await? {
             return Err(wrong_kernel(gpu, kernels, &check));
         }
     }
     Ok(())
 }
 
-async fn first_wrong(gpu: &Gpu, kernels: KernelSet, dtype: Dtype) -> Result<Option<KernelCheck>> {
+async fn first_wrong(gpu: &Gpu, kernels: KernelSet, format: WeightFormat) -> Result<Option<KernelCheck>> {
     let mut wrong = None;
     let mut seen = |check: KernelCheck| {
         if !check.passed {
             wrong.get_or_insert(check);
         }
     };
-    quick_test(gpu, kernels, dtype, &mut seen).await?;
+    quick_test(gpu, kernels, format, &mut seen).await?;
     Ok(wrong)
 }
 
@@ -88,12 +87,12 @@ fn wrong_kernel(gpu: &Gpu, kernels: KernelSet, check: &KernelCheck) -> Error {
     )
 }
 
-/// The widths whose rows do not feel each other on this device, whatever the type of the weights: a pipeline each and tiles for
+/// The widths whose rows do not feel each other on this device, whatever the format of the weights: a pipeline each and tiles for
 /// many rows, else no tiles, else one pipeline for all, else none. `notes` gets what was fallen back to.
 pub(super) async fn working_widths(
     gpu: &Gpu,
     kernels: KernelSet,
-    dtypes: &BTreeSet<Dtype>,
+    formats: &BTreeSet<WeightFormat>,
     fault: Option<InjectedFault>,
     notes: &mut Vec<String>,
 ) -> Result<Option<Widths>> {
@@ -107,9 +106,9 @@ pub(super) async fn working_widths(
     ];
     for (widths, note) in fallbacks {
         let mut invariant = true;
-        for &dtype in dtypes {
-            let test = width_invariance(gpu, kernels, widths, dtype, fault);
-            invariant = invariant && once(&remembered.invariant, (kernels, dtype, widths), test).await?;
+        for &format in formats {
+            let test = width_invariance(gpu, kernels, widths, format, fault);
+            invariant = invariant && once(&remembered.invariant, (kernels, format, widths), test).await?;
         }
         if invariant {
             notes.extend(note.map(|note| format!("{driver} {note}")));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::try_join;
 
 use super::Buffers;
-use super::checks::{check_kernels, matrix_dtypes, working_widths};
+use super::checks::{check_kernels, matrix_formats, working_widths};
 use super::forward::{Plan, pipelines};
 use super::heads::{self, Heads};
 use super::lora::Changes;
@@ -193,13 +193,13 @@ impl Engine {
             sizes.check_history(gpu.summary().max_binding_bytes)?;
             note_heads(set, &mut notes);
         }
-        let dtypes = matrix_dtypes(checkpoint, set);
+        let formats = matrix_formats(checkpoint, set);
         let testing = async {
             if !options.self_test {
                 return Ok(Some(Widths::Each));
             }
-            check_kernels(gpu, kernels, &dtypes).await?;
-            working_widths(gpu, kernels, &dtypes, fault, &mut notes).await
+            check_kernels(gpu, kernels, &formats).await?;
+            working_widths(gpu, kernels, &formats, fault, &mut notes).await
         };
         let total = expected_bytes(checkpoint) + set.map_or(0, |set| set.byte_len(&config));
         let mut bytes = 0;

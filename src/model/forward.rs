@@ -99,7 +99,7 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
     let (set, subgroup) = (model.kernels, model.gpu.summary().fixed_subgroup().unwrap_or(0));
     let layer_norm = matches!(model.config.norm, Norm::Layer { .. });
     let mut variants = BTreeSet::from([
-        embed_variant(model.weights.embedding.dtype),
+        embed_variant(model.weights.embedding.format),
         norm_variant(set, subgroup, layer_norm),
         rope_cache_variant(),
         scores_variant(),
@@ -139,7 +139,7 @@ pub(super) fn layer_forms(model: &Model, layer: &Layer) -> [MatmulForm; 4] {
 }
 
 pub(crate) fn head_form(model: &Model, matrix: &Matrix) -> MatmulForm {
-    MatmulForm::plain(model.kernels, model.widths, matrix.dtype, matrix.columns4())
+    MatmulForm::plain(model.kernels, model.widths, matrix.format, matrix.columns4())
 }
 
 pub(crate) fn linear_form(model: &Model, linear: &Linear) -> MatmulForm {
@@ -366,7 +366,7 @@ pub(crate) fn embed_ops(model: &Model, table: &Matrix, rows: &wgpu::Buffer, x: &
     let hidden = model.sizes.hidden;
     let shard = |shard: &Shard| {
         let params = EmbedParams { width: hidden, stride: hidden, first: shard.first4 * 4, count: shard.columns4 * 4 };
-        embed(&model.gpu, table.dtype, params, rows, &shard.buffer, x)
+        embed(&model.gpu, table.format, params, rows, &shard.buffer, x)
     };
     table.shards.iter().map(shard).collect()
 }

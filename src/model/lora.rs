@@ -8,7 +8,7 @@ use super::weights::Loader;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::{HeadSet, Lora, LoraPart};
-use crate::format::safetensors::Dtype;
+use crate::format::stored::StoredType;
 use crate::gpu::Gpu;
 use crate::kernels::NO_ADAPTER;
 use crate::{Error, Result};
@@ -170,6 +170,6 @@ impl Change {
             }
         }
         let bytes = matrix.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Ok(Tensor { dtype: Dtype::F32, row_len: inputs, bytes: Cow::Owned(bytes) })
+        Ok(Tensor { dtype: StoredType::F32, row_len: inputs, bytes: Cow::Owned(bytes) })
     }
 }

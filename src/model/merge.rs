@@ -5,14 +5,11 @@
 
 use std::ops::Range;
 
-use half::{bf16, f16};
-
 use super::lora::Changes;
 use super::upload::Tensor;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::files::Files;
 use crate::format::mtp::{HeadSet, HeadSource};
-use crate::format::safetensors::Dtype;
 use crate::{Error, Result};
 
 /// New bytes for a part of a checkpoint's file.
@@ -51,7 +48,7 @@ pub async fn merge_lora<F: Files, H: Files>(
     for (name, tensor) in changes.replaced().filter(|_| !target_reads_mix(heads)) {
         let missing = || Error::format(format!("{}: tensor \"{name}\" is missing", checkpoint.describe()));
         let info = checkpoint.tensor(name).ok_or_else(missing)?;
-        let bytes = stored(&tensor.to_f32(), info.dtype);
+        let bytes = info.dtype.encode(&tensor.to_f32());
         info.check_finite(&bytes).map_err(|error| error.within("of the head in the last block's place"))?;
         take(Patch { tensor: name.clone(), file: info.file.clone(), range: info.range.clone(), bytes })?;
     }
@@ -61,7 +58,7 @@ pub async fn merge_lora<F: Files, H: Files>(
         let info = checkpoint.tensor(&name).ok_or_else(missing)?;
         let change = changes.of(&name).ok_or_else(missing)?;
         let changed = change.apply(&name, &Tensor::new(info, checkpoint.read(info).await?)?)?;
-        let bytes = stored(&changed.to_f32(), info.dtype);
+        let bytes = info.dtype.encode(&changed.to_f32());
         info.check_finite(&bytes).map_err(|error| error.within("with the LoRA merged"))?;
         take(Patch { tensor: name, file: info.file.clone(), range: info.range.clone(), bytes })?;
     }
@@ -71,12 +68,4 @@ pub async fn merge_lora<F: Files, H: Files>(
 /// Such a head stays a head: no other program could mix the streams.
 fn target_reads_mix<H: Files>(heads: &HeadSet<'_, H>) -> bool {
     heads.heads.iter().any(|head| head.target && matches!(head.source, HeadSource::Mix { .. }))
-}
-
-fn stored(values: &[f32], dtype: Dtype) -> Vec<u8> {
-    match dtype {
-        Dtype::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        Dtype::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
-        Dtype::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
-    }
 }

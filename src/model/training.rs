@@ -1,6 +1,6 @@
 //! A model to be trained: its heads in f32 and its LoRA apart, beside a backbone as it always is.
 
-use super::checks::{check_kernels, matrix_dtypes};
+use super::checks::{check_kernels, matrix_formats};
 use super::engine::{Model, Progress, expected_bytes, open, rotation_table, with_need};
 use super::heads;
 use super::lora::Changes;
@@ -9,9 +9,8 @@ use super::weights;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::{Head, HeadSet, Lora};
-use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
-use crate::kernels::{KernelSet, Widths};
+use crate::kernels::{KernelSet, WeightFormat, Widths};
 use crate::{Error, Result};
 
 /// The sizes of a model to be trained.
@@ -79,10 +78,10 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     let sizes = Sizes::new(&config, length, gpu.summary().max_binding_bytes)?;
     let kernels = kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
     kernels.check(gpu.summary())?;
-    let mut dtypes = matrix_dtypes(&checkpoint, Some(&set));
+    let mut formats = matrix_formats(&checkpoint, Some(&set));
     // Heads are trained in it, whatever they are stored in.
-    dtypes.insert(Dtype::F32);
-    check_kernels(gpu, kernels, &dtypes).await?;
+    formats.insert(WeightFormat::F32);
+    check_kernels(gpu, kernels, &formats).await?;
     let total = expected_bytes(&checkpoint) + set.byte_len(&config);
     let mut bytes = 0;
     let mut on_bytes = |more: u64| {

@@ -6,12 +6,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ops::Range;
 
-use half::{bf16, f16};
-
-use crate::format::safetensors::{Dtype, TensorInfo};
+use crate::format::safetensors::TensorInfo;
+use crate::format::stored::StoredType;
 use crate::gpu::Gpu;
+use crate::kernels::WeightFormat;
+use crate::kernels::weights::{Plane, Shape};
 use crate::{Error, ErrorKind, Result};
 
 /// Bytes packed at a time.
@@ -23,7 +23,7 @@ const FLUSH_BYTES: u64 = 32 << 20;
 /// A tensor of a checkpoint with its bytes, row-major `[rows, row_len]`.
 #[derive(Clone)]
 pub(super) struct Tensor<'a> {
-    pub dtype: Dtype,
+    pub dtype: StoredType,
     pub row_len: usize,
     pub bytes: Cow<'a, [u8]>,
 }
@@ -42,20 +42,21 @@ impl<'a> Tensor<'a> {
 
     /// The elements as f32.
     pub fn to_f32(&self) -> Vec<f32> {
-        match self.dtype {
-            Dtype::F32 => self.bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            Dtype::F16 => self.bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
-            Dtype::BF16 => self.bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
-        }
+        self.dtype.decode(&self.bytes)
+    }
+
+    /// The elements of a row as f32.
+    fn row(&self, row: usize) -> Vec<f32> {
+        let bytes = self.row_len * self.dtype.size_bytes();
+        self.dtype.decode(&self.bytes[row * bytes..][..bytes])
     }
 
     /// The same elements as f32.
     pub fn widened(self) -> Self {
-        if self.dtype == Dtype::F32 {
+        if self.dtype == StoredType::F32 {
             return self;
         }
-        let bytes = self.to_f32().iter().flat_map(|value| value.to_le_bytes()).collect();
-        Self { dtype: Dtype::F32, bytes: Cow::Owned(bytes), ..self }
+        Self { dtype: StoredType::F32, bytes: Cow::Owned(StoredType::F32.encode(&self.to_f32())), ..self }
     }
 }
 
@@ -126,7 +127,7 @@ pub(crate) struct Shard {
 
 /// A matrix on the GPU, split by columns where it exceeds a binding.
 pub(crate) struct Matrix {
-    pub dtype: Dtype,
+    pub format: WeightFormat,
     pub inputs4: u32,
     pub shards: Vec<Shard>,
 }
@@ -144,7 +145,12 @@ impl Matrix {
 
     /// Bytes on the GPU.
     pub fn bytes(&self) -> u64 {
-        self.weights() * self.dtype.size_bytes() as u64
+        self.shards.iter().map(|shard| self.format.bytes(self.shape(shard))).sum()
+    }
+
+    /// Inputs and columns of a shard.
+    fn shape(&self, shard: &Shard) -> Shape {
+        Shape { inputs: 4 * self.inputs4 as usize, columns: 4 * shard.columns4 as usize }
     }
 }
 
@@ -172,7 +178,8 @@ impl<'a> Uploader<'a> {
     ) -> Result<Matrix> {
         let mixed = tensors.windows(2).any(|pair| pair[0].dtype != pair[1].dtype);
         let tensors: Vec<_> = if mixed { tensors.into_iter().map(Tensor::widened).collect() } else { tensors };
-        let matrix = self.reserve(name, tensors[0].dtype, arrangement, block, usize::MAX)?;
+        let format = WeightFormat::of(tensors[0].dtype);
+        let matrix = self.reserve(name, format, arrangement, block, usize::MAX)?;
         self.fill(&matrix, 0, &tensors, arrangement);
         Ok(matrix)
     }
@@ -184,32 +191,28 @@ impl<'a> Uploader<'a> {
     pub fn reserve(
         &self,
         name: &str,
-        dtype: Dtype,
+        format: WeightFormat,
         arrangement: &Arrangement,
         block: usize,
         most: usize,
     ) -> Result<Matrix> {
-        let column_bytes = arrangement.inputs.len() * dtype.size_bytes();
-        let limit = usize::try_from(self.gpu.summary().max_binding_bytes).unwrap_or(usize::MAX);
-        let fit = (limit / column_bytes).min(most) / block * block;
+        let inputs = arrangement.inputs.len();
+        let limit = self.gpu.summary().max_binding_bytes;
+        let fit = format.columns_within(inputs, limit).min(most) / block * block;
         if fit == 0 {
-            return Err(Error::new(
-                ErrorKind::OutOfMemory,
-                format!(
-                    "{name}: {block} columns take {} bytes, the adapter binds at most {limit}",
-                    block * column_bytes
-                ),
-            ));
+            let bytes = format.bytes(Shape { inputs, columns: block });
+            let message = format!("{name}: {block} columns take {bytes} bytes, the adapter binds at most {limit}");
+            return Err(Error::new(ErrorKind::OutOfMemory, message));
         }
         let all = arrangement.columns.len();
         let shard = |first: usize| {
             let columns = fit.min(all - first);
-            let buffer = self.gpu.storage(name, (columns * column_bytes) as u64);
+            let buffer = self.gpu.storage(name, format.bytes(Shape { inputs, columns }));
             Shard { buffer, first4: (first / 4) as u32, columns4: (columns / 4) as u32 }
         };
         let shards = (0..all).step_by(fit).map(shard).collect();
         self.gpu.check()?;
-        Ok(Matrix { dtype, inputs4: (arrangement.inputs.len() / 4) as u32, shards })
+        Ok(Matrix { format, inputs4: (inputs / 4) as u32, shards })
     }
 
     /// Packs and sends the columns of a matrix from `first` on, in `arrangement` of their own tensors.
@@ -219,38 +222,44 @@ impl<'a> Uploader<'a> {
             let (begin, length) = (shard.first4 as usize * 4, shard.columns4 as usize * 4);
             let (from, to) = (begin.max(first), (begin + length).min(first + columns.len()));
             if from < to {
-                self.fill_shard(shard, from - begin, matrix.dtype, tensors, &columns[from - first..to - first], inputs);
+                self.fill_shard(matrix, shard, from - begin, tensors, &columns[from - first..to - first], inputs);
             }
         }
     }
 
+    /// Packs and sends columns of a shard from `first` on, some inputs at a time: each time a small matrix of its own, whose planes
+    /// are parts of the shard's.
     fn fill_shard(
         &mut self,
+        matrix: &Matrix,
         shard: &Shard,
         first: usize,
-        dtype: Dtype,
         tensors: &[Tensor<'_>],
         columns: &[Option<(usize, usize)>],
         inputs: &[Option<usize>],
     ) {
-        let size = dtype.size_bytes();
-        let (stride, input_bytes) = (shard.columns4 as usize * 4 * size, columns.len() * size);
-        let step = (CHUNK_BYTES / input_bytes).clamp(1, inputs.len());
-        let mut packed = vec![0; step * input_bytes];
+        let (format, whole) = (matrix.format, matrix.shape(shard));
+        let block = format.padded(1);
+        let bytes_of = |inputs| format.bytes(Shape { inputs, columns: columns.len() }) as usize;
+        let step = (CHUNK_BYTES / bytes_of(block) * block).clamp(block, inputs.len());
+        let mut packed = vec![0; bytes_of(step)];
         for begin in (0..inputs.len()).step_by(step) {
-            let range = begin..inputs.len().min(begin + step);
-            let packed = &mut packed[..range.len() * input_bytes];
+            let inputs = &inputs[begin..inputs.len().min(begin + step)];
             packed.fill(0);
-            match size {
-                2 => pack::<2>(packed, tensors, columns, inputs, range),
-                _ => pack::<4>(packed, tensors, columns, inputs, range),
+            pack(format, &mut packed, tensors, columns, inputs);
+            let part = Shape { inputs: inputs.len(), columns: columns.len() };
+            for ((plane, from), (_, to)) in format.planes(part).zip(format.planes(whole)) {
+                let Plane { inputs: shared, bytes } = plane;
+                let (row_bytes, stride) = (part.columns * bytes, whole.columns * bytes);
+                let rows = part.inputs / shared;
+                // All columns of some inputs lie side by side, and so do the inputs.
+                let together = if row_bytes == stride { rows * row_bytes } else { row_bytes };
+                for (row, pieces) in packed[from as usize..][..rows * row_bytes].chunks(together).enumerate() {
+                    let at = to + ((begin / shared + row) * stride + first * bytes) as u64;
+                    self.gpu.write(&shard.buffer, at, pieces);
+                }
             }
-            // All columns of an input lie side by side, and so do inputs.
-            let together = if input_bytes == stride { packed.len() } else { input_bytes };
-            for (input, bytes) in packed.chunks(together).enumerate() {
-                self.gpu.write(&shard.buffer, ((begin + input) * stride + first * size) as u64, bytes);
-            }
-            self.written(packed.len() as u64);
+            self.written(bytes_of(part.inputs) as u64);
         }
     }
 
@@ -271,20 +280,52 @@ impl<'a> Uploader<'a> {
     }
 }
 
-/// Transposes the inputs of `range` into `packed`, `[range, columns]` elements of `SIZE` bytes.
-fn pack<const SIZE: usize>(
+/// Packs `inputs` of `columns`, a whole number of blocks of the format.
+fn pack(
+    format: WeightFormat,
     packed: &mut [u8],
     tensors: &[Tensor<'_>],
     columns: &[Option<(usize, usize)>],
     inputs: &[Option<usize>],
-    range: Range<usize>,
+) {
+    match format.stored() {
+        // Elements that stay what they are need not become numbers.
+        Some(stored) if stored.size_bytes() == 2 => transpose::<2>(packed, tensors, columns, inputs),
+        Some(_) => transpose::<4>(packed, tensors, columns, inputs),
+        None => repack(format, packed, tensors, columns, inputs),
+    }
+}
+
+/// Packs column by column, by the numbers that are stored.
+fn repack(
+    format: WeightFormat,
+    packed: &mut [u8],
+    tensors: &[Tensor<'_>],
+    columns: &[Option<(usize, usize)>],
+    inputs: &[Option<usize>],
+) {
+    let mut values = vec![0.0; inputs.len()];
+    for (n, column) in columns.iter().enumerate() {
+        let Some((tensor, row)) = *column else { continue };
+        let row = tensors[tensor].row(row);
+        values.iter_mut().zip(inputs).for_each(|(value, input)| *value = input.map_or(0.0, |input| row[input]));
+        format.pack(&values, n, columns.len(), packed);
+    }
+}
+
+/// Transposes elements of `SIZE` bytes into `packed`, `[inputs, columns]`.
+fn transpose<const SIZE: usize>(
+    packed: &mut [u8],
+    tensors: &[Tensor<'_>],
+    columns: &[Option<(usize, usize)>],
+    inputs: &[Option<usize>],
 ) {
     let packed = packed.as_chunks_mut::<SIZE>().0;
     for (n, column) in columns.iter().enumerate() {
         let Some((tensor, row)) = *column else { continue };
         let tensor = &tensors[tensor];
         let row = &tensor.bytes.as_chunks::<SIZE>().0[row * tensor.row_len..][..tensor.row_len];
-        for (k, input) in inputs[range.clone()].iter().enumerate() {
+        for (k, input) in inputs.iter().enumerate() {
             if let Some(input) = *input {
                 packed[k * columns.len() + n] = row[input];
             }
@@ -300,38 +341,35 @@ mod tests {
     const ROWS: usize = 30;
     const ROW_LEN: usize = 5;
 
-    fn encoded(dtype: Dtype, values: impl Iterator<Item = usize>) -> Vec<u8> {
-        match dtype {
-            Dtype::F32 => values.flat_map(|value| (value as f32).to_le_bytes()).collect(),
-            Dtype::F16 => values.flat_map(|value| f16::from_f32(value as f32).to_le_bytes()).collect(),
-            Dtype::BF16 => values.flat_map(|value| bf16::from_f32(value as f32).to_le_bytes()).collect(),
-        }
-    }
-
     #[test]
     fn matrices_come_whole_or_in_parts() {
         // Parts that end within shards, and shards that end within parts.
         let divisions = [(ROWS, usize::MAX), (4, usize::MAX), (8, 12), (12, 8)];
         on_every_adapter(|gpu| {
-            for (dtype, (part, most)) in [Dtype::F32, Dtype::F16].into_iter().flat_map(|d| divisions.map(|at| (d, at)))
+            for (dtype, (part, most)) in
+                [StoredType::F32, StoredType::F16].into_iter().flat_map(|d| divisions.map(|at| (d, at)))
             {
                 let mut uploader = Uploader::new(gpu);
                 let plain = Arrangement::plain(ROWS, ROW_LEN);
-                let matrix = uploader.reserve("places", dtype, &plain, 4, most).expect("it fits");
+                let matrix = uploader.reserve("places", WeightFormat::of(dtype), &plain, 4, most).expect("it fits");
                 for first in (0..ROWS).step_by(part) {
                     let rows = first..ROWS.min(first + part);
-                    let bytes = encoded(dtype, rows.start * ROW_LEN..rows.end * ROW_LEN).into();
+                    let places: Vec<f32> =
+                        (rows.start * ROW_LEN..rows.end * ROW_LEN).map(|place| place as f32).collect();
+                    let bytes = dtype.encode(&places).into();
                     let tensor = Tensor { dtype, row_len: ROW_LEN, bytes };
                     uploader.fill(&matrix, first, &[tensor], &Arrangement::plain(rows.len(), ROW_LEN));
                 }
                 gpu.flush_writes();
                 for Shard { buffer, first4, columns4 } in &matrix.shards {
                     let rows = 4 * first4..4 * (first4 + columns4);
-                    let place = |k: usize, row: usize| if k < ROW_LEN && row < ROWS { row * ROW_LEN + k } else { 0 };
+                    let place =
+                        |k: usize, row: usize| if k < ROW_LEN && row < ROWS { (row * ROW_LEN + k) as f32 } else { 0.0 };
                     let expected =
                         (0..plain.inputs.len()).flat_map(|k| rows.clone().map(move |row| place(k, row as usize)));
+                    let expected: Vec<f32> = expected.collect();
                     let found: Vec<u8> = pollster::block_on(gpu.read(buffer)).expect("the device works");
-                    assert_eq!(found, encoded(dtype, expected), "{dtype}, parts of {part}, at most {most} a shard");
+                    assert_eq!(found, dtype.encode(&expected), "{dtype}, parts of {part}, at most {most} a shard");
                 }
             }
         });

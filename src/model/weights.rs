@@ -7,6 +7,7 @@ use crate::format::config::{Family, ModelConfig};
 use crate::format::files::Files;
 use crate::format::tensors::Tensors;
 use crate::gpu::Gpu;
+use crate::kernels::WeightFormat;
 use crate::{Error, Result};
 
 /// Bytes of a matrix over the vocabulary that are read at a time, unless that were fewer rows than [`PART_ROWS`]: each part is
@@ -244,7 +245,7 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         let (vocab, hidden) = (self.config.vocab_size, self.config.hidden_size);
         let info = self.tensors.get(name).expect("the caller has seen every tensor that it expects");
         let plain = Arrangement::plain(vocab, hidden);
-        let matrix = self.uploader.reserve(name, info.dtype, &plain, 4, self.vocab_columns)?;
+        let matrix = self.uploader.reserve(name, WeightFormat::of(info.dtype), &plain, 4, self.vocab_columns)?;
         let rows = (PART_BYTES / (hidden * info.dtype.size_bytes())).max(PART_ROWS).next_multiple_of(4);
         for first in (0..vocab).step_by(rows) {
             let part = first..vocab.min(first + rows);

@@ -1,9 +1,8 @@
 //! Common ground of the checks: numbers, buffers, runs, tolerances.
 
 use super::KernelCheck;
-use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
-use crate::kernels::{Extent, Op};
+use crate::kernels::{Extent, Op, WeightFormat};
 use crate::reference::random::{pcg4d, uniform};
 use crate::{Error, ErrorKind, Result};
 
@@ -98,25 +97,9 @@ pub(crate) fn noise(seed: u32, n: usize) -> Vec<f32> {
     (0..n as u32).map(|i| 2.0 * uniform(pcg4d([seed, i, 0x5e1f, 0x7e57])[3]) - 1.0).collect()
 }
 
-/// What a weight of `dtype` can hold of each value.
-pub(crate) fn rounded(values: &[f32], dtype: Dtype) -> Vec<f32> {
-    let round = |&value: &f32| match dtype {
-        Dtype::F32 => value,
-        Dtype::F16 => half::f16::from_f32(value).to_f32(),
-        Dtype::BF16 => half::bf16::from_f32(value).to_f32(),
-    };
-    values.iter().map(round).collect()
-}
-
-/// A buffer of weights of `dtype`.
-pub(crate) fn weights(gpu: &Gpu, values: &[f32], dtype: Dtype) -> wgpu::Buffer {
-    match dtype {
-        Dtype::F32 => gpu.storage_with("weights", values),
-        Dtype::F16 => gpu.storage_with("weights", &values.iter().map(|&v| half::f16::from_f32(v)).collect::<Vec<_>>()),
-        Dtype::BF16 => {
-            gpu.storage_with("weights", &values.iter().map(|&v| half::bf16::from_f32(v)).collect::<Vec<_>>())
-        }
-    }
+/// A buffer of the weights `w`, `[columns, inputs]`.
+pub(crate) fn weights(gpu: &Gpu, w: &[f32], inputs: usize, format: WeightFormat) -> wgpu::Buffer {
+    gpu.storage_with("weights", &format.packed(w, inputs).0)
 }
 
 /// Runs ops in one pass.

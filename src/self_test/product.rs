@@ -1,9 +1,8 @@
 //! A product with weights, on the GPU and by the reference, for any choice of its rows.
 
 use super::KernelCheck;
-use super::bench::{compare, noise, read, rounded, run, weights, wide};
+use super::bench::{compare, noise, read, run, weights, wide};
 use crate::Result;
-use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
 use crate::kernels::{
     Activation, Extent, MAX_CHUNK_ROWS, MatmulForm, MatmulIo, Op, Peaks, State, matmul, matmul_with_peaks,
@@ -28,6 +27,13 @@ impl Plain {
 
     fn columns(&self) -> usize {
         self.gate.len() / self.inputs
+    }
+
+    fn weights(&self, gpu: &Gpu, form: MatmulForm) -> wgpu::Buffer {
+        if !form.gated {
+            return weights(gpu, &self.gate, self.inputs, form.format);
+        }
+        weights(gpu, &reference::alternate(&self.gate, &self.up, self.inputs), self.inputs, form.format)
     }
 }
 
@@ -58,9 +64,9 @@ impl<'a> Product<'a> {
     }
 
     fn build(gpu: &'a Gpu, form: MatmulForm, mut plain: Plain, with_peaks: bool) -> Self {
-        plain.gate = rounded(&plain.gate, form.dtype);
-        plain.up = rounded(&plain.up, form.dtype);
-        let (inputs4, columns4) = (plain.inputs.div_ceil(4), plain.columns().div_ceil(4));
+        plain.gate = form.format.rounded(&plain.gate, plain.inputs);
+        plain.up = form.format.rounded(&plain.up, plain.inputs);
+        let (inputs4, columns4) = (form.format.padded(plain.inputs) / 4, plain.columns().div_ceil(4));
         // More than the product needs, so that a wrong stride shows.
         let (x_stride4, y_stride4) = (inputs4 + 1, columns4 + 2);
         let rows = noise(7, MAX_CHUNK_ROWS * x_stride4 * 4);
@@ -70,7 +76,7 @@ impl<'a> Product<'a> {
         let io = MatmulIo {
             state: &gpu.storage_with("state", &[State::default()]),
             x: &x,
-            weight: &weights(gpu, &packed(&plain, form.gated), form.dtype),
+            weight: &plain.weights(gpu, form),
             y: &y,
             bias: bias.as_ref(),
             columns4: columns4 as u32,
@@ -155,7 +161,7 @@ impl<'a> Product<'a> {
         format!(
             "{} {} {:?}{}{}{} [{rows}, {}] -> {}",
             form.set,
-            form.dtype,
+            form.format,
             form.activation,
             switch(form.gated, " gated"),
             switch(form.bias, " bias"),
@@ -164,13 +170,6 @@ impl<'a> Product<'a> {
             self.plain.columns(),
         )
     }
-}
-
-fn packed(plain: &Plain, gated: bool) -> Vec<f32> {
-    if !gated {
-        return reference::pack(&plain.gate, plain.inputs);
-    }
-    reference::pack(&reference::alternate(&plain.gate, &plain.up, plain.inputs), plain.inputs)
 }
 
 fn packed_bias(plain: &Plain, gated: bool) -> Vec<f32> {
@@ -189,6 +188,3 @@ fn activate(activation: Activation, value: f64) -> f64 {
         Activation::GeluTanh => reference::gelu_tanh(value),
     }
 }
-
-/// The element types, for checks that go through all.
-pub(crate) const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];

@@ -1,11 +1,12 @@
 //! Checks of the kernels that need little: embed, norm, log_probs.
 
 use super::KernelCheck;
-use super::bench::{compare, noise, read, rounded, run, weights};
+use super::bench::{compare, noise, read, run, weights};
 use crate::Result;
-use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
-use crate::kernels::{EmbedParams, Extent, KernelSet, LogProbsParams, NormIo, Op, Row, State, embed, log_probs, norm};
+use crate::kernels::{
+    EmbedParams, Extent, KernelSet, LogProbsParams, NormIo, Op, Row, State, WeightFormat, embed, log_probs, norm,
+};
 use crate::reference;
 
 /// Every `[rows, stride]` value beyond the width must stay as it was: this.
@@ -27,13 +28,14 @@ fn strided(rows: impl Iterator<Item = Vec<f64>>, stride: usize) -> Vec<f64> {
 /// Embeds `tokens` with a table of `vocab` tokens that is split in two.
 pub(crate) async fn check_embed(
     gpu: &Gpu,
-    dtype: Dtype,
+    format: WeightFormat,
     width: usize,
     vocab: usize,
     tokens: &[u32],
 ) -> Result<KernelCheck> {
+    let width = width.next_multiple_of(format.block_inputs());
     let stride = width + 3;
-    let table = rounded(&noise(21, vocab * width), dtype);
+    let table = format.rounded(&noise(21, vocab * width), width);
     let rows: Vec<Row> = tokens.iter().map(|&token| Row { token, ..Row::default() }).collect();
     let rows = gpu.storage_with("rows", &rows);
     let x = gpu.storage_with("x", &vec![UNTOUCHED; tokens.len() * stride]);
@@ -41,17 +43,17 @@ pub(crate) async fn check_embed(
     let shards = [0..first, first..vocab].into_iter().filter(|shard| !shard.is_empty());
     let ops: Vec<Op> = shards
         .map(|shard| {
-            let packed = reference::matmul::pack(&table[shard.start * width..shard.end * width], width);
+            let w = &table[shard.start * width..shard.end * width];
             let [first, count] = [shard.start, shard.len()].map(|n| n as u32);
             let params = EmbedParams { width: width as u32, stride: stride as u32, first, count };
-            embed(gpu, dtype, params, &rows, &weights(gpu, &packed, dtype), &x)
+            embed(gpu, format, params, &rows, &weights(gpu, w, width, format), &x)
         })
         .collect();
     run(gpu, &ops.iter().collect::<Vec<_>>(), extent(tokens.len()));
     let got = read::<f32>(gpu, &x, tokens.len() * stride).await?;
     let embedded = reference::embed::embed(&table, width, tokens);
     let want = strided(embedded.chunks_exact(width).map(<[f64]>::to_vec), stride);
-    Ok(compare("embed", format!("{dtype} [{vocab}, {width}]"), &got, &want))
+    Ok(compare("embed", format!("{format} [{vocab}, {width}]"), &got, &want))
 }
 
 /// Normalises `rows` rows: of all, or of those from the third whose logits are wanted.

@@ -239,7 +239,7 @@ impl<'a> Graph<'a> {
                 self.push_work(op, rows, weights(matrix, shard));
             }
             if let Some((dx, accumulate)) = dx {
-                let op = matmul_inputs(gpu, matrix.dtype, accumulate || index > 0, sizes, dy, &shard.buffer, dx);
+                let op = matmul_inputs(gpu, matrix.format, accumulate || index > 0, sizes, dy, &shard.buffer, dx);
                 self.push_work(op, rows, weights(matrix, shard));
             }
         }

@@ -146,7 +146,7 @@ impl<'a> Graph<'a> {
             self.push(op, picked);
             let sizes = [picked, shard.columns4, matrix.inputs4];
             let (dy, dx) = (Columns::whole(&losses.logits, shard.columns4), Columns::whole(&aims, hidden / 4));
-            let op = matmul_inputs(&model.gpu, matrix.dtype, index > 0, sizes, dy, &shard.buffer, dx);
+            let op = matmul_inputs(&model.gpu, matrix.format, index > 0, sizes, dy, &shard.buffer, dx);
             self.push_work(op, picked, weights(matrix, shard));
         }
         BaseLabels { rows, aims }
@@ -157,7 +157,7 @@ impl<'a> Graph<'a> {
         let (model, hidden4) = (self.model, self.model.sizes.hidden / 4);
         let matrix = self.lm_head();
         for (index, shard) in matrix.shards.iter().enumerate() {
-            let (form, io) = ((matrix.dtype, index > 0), [&lists.entries, &shard.buffer]);
+            let (form, io) = ((matrix.format, index > 0), [&lists.entries, &shard.buffer]);
             let shape = self.chunk(shard);
             let op = aim_columns(&model.gpu, form, hidden4, LABEL_TOKENS as u32, shape, io, &lists.aims);
             self.push_work(op, self.picked, 4 * u64::from(hidden4) * LABEL_TOKENS as u64);

@@ -1,6 +1,7 @@
 //! Headers and indices.
 
-use foretoken::format::safetensors::{Dtype, Header, Index, MAX_HEADER_BYTES, header_len};
+use foretoken::format::safetensors::{Header, Index, MAX_HEADER_BYTES, header_len};
+use foretoken::format::stored::StoredType;
 
 use crate::refused;
 use crate::samples::safetensors;
@@ -28,7 +29,10 @@ fn tensors_metadata_and_other_types_are_read() {
     let parsed = parse(&file).unwrap();
     let start = 8 + header.len() as u64;
     let b = &parsed.tensors["b"];
-    assert_eq!((b.dtype, b.shape.as_slice(), b.range.clone()), (Dtype::F16, [3, 2].as_slice(), start + 4..start + 16));
+    assert_eq!(
+        (b.dtype, b.shape.as_slice(), b.range.clone()),
+        (StoredType::F16, [3, 2].as_slice(), start + 4..start + 16)
+    );
     assert_eq!((b.num_elements(), b.byte_len(), b.file.as_str()), (6, 12, "x.safetensors"));
     assert_eq!(parsed.tensors["a"].shape, Vec::<usize>::new());
     assert_eq!(parsed.tensors["c"].dtype.size_bytes(), 2);

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
-use crate::format::safetensors::{Dtype, TensorInfo, serialize_f32};
+use crate::format::safetensors::{TensorInfo, serialize_f32};
 
 /// What the weights of a new head are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,11 +182,7 @@ async fn head<F: Files>(
 async fn read<F: Files>(checkpoint: &Checkpoint<'_, F>, info: &TensorInfo) -> Result<Vec<f32>> {
     let bytes = checkpoint.read(info).await?;
     info.check_finite(&bytes)?;
-    Ok(match info.dtype {
-        Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        Dtype::F16 => bytes.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
-        Dtype::BF16 => bytes.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
-    })
+    Ok(info.dtype.decode(&bytes))
 }
 
 /// GPT-2's initialisation: normal with deviation 0.02, less for what adds to the stream; norms 1, biases 0.

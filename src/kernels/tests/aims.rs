@@ -2,15 +2,14 @@
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
 use crate::Result;
-use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
 use crate::kernels::train::{ANY_TARGET, LossShape, NO_ROW, NO_TARGET, aim_columns, aim_inputs, aim_scores};
 use crate::kernels::train::{loss_inputs, loss_scan, loss_summary};
-use crate::kernels::{Extent, KernelSet};
+use crate::kernels::{Extent, KernelSet, WeightFormat};
 use crate::reference::attention::softmax;
 use crate::reference::train::{aims, loss};
 use crate::self_test::KernelCheck;
-use crate::self_test::bench::{compare, noise, read, rounded, run, weights, wide};
+use crate::self_test::bench::{compare, noise, read, run, weights, wide};
 
 /// Ops of training do not look at it.
 const ANY: Extent = Extent { rows: 0, logit_rows: 0, keys: 0 };
@@ -57,11 +56,12 @@ fn rows_meet_their_aims() {
 /// Aims of lists, over a vocabulary in chunks; some entries are of weight 0.
 async fn check_columns(
     gpu: &Gpu,
-    dtype: Dtype,
+    format: WeightFormat,
     [rows, width, vocab, top]: [usize; 4],
     chunk: usize,
 ) -> Result<KernelCheck> {
-    let w = rounded(&noise(5, vocab * width), dtype);
+    let width = width.next_multiple_of(format.block_inputs());
+    let w = format.rounded(&noise(5, vocab * width), width);
     let weight = |at: usize, value: f32| if at % 7 == 3 { 0.0 } else { value.abs() };
     let listed: Vec<(usize, f32)> =
         noise(6, rows * top).into_iter().enumerate().map(|(at, w)| (at * 7919 % vocab, weight(at, w))).collect();
@@ -70,29 +70,27 @@ async fn check_columns(
     let aims = gpu.storage_with("aims", &vec![7.0f32; rows * width]);
     for first in (0..vocab).step_by(chunk) {
         let (count, stride) = (chunk.min(vocab - first), chunk.min(vocab - first).next_multiple_of(4));
-        let packed: Vec<f32> = (0..width)
-            .flat_map(|i| (0..stride).map(move |c| (i, c)))
-            .map(|(i, c)| if c < count { w[(first + c) * width + i] } else { 9.0 })
-            .collect();
-        let matrix = weights(gpu, &packed, dtype);
+        let mut padded = w[first * width..(first + count) * width].to_vec();
+        padded.resize(stride * width, 9.0);
+        let matrix = weights(gpu, &padded, width, format);
         let [picked, first, count, stride] = [rows, first, count, stride].map(|n| n as u32);
         let shape = LossShape { picked, first, count, stride };
-        let form = (dtype, first > 0);
+        let form = (format, first > 0);
         let op = aim_columns(gpu, form, width as u32 / 4, top as u32, shape, [&entries, &matrix], &aims);
         run(gpu, &[&op], ANY);
     }
     let listed: Vec<(usize, f64)> = listed.into_iter().map(|(token, weight)| (token, weight.into())).collect();
     let want = aims::columns(width, top, &listed, &wide(&w));
     let got = read(gpu, &aims, rows * width).await?;
-    Ok(compare("aims", format!("of lists, {dtype:?}, {rows} rows of {width}, {top} of {vocab}"), &got, &want))
+    Ok(compare("aims", format!("of lists, {format:?}, {rows} rows of {width}, {top} of {vocab}"), &got, &want))
 }
 
 #[test]
 fn lists_become_aims() {
     on_every_adapter(|gpu| {
-        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+        for &format in WeightFormat::ALL {
             for (sizes, chunk) in [([1, 4, 5, 1], 8), ([7, 12, 37, 5], 16), ([130, 36, 301, 32], 64)] {
-                pass(gpu, check_columns(gpu, dtype, sizes, chunk));
+                pass(gpu, check_columns(gpu, format, sizes, chunk));
             }
         }
     });

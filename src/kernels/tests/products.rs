@@ -1,10 +1,9 @@
-//! matmul and matmul_tiled: every dtype, width and set, what can follow, and that rows do not feel each other.
+//! matmul and matmul_tiled: every format, width and set, what can follow, and that rows do not feel each other.
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
-use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
 use crate::kernels::variants::ACTIVATIONS;
-use crate::kernels::{Activation, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MatmulForm, Widths};
+use crate::kernels::{Activation, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MatmulForm, WeightFormat, Widths};
 use crate::reference::random::pcg4d;
 use crate::self_test::product::{Plain, Product};
 use crate::self_test::product_is_invariant;
@@ -14,17 +13,17 @@ fn product(gpu: &Gpu, form: MatmulForm, inputs: usize, columns: usize) -> Produc
 }
 
 /// Right at every width, and with the same bits whichever rows are beside a row, few or many.
-fn check_widths(dtype: Dtype) {
+fn check_widths(format: WeightFormat) {
     let each: Vec<usize> = (1..=MAX_BATCH_ROWS).chain([MAX_BATCH_ROWS + 1, 47, MAX_CHUNK_ROWS]).collect();
     on_every_set(|gpu, set| {
         for (index, &shape) in set.product_shapes().iter().enumerate() {
             let widths = if index == 0 { &each } else { &vec![1, 2, 7, 8, MAX_BATCH_ROWS + 1, MAX_CHUNK_ROWS] };
             for pipelines in [Widths::Each, Widths::Fixed] {
-                let form = MatmulForm { shape, ..MatmulForm::plain(set, pipelines, dtype, 0) };
+                let form = MatmulForm { shape, ..MatmulForm::plain(set, pipelines, format, 0) };
                 let product = product(gpu, form, 99, 70);
                 widths.iter().for_each(|&rows| pass(gpu, product.check(rows)));
                 let invariant = pollster::block_on(product_is_invariant(&product, MAX_BATCH_ROWS, widths, false));
-                assert_eq!(invariant, Ok(true), "{}, {set}, {dtype}, {shape:?}, {pipelines:?}", gpu.summary());
+                assert_eq!(invariant, Ok(true), "{}, {set}, {format}, {shape:?}, {pipelines:?}", gpu.summary());
             }
         }
     });
@@ -32,17 +31,17 @@ fn check_widths(dtype: Dtype) {
 
 #[test]
 fn f32_rows_are_right_and_independent_at_every_width() {
-    check_widths(Dtype::F32);
+    check_widths(WeightFormat::F32);
 }
 
 #[test]
 fn f16_rows_are_right_and_independent_at_every_width() {
-    check_widths(Dtype::F16);
+    check_widths(WeightFormat::F16);
 }
 
 #[test]
 fn bf16_rows_are_right_and_independent_at_every_width() {
-    check_widths(Dtype::BF16);
+    check_widths(WeightFormat::BF16);
 }
 
 #[test]
@@ -53,7 +52,7 @@ fn products_of_any_shape_are_right() {
     on_every_set(|gpu, set| {
         for &(inputs, columns) in &shapes {
             for &shape in set.product_shapes() {
-                let plain = MatmulForm::plain(set, Widths::Each, Dtype::F32, 0);
+                let plain = MatmulForm::plain(set, Widths::Each, WeightFormat::F32, 0);
                 let product = product(gpu, MatmulForm { shape, ..plain }, inputs, columns);
                 [1, 2, 37].into_iter().for_each(|rows| pass(gpu, product.check(rows)));
                 let invariant = pollster::block_on(product_is_invariant(&product, 3, &[2, 37], false));
@@ -66,11 +65,15 @@ fn products_of_any_shape_are_right() {
 #[test]
 fn a_product_keeps_what_a_softmax_of_it_needs() {
     on_every_set(|gpu, set| {
-        for (dtype, columns) in
-            [(Dtype::F32, 1), (Dtype::F16, 63), (Dtype::BF16, 64), (Dtype::F32, 65), (Dtype::F32, 515)]
-        {
+        for (format, columns) in [
+            (WeightFormat::F32, 1),
+            (WeightFormat::F16, 63),
+            (WeightFormat::BF16, 64),
+            (WeightFormat::F32, 65),
+            (WeightFormat::F32, 515),
+        ] {
             for &shape in set.product_shapes() {
-                let form = MatmulForm { shape, ..MatmulForm::plain(set, Widths::Fixed, dtype, 0) };
+                let form = MatmulForm { shape, ..MatmulForm::plain(set, Widths::Fixed, format, 0) };
                 let product = Product::with_peaks(gpu, form, Plain::random(75, columns, 9));
                 [1, 8, 32].into_iter().for_each(|rows| pass(gpu, product.check_peaks(rows)));
             }
@@ -84,7 +87,7 @@ fn pairwise_forms(set: KernelSet) -> impl Iterator<Item = MatmulForm> {
         set,
         widths: Widths::Each,
         shape: set.product_shapes()[i % set.product_shapes().len()],
-        dtype: [Dtype::F16, Dtype::BF16, Dtype::F32][i % 3],
+        format: [WeightFormat::F16, WeightFormat::BF16, WeightFormat::F32][i % 3],
         activation: ACTIVATIONS[i / 2],
         gated: i % 2 == 0,
         bias: [0, 3, 4, 7].contains(&i),
@@ -106,7 +109,7 @@ fn what_follows_a_product_is_right() {
 
 /// Weights of zero leave the bias: what comes out is the activation of these numbers.
 fn activated(gpu: &Gpu, activation: Activation, values: &[f32]) -> Vec<f32> {
-    let form = MatmulForm::plain(KernelSet::Software, Widths::Fixed, Dtype::F32, 0);
+    let form = MatmulForm::plain(KernelSet::Software, Widths::Fixed, WeightFormat::F32, 0);
     let zeros = vec![0.0; values.len() * 4];
     let plain = Plain { inputs: 4, gate: zeros.clone(), up: zeros, bias: values.repeat(2) };
     let product = Product::new(gpu, MatmulForm { activation, bias: true, ..form }, plain);
@@ -139,7 +142,7 @@ fn halves_below_the_normal_range_count() {
     let weights = |n: usize| (0..n).map(|i| (1 + i % 511) as f32 * 2f32.powi(-24)).collect::<Vec<_>>();
     on_every_adapter(|gpu| {
         let plain = Plain { inputs: 20, gate: weights(20 * 12), up: weights(20 * 12), bias: vec![0.0; 24] };
-        let form = MatmulForm::plain(KernelSet::Software, Widths::Fixed, Dtype::F16, 0);
+        let form = MatmulForm::plain(KernelSet::Software, Widths::Fixed, WeightFormat::F16, 0);
         let product = Product::new(gpu, form, plain);
         let (got, want) = (pollster::block_on(product.compute(&[0])).expect("works"), product.expected(0));
         let worst = got[0][4..16].iter().zip(&want[4..16]).map(|(g, w)| (f64::from(*g) - w).abs()).fold(0.0, f64::max);

@@ -1,18 +1,17 @@
 //! embed, norm, log_probs, rope_cache against their references.
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
-use crate::kernels::AttentionShape;
+use crate::kernels::{AttentionShape, WeightFormat};
 use crate::self_test::attending::{Attending, chain, tree};
-use crate::self_test::product::DTYPES;
 use crate::self_test::small::{check_embed, check_log_probs, check_norm};
 
 #[test]
-fn embed_copies_rows_of_every_dtype() {
+fn embed_copies_rows_of_every_format() {
     on_every_adapter(|gpu| {
-        for dtype in DTYPES {
+        for &format in WeightFormat::ALL {
             for (width, vocab) in [(1, 1), (3, 5), (64, 64), (65, 103), (200, 9)] {
                 let tokens: Vec<u32> = (0..19).map(|i| i * 7 % vocab as u32).chain([vocab as u32 - 1]).collect();
-                pass(gpu, check_embed(gpu, dtype, width, vocab, &tokens));
+                pass(gpu, check_embed(gpu, format, width, vocab, &tokens));
             }
         }
     });

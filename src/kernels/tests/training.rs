@@ -1,19 +1,18 @@
 //! The kernels of training against their references, on every adapter, without and with bounds checks.
 
 use super::adapters::{checked_gpus, gpus, pass};
-use crate::format::safetensors::Dtype;
 use crate::gpu::Gpu;
 use crate::kernels::train::product::{Cut, matmul_inputs_cut, matmul_weights_cut};
 use crate::kernels::train::{
     AdamIo, AdamStep, Columns, NormInputsIo, NormWeightsIo, activate, activate_inputs, adamw, clip_factor, column_sums,
     lora_inputs, lora_weights, norm_inputs, norm_weights, squares,
 };
-use crate::kernels::variants::{ACTIVATIONS, DTYPES};
-use crate::kernels::{Activation, Extent, KernelSet, LoraParams, NO_ADAPTER, Op};
+use crate::kernels::variants::ACTIVATIONS;
+use crate::kernels::{Activation, Extent, KernelSet, LoraParams, NO_ADAPTER, Op, WeightFormat};
 use crate::reference::matmul::pack;
 use crate::reference::train as reference;
 use crate::reference::train::activate::Curve;
-use crate::self_test::bench::{bits, compare, noise, read, rounded, run, weights, wide};
+use crate::self_test::bench::{bits, compare, noise, read, run, weights, wide};
 
 fn on_all(test: impl Fn(&'static Gpu)) {
     for gpu in gpus().iter().chain(checked_gpus()) {
@@ -87,9 +86,10 @@ const PRODUCTS: [[usize; 3]; 8] =
 fn inputs_of_products_get_their_gradient() {
     on_all(|gpu| {
         for (n, [rows, columns, inputs]) in PRODUCTS.into_iter().enumerate() {
-            for (dtype, accumulate) in DTYPES.into_iter().flat_map(|dtype| [(dtype, false), (dtype, true)]) {
-                let w = rounded(&noise(n as u32, columns * inputs), dtype);
-                let weight = weights(gpu, &pack(&w, inputs), dtype);
+            for (format, accumulate) in WeightFormat::ALL.iter().flat_map(|&format| [(format, false), (format, true)]) {
+                let inputs = inputs.next_multiple_of(format.block_inputs());
+                let w = format.rounded(&noise(n as u32, columns * inputs), inputs);
+                let weight = weights(gpu, &w, inputs, format);
                 // What pads dy meets weights of zero.
                 let dy = Strided::new(gpu, 1, rows, columns);
                 let sizes = [rows, columns.div_ceil(4), inputs.div_ceil(4)].map(|size| size as u32);
@@ -97,9 +97,9 @@ fn inputs_of_products_get_their_gradient() {
                 let want: Vec<_> = dy.rows().iter().map(|dy| reference::product::matmul_inputs(dy, &w)).collect();
                 for cut in Cut::ALL {
                     let dx = Strided::new(gpu, 2, rows, inputs);
-                    let form = (cut, dtype, accumulate);
+                    let form = (cut, format, accumulate);
                     run_fixed(gpu, &matmul_inputs_cut(gpu, form, sizes, dy.columns(), &weight, dx.columns()));
-                    let form = format!("{cut:?} {dtype} {accumulate} [{rows}, {columns}] -> {inputs}");
+                    let form = format!("{cut:?} {format} {accumulate} [{rows}, {columns}] -> {inputs}");
                     check(gpu, "matmul_inputs", form, &dx.buffer, &dx.with(&want, accumulate));
                 }
             }
@@ -394,12 +394,12 @@ fn a_gradient_has_the_same_bits_again() {
     on_all(|gpu| {
         let (rows, columns, inputs) = (37, 68, 52);
         let [x, dy] = [(1, inputs), (2, columns)].map(|(seed, width)| Strided::new(gpu, seed, rows, width));
-        let weight = weights(gpu, &pack(&noise(3, columns * inputs), inputs), Dtype::F32);
+        let weight = weights(gpu, &noise(3, columns * inputs), inputs, WeightFormat::F32);
         let sizes = [rows, columns / 4, inputs / 4].map(|size| size as u32);
         let again = |cut| {
             let (dw, dx) = (gpu.storage("dw", 4 * (columns * inputs) as u64), Strided::new(gpu, 4, rows, inputs));
             run_fixed(gpu, &matmul_weights_cut(gpu, cut, sizes, x.columns(), dy.columns(), &dw));
-            let form = (cut, Dtype::F32, true);
+            let form = (cut, WeightFormat::F32, true);
             run_fixed(gpu, &matmul_inputs_cut(gpu, form, sizes, dy.columns(), &weight, dx.columns()));
             [&dw, &dx.buffer].map(|b| bits(&pollster::block_on(gpu.read(b)).expect("the device works")))
         };

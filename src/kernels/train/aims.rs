@@ -8,12 +8,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::super::matmul::weight_piece;
-use super::super::{Grid, KernelSet, Op};
+use super::super::{Grid, KernelSet, Op, WeightFormat};
 use super::loss::LossShape;
 use super::rows_grid;
 use super::spread::spread;
-use crate::format::safetensors::Dtype;
 use crate::gpu::{Gpu, Variant};
 
 /// The uniform of `aim_scores.wgsl` and `aim_inputs.wgsl`.
@@ -37,17 +35,17 @@ pub(crate) struct AimColumnsParams {
     pub columns4: u32,
 }
 
-/// The variant for weights of a dtype.
-pub(crate) fn aim_columns_variant(dtype: Dtype, accumulate: bool) -> Variant {
+/// The variant for weights of a format.
+pub(crate) fn aim_columns_variant(format: WeightFormat, accumulate: bool) -> Variant {
     let store = if accumulate { "store_add" } else { "store_set" };
-    Variant::of("aim_columns").piece("weight", weight_piece(dtype)).piece("store", store)
+    format.bound(Variant::of("aim_columns")).piece("store", store)
 }
 
 /// `aims[p]`, set or added to: the sum of weight times column of the LM head over the `top` entries of each of `picked` rows,
 /// `[picked, top, 2]` tokens and the bits of weights, that lie in this chunk of the vocabulary. `matrix` is packed as for `matmul`.
 pub(crate) fn aim_columns(
     gpu: &Gpu,
-    (dtype, accumulate): (Dtype, bool),
+    (format, accumulate): (WeightFormat, bool),
     width4: u32,
     top: u32,
     shape: LossShape,
@@ -56,7 +54,7 @@ pub(crate) fn aim_columns(
 ) -> Op {
     let LossShape { picked, first, count, stride } = shape;
     let params = AimColumnsParams { picked, width4, top, first, count, columns4: stride / 4 };
-    let kernel = gpu.kernel(&aim_columns_variant(dtype, accumulate));
+    let kernel = gpu.kernel(&aim_columns_variant(format, accumulate));
     let bind_group = gpu.bind(&kernel, &[&gpu.uniform("aim columns", &params), entries, matrix, aims]);
     Op::single(kernel, bind_group, spread(picked * width4))
 }

@@ -6,9 +6,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Columns, Op, fixed};
-use crate::format::safetensors::Dtype;
 use crate::gpu::{Gpu, Variant};
-use crate::kernels::matmul::weight_piece;
+use crate::kernels::WeightFormat;
 
 /// The uniform of `matmul_inputs.wgsl` and `matmul_weights.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -71,13 +70,10 @@ const INPUTS_SHAPE: [u32; 3] = [8, 8, 4];
 /// Threads of a workgroup; blocks of four inputs and of four columns of a thread.
 const WEIGHTS_SHAPE: [u32; 3] = [8, 4, 4];
 
-/// The variant for weights of a dtype.
-pub(crate) fn matmul_inputs_variant(cut: Cut, dtype: Dtype, accumulate: bool) -> Variant {
-    let bound = |shader| {
-        Variant::of(shader)
-            .piece("weight", weight_piece(dtype))
-            .piece("store", if accumulate { "store_add" } else { "store_set" })
-    };
+/// The variant for weights of a format.
+pub(crate) fn matmul_inputs_variant(cut: Cut, format: WeightFormat, accumulate: bool) -> Variant {
+    let bound =
+        |shader| format.bound(Variant::of(shader)).piece("store", if accumulate { "store_add" } else { "store_set" });
     let [lanes, rows, blocks] = INPUTS_SHAPE;
     match cut {
         Cut::Blocks => {
@@ -107,26 +103,26 @@ pub(crate) fn column_sums_variant() -> Variant {
 /// `dx[r, i] = sum over c of dy[r, c] W[i, c]`, or added; `weight` is packed as for `matmul`.
 pub(crate) fn matmul_inputs(
     gpu: &Gpu,
-    dtype: Dtype,
+    format: WeightFormat,
     accumulate: bool,
     sizes: [u32; 3],
     dy: Columns<'_>,
     weight: &wgpu::Buffer,
     dx: Columns<'_>,
 ) -> Op {
-    matmul_inputs_cut(gpu, (Cut::of(gpu), dtype, accumulate), sizes, dy, weight, dx)
+    matmul_inputs_cut(gpu, (Cut::of(gpu), format, accumulate), sizes, dy, weight, dx)
 }
 
 /// The same, cut as asked for.
 pub(crate) fn matmul_inputs_cut(
     gpu: &Gpu,
-    (cut, dtype, accumulate): (Cut, Dtype, bool),
+    (cut, format, accumulate): (Cut, WeightFormat, bool),
     [rows, columns4, inputs4]: [u32; 3],
     dy: Columns<'_>,
     weight: &wgpu::Buffer,
     dx: Columns<'_>,
 ) -> Op {
-    let kernel = gpu.kernel(&matmul_inputs_variant(cut, dtype, accumulate));
+    let kernel = gpu.kernel(&matmul_inputs_variant(cut, format, accumulate));
     let uniform = gpu.uniform("matmul inputs", &ProductParams::new([rows, columns4, inputs4], dx, dy));
     let bind_group = gpu.bind(&kernel, &[&uniform, dy.buffer, weight, dx.buffer]);
     let [lanes, tall, blocks] = INPUTS_SHAPE;

@@ -17,8 +17,8 @@ use super::rope_rows::rope_rows_variant;
 use super::rows::{gather_rows_variant, scatter_rows_variant};
 use super::step::{adamw_variant, clip_factor_variant, squares_variant};
 use crate::gpu::Variant;
-use crate::kernels::KernelSet;
-use crate::kernels::variants::{ACTIVATIONS, DTYPES, SUBGROUPS};
+use crate::kernels::variants::{ACTIVATIONS, SUBGROUPS};
+use crate::kernels::{KernelSet, WeightFormat};
 
 pub(in crate::kernels) fn variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
     let mut all = sequence_variants(sets);
@@ -44,7 +44,7 @@ fn sequence_variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
     ]);
     all.extend([false, true].map(mix_variant));
     for accumulate in [false, true] {
-        all.extend(DTYPES.map(|dtype| aim_columns_variant(dtype, accumulate)));
+        all.extend(WeightFormat::ALL.iter().map(|&format| aim_columns_variant(format, accumulate)));
     }
     for &set in sets {
         all.insert(loss_summary_variant(set));
@@ -67,7 +67,7 @@ fn layer_variants() -> Vec<Variant> {
     for switch in [false, true] {
         all.push(norm_weights_variant(switch));
         for cut in Cut::ALL {
-            all.extend(DTYPES.map(|dtype| matmul_inputs_variant(cut, dtype, switch)));
+            all.extend(WeightFormat::ALL.iter().map(|&format| matmul_inputs_variant(cut, format, switch)));
         }
         all.extend(ACTIVATIONS.map(|activation| activate_variant(activation, switch)));
         all.extend(ACTIVATIONS.map(|activation| activate_inputs_variant(activation, switch)));

@@ -10,7 +10,6 @@ mod plot;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Instant;
@@ -30,7 +29,7 @@ use crate::hash::Hash;
 use crate::interrupt::{self, Watch};
 use crate::output::{io_error, write_whole};
 use crate::source::{Source, advice};
-use crate::terminal::{Meter, Outcome, Work, bytes, print_json, say};
+use crate::terminal::{Meter, Outcome, SUCCESS, Work, bytes, print_json, say};
 use distill::{Distilled, Wanted};
 pub use flags::Args;
 use folder::{Device, Identity, Log, OutFolder, PLOT};
@@ -41,7 +40,7 @@ const RECORD: &str = "training.json";
 
 const MAX_RECORD_BYTES: u64 = 16 << 20;
 
-pub async fn run(args: &Args) -> Outcome<ExitCode> {
+pub async fn run(args: &Args) -> Outcome<u8> {
     interrupt::install()?;
     args.check()?;
     let files = args.model.files()?;
@@ -116,7 +115,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
                     check_reach(&first.heads, length, Some(&data))?;
                     data
                 }
-                None => return Ok(ExitCode::from(interrupt::EXIT_CODE)),
+                None => return Ok(interrupt::EXIT_CODE),
             }
         }
     };
@@ -140,7 +139,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         let layout = marginal::Layout::new(&data, first.heads.iter().map(|head| head.offset), length);
         match marginals(&out, &gpu, kernels, &files, &data, layout, &interrupt).await? {
             Some(labels) => Some(labels),
-            None => return Ok(ExitCode::from(interrupt::EXIT_CODE)),
+            None => return Ok(interrupt::EXIT_CODE),
         }
     } else {
         None
@@ -158,8 +157,8 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         say(format_args!("note: {advice}"));
     }
     Ok(match stopped {
-        Stopped::Finished => ExitCode::SUCCESS,
-        Stopped::Interrupt => ExitCode::from(interrupt::EXIT_CODE),
+        Stopped::Finished => SUCCESS,
+        Stopped::Interrupt => interrupt::EXIT_CODE,
     })
 }
 

@@ -10,18 +10,16 @@ mod timing;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::ValueEnum;
 use foretoken::analysis::{FolderFacts, Method, Report, Run, Settings, Shard};
 use foretoken::{Engine, Error, Result};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::drafting::HeadsWanted;
 use crate::folder::Folder;
 use crate::source::{EngineFlags, Loaded};
-use crate::terminal::{Meter, Outcome, print, say};
+use crate::terminal::{Meter, Outcome, SUCCESS, bar, print, say};
 use data::Sample;
 use measure::Measurer;
 use store::Store;
@@ -146,7 +144,7 @@ impl FromStr for ShardArg {
     }
 }
 
-pub async fn run(args: &Args) -> Outcome<ExitCode> {
+pub async fn run(args: &Args) -> Outcome<u8> {
     if !args.merge.is_empty() {
         let (run, records) = store::merge(&args.merge)?;
         let mut timings = Vec::new();
@@ -315,8 +313,7 @@ async fn measure_all(
     if left.len() < mine.len() {
         say(format_args!("going on: {} of {} samples are done", mine.len() - left.len(), mine.len()));
     }
-    let style = ProgressStyle::with_template("samples {bar:30} {pos} of {len}, {eta} left");
-    let bar = ProgressBar::new(mine.len() as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let bar = bar("samples {bar:30} {pos} of {len}, {eta} left", mine.len() as u64);
     bar.set_position((mine.len() - left.len()) as u64);
     bar.reset_eta();
     let mut measurer = Measurer::new(run, base, engines)?;
@@ -331,7 +328,7 @@ async fn measure_all(
 }
 
 /// Writes the report of all records; a shard has none of its own.
-fn finish(store: &Store, run: &Run, timings: &[Timing]) -> Outcome<ExitCode> {
+fn finish(store: &Store, run: &Run, timings: &[Timing]) -> Outcome<u8> {
     store.write(store::TIMING, &store::pretty(&timings)?)?;
     if run.shard != Shard::WHOLE {
         let Shard { index, of } = run.shard;
@@ -339,7 +336,7 @@ fn finish(store: &Store, run: &Run, timings: &[Timing]) -> Outcome<ExitCode> {
             "shard {index} of {of} is done: {} samples; put shards together with `foretoken analyze --merge DIR... --out DIR`",
             store.records.len()
         ));
-        return Ok(ExitCode::SUCCESS);
+        return Ok(SUCCESS);
     }
     let records: Vec<_> = store.records.values().cloned().collect();
     let report = Report::new(run, &records)?;
@@ -350,7 +347,7 @@ fn finish(store: &Store, run: &Run, timings: &[Timing]) -> Outcome<ExitCode> {
     store.write(store::TEXT, &text)?;
     store.write(store::REPORT, &store::pretty(&report)?)?;
     print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(SUCCESS)
 }
 
 /// The times of a shard; they are not needed for the report.

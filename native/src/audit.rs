@@ -2,14 +2,13 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use foretoken::{Audit, AuditCase, AuditOptions, Difference};
 use serde::Serialize;
 
 use crate::drafting::HeadsWanted;
 use crate::source::{EngineFlags, Loaded};
-use crate::terminal::{Meter, Outcome, print, print_json, say};
+use crate::terminal::{FAILURE, Meter, Outcome, SUCCESS, print, print_json, say};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -36,7 +35,7 @@ struct Report<'a> {
     audit: &'a Audit,
 }
 
-pub async fn run(args: &Args) -> Outcome<ExitCode> {
+pub async fn run(args: &Args) -> Outcome<u8> {
     let mut meter = Meter::default();
     let loaded =
         args.engine.load_with(args.heads.as_deref().map_or(HeadsWanted::Own, HeadsWanted::Folder), &mut meter).await?;
@@ -54,7 +53,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         print(&table(&audit))?;
         say(format_args!("[{adapter} · {} kernels · {model}]", engine.kernels()));
     }
-    Ok(if audit.equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if audit.equal { SUCCESS } else { FAILURE })
 }
 
 fn table(audit: &Audit) -> String {

@@ -1,7 +1,6 @@
 //! `foretoken bench`: what the kernels and a model reach on an adapter.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use foretoken::bench::{self, BenchOptions, RandomLlama, Report};
 use foretoken::format::files::Files;
@@ -10,7 +9,7 @@ use foretoken::{Engine, EngineOptions, Gpu, Result};
 
 use crate::folder::Folder;
 use crate::source::{AdapterFlags, Source};
-use crate::terminal::{Outcome, print, print_json, say};
+use crate::terminal::{Outcome, SUCCESS, print, print_json, say};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -49,7 +48,7 @@ impl Args {
     }
 }
 
-pub async fn run(args: &Args) -> Outcome<ExitCode> {
+pub async fn run(args: &Args) -> Outcome<u8> {
     let gpu = args.adapter.open().await?;
     if args.drafts {
         return drafts(args, &gpu).await;
@@ -59,10 +58,10 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         print(&format!("{report}\n"))?;
     }
     print_json(&report)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(SUCCESS)
 }
 
-async fn drafts(args: &Args, gpu: &Gpu) -> Outcome<ExitCode> {
+async fn drafts(args: &Args, gpu: &Gpu) -> Outcome<u8> {
     let files = match &args.model {
         Some(folder) => Source::Folder(Folder::open(folder)?),
         None => Source::Embedded(foretoken::default_model()),
@@ -79,7 +78,7 @@ async fn drafts(args: &Args, gpu: &Gpu) -> Outcome<ExitCode> {
         print(&format!("{report}\n"))?;
     }
     print_json(&report)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(SUCCESS)
 }
 
 async fn measure(args: &Args, gpu: &Gpu) -> Result<Report> {

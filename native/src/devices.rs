@@ -1,13 +1,12 @@
 //! `foretoken devices`: the adapters, which one is picked and why, and whether its kernels compute what they should.
 
 use std::fmt::Write;
-use std::process::ExitCode;
 
 use foretoken::{AdapterSummary, Error, ErrorKind, Gpu, KernelCheck, KernelSet};
 use serde::Serialize;
 
 use crate::source::{AdapterFlags, advice};
-use crate::terminal::{Outcome, bytes, print, print_json};
+use crate::terminal::{Outcome, SUCCESS, bytes, print, print_json};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -37,9 +36,9 @@ struct SetChecks {
     checks: Vec<KernelCheck>,
 }
 
-pub async fn run(args: &Args) -> Outcome<ExitCode> {
+pub async fn run(args: &Args) -> Outcome<u8> {
     let adapters = Gpu::adapters().await;
-    let (picked, reason) = Gpu::pick(&adapters, args.adapter.adapter.as_deref())?;
+    let (picked, reason) = Gpu::pick(&adapters, args.adapter.wanted()?.as_deref())?;
     if !args.json {
         print(&listing(&adapters, picked, &reason))?;
     }
@@ -65,7 +64,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         print(&format!("\n{advice}\n"))?;
     }
     match failed.as_slice() {
-        [] => Ok(ExitCode::SUCCESS),
+        [] => Ok(SUCCESS),
         failed => Err(Error::new(
             ErrorKind::SelfTest,
             format!("{}: wrong results from {}; do not trust this adapter", gpu.summary(), failed.join(", ")),

@@ -1,19 +1,18 @@
 //! `foretoken generate`: continues a prompt, as text while it comes or as one JSON object at the end.
 
-use std::io::{self, IsTerminal};
-use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::builder::NonEmptyStringValueParser;
 use foretoken::{DraftStats, Drafter, Error, GenerateOptions, Round, Sampling, Session, Stats, Stop};
 use serde::Serialize;
 
+use crate::console;
 use crate::drafting::DraftFlags;
 use crate::interactive;
 use crate::interrupt::{self, Watch};
 use crate::prompt::{Prompt, PromptFlags};
 use crate::source::{EngineFlags, Loaded, advice};
-use crate::terminal::{Meter, Outcome, counted, print, print_json, say};
+use crate::terminal::{Meter, Outcome, SUCCESS, counted, print, print_json, say};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true, args_override_self = true)]
@@ -77,7 +76,7 @@ fn some_seed() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::from(time.subsec_nanos()) % 1_000_000)
 }
 
-pub async fn run(args: &Args) -> Outcome<ExitCode> {
+pub async fn run(args: &Args) -> Outcome<u8> {
     interrupt::install()?;
     // Whatever is wrong with the flags is said before the model loads.
     let sampling = args.sampling.sampling()?;
@@ -100,7 +99,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     }
 }
 
-async fn once(loaded: &Loaded, prompt: &Prompt, options: &GenerateOptions, json: bool) -> Outcome<ExitCode> {
+async fn once(loaded: &Loaded, prompt: &Prompt, options: &GenerateOptions, json: bool) -> Outcome<u8> {
     let prompt_ids = match prompt {
         Prompt::Text(text) => {
             let hint = |error: Error| Error::new(error.kind(), format!("{error}; or give the prompt as ids: --ids"));
@@ -208,9 +207,10 @@ impl Finished {
 
     /// On a terminal what follows starts on a line of its own; a pipe gets the text alone.
     pub fn end_line(&self) -> Outcome<()> {
-        if io::stdout().is_terminal() {
+        let terminals = console::with(|console| console.terminals);
+        if terminals.output {
             print("\n")?;
-        } else if io::stderr().is_terminal() {
+        } else if terminals.errors {
             say(format_args!(""));
         }
         Ok(())
@@ -252,10 +252,10 @@ impl Finished {
         say(format_args!("[{new}, {tokens_per_s:.1} tokens/s{drafts} · stop: {}]", self.stop));
     }
 
-    fn exit_code(&self) -> ExitCode {
+    fn exit_code(&self) -> u8 {
         match self.stop {
-            Stop::Interrupt => ExitCode::from(interrupt::EXIT_CODE),
-            _ => ExitCode::SUCCESS,
+            Stop::Interrupt => interrupt::EXIT_CODE,
+            _ => SUCCESS,
         }
     }
 }

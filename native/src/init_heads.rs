@@ -1,7 +1,6 @@
 //! `foretoken init-heads`: multi-token heads that no training has seen, in a folder of their own. No GPU is used.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::ValueEnum;
 use foretoken::Error;
@@ -10,7 +9,7 @@ use foretoken::format::mtp::{CONFIG, Init, InitOptions, InitSource, TENSORS, ini
 
 use crate::output::{make_folder, write_whole};
 use crate::source::ModelFlag;
-use crate::terminal::{Outcome, counted, say};
+use crate::terminal::{Outcome, SUCCESS, counted, say};
 
 /// Heads of the other layout that has files of its own; they would be shadowed.
 const MEDUSA: &str = "medusa_lm_head.safetensors";
@@ -73,7 +72,7 @@ pub fn source(text: &str) -> Result<InitSource, String> {
     }
 }
 
-pub async fn run(args: &Args) -> Outcome<ExitCode> {
+pub async fn run(args: &Args) -> Outcome<u8> {
     let files = args.model.files()?;
     let checkpoint = Checkpoint::open(&files).await?;
     let options = InitOptions {
@@ -99,5 +98,5 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         write_whole(&args.out.join(name), &made[name])?;
     }
     say(format_args!("{} in {}", counted(args.heads, "head"), args.out.display()));
-    Ok(ExitCode::SUCCESS)
+    Ok(SUCCESS)
 }

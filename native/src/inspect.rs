@@ -3,13 +3,12 @@
 use std::fmt::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use foretoken::{Error, Heads, Inspection};
 
 use crate::folder::Folder;
 use crate::source::ModelFlag;
-use crate::terminal::{Outcome, bytes, counted, print, print_json, visible};
+use crate::terminal::{Outcome, SUCCESS, bytes, counted, print, print_json, visible};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -26,7 +25,7 @@ pub struct Args {
     json: bool,
 }
 
-pub async fn run(args: &Args) -> Outcome<ExitCode> {
+pub async fn run(args: &Args) -> Outcome<u8> {
     let files = args.model.files()?;
     let context = args.context.map(NonZeroUsize::get);
     let inspection = match &args.heads {
@@ -40,7 +39,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     }
     // The report is complete, but `generate` would refuse this checkpoint, and scripts should notice.
     match inspection.problem {
-        None => Ok(ExitCode::SUCCESS),
+        None => Ok(SUCCESS),
         Some(problem) => Err(Error::format(problem).into()),
     }
 }

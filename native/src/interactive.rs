@@ -1,18 +1,16 @@
 //! A session at the terminal: the user and the model write one text in turns, and the cache is kept between them.
 
-use std::io::{self, BufRead, Write};
-use std::process::ExitCode;
-
 use foretoken::format::tokenizer::Tokenizer;
 use foretoken::{Error, GenerateOptions, Result};
 
+use crate::console;
 use crate::generate::{Output, generate};
 use crate::prompt::utf8;
 use crate::source::{Loaded, advice};
-use crate::terminal::{Outcome, say};
+use crate::terminal::{Outcome, SUCCESS, say, say_in_line};
 
 /// Takes turns until the user ends the input.
-pub async fn run(loaded: &Loaded, options: &GenerateOptions) -> Outcome<ExitCode> {
+pub async fn run(loaded: &Loaded, options: &GenerateOptions) -> Outcome<u8> {
     say(format_args!("{} on {}. Write how the text goes on; Ctrl-D ends it.", loaded.model, loaded.adapter));
     if let Some(advice) = advice(&loaded.adapter) {
         say(format_args!("note: {advice}"));
@@ -35,7 +33,7 @@ pub async fn run(loaded: &Loaded, options: &GenerateOptions) -> Outcome<ExitCode
         finished.end_line()?;
         finished.say_speed();
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(SUCCESS)
 }
 
 /// The text with the user's line: on a line of its own, as the terminal shows it. Nothing for an empty line.
@@ -62,9 +60,9 @@ fn extended(ids: &[u32], tokenizer: &Tokenizer, line: &str, context: usize) -> R
 
 /// The next line without its end, or what is wrong with it; `None` when the input ends.
 fn read_line() -> Result<Option<Result<String>>> {
-    let _ = write!(io::stderr(), "> ");
+    say_in_line("> ");
     let mut line = Vec::new();
-    match io::stdin().lock().read_until(b'\n', &mut line) {
+    match console::with(|console| console.input.read_until(b'\n', &mut line)) {
         Ok(0) => {
             say(format_args!(""));
             Ok(None)

@@ -1,102 +1,13 @@
-//! The `foretoken` command: files, terminal and blocking calls over the `foretoken` library.
-//!
-//! Standard output carries results only; everything else goes to standard error. The exit code is 0 only on success, 1
-//! on an error, 2 on wrong usage, 130 after Ctrl-C, and 141 where the reader of standard output is gone.
-
-mod analyze;
-mod audit;
-mod bench;
-mod devices;
-mod drafting;
-mod folder;
-mod generate;
-mod hash;
-mod init_heads;
-mod inspect;
-mod interactive;
-mod interrupt;
-mod marginals;
-mod merge;
-mod output;
-mod picks;
-mod plot;
-mod prompt;
-mod score;
-mod source;
-mod terminal;
-mod train;
+//! The `foretoken` command as a process: everything else is in its library.
 
 use std::env;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-
-use terminal::{Failure, Outcome, say};
-
-/// What a shell reports of a program that SIGPIPE ended.
-const READER_GONE: u8 = 141;
-
-#[derive(Parser)]
-#[command(version, about = "Run language models on the GPU, through WebGPU", propagate_version = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Continue a prompt with generated text
-    ///
-    /// Without a prompt: from a terminal an interactive session, else the prompt is standard input. One line break at
-    /// the end of standard input or of a prompt file does not count as part of the prompt.
-    Generate(generate::Args),
-    /// Tell how probable a text is: log-probabilities, nats a token, bits per byte
-    Score(score::Args),
-    /// Tell what may stand two or three places ahead, given only the prompt
-    ///
-    /// Sums the model's distribution over the tokens that may stand in between. Each token's probability comes with
-    /// certified bounds: the sum over all tokens in between lies within them.
-    Marginals(marginals::Args),
-    /// Measure how well a model, its marginals and multi-token heads predict ahead: accuracy with intervals, plots
-    ///
-    /// Teacher-forced, over every sample of a JSON-lines file. The folder of the results holds report.json, report.md, SVG
-    /// plots and a record of each sample, so that an interrupted run goes on, and shards can be put together.
-    Analyze(analyze::Args),
-    /// Describe a checkpoint: family, sizes, memory, tensors, heads
-    Inspect(inspect::Args),
-    /// Make multi-token heads for a model, untrained: where training starts
-    InitHeads(init_heads::Args),
-    /// Train multi-token heads on texts, on the GPU
-    ///
-    /// The output folder then holds heads for generate --draft. Ctrl-C writes a checkpoint, and --resume goes on from it as if nothing
-    /// had been.
-    Train(Box<train::Args>),
-    /// Write a checkpoint with the LoRA of heads merged into its weights, and the heads without it beside them
-    ///
-    /// The new folder is in Hugging Face layout, its tensors of the types they had. What it generates is what the model
-    /// generates with these heads, but for the rounding of changed tensors to f16 or bf16 where they are of these.
-    Merge(merge::Args),
-    /// List the adapters, say which one is picked and why, and test every kernel on it
-    Devices(devices::Args),
-    /// Check that drafts change nothing: texts with and without, and logits bit by bit, on this device
-    ///
-    /// Continues a few prompts with every drafter, as chains and as trees, greedily and drawn. The exit code is 0 where
-    /// every text is the one without drafts, and 1 at a difference.
-    Audit(audit::Args),
-    /// Measure the adapter, the kernels and a model on it: a table, and one JSON line last
-    Bench(bench::Args),
-}
+use foretoken_native::{Console, run};
 
 fn main() -> ExitCode {
     silence_device_select();
-    match run(Cli::parse().command) {
-        Ok(code) => code,
-        Err(Failure::ReaderGone) => ExitCode::from(READER_GONE),
-        Err(Failure::Error(error)) => {
-            say(format_args!("error: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+    run(env::args_os(), Console::of_process()).into()
 }
 
 /// Mesa's device-select layer looks for a Wayland server, and where there cannot be one (containers, remote shells)
@@ -109,22 +20,5 @@ fn silence_device_select() {
         unsafe {
             env::set_var("NODEVICE_SELECT", "1");
         }
-    }
-}
-
-/// The only place that blocks on the library's futures.
-fn run(command: Command) -> Outcome<ExitCode> {
-    match command {
-        Command::Generate(args) => pollster::block_on(generate::run(&args)),
-        Command::Score(args) => pollster::block_on(score::run(&args)),
-        Command::Marginals(args) => pollster::block_on(marginals::run(&args)),
-        Command::Analyze(args) => pollster::block_on(analyze::run(&args)),
-        Command::Inspect(args) => pollster::block_on(inspect::run(&args)),
-        Command::InitHeads(args) => pollster::block_on(init_heads::run(&args)),
-        Command::Train(args) => pollster::block_on(train::run(&args)),
-        Command::Merge(args) => pollster::block_on(merge::run(&args)),
-        Command::Devices(args) => pollster::block_on(devices::run(&args)),
-        Command::Audit(args) => pollster::block_on(audit::run(&args)),
-        Command::Bench(args) => pollster::block_on(bench::run(&args)),
     }
 }

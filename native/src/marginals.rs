@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::num::NonZeroUsize;
-use std::process::ExitCode;
 use std::time::Instant;
 
 use foretoken::format::tokenizer::Tokenizer;
@@ -12,7 +11,7 @@ use serde::Serialize;
 
 use crate::prompt::{Prompt, PromptFlags};
 use crate::source::{EngineFlags, Loaded};
-use crate::terminal::{Meter, Outcome, bytes, counted, print, print_json, say, visible};
+use crate::terminal::{Meter, Outcome, SUCCESS, bytes, counted, print, print_json, say, visible};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true, args_override_self = true)]
@@ -38,7 +37,7 @@ pub struct Args {
     json: bool,
 }
 
-pub async fn run(args: &Args) -> Outcome<ExitCode> {
+pub async fn run(args: &Args) -> Outcome<u8> {
     // Whatever is wrong with the flags is said before the model loads.
     let max_branches = args.max_branches.map(NonZeroUsize::get);
     let options = MarginalOptions { offset: args.offset, mass: args.mass, max_branches, top: args.top };
@@ -65,7 +64,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
         print(&visible(&table(&found, tokenizer)))?;
         say_cost(&found, &loaded, seconds);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(SUCCESS)
 }
 
 /// The contract of `marginals --json`.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use foretoken::Result;
 use foretoken::format::checkpoint::{Checkpoint, HeadKind};
@@ -16,7 +15,7 @@ use foretoken::model::{Patch, merge_lora};
 use crate::folder::Folder;
 use crate::output::{NewFolder, io_error};
 use crate::source::{ModelFlag, Source};
-use crate::terminal::{Outcome, say};
+use crate::terminal::{Outcome, SUCCESS, say};
 
 /// Files of heads that the model brings: those that are merged take their place.
 const HEAD_FILES: [&str; 3] = [CONFIG, TENSORS, "medusa_lm_head.safetensors"];
@@ -36,7 +35,7 @@ pub struct Args {
     out: PathBuf,
 }
 
-pub async fn run(args: &Args) -> Outcome<ExitCode> {
+pub async fn run(args: &Args) -> Outcome<u8> {
     let files = args.model.files()?;
     let checkpoint = Checkpoint::open(&files).await?;
     let head_files = Folder::open_heads(&args.heads)?;
@@ -76,7 +75,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     out.finish()?;
     let count = patches.len();
     say(format_args!("{count} products with their LoRA merged, and the heads without it, in {}", args.out.display()));
-    Ok(ExitCode::SUCCESS)
+    Ok(SUCCESS)
 }
 
 async fn copy(files: &Source, name: &str, to: &Path) -> Result<()> {

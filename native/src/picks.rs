@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::{env, fs, io, process};
+use std::{fs, io, process};
 
 use foretoken::{AdapterSummary, Gpu, KernelSet, Result};
 
+use crate::console;
 use crate::terminal::say;
 
 /// Kernel set by [`key`]; names, because a later version may know others.
@@ -61,7 +62,8 @@ fn key(adapter: &AdapterSummary) -> String {
 
 /// Where programs keep what they can find out again.
 fn cache_folder() -> Option<PathBuf> {
-    let folder = |variable: &str| env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let value = |variable: &str| console::with(|console| (console.variable)(variable));
+    let folder = |variable: &str| value(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     let caches = if cfg!(windows) {
         folder("LOCALAPPDATA")
     } else if cfg!(target_os = "macos") {

@@ -1,10 +1,12 @@
 //! Where the prompt comes from: a flag, a file, token ids, or standard input.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use foretoken::{Error, Result};
+
+use crate::console;
 
 /// More than the longest context of any model holds, and little enough to read at once: some files have no end.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
@@ -43,7 +45,7 @@ impl PromptFlags {
             text.clone()
         } else if let Some(path) = &self.prompt_file {
             without_line_break(read_text(path)?)
-        } else if io::stdin().is_terminal() {
+        } else if console::with(|console| console.terminals.input) {
             return Ok(None);
         } else {
             without_line_break(read_stdin()?)
@@ -61,7 +63,7 @@ pub fn read_text(path: &Path) -> Result<String> {
 }
 
 fn read_stdin() -> Result<String> {
-    read_all(io::stdin().lock()).map_err(|error| error.within("standard input"))
+    console::with(|console| read_all(&mut console.input)).map_err(|error| error.within("standard input"))
 }
 
 fn read_all(source: impl Read) -> Result<String> {

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use foretoken::format::tokenizer::Tokenizer;
 use foretoken::{Error, Result};
@@ -10,7 +9,7 @@ use serde::Serialize;
 
 use crate::prompt::read_text;
 use crate::source::EngineFlags;
-use crate::terminal::{Meter, Outcome, counted, print, print_json, say, visible};
+use crate::terminal::{Meter, Outcome, SUCCESS, counted, print, print_json, say, visible};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -37,7 +36,7 @@ struct Report {
     tokens: usize,
 }
 
-pub async fn run(args: &Args) -> Outcome<ExitCode> {
+pub async fn run(args: &Args) -> Outcome<u8> {
     let text = read_text(&args.text_file)?;
     if text.is_empty() {
         return Err(Error::input(format!("{}: the text is empty", args.text_file.display())).into());
@@ -54,7 +53,7 @@ pub async fn run(args: &Args) -> Outcome<ExitCode> {
     } else {
         print(&visible(&table(&report, tokenizer)))?
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(SUCCESS)
 }
 
 /// The ids to score, and the bytes of the text that they stand for.

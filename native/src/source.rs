@@ -1,16 +1,19 @@
 //! Which model, which adapter, which kernels: the flags that the commands share, and what they lead to.
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::files::{Files, MemoryFiles};
 use foretoken::format::mtp::HeadSet;
-use foretoken::{AdapterSummary, Engine, EngineOptions, Gpu, GpuOptions, KernelSet, Result};
+use foretoken::{AdapterSummary, Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result};
 
+use crate::console;
 use crate::drafting::HeadsWanted;
 use crate::folder::Folder;
 use crate::picks;
@@ -34,21 +37,41 @@ impl ModelFlag {
     }
 }
 
+/// The environment's word on which adapter to use.
+const ADAPTER_VARIABLE: &str = "FORETOKEN_ADAPTER";
+
 /// The adapter's flags.
 #[derive(clap::Args)]
 pub struct AdapterFlags {
-    /// The adapter to use: its number in `foretoken devices`, or a part of its name, backend or driver
-    #[arg(long, value_name = "ADAPTER", env = "FORETOKEN_ADAPTER")]
-    pub adapter: Option<String>,
+    /// The adapter to use: its number in `foretoken devices`, or a part of its name, backend or driver [env: FORETOKEN_ADAPTER]
+    #[arg(long, value_name = "ADAPTER")]
+    adapter: Option<String>,
     /// The kernels to use: software, workgroup or subgroup [default: the fastest, measured once]
     #[arg(long, value_name = "NAME")]
     pub kernels: Option<KernelSet>,
 }
 
 impl AdapterFlags {
+    /// The adapter that the flag or the environment names.
+    ///
+    /// # Errors
+    /// For a variable that is no text.
+    pub fn wanted(&self) -> Result<Option<String>> {
+        if let Some(adapter) = &self.adapter {
+            return Ok(Some(adapter.clone()));
+        }
+        let value = console::with(|console| (console.variable)(ADAPTER_VARIABLE));
+        value.map(OsString::into_string).transpose().map_err(|value| {
+            let message = format!("{ADAPTER_VARIABLE} is no UTF-8 text: {}", value.to_string_lossy());
+            Error::new(ErrorKind::Input, message)
+        })
+    }
+
     /// Opens the adapter.
     pub async fn open(&self) -> Result<Gpu> {
-        Gpu::open(&GpuOptions { adapter: self.adapter.clone(), ..Default::default() }).await
+        let wanted = self.wanted()?;
+        let gpus = console::with(|console| Arc::clone(&console.gpus));
+        gpus.open(wanted.as_deref()).await
     }
 
     /// The kernel set asked for, else the one known to be the fastest; none leaves it to the library.

@@ -2,11 +2,19 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
-use std::io::{self, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
 use foretoken::{Error, ErrorKind, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::console;
+
+/// The exit code of a run that did what was asked.
+pub const SUCCESS: u8 = 0;
+
+/// The exit code of a run that did not.
+pub const FAILURE: u8 = 1;
 
 /// Why a command ends early.
 pub enum Failure {
@@ -27,8 +35,9 @@ impl From<Error> for Failure {
 
 /// Writes a part of the result to standard output, at once.
 pub fn print(text: &str) -> Outcome<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+    let written =
+        console::with(|console| console.output.write_all(text.as_bytes()).and_then(|()| console.output.flush()));
+    written.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::ReaderGone,
         _ => Error::new(ErrorKind::Io, format!("standard output: {error}")).into(),
     })
@@ -43,7 +52,20 @@ pub fn print_json(value: &impl serde::Serialize) -> Outcome<()> {
 
 /// Writes a line to standard error, for people only. Unlike `eprintln!` it does not panic where that is closed.
 pub fn say(line: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{}", visible(&line.to_string()));
+    say_in_line(&format!("{}\n", visible(&line.to_string())));
+}
+
+/// Writes to standard error and leaves the line open.
+pub fn say_in_line(text: &str) {
+    console::with(|console| {
+        let _ = console.errors.write_all(text.as_bytes()).and_then(|()| console.errors.flush());
+    });
+}
+
+/// A progress bar of this style; invisible where standard error is no terminal.
+pub fn bar(template: &str, length: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    console::with(|console| console.bar(length)).with_style(style)
 }
 
 /// `text` with its control characters escaped, all but line breaks and tabs: names in files are anybody's, and a terminal
@@ -111,8 +133,7 @@ impl Meter {
 
     fn show(&mut self, template: &'static str) {
         self.hide();
-        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        self.bar = Some((template, ProgressBar::new(0).with_style(style)));
+        self.bar = Some((template, bar(template, 0)));
     }
 
     fn hide(&mut self) {
@@ -144,9 +165,8 @@ pub struct Work {
 impl Work {
     /// Work of `total` parts, of which `done` were done before.
     pub fn new(name: &'static str, done: u64, total: u64) -> Self {
-        let bar = ProgressBar::new(total).with_position(done).with_prefix(name);
-        let template = "{prefix} {bar:30} {pos} of {len} · {msg} · {eta} left";
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let bar =
+            bar("{prefix} {bar:30} {pos} of {len} · {msg} · {eta} left", total).with_position(done).with_prefix(name);
         bar.reset_eta();
         Self { bar, since: Instant::now() }
     }

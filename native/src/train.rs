@@ -10,7 +10,6 @@ mod plot;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Instant;
@@ -30,7 +29,7 @@ use crate::hash::Hash;
 use crate::interrupt::{self, Watch};
 use crate::output::{io_error, write_whole};
 use crate::source::{Source, advice};
-use crate::terminal::{Failure, Meter, Outcome, Work, bytes, print_json, say};
+use crate::terminal::{Failure, Meter, Outcome, SUCCESS, Work, bytes, print_json, say};
 use distill::{Distilled, Wanted};
 pub use flags::Args;
 use folder::{Device, Identity, Log, OutFolder, PLOT};
@@ -50,14 +49,14 @@ const FLAGS: [(&str, &str); 5] = [
     ("rate", "--lr"),
 ];
 
-pub async fn run(args: &Args) -> Outcome<ExitCode> {
+pub async fn run(args: &Args) -> Outcome<u8> {
     train(args).await.map_err(|failure| match failure {
         Failure::Error(error) => error.with_names(&FLAGS).into(),
         Failure::ReaderGone => Failure::ReaderGone,
     })
 }
 
-async fn train(args: &Args) -> Outcome<ExitCode> {
+async fn train(args: &Args) -> Outcome<u8> {
     interrupt::install()?;
     args.check()?;
     let files = args.model.files()?;
@@ -132,7 +131,7 @@ async fn train(args: &Args) -> Outcome<ExitCode> {
                     check_reach(&first.heads, length, Some(&data))?;
                     data
                 }
-                None => return Ok(ExitCode::from(interrupt::EXIT_CODE)),
+                None => return Ok(interrupt::EXIT_CODE),
             }
         }
     };
@@ -156,7 +155,7 @@ async fn train(args: &Args) -> Outcome<ExitCode> {
         let layout = marginal::Layout::new(&data, first.heads.iter().map(|head| head.offset), length);
         match marginals(&out, &gpu, kernels, &files, &data, layout, &interrupt).await? {
             Some(labels) => Some(labels),
-            None => return Ok(ExitCode::from(interrupt::EXIT_CODE)),
+            None => return Ok(interrupt::EXIT_CODE),
         }
     } else {
         None
@@ -174,8 +173,8 @@ async fn train(args: &Args) -> Outcome<ExitCode> {
         say(format_args!("note: {advice}"));
     }
     Ok(match stopped {
-        Stopped::Finished => ExitCode::SUCCESS,
-        Stopped::Interrupt => ExitCode::from(interrupt::EXIT_CODE),
+        Stopped::Finished => SUCCESS,
+        Stopped::Interrupt => interrupt::EXIT_CODE,
     })
 }
 

@@ -1,4 +1,4 @@
-//! The command as users run it: the built binary, its output, its exit code.
+//! The command as users run it: its output, its exit code, and the built program as a process among others.
 //!
 //! The checkpoints under `tests/golden` say what is right; what is refused is in `refusals.rs`.
 
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
-use support::{CASE, Run, expected, foretoken, generate, golden, golden_copy, ids_flag, start};
+use support::{CASE, Run, expected, foretoken, generate, golden, golden_copy, ids_flag, program, start};
 
 // ------------------------------------------------------------------------------------------------------ what it prints
 
@@ -145,7 +145,7 @@ fn endless() -> (tempfile::TempDir, Vec<String>) {
 #[test]
 fn ctrl_c_ends_a_generation_cleanly() {
     let (_temp, flags) = endless();
-    let mut child = start(&flags).0.stdin(Stdio::null()).spawn().unwrap();
+    let mut child = program(&flags).spawn().unwrap();
     let mut first = [0];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     let pid = child.id().to_string();
@@ -162,7 +162,10 @@ fn from_a_terminal_it_takes_turns() {
     let command = format!("{} generate --max-tokens 5", env!("CARGO_BIN_EXE_foretoken"));
     let mut script = Command::new("script");
     script.args(["-qec", &command, "/dev/null"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let run = support::Start(script).input(b"Once upon a time\nThen\n\x04").success();
+    script.stdin(Stdio::piped());
+    let mut child = script.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"Once upon a time\nThen\n\x04").unwrap();
+    let run = Run::from(child.wait_with_output().unwrap()).success();
     assert_eq!(run.stdout.matches("stop: ").count(), 2, "{}", run.stdout);
     assert_eq!(run.stdout.matches("> ").count(), 3, "{}", run.stdout);
 }
@@ -190,7 +193,7 @@ fn a_session_goes_on_after_a_line_it_cannot_use() {
 #[test]
 fn a_reader_that_stops_reading_ends_it_quietly() {
     let (_temp, flags) = endless();
-    let mut child = start(&flags).0.stdin(Stdio::null()).spawn().unwrap();
+    let mut child = program(&flags).spawn().unwrap();
     let mut first = [0];
     let mut reader = child.stdout.take().unwrap();
     reader.read_exact(&mut first).unwrap();
@@ -205,15 +208,14 @@ fn a_reader_that_stops_reading_ends_it_quietly() {
 fn a_full_disk_is_an_error() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let folder = golden(CASE);
-    let mut command = start(&["generate", "--model", &folder, "--ids", "1"]).0;
-    let run = Run::from(command.stdout(full).stdin(Stdio::null()).output().unwrap());
+    let run = Run::from(program(&["generate", "--model", &folder, "--ids", "1"]).stdout(full).output().unwrap());
     run.fails_with("standard output");
 }
 
 #[test]
 fn standard_error_may_be_closed() {
     let folder = golden(CASE);
-    let mut child = start(&["generate", "--model", &folder, "--ids", "1"]).0.stdin(Stdio::null()).spawn().unwrap();
+    let mut child = program(&["generate", "--model", &folder, "--ids", "1"]).spawn().unwrap();
     drop(child.stderr.take());
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
 }

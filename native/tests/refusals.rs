@@ -7,7 +7,8 @@ use std::path::Path;
 
 use serde_json::json;
 use support::{
-    CASE, Q_PROJ, WEIGHTS, config, edit_json, foretoken, generate, golden, golden_copy, rename, start, weights,
+    CASE, Q_PROJ, Run, WEIGHTS, config, edit_json, foretoken, generate, golden, golden_copy, program, rename, start,
+    weights,
 };
 
 fn remove(folder: &Path, name: &str) {
@@ -146,17 +147,16 @@ fn a_model_that_does_not_fit_is_refused() {
 #[test]
 fn without_an_adapter_it_says_what_to_install() {
     for command in [&["devices"][..], &["generate", "--prompt", "a"]] {
-        let mut start = start(command);
-        start.0.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
-        start.input(b"").fails_with("mesa-vulkan-drivers");
+        let mut program = program(command);
+        program.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
+        Run::from(program.output().unwrap()).fails_with("mesa-vulkan-drivers");
     }
 }
 
 #[test]
 fn the_environment_chooses_the_adapter_too() {
-    let mut start = start(&["devices"]);
-    start.0.env("FORETOKEN_ADAPTER", "no such adapter");
-    start.input(b"").fails_with("no such adapter");
+    let mut program = program(&["devices"]);
+    Run::from(program.env("FORETOKEN_ADAPTER", "no such adapter").output().unwrap()).fails_with("no such adapter");
 }
 
 /// One way to break a checkpoint, and what the error must name.

@@ -394,7 +394,7 @@ fn interrupted_once(flags: &[String], so_far: impl Fn() -> bool) -> Run {
     use std::process::Command;
     use std::time::{Duration, Instant};
 
-    let child = support::start(flags).0.spawn().unwrap();
+    let child = support::program(flags).spawn().unwrap();
     let begun = Instant::now();
     while !so_far() {
         assert!(begun.elapsed() < Duration::from_secs(120), "it has not come so far");

@@ -1,12 +1,21 @@
-//! Running the binary, and checkpoints for it.
+//! Running the command, and checkpoints for it.
+//!
+//! Most tests run it within their own process, on a device that the whole test program shares: opening one and compiling kernels
+//! takes longer than what they are about. What only a process has (signals, pipes, a terminal, an exit code that the system
+//! sees) is tested on the built program, with [`program`].
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use std::fs;
-use std::io::Write;
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::io::{self, Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock};
+use std::{env, fs};
 
+use foretoken_native::{Console, Gpus};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -21,6 +30,12 @@ pub const Q_PROJ: &str = "model.layers.0.self_attn.q_proj.weight";
 
 /// Where the command keeps its kernel picks in tests, so that none of the user's is used or changed.
 const HOME: &str = env!("CARGO_TARGET_TMPDIR");
+
+/// The variables that say where that is.
+const HOMES: [&str; 3] = ["HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"];
+
+/// The devices of this test program.
+static GPUS: LazyLock<Arc<Gpus>> = LazyLock::new(Arc::default);
 
 /// What a run of the command came to.
 pub struct Run {
@@ -66,32 +81,60 @@ impl Run {
 }
 
 /// The command, not yet run.
-pub struct Start(pub Command);
+pub struct Start(Vec<OsString>);
 
 impl Start {
-    /// Runs it with `input` as standard input.
+    /// Runs it within this process, with `input` as standard input.
     #[must_use = "it may have failed"]
-    pub fn input(mut self, input: &[u8]) -> Run {
-        let mut child = self.0.stdin(Stdio::piped()).spawn().unwrap();
-        // A run that fails early does not read its input.
-        let _ = child.stdin.take().unwrap().write_all(input);
-        child.wait_with_output().unwrap().into()
+    pub fn input(self, input: &[u8]) -> Run {
+        let [stdout, stderr] = [Screen::default(), Screen::default()];
+        let mut console = Console::apart(Cursor::new(input.to_owned()), stdout.clone(), stderr.clone());
+        console.variable = Box::new(|name| if HOMES.contains(&name) { Some(HOME.into()) } else { env::var_os(name) });
+        console.gpus = Arc::clone(&GPUS);
+        let code = foretoken_native::run(self.0, console);
+        Run { code: Some(code.into()), stdout: stdout.text(), stderr: stderr.text() }
+    }
+}
+
+/// What was written to an output.
+#[derive(Clone, Default)]
+struct Screen(Rc<RefCell<Vec<u8>>>);
+
+impl Screen {
+    fn text(self) -> String {
+        String::from_utf8(self.0.take()).expect("output is UTF-8")
+    }
+}
+
+impl Write for Screen {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 pub fn start<S: AsRef<str>>(flags: &[S]) -> Start {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_foretoken"));
-    command.args(flags.iter().map(AsRef::as_ref)).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for home in ["HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"] {
-        command.env(home, HOME);
-    }
-    Start(command)
+    Start(["foretoken"].into_iter().chain(flags.iter().map(AsRef::as_ref)).map(OsString::from).collect())
 }
 
 /// Runs the command with nothing on standard input.
 #[must_use = "it may have failed"]
 pub fn foretoken(flags: &[&str]) -> Run {
-    start(flags).0.stdin(Stdio::null()).output().unwrap().into()
+    start(flags).input(b"")
+}
+
+/// The built program, to be run as a process of its own: nothing on standard input, pipes for what it writes.
+pub fn program<S: AsRef<str>>(flags: &[S]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_foretoken"));
+    command.args(flags.iter().map(AsRef::as_ref));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for home in HOMES {
+        command.env(home, HOME);
+    }
+    command
 }
 
 fn golden_path(case: &str) -> PathBuf {

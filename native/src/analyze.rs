@@ -18,12 +18,15 @@ use foretoken::{Engine, Error, Result};
 
 use crate::drafting::HeadsWanted;
 use crate::folder::Folder;
-use crate::source::{EngineFlags, Loaded};
+use crate::source::{Checked, EngineFlags, Loaded};
 use crate::terminal::{Meter, Outcome, SUCCESS, bar, print, say};
 use data::Sample;
 use measure::Measurer;
 use store::Store;
 use timing::Timing;
+
+/// Where heads are to be measured and there are none.
+const NO_HEADS: &str = "the model brings no multi-token heads: name folders with --heads";
 
 /// What only says something of a measurement; shards have theirs behind them. (The adapter may come from the environment.)
 const MEASURING: [&str; 16] = [
@@ -160,15 +163,23 @@ pub async fn run(args: &Args) -> Outcome<u8> {
         return finish(&store, &run, &timings);
     }
     let mut settings = settings(args)?;
-    let mut meter = Meter::default();
     let methods = &settings.methods;
     let wants_base = methods.iter().any(|method| *method != Method::Heads);
-    let base = if wants_base { Some(args.engine.load_with(HeadsWanted::Without, &mut meter).await?) } else { None };
-    let (loaded, heads) = heads(args, methods, &mut meter).await?;
-    let first: &Loaded = base.as_ref().or(loaded.first()).ok_or_else(|| input("nothing to measure: name --methods"))?;
+    let base = if wants_base { Some(args.engine.check(HeadsWanted::Without).await?) } else { None };
+    let with_heads = checked_heads(args, methods).await?;
+    let first = base.as_ref().or(with_heads.first().map(|(_, checked)| checked));
+    let first = first.ok_or_else(|| input("nothing to measure: name --methods"))?;
     let path = args.data.as_deref().unwrap_or(Path::new(""));
-    let (samples, data) = data::read(path, &first.engine, args.truncate)?;
+    let (samples, data) = data::read(path, first, args.truncate).await?;
     check_targets(&samples, &settings).map_err(|error| error.within(path.display()))?;
+    store::check(&args.out)?;
+    let mut meter = Meter::default();
+    let base = match base {
+        Some(base) => Some(base.load(&mut meter).await?),
+        None => None,
+    };
+    let (loaded, heads) = heads(args, &with_heads, &mut meter).await?;
+    let first: &Loaded = base.as_ref().or(loaded.first()).ok_or_else(|| input("nothing to measure: name --methods"))?;
     let files = args.engine.files()?;
     settings.model = name_of(&first.model);
     settings.model_fingerprint = fingerprint::of_files(&files, fingerprint::MODEL).await?;
@@ -268,19 +279,36 @@ fn check_targets(samples: &[Sample], settings: &Settings) -> Result<()> {
     }
 }
 
-/// The model with each of the heads, and what they are.
-async fn heads(args: &Args, methods: &[Method], meter: &mut Meter) -> Result<(Vec<Loaded>, Vec<FolderFacts>)> {
-    let (mut all, mut facts) = (Vec::new(), Vec::<FolderFacts>::new());
-    if !methods.contains(&Method::Heads) {
-        return Ok((all, facts));
-    }
-    let folders: Vec<Option<&PathBuf>> =
-        if args.heads.is_empty() { vec![None] } else { args.heads.iter().map(Some).collect() };
+/// The model with each of the heads that are to be measured; those of a folder with its name.
+async fn checked_heads<'a>(args: &'a Args, methods: &[Method]) -> Result<Vec<(Option<&'a PathBuf>, Checked<'a>)>> {
+    let folders: Vec<Option<&PathBuf>> = match methods.contains(&Method::Heads) {
+        false => Vec::new(),
+        true if args.heads.is_empty() => vec![None],
+        true => args.heads.iter().map(Some).collect(),
+    };
+    let mut all = Vec::with_capacity(folders.len());
     for folder in folders {
         let wanted = folder.map_or(HeadsWanted::Own, |folder| HeadsWanted::Folder(folder));
-        let loaded = args.engine.load_with(wanted, meter).await?;
+        let checked = args.engine.check(wanted).await?;
+        if !checked.has_heads {
+            return Err(input(NO_HEADS));
+        }
+        all.push((folder, checked));
+    }
+    Ok(all)
+}
+
+/// Loads the model with each of the heads, and tells what they are.
+async fn heads(
+    args: &Args,
+    checked: &[(Option<&PathBuf>, Checked<'_>)],
+    meter: &mut Meter,
+) -> Result<(Vec<Loaded>, Vec<FolderFacts>)> {
+    let (mut all, mut facts) = (Vec::new(), Vec::<FolderFacts>::new());
+    for (folder, checked) in checked {
+        let loaded = checked.load(meter).await?;
         let Some(summary) = loaded.engine.heads() else {
-            return Err(input("the model brings no multi-token heads: name folders with --heads"));
+            return Err(input(NO_HEADS));
         };
         let fingerprint = match folder {
             Some(folder) => fingerprint::of_files(&Folder::open_heads(folder)?, fingerprint::HEADS).await?,

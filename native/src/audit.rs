@@ -37,8 +37,8 @@ struct Report<'a> {
 
 pub async fn run(args: &Args) -> Outcome<u8> {
     let mut meter = Meter::default();
-    let loaded =
-        args.engine.load_with(args.heads.as_deref().map_or(HeadsWanted::Own, HeadsWanted::Folder), &mut meter).await?;
+    let heads = args.heads.as_deref().map_or(HeadsWanted::Own, HeadsWanted::Folder);
+    let loaded = args.engine.check(heads).await?.load(&mut meter).await?;
     let mut options = AuditOptions::for_engine(&loaded.engine)?;
     if args.full {
         options.tokens = None;

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use foretoken::bench::{self, BenchOptions, RandomLlama, Report};
+use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::files::Files;
+use foretoken::format::mtp::HeadSet;
 use foretoken::format::stored::StoredType;
 use foretoken::{Engine, EngineOptions, Gpu, Result};
 
@@ -49,6 +51,7 @@ impl Args {
 }
 
 pub async fn run(args: &Args) -> Outcome<u8> {
+    check_model(args).await?;
     let gpu = args.adapter.open().await?;
     if args.drafts {
         return drafts(args, &gpu).await;
@@ -59,6 +62,20 @@ pub async fn run(args: &Args) -> Outcome<u8> {
     }
     print_json(&report)?;
     Ok(SUCCESS)
+}
+
+/// Checks the folders that are named, before an adapter is opened.
+async fn check_model(args: &Args) -> Result<()> {
+    let files = match &args.model {
+        Some(folder) => Source::Folder(Folder::open(folder)?),
+        None => Source::Embedded(foretoken::default_model()),
+    };
+    let checkpoint = Checkpoint::open(&files).await?;
+    checkpoint.check()?;
+    if let Some(heads) = &args.heads {
+        HeadSet::open(&Folder::open_heads(heads)?, checkpoint.config()).await?;
+    }
+    Ok(())
 }
 
 async fn drafts(args: &Args, gpu: &Gpu) -> Outcome<u8> {

@@ -11,7 +11,7 @@ use crate::drafting::DraftFlags;
 use crate::interactive;
 use crate::interrupt::{self, Watch};
 use crate::prompt::{Prompt, PromptFlags};
-use crate::source::{EngineFlags, Loaded, advice};
+use crate::source::{Checked, EngineFlags, Loaded, advice};
 use crate::terminal::{Meter, Outcome, SUCCESS, counted, print, print_json, say};
 
 #[derive(clap::Args)]
@@ -87,31 +87,42 @@ pub async fn run(args: &Args) -> Outcome<u8> {
     let draft = args.draft.options(args.trace)?;
     let stop = args.stop.clone();
     let options = GenerateOptions { max_tokens: Some(args.max_tokens), sampling, draft, stop, interrupt: None };
-    let loaded = match args.engine.load_with(args.draft.heads(), &mut Meter::default()).await {
-        Err(error) if args.draft.wants_own_heads() && args.engine.only_heads_are_broken().await => {
-            return Err(Error::new(error.kind(), format!("{error}; without them the model runs: --draft off")).into());
-        }
-        loaded => loaded?,
+    let checked = hinted(args, args.engine.check(args.draft.heads()).await).await?;
+    let prompt_ids = match prompt {
+        None => None,
+        Some(prompt) => Some(prompt_ids(&checked, prompt).await?),
     };
-    match prompt {
+    let loaded = hinted(args, checked.load(&mut Meter::default()).await).await?;
+    match prompt_ids {
         None => interactive::run(&loaded, &options).await,
-        Some(prompt) => once(&loaded, &prompt, &options, args.json).await,
+        Some(ids) => once(&loaded, &ids, &options, args.json).await,
     }
 }
 
-async fn once(loaded: &Loaded, prompt: &Prompt, options: &GenerateOptions, json: bool) -> Outcome<u8> {
-    let prompt_ids = match prompt {
-        Prompt::Text(text) => {
-            let hint = |error: Error| Error::new(error.kind(), format!("{error}; or give the prompt as ids: --ids"));
-            loaded.engine.tokenizer().map_err(hint)?.encode(text, true)?
+/// An error adds what would help where only the heads stand in the way.
+async fn hinted<T>(args: &Args, result: foretoken::Result<T>) -> foretoken::Result<T> {
+    match result {
+        Err(error) if args.draft.wants_own_heads() && args.engine.only_heads_are_broken().await => {
+            Err(Error::new(error.kind(), format!("{error}; without them the model runs: --draft off")))
         }
-        Prompt::Ids(ids) => ids.clone(),
-    };
+        result => result,
+    }
+}
+
+async fn prompt_ids(checked: &Checked<'_>, prompt: Prompt) -> foretoken::Result<Vec<u32>> {
+    if matches!(prompt, Prompt::Text(_)) && !checked.has_tokenizer {
+        let hint = |error: Error| Error::new(error.kind(), format!("{error}; or give the prompt as ids: --ids"));
+        checked.tokenizer().await.map_err(hint)?;
+    }
+    checked.prompt_ids(prompt).await
+}
+
+async fn once(loaded: &Loaded, prompt_ids: &[u32], options: &GenerateOptions, json: bool) -> Outcome<u8> {
     let mut session = loaded.engine.session()?;
     let output = if json { Output::Kept } else { Output::Printed };
-    let finished = generate(&mut session, &prompt_ids, options, output).await?;
+    let finished = generate(&mut session, prompt_ids, options, output).await?;
     if json {
-        print_json(&finished.report(loaded, &prompt_ids, options))?;
+        print_json(&finished.report(loaded, prompt_ids, options))?;
     } else {
         finished.end_line()?;
         finished.say_statistics(loaded, options);

@@ -9,7 +9,8 @@ use foretoken::marginal::{Cost, TopToken};
 use foretoken::{Error, MarginalOptions, Marginals};
 use serde::Serialize;
 
-use crate::prompt::{Prompt, PromptFlags};
+use crate::drafting::HeadsWanted;
+use crate::prompt::PromptFlags;
 use crate::source::{EngineFlags, Loaded};
 use crate::terminal::{Meter, Outcome, SUCCESS, bytes, counted, print, print_json, say, visible};
 
@@ -46,12 +47,11 @@ pub async fn run(args: &Args) -> Outcome<u8> {
         .prompt
         .read()?
         .ok_or_else(|| Error::input("no prompt: give --prompt, --prompt-file, --ids or standard input"))?;
+    let checked = args.engine.check(HeadsWanted::IfSound).await?;
+    let ids = checked.prompt_ids(prompt).await?;
+    options.check_room(ids.len(), checked.context)?;
     let mut meter = Meter::default();
-    let loaded = args.engine.load(&mut meter).await?;
-    let ids = match prompt {
-        Prompt::Text(text) => loaded.engine.tokenizer()?.encode(&text, true)?,
-        Prompt::Ids(ids) => ids,
-    };
+    let loaded = checked.load(&mut meter).await?;
     let started = Instant::now();
     let mut session = loaded.engine.session()?;
     let found = session.marginals(&ids, &options, &mut |progress| meter.update(progress)).await?;

@@ -43,13 +43,19 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Makes the folder `path`, and those above it, where they are not there.
-pub fn make_folder(path: &Path) -> Result<()> {
+/// Checks that `path` is a folder, or can be made one.
+pub fn check_folder(path: &Path) -> Result<()> {
     // The first on the way that is no folder stands in the way.
     if let Some(other) = path.ancestors().find(|part| fs::symlink_metadata(part).is_ok() && !part.is_dir()) {
         let message = format!("{}: expected the name of a folder, but it is none", other.display());
         return Err(Error::input(message));
     }
+    Ok(())
+}
+
+/// Makes the folder `path`, and those above it, where they are not there.
+pub fn make_folder(path: &Path) -> Result<()> {
+    check_folder(path)?;
     fs::create_dir_all(path).map_err(|error| io_error(path, &error))
 }
 

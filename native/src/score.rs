@@ -3,10 +3,12 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use foretoken::decode::check_prompt;
 use foretoken::format::tokenizer::Tokenizer;
 use foretoken::{Error, Result};
 use serde::Serialize;
 
+use crate::drafting::HeadsWanted;
 use crate::prompt::read_text;
 use crate::source::EngineFlags;
 use crate::terminal::{Meter, Outcome, SUCCESS, counted, print, print_json, say, visible};
@@ -41,10 +43,12 @@ pub async fn run(args: &Args) -> Outcome<u8> {
     if text.is_empty() {
         return Err(Error::input(format!("{}: the text is empty", args.text_file.display())).into());
     }
+    let checked = args.engine.check(HeadsWanted::IfSound).await?;
+    let tokenizer = &checked.tokenizer().await?;
+    let (ids, bytes) = scored_part(tokenizer, &text, checked.context, args.truncate)?;
+    check_prompt(&ids, &checked.config, Some(tokenizer), checked.context)?;
     let mut meter = Meter::default();
-    let loaded = args.engine.load(&mut meter).await?;
-    let tokenizer = loaded.engine.tokenizer()?;
-    let (ids, bytes) = scored_part(tokenizer, &text, loaded.engine.context(), args.truncate)?;
+    let loaded = checked.load(&mut meter).await?;
     let logprobs = loaded.engine.session()?.score(&ids, &mut |progress| meter.update(progress)).await?;
     meter.clear();
     let report = report(ids, logprobs, bytes);

@@ -8,15 +8,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use foretoken::decode::check_prompt;
 use foretoken::format::checkpoint::Checkpoint;
+use foretoken::format::config::ModelConfig;
 use foretoken::format::files::{Files, MemoryFiles};
 use foretoken::format::mtp::HeadSet;
-use foretoken::{AdapterSummary, Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result};
+use foretoken::format::tokenizer::Tokenizer;
+use foretoken::{AdapterSummary, Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result, model};
 
 use crate::console;
 use crate::drafting::HeadsWanted;
 use crate::folder::Folder;
 use crate::picks;
+use crate::prompt::Prompt;
 use crate::terminal::{Meter, say};
 
 /// The model's flag.
@@ -125,10 +129,29 @@ impl EngineFlags {
         self.model.files()
     }
 
-    /// Loads the model, with a bar where that takes long and its warnings on standard error. It does not need heads, so broken
-    /// ones do not stop it.
-    pub async fn load(&self, meter: &mut Meter) -> Result<Loaded> {
-        self.load_with(HeadsWanted::IfSound, meter).await
+    /// Checks the model with these heads, as far as its files tell, which takes no GPU: what is wrong with a model, a context or
+    /// a prompt is said at once, and not after a device was opened and tested.
+    pub async fn check<'a>(&'a self, wanted: HeadsWanted<'a>) -> Result<Checked<'a>> {
+        let files = self.model.files()?;
+        let head_files = match wanted {
+            HeadsWanted::Folder(folder) => Some(Folder::open_heads(folder)?),
+            HeadsWanted::Own | HeadsWanted::IfSound | HeadsWanted::Without => None,
+        };
+        let checkpoint = Checkpoint::open(&files).await?;
+        checkpoint.check()?;
+        let config = checkpoint.config().clone();
+        let has_heads = match (&head_files, wanted) {
+            (Some(heads), _) => HeadSet::open(heads, &config).await.map(|_| true)?,
+            (None, HeadsWanted::Own) => match HeadSet::of_checkpoint(&checkpoint).await {
+                // Loading leaves them out, and says so.
+                Err(error) if error.kind() == ErrorKind::Unsupported => false,
+                found => found.map_err(|error| error.within("multi-token heads"))?.is_some(),
+            },
+            (None, _) => false,
+        };
+        let context = model::context(&config, self.context.map(NonZeroUsize::get))?;
+        let has_tokenizer = checkpoint.has_tokenizer();
+        Ok(Checked { flags: self, wanted, files, head_files, config, context, has_tokenizer, has_heads })
     }
 
     /// Whether the model could be loaded but for the heads that it brings.
@@ -137,30 +160,68 @@ impl EngineFlags {
         let Ok(checkpoint) = Checkpoint::open(&files).await else { return false };
         checkpoint.check().is_ok() && HeadSet::of_checkpoint(&checkpoint).await.is_err()
     }
+}
 
-    /// The same, with these heads.
-    pub async fn load_with(&self, heads: HeadsWanted<'_>, meter: &mut Meter) -> Result<Loaded> {
-        let started = Instant::now();
-        let files = self.model.files()?;
-        let heads_files = match heads {
-            HeadsWanted::Folder(folder) => Some(Folder::open_heads(folder)?),
-            HeadsWanted::Own | HeadsWanted::IfSound | HeadsWanted::Without => None,
+/// A model whose files are as they should be.
+pub struct Checked<'a> {
+    flags: &'a EngineFlags,
+    wanted: HeadsWanted<'a>,
+    files: Source,
+    head_files: Option<Folder>,
+    /// What the model computes.
+    pub config: ModelConfig,
+    /// Tokens that a session will hold.
+    pub context: usize,
+    /// Whether text can be given to it, not ids alone.
+    pub has_tokenizer: bool,
+    /// Whether it will have multi-token heads, where they were asked for.
+    pub has_heads: bool,
+}
+
+impl Checked<'_> {
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// Where there is none, or it is broken.
+    pub async fn tokenizer(&self) -> Result<Tokenizer> {
+        Checkpoint::open(&self.files).await?.tokenizer().await
+    }
+
+    /// The ids of a prompt.
+    ///
+    /// # Errors
+    /// Where no session on this model can read them.
+    pub async fn prompt_ids(&self, prompt: Prompt) -> Result<Vec<u32>> {
+        let (ids, tokenizer) = match prompt {
+            Prompt::Ids(ids) => (ids, None),
+            Prompt::Text(text) => {
+                let tokenizer = self.tokenizer().await?;
+                (tokenizer.encode(&text, true)?, Some(tokenizer))
+            }
         };
-        let gpu = self.adapter.open().await?;
-        let kernels = self.adapter.kernel_set(&gpu).await?;
-        let context = self.context.map(NonZeroUsize::get);
-        let own = !matches!(heads, HeadsWanted::Without);
+        check_prompt(&ids, &self.config, tokenizer.as_ref(), self.context)?;
+        Ok(ids)
+    }
+
+    /// Loads the model, with a bar where that takes long and its warnings on standard error.
+    pub async fn load(&self, meter: &mut Meter) -> Result<Loaded> {
+        let Self { flags, wanted, files, head_files, .. } = self;
+        let started = Instant::now();
+        let gpu = flags.adapter.open().await?;
+        let kernels = flags.adapter.kernel_set(&gpu).await?;
+        let context = flags.context.map(NonZeroUsize::get);
+        let own = !matches!(wanted, HeadsWanted::Without);
         let options = EngineOptions { context, kernels, heads: own, ..Default::default() };
         let progress = &mut |progress| meter.update(progress);
-        let engine = match &heads_files {
-            Some(heads) => Engine::load_with_heads(&gpu, &files, heads, &options, progress).await?,
-            None => match Engine::load(&gpu, &files, &options, progress).await {
+        let engine = match head_files {
+            Some(heads) => Engine::load_with_heads(&gpu, files, heads, &options, progress).await?,
+            None => match Engine::load(&gpu, files, &options, progress).await {
                 Ok(engine) => engine,
-                Err(error) if !matches!(heads, HeadsWanted::IfSound) => return Err(error),
+                Err(error) if !matches!(wanted, HeadsWanted::IfSound) => return Err(error),
                 Err(error) => {
                     let without = EngineOptions { heads: false, ..options };
                     // Where it is not the heads that are broken, the first error says more.
-                    let engine = Engine::load(&gpu, &files, &without, progress).await.map_err(|_| error.clone())?;
+                    let engine = Engine::load(&gpu, files, &without, progress).await.map_err(|_| error.clone())?;
                     say(format_args!("note: the model runs without its multi-token heads: {error}"));
                     engine
                 }

@@ -98,6 +98,10 @@ async fn train(args: &Args) -> Outcome<u8> {
             say(format_args!("note: no token of --valid counts for the head for token +{offset}"));
         }
     }
+    folder::check(&args.out, args.resume)?;
+    if let Some(path) = &args.dump_batches {
+        dump::check(path)?;
+    }
     let gpu = args.adapter.open().await?;
     let in_valid = valid.as_ref().map_or(0, |valid| valid.most_targets_in_order(args.batch));
     let options = |picked: usize| args.train_options(length, picked.max(in_valid), &first.heads);
@@ -431,7 +435,7 @@ impl Training<'_> {
         let mut bar = Work::new("training", done, total);
         let mut tokens = 0;
         for step in done..total {
-            if interrupt.load(SeqCst) {
+            if interrupt.load(SeqCst) || self.args.stop_after == Some(step - done) {
                 self.keep(out, step).await?;
                 return Ok(Stopped::Interrupt);
             }

@@ -3,10 +3,11 @@
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use support::{CASE, Run, edit_json, expected, foretoken, golden, golden_copy, ids_flag};
+use support::Refused::{self, Error, Usage};
+use support::{CASE, Run, edit_json, expected, foretoken, golden, golden_copy, ids_flag, not_found};
 use tempfile::TempDir;
 
 /// A folder with texts, for outputs too.
@@ -18,8 +19,10 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let place = Self { temp: tempfile::tempdir().unwrap(), model: golden(CASE) };
-        let story = "The red hen was in the cafe.\nTom paid and the hen was red.\n<|endoftext|>\n".repeat(8);
-        place.write("story.txt", &story);
+        let story = "The red hen was in the cafe.\nTom paid and the hen was red.\n<|endoftext|>\n";
+        place.write("story.txt", &story.repeat(8));
+        // For what takes long for each of its sequences.
+        place.write("few.txt", &story.repeat(2));
         let pairs = ["The red", "hen was in", "Tom paid", "the"].map(|prompt| pair(prompt, " hen was red"));
         place.write("pairs.jsonl", &pairs.join("\n"));
         place
@@ -97,45 +100,139 @@ fn bad_texts_and_flags_are_refused_before_anything_is_written() {
     place.write("text.csv", "hen");
     fs::write(place.path("bytes.txt"), b"a\n\xff").unwrap();
     let heads = golden("heads-neox");
-    let cases: &[(&str, &[&str], &str)] = &[
-        ("empty.jsonl", &[], "empty"),
-        ("broken.jsonl", &[], "line 2"),
-        ("types.jsonl", &[], "expected a text, got 3"),
-        ("fields.jsonl", &[], "expected the fields prompt and completion, or text; got txt"),
-        ("long.jsonl", &[], "--seq-len"),
-        ("short.txt", &[], "a sequence 16"),
-        ("text.csv", &[], ".jsonl"),
-        ("bytes.txt", &[], "line 2: expected UTF-8"),
-        ("none.txt", &[], "none.txt"),
-        ("story.txt", &["no lr"], "training.json"),
-        ("story.txt", &["--lr", "nan"], "--lr NaN"),
-        ("story.txt", &["--seq-len", "129"], "cannot be used multiple times"),
-        ("story.txt", &["--mode", "joint", "--lora-rank", "0"], "--lora-rank 0"),
-        ("story.txt", &["--gated"], "--gated: it is for the LoRA that --mode joint trains"),
-        ("story.txt", &["--target", "marginal", "--heads", "4"], "up to +3"),
-        ("story.txt", &["--target", "marginal", "--heads", "1"], "begins with token +2"),
-        ("story.txt", &["--target", "marginal", "--kind", "sequential"], "use --target shifted"),
-        ("story.txt", &["--depth", "3"], "3 layers a head"),
-        ("story.txt", &["--source", "9"], "source 9"),
-        ("story.txt", &["--warmup-heads", &heads], "model_type"),
-        ("story.txt", &["--warmup-heads", &place.model], "no multi-token heads"),
-        ("story.txt", &["--valid", "none.txt"], "none.txt"),
-        ("story.txt", &["--resume"], "no run to resume"),
-        ("story.txt", &["--accumulate", "288230376151711744"], "--accumulate 288230376151711744"),
-        ("story.txt", &["--heads", "16"], "the head for token +16"),
-        ("two.jsonl", &["--heads", "4"], "the head for token +3"),
-        ("story.txt", &["--mode", "baseline", "--heads", "1"], "--mode baseline"),
+    let cases: &[(&str, &[&str], Refused<'_>)] = &[
+        ("empty.jsonl", &[], Error("{place}/empty.jsonl: expected texts, got an empty file")),
+        (
+            "broken.jsonl",
+            &[],
+            Error(
+                "{place}/broken.jsonl: line 2: expected a JSON object: EOF while parsing a value at column 11, in {\"prompt\": ",
+            ),
+        ),
+        ("types.jsonl", &[], Error("{place}/types.jsonl: line 1: `text`: expected a text, got 3")),
+        (
+            "fields.jsonl",
+            &[],
+            Error("{place}/fields.jsonl: line 1: expected the fields prompt and completion, or text; got txt"),
+        ),
+        (
+            "long.jsonl",
+            &[],
+            Error(
+                "{place}/long.jsonl: no sequence has a token to learn from: all 1 prompts fill the 16 tokens of a sequence \
+                 (--seq-len), or nothing follows them",
+            ),
+        ),
+        (
+            "short.txt",
+            &[],
+            Error("{place}/short.txt: the text has 4 tokens, a sequence 16: give more text, or a smaller --seq-len"),
+        ),
+        ("text.csv", &[], Error("{place}/text.csv: expected a file whose name ends in .txt or .jsonl")),
+        ("bytes.txt", &[], Error("{place}/bytes.txt: line 2: expected UTF-8 text, but its byte 1 is not")),
+        ("none.txt", &[], Error("{place}/none.txt: {not found}")),
+        (
+            "story.txt",
+            &["no lr"],
+            Error("--lr is needed: there is no training.json in {model}, which could record \"learning_rate\""),
+        ),
+        ("story.txt", &["--lr", "nan"], Error("--lr NaN: expected a number above 0 that f32 holds")),
+        (
+            "story.txt",
+            &["--seq-len", "129"],
+            Usage(
+                "the argument '--seq-len <TOKENS>' cannot be used multiple times\n\nUsage: foretoken train [OPTIONS] --data \
+                 <FILE> --out <DIR>",
+            ),
+        ),
+        ("story.txt", &["--mode", "joint", "--lora-rank", "0"], Error("--lora-rank 0: expected at least 1")),
+        ("story.txt", &["--gated"], Error("--gated: it is for the LoRA that --mode joint trains with the heads")),
+        (
+            "story.txt",
+            &["--target", "marginal", "--heads", "4"],
+            Error("--target marginal: expected heads for tokens up to +3, as far as marginals go, got +4"),
+        ),
+        (
+            "story.txt",
+            &["--target", "marginal", "--heads", "1"],
+            Error("--target marginal --heads 1: the marginal begins with token +2"),
+        ),
+        (
+            "story.txt",
+            &["--target", "marginal", "--kind", "sequential"],
+            Error(
+                "--target marginal: sequential heads read the token before the one they predict, which a marginal leaves open; \
+                 use --target shifted",
+            ),
+        ),
+        ("story.txt", &["--depth", "3"], Error("3 layers a head: expected 1 to 2, the backbone's")),
+        ("story.txt", &["--source", "9"], Error("source 9: expected a block from 1 to 2")),
+        (
+            "story.txt",
+            &["--warmup-heads", &heads],
+            Error(
+                "{heads}: mtp_config.json, `backbone`: these heads are for a backbone with `model_type` gpt_neox; this model has \
+                 llama",
+            ),
+        ),
+        (
+            "story.txt",
+            &["--warmup-heads", &place.model],
+            Error(
+                "no multi-token heads in {model}: expected mtp_config.json, medusa_lm_head.safetensors, or a checkpoint with \
+                 tensors under mtp., model.mtp_layers. or model.layers.2.",
+            ),
+        ),
+        ("story.txt", &["--valid", "none.txt"], Error("none.txt: {not found}")),
+        ("story.txt", &["--resume"], Error("{place}/out: there is no run to resume")),
+        (
+            "story.txt",
+            &["--accumulate", "288230376151711744"],
+            Error("--accumulate 288230376151711744: expected at most 4096"),
+        ),
+        (
+            "story.txt",
+            &["--heads", "16"],
+            Error("the head for token +16 sees none in sequences of 16 tokens: use a larger --seq-len, or fewer heads"),
+        ),
+        (
+            "two.jsonl",
+            &["--heads", "4"],
+            Error("no token of the data counts for the head for token +3: use longer texts, or fewer heads"),
+        ),
+        (
+            "story.txt",
+            &["--mode", "baseline", "--heads", "1"],
+            Error("--heads: --mode baseline trains what the model itself predicts, and no heads"),
+        ),
     ];
-    for (data, flags, message) in cases {
-        place.train(data, "out", flags).fails_with_in(message, &format!("{data} {flags:?}"));
+    let (not_found, folder) = (not_found(), place.text(""));
+    let places = [
+        ("{model}", &place.model[..]),
+        ("{heads}", &heads),
+        ("{place}", folder.trim_end_matches(['/', '\\'])),
+        ("{not found}", &not_found),
+    ];
+    for (data, flags, expected) in cases {
+        place.train(data, "out", flags).refused(*expected, &places, &format!("{data} {flags:?}"));
         assert!(!place.path("out").exists(), "{data} {flags:?}");
     }
     let (model, data, out) = (&place.model, place.text("story.txt"), place.text("out"));
     let base = ["train", "--model", model, "--data", &data, "--out", &out, "--lr", "1"];
-    foretoken(&[&base[..], &["--seq-len", "129"]].concat()).fails_with("holds 128 tokens");
-    foretoken(&[&base[..], &["--batch", "1000000000000"]].concat()).fails_with("--batch 1000000000000 with --seq-len");
-    // Where nobody names a length, it is the model's context.
-    foretoken(&[&base[..], &["--batch", "600"]].concat()).fails_with("--batch 600 with --seq-len 128");
+    let too_many = |batch: &str, length: usize| {
+        format!(
+            "--batch {batch} with --seq-len {length}: expected at most 65000 tokens together; use a smaller --batch with a \
+             larger --accumulate, or a smaller --seq-len"
+        )
+    };
+    for (flags, expected) in [
+        (["--seq-len", "129"], "--seq-len 129: the model's context holds 128 tokens".to_owned()),
+        (["--batch", "1000000000000"], too_many("1000000000000", 2)),
+        // Where nobody names a length, it is the model's context.
+        (["--batch", "600"], too_many("600", 128)),
+    ] {
+        foretoken(&[&base[..], &flags].concat()).refused(Error(&expected), &places, flags[0]);
+    }
     assert!(!place.path("out").exists());
 }
 
@@ -269,7 +366,7 @@ fn training_writes_heads_a_log_and_a_plot() {
     assert_eq!((&report["ids"], &report["stats"]["drafter"]), (&place.generate(&[])["ids"], &json!("heads")));
     foretoken(&["inspect", "--model", &place.model, "--heads", &heads]).success();
     // And no draft of theirs changes a text, at any temperature.
-    let flags = ["audit", "--model", &place.model, "--heads", &heads, "--context", "64", "--json"];
+    let flags = ["audit", "--model", &place.model, "--heads", &heads, "--context", "40", "--json"];
     assert_eq!(foretoken(&flags).json()["equal"], true);
     // A finished run stays as it is.
     let before = place.read("out/mtp.safetensors");
@@ -382,13 +479,7 @@ fn every_mode_loads_in_generate() {
         .fails_with("vocab_size");
 }
 
-/// Sends Ctrl-C to a run once its log has two lines, and waits for it.
-#[cfg(unix)]
-fn interrupted(flags: &[String], log: &Path) -> Run {
-    interrupted_once(flags, || fs::read_to_string(log).map_or(0, |log| log.lines().count()) >= 2)
-}
-
-/// Sends Ctrl-C to a run once it has come so far, and waits for it.
+/// Runs the built program, sends it Ctrl-C once it has come so far, and waits for it.
 #[cfg(unix)]
 fn interrupted_once(flags: &[String], so_far: impl Fn() -> bool) -> Run {
     use std::process::Command;
@@ -405,40 +496,69 @@ fn interrupted_once(flags: &[String], so_far: impl Fn() -> bool) -> Run {
     child.wait_with_output().unwrap().into()
 }
 
-#[cfg(unix)]
-fn goes_on_bit_for_bit(mode: &[&str]) {
-    let place = Place::new();
-    let flags = [&["--steps", "60", "--checkpoint-every", "0"], mode].concat();
-    place.trained("story.txt", "whole", &flags);
-    let run = interrupted(&place.command("story.txt", "cut", &flags), &place.path("cut/log.jsonl"));
-    assert_eq!(run.code, Some(130), "{mode:?}: {}", run.stderr);
+/// The losses of each line of a log.
+fn losses(place: &Place, out: &str) -> Vec<Value> {
+    json_lines(&place.read(&format!("{out}/log.jsonl"))).into_iter().map(|line| line["losses"].clone()).collect()
+}
+
+/// The run in the folder `cut` has ended after `step` steps with a checkpoint and without heads.
+fn check_cut(place: &Place, run: &Run, step: std::ops::Range<u64>) -> u64 {
+    assert_eq!(run.code, Some(130), "{}", run.stderr);
     let state: Value = serde_json::from_slice(&place.read("cut/checkpoint/state.json")).unwrap();
-    assert!((2..60).contains(&state["step"].as_u64().unwrap()), "{mode:?}: {state}");
+    let at = state["step"].as_u64().unwrap();
+    assert!(step.contains(&at), "{state}");
     assert!(["adapter", "driver", "kernels"].iter().all(|name| state["device"][name].is_string()), "{state}");
-    assert!(!place.path("cut/mtp_config.json").exists(), "{mode:?}");
-    place.trained("story.txt", "cut", &[&flags[..], &["--resume"]].concat());
-    for name in ["mtp.safetensors", "checkpoint/state-00000060.safetensors"] {
+    assert!(!place.path("cut/mtp_config.json").exists());
+    at
+}
+
+/// Trains 12 steps in one go, and as many with a stop after `stop` of them.
+fn goes_on_bit_for_bit(data: &str, mode: &[&str], stop: u64) {
+    let place = Place::new();
+    let flags = [&["--steps", "12", "--checkpoint-every", "0"], mode].concat();
+    place.trained(data, "whole", &flags);
+    let run = place.train(data, "cut", &[&flags[..], &["--stop-after", &stop.to_string()]].concat());
+    check_cut(&place, &run, stop..stop + 1);
+    place.trained(data, "cut", &[&flags[..], &["--resume"]].concat());
+    for name in ["mtp.safetensors", "checkpoint/state-00000012.safetensors"] {
         assert!(place.read(&format!("cut/{name}")) == place.read(&format!("whole/{name}")), "{mode:?}: {name}");
     }
-    let losses = |out: &str| -> Vec<Value> {
-        json_lines(&place.read(&format!("{out}/log.jsonl"))).into_iter().map(|line| line["losses"].clone()).collect()
-    };
-    assert_eq!(losses("cut"), losses("whole"), "{mode:?}");
+    assert_eq!(losses(&place, "cut"), losses(&place, "whole"), "{mode:?}");
 }
 
 #[test]
-#[cfg(unix)]
 fn an_interrupted_training_goes_on_bit_for_bit() {
-    for mode in [
-        &["--mode", "joint", "--whs", "--accumulate", "2"][..],
-        &["--whs"],
-        &["--mode", "baseline"],
-        &["--kind", "sequential"],
-        &["--target", "shifted", "--mode", "joint"],
-        &["--mode", "joint", "--gated", "--target", "marginal"],
+    for (data, mode, stop) in [
+        ("story.txt", &["--mode", "joint", "--whs", "--accumulate", "2"][..], 5),
+        ("story.txt", &["--whs"], 1),
+        ("story.txt", &["--mode", "baseline"], 11),
+        ("story.txt", &["--kind", "sequential"], 6),
+        ("story.txt", &["--target", "shifted", "--mode", "joint"], 3),
+        ("few.txt", &["--mode", "joint", "--gated", "--target", "marginal"], 8),
     ] {
-        goes_on_bit_for_bit(mode);
+        goes_on_bit_for_bit(data, mode, stop);
     }
+}
+
+/// A process that a signal reaches somewhere in its steps, and another process that goes on.
+#[test]
+#[cfg(unix)]
+fn ctrl_c_leaves_a_checkpoint_to_go_on_from() {
+    let place = Place::new();
+    // More steps than it can do before the signal arrives.
+    let flags = ["--steps", "1000000", "--checkpoint-every", "0", "--mode", "joint", "--whs"];
+    let log = place.path("cut/log.jsonl");
+    let two_steps = || fs::read_to_string(&log).map_or(0, |log| log.lines().count()) >= 2;
+    let run = interrupted_once(&place.command("story.txt", "cut", &flags), two_steps);
+    let step = check_cut(&place, &run, 2..1_000_000);
+    let resumed = place.command("story.txt", "cut", &[&flags[..], &["--resume", "--stop-after", "1"]].concat());
+    assert_eq!(support::program(&resumed).status().unwrap().code(), Some(130));
+    let steps = (step + 1).to_string();
+    let run = place.train("story.txt", "whole", &[&flags[..], &["--stop-after", &steps]].concat());
+    assert_eq!(run.code, Some(130), "{}", run.stderr);
+    let name = format!("checkpoint/state-{:08}.safetensors", step + 1);
+    assert!(place.read(&format!("cut/{name}")) == place.read(&format!("whole/{name}")), "{name}");
+    assert_eq!(losses(&place, "cut"), losses(&place, "whole"));
 }
 
 #[test]
@@ -522,7 +642,7 @@ fn joint_training_goes_on_from_heads_that_left_the_next_token_alone() {
 fn marginals_are_computed_once_and_go_on_where_they_ended() {
     let place = Place::new();
     let flags = ["--target", "marginal", "--heads", "3", "--steps", "3"];
-    for data in ["story.txt", "pairs.jsonl"] {
+    for data in ["few.txt", "pairs.jsonl"] {
         let (whole, cut) = (format!("{data}-whole"), format!("{data}-cut"));
         place.trained(data, &whole, &flags);
         let labels = place.read(&format!("{whole}/marginals.labels"));
@@ -538,11 +658,11 @@ fn marginals_are_computed_once_and_go_on_where_they_ended() {
         assert!(place.read(&format!("{cut}/marginals.labels")) == labels, "{data}");
         assert_eq!(place.read(&format!("{cut}/mtp.safetensors")), place.read(&format!("{whole}/mtp.safetensors")));
     }
-    let heads = place.text("story.txt-whole");
+    let heads = place.text("few.txt-whole");
     assert_eq!(place.generate(&["--draft", &heads])["ids"], place.generate(&[])["ids"]);
     // Another target gives other heads.
-    place.trained("story.txt", "tokens", &["--heads", "3", "--steps", "3"]);
-    assert_ne!(place.read("tokens/mtp.safetensors"), place.read("story.txt-whole/mtp.safetensors"));
+    place.trained("few.txt", "tokens", &["--heads", "3", "--steps", "3"]);
+    assert_ne!(place.read("tokens/mtp.safetensors"), place.read("few.txt-whole/mtp.safetensors"));
 }
 
 #[test]
@@ -551,7 +671,15 @@ fn a_gated_lora_leaves_the_text_as_it_is() {
     let gated = ["--mode", "joint", "--gated", "--lora-rank", "2", "--steps", "3"];
     place.trained("story.txt", "frozen", &["--steps", "1"]);
     let frozen = place.text("frozen");
-    let own = place.generate(&[])["ids"].clone();
+    // Greedily and drawn, to where a text and its drafts no longer fit the context.
+    let samplings =
+        [&["--context", "64"][..], &["--context", "64", "--temperature", "0.9", "--top-p", "0.95", "--seed", "7"]];
+    let prompt = ids_flag(&expected(CASE)["prompt_ids"]);
+    let story = |flags: &[&str]| {
+        let base = ["generate", "--model", &place.model, "--ids", &prompt, "--max-tokens", "64", "--json"];
+        foretoken(&[&base, flags].concat()).json()
+    };
+    let own = samplings.map(|sampling| story(&[sampling, &["--draft", "off"]].concat())["ids"].clone());
     for (out, more) in [
         ("parallel", &[][..]),
         ("sequential", &["--kind", "sequential", "--target", "shifted"]),
@@ -566,16 +694,25 @@ fn a_gated_lora_leaves_the_text_as_it_is() {
         let blocks = if out == "final" { json!([0, 1]) } else { json!([0]) };
         assert_eq!((&config["lora"]["gated"], &config["lora"]["blocks"]), (&json!(true), &blocks), "{out}");
         assert_eq!(config["heads"][0]["backbone_last_layer"], true, "{out}");
-        let report = place.generate(&["--draft", &heads]);
-        assert_eq!((&report["ids"], &report["stats"]["drafter"]), (&own, &json!("heads")), "{out}");
-        let flags = ["audit", "--model", &place.model, "--heads", &heads, "--context", "64", "--json"];
-        assert_eq!(foretoken(&flags).json()["equal"], true, "{out}");
+        let offsets = config["heads"].as_array().unwrap().iter().map(|head| head["offset"].as_u64().unwrap());
+        let (chain, tree) = if offsets.max() == Some(3) { ("2", "3,2") } else { ("1", "3") };
+        for (sampling, own) in samplings.iter().zip(&own) {
+            for shape in [&["--draft-len", chain], &["--draft-tree", tree]] {
+                let report = story(&[sampling, &["--draft", &heads][..], shape].concat());
+                assert_eq!((&report["ids"], &report["stats"]["drafter"]), (own, &json!("heads")), "{out} {shape:?}");
+                assert!(report["stats"]["drafted"].as_u64().unwrap() > 0, "{out} {shape:?}");
+            }
+        }
         let inspected = foretoken(&["inspect", "--model", &place.model, "--heads", &heads]).success();
         assert!(inspected.stdout.contains("on drafting rows only"), "{out}: {}", inspected.stdout);
         // What the model itself says is reported, and does not change.
         let log = json_lines(&place.read(&format!("{out}/log.jsonl")));
         assert!(log[0]["losses"]["1"].as_f64().unwrap() > 0.0, "{out}");
     }
+    // With every other drafter beside them, over several prompts, and the logits bit by bit.
+    let heads = place.text("mixed");
+    let flags = ["audit", "--model", &place.model, "--heads", &heads, "--context", "40", "--json"];
+    assert_eq!(foretoken(&flags).json()["equal"], true);
     let heads = place.text("parallel");
     let on = ["--warmup-heads", &heads, "--mode", "joint", "--steps", "1"];
     place.train("story.txt", "on", &on).fails_with("add --gated");

@@ -1,7 +1,6 @@
 //! Marginalization in a session: it reads the text into the session's cache and borrows its buffers.
 
 use super::session::Session;
-use crate::error::counted;
 use crate::gpu::Recorder;
 use crate::kernels::{Extent, MAX_BATCH_ROWS, Op, Row, State};
 use crate::marginal::{MarginalOptions, Marginals, Run, TextPosition, TextReader, Workspace};
@@ -32,15 +31,7 @@ impl Session {
     ) -> Result<Marginals> {
         options.validate()?;
         self.check_ids(ids)?;
-        let (needed, context) = (ids.len() + options.offset - 1, self.context());
-        if needed > context {
-            return Err(Error::input(format!(
-                "offset {} after {} needs a context of {needed}, but it holds {context}; shorten the prompt or \
-                 choose a longer context",
-                options.offset,
-                counted(ids.len(), "token")
-            )));
-        }
+        options.check_room(ids.len(), self.context())?;
         self.drain().await?;
         self.set_text(ids);
         let cached = std::mem::take(&mut self.cached);

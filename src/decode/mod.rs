@@ -24,5 +24,5 @@ pub use generation::{GenerateOptions, Generation, Stop, Token};
 pub use marginals::MarginalReader;
 pub use reading::{ReadOptions, Reading};
 pub use sampling::Sampling;
-pub use session::Session;
+pub use session::{Session, check_prompt};
 pub use stats::{DraftStats, Round, Stats};

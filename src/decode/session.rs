@@ -12,6 +12,8 @@ use super::pacing::Pacing;
 use super::round::{Received, Source, Step, Work};
 use super::sampling::Sampling;
 use crate::error::counted;
+use crate::format::config::ModelConfig;
+use crate::format::tokenizer::Tokenizer;
 use crate::gpu::{Pending, Staging};
 use crate::kernels::{Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, Op, Row, State, Tree};
 use crate::marginal::Workspace;
@@ -55,6 +57,37 @@ struct InFlight {
     staging: usize,
     work: Work,
     sent: Instant,
+}
+
+/// Checks a prompt as a session on such a model with a context of `context` tokens does, before there is one.
+///
+/// # Errors
+/// [`ErrorKind::Input`](crate::ErrorKind::Input) for an empty prompt, ids outside the vocabulary, and more than the context
+/// holds.
+pub fn check_prompt(ids: &[u32], config: &ModelConfig, tokenizer: Option<&Tokenizer>, context: usize) -> Result<()> {
+    if ids.is_empty() {
+        return Err(Error::input("the prompt is empty: give at least one token"));
+    }
+    let vocab = config.vocab_size;
+    if let Some((at, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= vocab) {
+        let tokenizer = tokenizer.map_or(0, Tokenizer::vocab_size);
+        let advice = if tokenizer <= vocab {
+            String::new()
+        } else {
+            format!("; tokenizer.json has ids up to {}: is it this model's?", tokenizer - 1)
+        };
+        return Err(Error::input(format!(
+            "token {at} of the prompt is {id}: the model's vocabulary has ids 0 to {}{advice}",
+            vocab - 1
+        )));
+    }
+    if ids.len() > context {
+        return Err(Error::input(format!(
+            "the prompt has {}, the context holds {context}; shorten it, or choose a longer context",
+            counted(ids.len(), "token")
+        )));
+    }
+    Ok(())
 }
 
 impl Session {
@@ -369,30 +402,7 @@ impl Session {
     }
 
     pub(super) fn check_ids(&self, ids: &[u32]) -> Result<()> {
-        if ids.is_empty() {
-            return Err(Error::input("the prompt is empty: give at least one token"));
-        }
-        let vocab = self.model.sizes.vocab;
-        if let Some((at, id)) = ids.iter().enumerate().find(|(_, id)| **id >= vocab) {
-            let tokenizer = self.model.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.vocab_size());
-            let advice = if tokenizer <= vocab as usize {
-                String::new()
-            } else {
-                format!("; tokenizer.json has ids up to {}: is it this model's?", tokenizer - 1)
-            };
-            return Err(Error::input(format!(
-                "token {at} of the prompt is {id}: the model's vocabulary has ids 0 to {}{advice}",
-                vocab - 1
-            )));
-        }
-        if ids.len() > self.context() {
-            return Err(Error::input(format!(
-                "the prompt has {}, the context holds {}; shorten it, or choose a longer context",
-                counted(ids.len(), "token"),
-                self.context()
-            )));
-        }
-        Ok(())
+        check_prompt(ids, &self.model.config, self.model.tokenizer.as_deref(), self.context())
     }
 
     pub(super) fn write_state(&self, state: State) {

@@ -1,6 +1,7 @@
 //! What to marginalize, and how thoroughly.
 
 use crate::analysis::check_mass;
+use crate::error::counted;
 use crate::{Error, Result};
 
 /// Which distribution is wanted, and how much of it.
@@ -41,6 +42,23 @@ impl MarginalOptions {
             Self { top: 0, .. } => fail("top 0: expected at least 1 token to list".to_owned()),
             _ => check_mass(self.mass),
         }
+    }
+
+    /// Checks that a context of `context` tokens has room after a text of so many: for the tokens in between.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) if not.
+    pub fn check_room(&self, tokens: usize, context: usize) -> Result<()> {
+        let needed = tokens + self.offset - 1;
+        if needed <= context {
+            return Ok(());
+        }
+        Err(Error::input(format!(
+            "offset {} after {} needs a context of {needed}, but it holds {context}; shorten the prompt or choose a longer \
+             context",
+            self.offset,
+            counted(tokens, "token")
+        )))
     }
 
     /// The mass as kernels take it: any smaller one keeps the likeliest token alone, too.

@@ -27,6 +27,7 @@ pub use inspect::{Heads, Inspection, inspect, inspect_with_heads};
 pub(crate) use lora::Adapter;
 pub use merge::{Patch, merge_lora};
 pub(crate) use sizes::Sizes;
+pub use sizes::context;
 #[cfg(feature = "train")]
 pub(crate) use training::{Measured, load_for_training, measure_for_training};
 pub(crate) use upload::{Matrix, Placed, Shard};

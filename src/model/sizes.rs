@@ -12,7 +12,7 @@ const DEFAULT_CONTEXT: usize = 4096;
 /// # Errors
 /// [`ErrorKind::Input`] for 0 or more than the model's maximum, [`ErrorKind::Unsupported`] where a sliding window would
 /// come into play.
-pub(super) fn context(config: &ModelConfig, wanted: Option<usize>) -> Result<usize> {
+pub fn context(config: &ModelConfig, wanted: Option<usize>) -> Result<usize> {
     let maximum = config.max_position_embeddings;
     let context = wanted.unwrap_or(maximum.min(DEFAULT_CONTEXT));
     if context == 0 || context > maximum {

@@ -6,10 +6,11 @@ use std::path::Path;
 
 use foretoken::analysis::DataFacts;
 use foretoken::train::data::{DataFormat, Vocabulary, read as read_documents};
-use foretoken::{Engine, Error, Result};
+use foretoken::{Error, Result};
 
 use crate::hash::Hash;
 use crate::output::io_error;
+use crate::source::Checked;
 
 /// A sample's tokens.
 pub struct Sample {
@@ -26,7 +27,7 @@ impl Sample {
 }
 
 /// Reads every sample of a file. Texts of more tokens than the context holds are refused, or cut at their end.
-pub fn read(path: &Path, engine: &Engine, truncate: bool) -> Result<(Vec<Sample>, DataFacts)> {
+pub async fn read(path: &Path, model: &Checked<'_>, truncate: bool) -> Result<(Vec<Sample>, DataFacts)> {
     let place = path.display();
     let fail = |message: String| Error::input(message).within(&place);
     // A pipe or a device may have no end.
@@ -34,7 +35,8 @@ pub fn read(path: &Path, engine: &Engine, truncate: bool) -> Result<(Vec<Sample>
         return Err(Error::io(format!("{place}: expected a file")));
     }
     let bytes = fs::read(path).map_err(|error| io_error(path, &error))?;
-    let vocabulary = Vocabulary { tokenizer: engine.tokenizer()?, size: engine.config().vocab_size, end: None };
+    let (context, tokenizer) = (model.context, model.tokenizer().await?);
+    let vocabulary = Vocabulary { tokenizer: &tokenizer, size: model.config.vocab_size, end: None };
     let documents = read_documents(&bytes, DataFormat::Lines, &vocabulary).map_err(|error| error.within(&place))?;
     let mut samples = Vec::with_capacity(documents.len());
     for document in documents {
@@ -46,11 +48,9 @@ pub fn read(path: &Path, engine: &Engine, truncate: bool) -> Result<(Vec<Sample>
             let what = if text { "text" } else { "completion" };
             return Err(fail(format!("line {line}: expected a {what} to score, but there is none")));
         }
-        let context = engine.context();
         if ids.len() > context {
             if !truncate {
-                let larger =
-                    if context < engine.config().max_position_embeddings { "raise --context, or " } else { "" };
+                let larger = if context < model.config.max_position_embeddings { "raise --context, or " } else { "" };
                 return Err(fail(format!(
                     "line {line}: {} tokens, but the context holds {context}; {larger}score the start of long texts with --truncate",
                     ids.len()

@@ -10,7 +10,7 @@ use foretoken::{Error, Result};
 use serde_json::Value;
 
 use super::plots;
-use crate::output::{io_error, lock, make_folder, write_whole};
+use crate::output::{check_folder, io_error, lock, make_folder, write_whole};
 
 const RUN: &str = "run.json";
 const RECORDS: &str = "samples.jsonl";
@@ -34,13 +34,7 @@ pub struct Store {
 impl Store {
     /// Makes the folder for a run, or goes on with the run in it if it is the same.
     pub fn open(folder: &Path, run: &Run) -> Result<Self> {
-        let strange = [RECORDS].into_iter().chain(WRITTEN).chain(plots::NAMES).map(|name| folder.join(name));
-        if !folder.join(RUN).exists()
-            && let Some(path) = strange.into_iter().find(|path| path.exists())
-        {
-            let message = format!("{}: not of a run that this version knows; use another --out", path.display());
-            return Err(Error::input(message));
-        }
+        check(folder)?;
         make_folder(folder)?;
         let lock = lock(folder)?;
         let records = match load_run(folder)? {
@@ -84,6 +78,19 @@ impl Store {
     /// Writes a file of the report.
     pub fn write(&self, name: &str, content: &str) -> Result<()> {
         write_whole(&self.folder.join(name), content.as_bytes())
+    }
+}
+
+/// Checks that a run may write to `folder`, which need not be there: it must not hold what others have left.
+pub fn check(folder: &Path) -> Result<()> {
+    check_folder(folder)?;
+    let strange = [RECORDS].into_iter().chain(WRITTEN).chain(plots::NAMES).map(|name| folder.join(name));
+    match strange.into_iter().find(|path| path.exists()).filter(|_| !folder.join(RUN).exists()) {
+        Some(path) => {
+            let message = format!("{}: not of a run that this version knows; use another --out", path.display());
+            Err(Error::input(message))
+        }
+        None => Ok(()),
     }
 }
 

@@ -13,6 +13,19 @@ use serde_json::json;
 
 use crate::output::io_error;
 
+/// Checks that the file is a new one.
+///
+/// # Errors
+/// Where it is there already.
+pub fn check(path: &Path) -> Result<()> {
+    if path.exists() { Err(taken(path)) } else { Ok(()) }
+}
+
+fn taken(path: &Path) -> Error {
+    let message = format!("--dump-batches {}: is there already; name a new file", path.display());
+    Error::new(foretoken::ErrorKind::Input, message)
+}
+
 /// Writes the micro-batches of `steps` steps, of `sequences` sequences of `length` tokens each.
 ///
 /// # Errors
@@ -30,10 +43,7 @@ pub fn write(path: &Path, mut batches: Batches<'_>, steps: u64, [sequences, leng
         file.into_inner()?.sync_all()
     };
     all().map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => {
-            let message = format!("--dump-batches {}: is there already; name a new file", path.display());
-            Error::new(foretoken::ErrorKind::Input, message)
-        }
+        ErrorKind::AlreadyExists => taken(path),
         _ => io_error(path, &error),
     })
 }

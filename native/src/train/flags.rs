@@ -133,6 +133,9 @@ pub struct Args {
     /// Write a checkpoint after so many steps; 0: only at the end and at Ctrl-C
     #[arg(long, value_name = "STEPS", default_value_t = 100)]
     pub checkpoint_every: u64,
+    /// Stop after so many steps of this run, as if by Ctrl-C: at the same place each time, which a signal cannot
+    #[arg(long, value_name = "STEPS", hide = true)]
+    pub stop_after: Option<u64>,
     /// Write the heads in f16
     #[arg(long)]
     pub half: bool,

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::{distill, marginal};
 use crate::hash::Hash;
-use crate::output::{io_error, lock, make_folder, write_whole};
+use crate::output::{check_folder, io_error, lock, make_folder, write_whole};
 
 const STATE: &str = "checkpoint/state.json";
 const FORMAT: &str = "foretoken-train";
@@ -77,6 +77,36 @@ struct State {
     hash: Option<String>,
 }
 
+/// Checks that there is a run in `path` to resume, or a place for a new one.
+///
+/// # Errors
+/// [`ErrorKind::Input`] for a folder that holds a run when none should be resumed, or something else that a new one would
+/// overwrite, and for one that holds none when one should be resumed.
+pub fn check(path: &Path, resume: bool) -> Result<()> {
+    match find(path)? {
+        Some(_) if resume => Ok(()),
+        None if resume => Err(refusal(path, "there is no run to resume")),
+        Some(_) => Err(refusal(path, "holds another run; go on with it (--resume), or name another folder")),
+        None => {
+            let names = [CONFIG, TENSORS, LOG, PLOT, distill::FILE, marginal::FILE];
+            match names.into_iter().find(|name| path.join(name).exists()) {
+                Some(name) => Err(refusal(path, &format!("there is {name} already; name another folder"))),
+                None => check_folder(&path.join("checkpoint")),
+            }
+        }
+    }
+}
+
+/// The run in `path`. One that ended before it did anything, for want of memory perhaps, is none.
+fn find(path: &Path) -> Result<Option<State>> {
+    let begun = [LOG, distill::FILE, marginal::FILE].iter().any(|name| path.join(name).exists());
+    Ok(read_state(path)?.filter(|state| state.state.is_some() || begun))
+}
+
+fn refusal(path: &Path, what: &str) -> Error {
+    Error::input(format!("{}: {what}", path.display()))
+}
+
 /// The output folder of this run.
 #[derive(Debug)]
 pub struct OutFolder {
@@ -90,17 +120,13 @@ impl OutFolder {
     /// Begins a run in `path`, or takes up the one that is there.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`] for a folder that holds a run when none should be resumed, holds none when one should, or holds
-    /// one that was begun with something else: it is said with what.
+    /// As [`check`]; also for a run that was begun with something else: it is said with what.
     pub fn open(path: &Path, identity: Identity, resume: bool) -> Result<Self> {
         let checkpoint = path.join("checkpoint");
         let held = if path.join(STATE).exists() { lock(&checkpoint)? } else { None };
-        // A run that ended before it did anything, for want of memory perhaps, is none.
-        let begun = [LOG, distill::FILE, marginal::FILE].iter().any(|name| path.join(name).exists());
-        let found = read_state(path)?.filter(|state| state.state.is_some() || begun);
-        let refuse = |what: String| Err(Error::input(format!("{}: {what}", path.display())));
-        match found {
-            Some(state) if resume => {
+        check(path, resume)?;
+        match find(path)? {
+            Some(state) => {
                 let untrained = state.state.is_none() && !path.join(LOG).exists();
                 let mut differ = differences(&state.identity, &identity);
                 if untrained {
@@ -108,9 +134,12 @@ impl OutFolder {
                     differ.retain(|what| DISTILLING.iter().any(|flag| what.starts_with(flag)));
                 }
                 if !differ.is_empty() {
-                    return refuse(format!(
-                        "holds a run that was begun with something else: {}; --resume needs the same again",
-                        differ.join("; ")
+                    let differ = differ.join("; ");
+                    return Err(refusal(
+                        path,
+                        &format!(
+                            "holds a run that was begun with something else: {differ}; --resume needs the same again"
+                        ),
                     ));
                 }
                 let changed = state.identity != identity;
@@ -120,15 +149,7 @@ impl OutFolder {
                 }
                 Ok(folder)
             }
-            None if resume => refuse("there is no run to resume".to_owned()),
-            Some(_) => refuse("holds another run; go on with it (--resume), or name another folder".to_owned()),
             None => {
-                let taken = [CONFIG, TENSORS, LOG, PLOT, distill::FILE, marginal::FILE]
-                    .into_iter()
-                    .find(|name| path.join(name).exists());
-                if let Some(name) = taken {
-                    return refuse(format!("there is {name} already; name another folder"));
-                }
                 make_folder(&checkpoint)?;
                 let held = held.map_or_else(|| lock(&checkpoint), |held| Ok(Some(held)))?;
                 let (format, version) = (FORMAT.to_owned(), VERSION);

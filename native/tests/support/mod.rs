@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::{env, fs};
 
+use foretoken::Gpu;
 use foretoken_native::{Console, Gpus};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -80,6 +81,29 @@ impl Run {
     }
 }
 
+/// How a run that is refused ends: its exit code and all of standard error. Standard output stays empty.
+#[derive(Clone, Copy, Debug)]
+pub enum Refused<'a> {
+    /// Exit code 1, and after `error: ` this.
+    Error(&'a str),
+    /// Exit code 2, and between what clap says of every wrong usage this.
+    Usage(&'a str),
+}
+
+impl Run {
+    /// It was refused in these very words, in which names such as `{folder}` stand for what `places` has beside them.
+    #[track_caller]
+    pub fn refused(&self, expected: Refused<'_>, places: &[(&str, &str)], case: &str) {
+        let (code, screen) = match expected {
+            Refused::Error(message) => (1, format!("error: {message}\n")),
+            Refused::Usage(message) => (2, format!("error: {message}\n\nFor more information, try '--help'.\n")),
+        };
+        let shown = places.iter().fold(self.stderr.clone(), |shown, (name, place)| shown.replace(place, name));
+        let got = (self.code, &self.stdout[..], &shown[..]);
+        assert_eq!(got, (Some(code), "", &screen[..]), "{case}");
+    }
+}
+
 /// The command, not yet run.
 pub struct Start(Vec<OsString>);
 
@@ -118,6 +142,16 @@ impl Write for Screen {
 
 pub fn start<S: AsRef<str>>(flags: &[S]) -> Start {
     Start(["foretoken"].into_iter().chain(flags.iter().map(AsRef::as_ref)).map(OsString::from).collect())
+}
+
+/// The device that the commands compute on.
+pub fn gpu() -> Gpu {
+    pollster::block_on(GPUS.open(env::var("FORETOKEN_ADAPTER").ok().as_deref())).unwrap()
+}
+
+/// What the system says of a file that is not there.
+pub fn not_found() -> String {
+    fs::metadata("no such file").unwrap_err().to_string()
 }
 
 /// Runs the command with nothing on standard input.

@@ -23,8 +23,8 @@ const DEVICE_MODULES = [
 ];
 /** Test programs of the library that open none. */
 const CPU_PROGRAMS = ["architecture", "format"];
-/** Test programs of the command that meet every adapter; the others, which hold what it reads and writes, meet one. */
-const COMMAND_ON_EVERY_ADAPTER = ["audit"];
+/** Tests of the command that meet every adapter; the others, which hold what it reads and writes, meet one. */
+const COMMAND_ON_EVERY_ADAPTER = ["audit::", "cli::devices_are_tested"];
 
 /** Which tests of a program a part runs: libtest's arguments, or null for none. */
 const PARTS = {
@@ -40,7 +40,7 @@ const PARTS = {
   /** The same for a second adapter, but for tests of the command. */
   swiftshader: (program) => {
     const command = program.package === "foretoken-native" && !program.unit;
-    return command && !COMMAND_ON_EVERY_ADAPTER.includes(program.name) ? null : PARTS.device(program);
+    return command ? COMMAND_ON_EVERY_ADAPTER : PARTS.device(program);
   },
 };
 

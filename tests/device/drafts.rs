@@ -1,11 +1,9 @@
 //! Drafts never change the text: every drafter, chain and tree, right, wrong and random, at every temperature.
 
-mod common;
-
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use common::{DiskFiles, each_adapter, golden, golden_in_memory};
+use crate::common::{DiskFiles, each_adapter, golden, golden_in_memory};
 use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::files::{Files, MemoryFiles};
 use foretoken::format::mtp::{Init, InitOptions, InitSource, init_heads};

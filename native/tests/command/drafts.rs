@@ -1,12 +1,10 @@
 //! `foretoken generate --draft` as users run it: statistics, the trace, heads from a folder, and what is refused.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 
+use crate::support::{CASE, Run, edit_json, expected, foretoken, golden, golden_copy, ids_flag};
 use serde_json::{Value, json};
-use support::{CASE, Run, edit_json, expected, foretoken, golden, golden_copy, ids_flag};
 
 /// `generate` on the golden checkpoint with its prompt, whose greedy text holds no end token.
 fn generate(more: &[&str]) -> Run {
@@ -211,7 +209,7 @@ fn heads_that_do_not_fit_are_refused() {
 fn a_lora_that_overflows_is_named() {
     let temp = tempfile::tempdir().unwrap();
     copy_heads("heads-lora", temp.path());
-    support::edit_weights(&temp.path().join("mtp.safetensors"), |header, data| {
+    crate::support::edit_weights(&temp.path().join("mtp.safetensors"), |header, data| {
         for part in ["a", "b"] {
             let at = &header[format!("lora.0.q_proj.{part}")]["data_offsets"];
             let [start, end] = [0, 1].map(|i| at[i].as_u64().unwrap() as usize);

@@ -1,17 +1,15 @@
 //! What the command refuses, and in which words: flags, prompts, and copies of a golden checkpoint that are broken in one way
 //! each. All that the user sees is compared.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 
-use serde_json::json;
-use support::Refused::{self, Error, Usage};
-use support::{
+use crate::support::Refused::{self, Error, Usage};
+use crate::support::{
     CASE, Q_PROJ, Run, WEIGHTS, config, edit_json, foretoken, generate, golden, golden_copy, gpu, not_found, program,
     rename, start, weights,
 };
+use serde_json::json;
 
 fn remove(folder: &Path, name: &str) {
     fs::remove_file(folder.join(name)).unwrap();

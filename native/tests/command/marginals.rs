@@ -1,9 +1,7 @@
 //! `foretoken marginals` as users run it: what it prints, and what it refuses.
 
-mod support;
-
+use crate::support::{CASE, Run, expected, foretoken, golden, ids_flag, start};
 use serde_json::Value;
-use support::{CASE, Run, expected, foretoken, golden, ids_flag, start};
 
 /// `marginals` on the golden checkpoint with its prompt.
 fn marginals(more: &[&str]) -> Run {

@@ -1,9 +1,7 @@
 //! `foretoken audit` as users run it: what it prints, and its exit code.
 
-mod support;
-
+use crate::support::{CASE, foretoken, golden, golden_copy};
 use serde_json::{Value, json};
-use support::{CASE, foretoken, golden, golden_copy};
 
 /// A report that says that all is well, whatever was audited.
 fn check(report: &Value, drafters: &[&str]) {

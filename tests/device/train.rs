@@ -1,10 +1,8 @@
 //! Training against PyTorch: three optimizer steps of every mode, on every adapter and with every kernel set.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{DiskFiles, each_adapter, golden};
+use crate::common::{DiskFiles, each_adapter, golden};
 use foretoken::format::files::MemoryFiles;
 use foretoken::train::{LABEL_TOKENS, LabelLists, Target};
 use foretoken::{

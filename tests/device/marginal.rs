@@ -1,8 +1,6 @@
 //! Marginals against brute force: what the model says after every token in between, weighted and added in f64.
 
-mod common;
-
-use common::{DiskFiles, each_adapter, golden};
+use crate::common::{DiskFiles, each_adapter, golden};
 use foretoken::marginal::TextPosition;
 use foretoken::{
     Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, KernelSet, MarginalOptions, Marginals, Progress, Session,

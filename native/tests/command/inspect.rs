@@ -1,12 +1,10 @@
 //! `foretoken inspect` and `foretoken init-heads`: what they say of checkpoints and heads, sound and broken, without a GPU.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 
+use crate::support::{CASE, Q_PROJ, config, expected, foretoken, golden, golden_copy, ids_flag, rename, weights};
 use serde_json::{Value, json};
-use support::{CASE, Q_PROJ, config, expected, foretoken, golden, golden_copy, ids_flag, rename, weights};
 
 #[test]
 fn inspect_describes() {

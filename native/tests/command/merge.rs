@@ -1,12 +1,10 @@
 //! `foretoken merge` as users run it: what it writes generates what heads with an unmerged LoRA generate.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 
+use crate::support::{CASE, edit_json, expected, foretoken, golden, golden_copy, ids_flag};
 use serde_json::{Value, json};
-use support::{CASE, edit_json, expected, foretoken, golden, golden_copy, ids_flag};
 
 fn generate(case: &str, flags: &[&str]) -> Value {
     let prompt = ids_flag(&expected(case)["prompt_ids"]);

@@ -2,15 +2,13 @@
 //!
 //! The checkpoints under `tests/golden` say what is right; what is refused is in `refusals.rs`.
 
-mod support;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::support::{CASE, Run, expected, foretoken, generate, golden, golden_copy, ids_flag, program, start};
 use serde_json::json;
-use support::{CASE, Run, expected, foretoken, generate, golden, golden_copy, ids_flag, program, start};
 
 // ------------------------------------------------------------------------------------------------------ what it prints
 
@@ -135,7 +133,7 @@ fn a_full_context_ends_the_text() {
 fn endless() -> (tempfile::TempDir, Vec<String>) {
     let (temp, folder) = golden_copy(CASE);
     let config = Path::new(&folder).join("config.json");
-    support::edit_json(&config, |config| config["max_position_embeddings"] = json!(100_000));
+    crate::support::edit_json(&config, |config| config["max_position_embeddings"] = json!(100_000));
     fs::write(Path::new(&folder).join("generation_config.json"), r#"{"eos_token_id": []}"#).unwrap();
     let flags = ["generate", "--model", &folder, "--ids", "1,5,6", "--context", "32000", "--max-tokens", "31000"];
     (temp, flags.map(str::to_owned).to_vec())

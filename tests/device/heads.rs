@@ -1,12 +1,10 @@
 //! Multi-token heads against plain PyTorch, on every adapter and with every kernel set.
 
-mod common;
-
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::{DiskFiles, each_adapter, golden};
+use crate::common::{DiskFiles, each_adapter, golden};
 use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::files::{Files, MemoryFiles};
 use foretoken::format::mtp::{Init, InitOptions, InitSource, init_heads};

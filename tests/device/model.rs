@@ -1,8 +1,6 @@
 //! The forward pass and the greedy loop against what `transformers` computes, on every adapter and with every kernel set.
 
-mod common;
-
-use common::{DiskFiles, Npz, each_adapter, golden, shared};
+use crate::common::{DiskFiles, Npz, each_adapter, golden, shared};
 use foretoken::{Engine, EngineOptions, GenerateOptions, Gpu, KernelSet, Sampling};
 use serde_json::Value;
 

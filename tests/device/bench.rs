@@ -1,8 +1,6 @@
 //! The bench runs on every adapter, and its last line is JSON that says what it must.
 
-mod common;
-
-use common::each_adapter;
+use crate::common::each_adapter;
 use foretoken::bench::{self, BenchOptions, RandomLlama};
 use foretoken::format::stored::StoredType;
 use serde_json::Value;

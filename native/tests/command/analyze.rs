@@ -1,12 +1,10 @@
 //! `foretoken analyze` as users run it: what it measures, how it goes on, how shards come together, what it refuses.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{Run, foretoken, golden};
 use serde_json::{Value, json};
-use support::{Run, foretoken, golden};
 use tempfile::TempDir;
 
 const STORIES: [&str; 6] = [

@@ -4,13 +4,11 @@
 //! adapter computes on the processor, so hashes are kept by adapter, driver and processor, in `tests/golden/bits.json`. On a
 //! machine without a record this says so and checks nothing; `FORETOKEN_RECORD_BITS=1` adds one.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use common::{DiskFiles, each_adapter, golden, shared};
+use crate::common::{DiskFiles, each_adapter, golden, shared};
 use foretoken::format::files::Files;
 use foretoken::{DraftOptions, Drafter, Engine, EngineOptions, GenerateOptions, Gpu, KernelSet, Sampling, Session};
 

@@ -1,12 +1,10 @@
 //! Sessions: what stays the same however the work is cut, what a step may create, stopping, and limits.
 
-mod common;
-
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{DiskFiles, each_adapter, golden, golden_in_memory, shared};
+use crate::common::{DiskFiles, each_adapter, golden, golden_in_memory, shared};
 use foretoken::format::files::MemoryFiles;
 use foretoken::{
     AuditOptions, DraftOptions, Drafter, Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet,

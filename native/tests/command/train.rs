@@ -1,13 +1,11 @@
 //! `foretoken train` as users run it: what it writes, how it goes on, and what is refused.
 
-mod support;
-
 use std::fs;
 use std::path::PathBuf;
 
+use crate::support::Refused::{self, Error, Usage};
+use crate::support::{CASE, Run, edit_json, expected, foretoken, golden, golden_copy, ids_flag, not_found};
 use serde_json::{Value, json};
-use support::Refused::{self, Error, Usage};
-use support::{CASE, Run, edit_json, expected, foretoken, golden, golden_copy, ids_flag, not_found};
 use tempfile::TempDir;
 
 /// A folder with texts, for outputs too.
@@ -485,7 +483,7 @@ fn interrupted_once(flags: &[String], so_far: impl Fn() -> bool) -> Run {
     use std::process::Command;
     use std::time::{Duration, Instant};
 
-    let child = support::program(flags).spawn().unwrap();
+    let child = crate::support::program(flags).spawn().unwrap();
     let begun = Instant::now();
     while !so_far() {
         assert!(begun.elapsed() < Duration::from_secs(120), "it has not come so far");
@@ -552,7 +550,7 @@ fn ctrl_c_leaves_a_checkpoint_to_go_on_from() {
     let run = interrupted_once(&place.command("story.txt", "cut", &flags), two_steps);
     let step = check_cut(&place, &run, 2..1_000_000);
     let resumed = place.command("story.txt", "cut", &[&flags[..], &["--resume", "--stop-after", "1"]].concat());
-    assert_eq!(support::program(&resumed).status().unwrap().code(), Some(130));
+    assert_eq!(crate::support::program(&resumed).status().unwrap().code(), Some(130));
     let steps = (step + 1).to_string();
     let run = place.train("story.txt", "whole", &[&flags[..], &["--stop-after", &steps]].concat());
     assert_eq!(run.code, Some(130), "{}", run.stderr);

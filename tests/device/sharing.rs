@@ -1,8 +1,6 @@
 //! A caller's own device.
 
-mod common;
-
-use common::{DiskFiles, golden};
+use crate::common::{DiskFiles, golden};
 use foretoken::{Engine, EngineOptions, GenerateOptions, Gpu, wgpu};
 
 #[test]

@@ -1,0 +1,13 @@
+//! Tests of the library that open an adapter. One program, so that its devices, compiled kernels and self-tests serve all of them.
+
+mod bench;
+mod bits;
+#[path = "../common/mod.rs"]
+mod common;
+mod drafts;
+mod heads;
+mod marginal;
+mod model;
+mod session;
+mod sharing;
+mod train;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::files::{Files, MemoryFiles};
 use foretoken::format::mtp::HeadSet;
-use foretoken::{AdapterSummary, Engine, EngineOptions, Gpu, GpuOptions, KernelSet, Result};
+use foretoken::{AdapterSummary, Engine, EngineOptions, Gpu, GpuOptions, KernelSet, Result, WeightFormat};
 
 use crate::drafting::HeadsWanted;
 use crate::folder::Folder;
@@ -82,6 +82,9 @@ pub struct EngineFlags {
     /// The longest text in tokens, prompt included [default: the model's own, at most 4096]
     #[arg(long, value_name = "TOKENS")]
     context: Option<NonZeroUsize>,
+    /// Pack matrices as they are loaded: q8_0 takes 8.5 bits a weight, and makes it another model [default: as they are stored]
+    #[arg(long, value_name = "FORMAT")]
+    quantize: Option<WeightFormat>,
 }
 
 /// A loaded model, and what to say about it.
@@ -127,7 +130,7 @@ impl EngineFlags {
         let kernels = self.adapter.kernel_set(&gpu).await?;
         let context = self.context.map(NonZeroUsize::get);
         let own = !matches!(heads, HeadsWanted::Without);
-        let options = EngineOptions { context, kernels, heads: own, ..Default::default() };
+        let options = EngineOptions { context, kernels, heads: own, quantize: self.quantize, ..Default::default() };
         let progress = &mut |progress| meter.update(progress);
         let engine = match &heads_files {
             Some(heads) => Engine::load_with_heads(&gpu, &files, heads, &options, progress).await?,

@@ -175,8 +175,8 @@ impl FromStr for KernelSet {
     }
 }
 
-/// The row counts that products are compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The row counts that products are compiled for, in pipelines of which each has less than the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Widths {
     /// One pipeline each for 1, 2, 3, 4, 6 and 8 rows, and where the set has one a tiled one for more than a batch has.
     Each,

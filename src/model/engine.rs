@@ -1,10 +1,12 @@
 //! A loaded model: immutable, shared by its sessions.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::future::try_join;
 
 use super::Buffers;
+use super::formats;
 use super::forward::{Plan, pipelines};
 use super::heads::{self, Heads};
 use super::lora::Changes;
@@ -18,6 +20,7 @@ use crate::format::checkpoint::{Checkpoint, HeadKind};
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
+use crate::format::safetensors::TensorInfo;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Gpu;
 use crate::kernels::{AttentionShape, KernelSet, MAX_END_TOKENS, WeightFormat, Widths};
@@ -35,11 +38,13 @@ pub struct EngineOptions {
     pub self_test: bool,
     /// Use the multi-token heads that the checkpoint brings, with their LoRA. Without, it is loaded as if it had none.
     pub heads: bool,
+    /// Pack every matrix in this format as it is loaded; norms and biases stay what they are. Default: as they are stored.
+    pub quantize: Option<WeightFormat>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { context: None, kernels: None, self_test: true, heads: true }
+        Self { context: None, kernels: None, self_test: true, heads: true, quantize: None }
     }
 }
 
@@ -191,15 +196,18 @@ impl Engine {
             sizes.check_history(gpu.summary().max_binding_bytes)?;
             note_heads(set, &mut notes);
         }
-        let format = lm_head_format(checkpoint);
+        let quantize = options.quantize;
+        formats::check_all(checkpoint, set, quantize)?;
+        let in_use = formats::in_use(checkpoint, set, quantize);
         let testing = async {
             if !options.self_test {
                 return Ok(Some(Widths::Each));
             }
-            check_kernels(gpu, kernels, format).await?;
-            working_widths(gpu, kernels, format, fault, &mut notes).await
+            test_formats(gpu, kernels, &in_use, fault, &mut notes).await
         };
         let total = expected_bytes(checkpoint) + set.map_or(0, |set| set.byte_len(&config));
+        let need = formats::backbone_bytes(checkpoint, quantize)
+            + set.map_or(0, |set| formats::heads_bytes(checkpoint, set, quantize));
         let mut bytes = 0;
         let mut on_bytes = |more: u64| {
             bytes += more;
@@ -211,16 +219,16 @@ impl Engine {
                 Some(set) => Changes::read(set, &config).await?,
                 None => Changes::default(),
             };
-            let weights = weights::load(gpu, checkpoint, &changes, usize::MAX, &mut on_bytes).await?;
+            let weights = weights::load(gpu, checkpoint, &changes, (usize::MAX, quantize), &mut on_bytes).await?;
             let heads = match set {
-                Some(set) => Some(heads::load(gpu, &config, set, false, &mut on_bytes).await?),
+                Some(set) => Some(heads::load(gpu, &config, set, false, quantize, &mut on_bytes).await?),
                 None => None,
             };
             Ok((tokenizer, weights, heads))
         };
         // A browser compiles the self-test's kernels while files come; natively one follows the other.
         let (widths, (tokenizer, weights, heads)) =
-            try_join(testing, loading).await.map_err(|error| with_need(error, total, &sizes))?;
+            try_join(testing, loading).await.map_err(|error| with_need(error, need, &sizes))?;
         let rotation = gpu.storage_with("rotation", &rotation_table(&config, context));
         let model = Model {
             gpu: gpu.clone(),
@@ -348,12 +356,36 @@ async fn load_tokenizer<F: Files>(checkpoint: &Checkpoint<'_, F>) -> Result<Arc<
     checkpoint.tokenizer().await.map(Arc::new)
 }
 
-/// The format of the LM head, which most of the time is that of every matrix.
-pub(super) fn lm_head_format<F: Files>(checkpoint: &Checkpoint<'_, F>) -> WeightFormat {
-    let info = checkpoint.tensor(checkpoint.config().lm_head_name());
-    info.map_or(WeightFormat::F32, |info| WeightFormat::of(info.dtype))
+/// Tests the kernels with every format that is in use: the widths at which none of them computes a row otherwise beside others.
+async fn test_formats(
+    gpu: &Gpu,
+    kernels: KernelSet,
+    formats: &BTreeSet<WeightFormat>,
+    fault: Option<InjectedFault>,
+    notes: &mut Vec<String>,
+) -> Result<Option<Widths>> {
+    let mut working = Some(Widths::Each);
+    for &format in formats {
+        check_kernels(gpu, kernels, format).await?;
+        let widths = working_widths(gpu, kernels, format, fault).await?;
+        // What holds for a format with more pipelines holds for it with some of them.
+        working = working.and_then(|all| widths.map(|widths| all.max(widths)));
+    }
+    let driver = format!("{} computes a row differently beside other rows", gpu.summary());
+    match working {
+        Some(Widths::Each) => {}
+        Some(Widths::Narrow) => {
+            notes.push(format!("{driver} where they are many: prompts are read 8 rows at a time, which is slower"));
+        }
+        Some(Widths::Fixed) => {
+            notes.push(format!("{driver}: one pipeline of 8 rows serves every width, which is slower"));
+        }
+        None => notes.push(format!("{driver}, with one pipeline too: drafts would change the text and stay off")),
+    }
+    Ok(working)
 }
 
+/// Checks every kernel with weights of one format.
 pub(super) async fn check_kernels(gpu: &Gpu, kernels: KernelSet, format: WeightFormat) -> Result<()> {
     let mut wrong = None;
     let mut seen = |check: KernelCheck| {
@@ -378,28 +410,19 @@ pub(super) async fn check_kernels(gpu: &Gpu, kernels: KernelSet, format: WeightF
     }
 }
 
-/// The widths whose rows do not feel each other on this device: a pipeline each and tiles for many rows, else no tiles, else one
-/// pipeline for all, else none.
+/// The widths whose rows do not feel each other on this device with weights of one format: a pipeline each and tiles for many rows,
+/// else no tiles, else one pipeline for all, else none.
 async fn working_widths(
     gpu: &Gpu,
     kernels: KernelSet,
     format: WeightFormat,
     fault: Option<InjectedFault>,
-    notes: &mut Vec<String>,
 ) -> Result<Option<Widths>> {
-    if width_invariance(gpu, kernels, Widths::Each, format, fault).await? {
-        return Ok(Some(Widths::Each));
+    for widths in [Widths::Each, Widths::Narrow, Widths::Fixed] {
+        if width_invariance(gpu, kernels, widths, format, fault).await? {
+            return Ok(Some(widths));
+        }
     }
-    let driver = format!("{} computes a row differently beside other rows", gpu.summary());
-    if width_invariance(gpu, kernels, Widths::Narrow, format, fault).await? {
-        notes.push(format!("{driver} where they are many: prompts are read 8 rows at a time, which is slower"));
-        return Ok(Some(Widths::Narrow));
-    }
-    if width_invariance(gpu, kernels, Widths::Fixed, format, fault).await? {
-        notes.push(format!("{driver}: one pipeline of 8 rows serves every width, which is slower"));
-        return Ok(Some(Widths::Fixed));
-    }
-    notes.push(format!("{driver}, with one pipeline too: drafts would change the text and stay off"));
     Ok(None)
 }
 
@@ -489,9 +512,9 @@ fn some(names: &[String]) -> String {
     text
 }
 
+/// Bytes of the backbone's tensors in their files.
 pub(super) fn expected_bytes<F: Files>(checkpoint: &Checkpoint<'_, F>) -> u64 {
-    let expected = checkpoint.config().expected_tensors();
-    expected.iter().filter_map(|(name, _)| checkpoint.tensor(name)).map(|info| info.byte_len()).sum()
+    formats::of_backbone(checkpoint).map(TensorInfo::byte_len).sum()
 }
 
 /// Adds what would have been needed to an out-of-memory error.

@@ -2,6 +2,7 @@
 
 mod buffers;
 mod engine;
+mod formats;
 mod forward;
 mod head_plan;
 mod heads;

@@ -1,6 +1,7 @@
 //! A model to be trained: its heads in f32 and its LoRA apart, beside a backbone as it always is.
 
-use super::engine::{Model, Progress, check_kernels, expected_bytes, lm_head_format, open, rotation_table, with_need};
+use super::engine::{Model, Progress, check_kernels, expected_bytes, open, rotation_table, with_need};
+use super::formats;
 use super::heads;
 use super::lora::Changes;
 use super::sizes::Sizes;
@@ -9,7 +10,7 @@ use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::{Head, HeadSet, Lora};
 use crate::gpu::Gpu;
-use crate::kernels::{KernelSet, Widths};
+use crate::kernels::{KernelSet, WeightFormat, Widths};
 use crate::{Error, Result};
 
 /// The sizes of a model to be trained.
@@ -33,12 +34,13 @@ pub(crate) async fn measure_for_training<F: Files, H: Files>(
     gpu: &Gpu,
     files: &F,
     heads: &H,
-    length: usize,
+    (length, quantize): (usize, Option<WeightFormat>),
 ) -> Result<Measured> {
     let checkpoint = open(files).await?;
     let config = checkpoint.config().clone();
     let set = HeadSet::open(heads, &config).await?;
     check_heads(&set)?;
+    formats::check(formats::of_backbone(&checkpoint), quantize)?;
     let limit = config.max_position_embeddings;
     if length == 0 || length > limit {
         return Err(Error::input(format!(
@@ -52,13 +54,13 @@ pub(crate) async fn measure_for_training<F: Files, H: Files>(
         )));
     }
     let sizes = Sizes::new(&config, length, gpu.summary().max_binding_bytes)?;
-    let (backbone_bytes, head_elements) = (expected_bytes(&checkpoint), set.parameters(&config));
+    let (backbone_bytes, head_elements) = (formats::backbone_bytes(&checkpoint, quantize), set.parameters(&config));
     let HeadSet { heads, lora, .. } = set;
     Ok(Measured { config, sizes, heads, lora, backbone_bytes, head_elements })
 }
 
 /// Loads the checkpoint in `files` for sequences of `length` tokens, with the `heads` that will be trained; no buffer has more than
-/// `vocab_chunk` columns of a matrix over the vocabulary.
+/// `vocab_chunk` columns of a matrix over the vocabulary, and the backbone's matrices are packed in `quantize`.
 ///
 /// # Errors
 /// As `Engine::load_with_heads`.
@@ -67,8 +69,7 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     files: &F,
     heads: &H,
     kernels: Option<KernelSet>,
-    length: usize,
-    vocab_chunk: usize,
+    (length, vocab_chunk, quantize): (usize, usize, Option<WeightFormat>),
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Model> {
     let checkpoint = open(files).await?;
@@ -77,18 +78,24 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     let sizes = Sizes::new(&config, length, gpu.summary().max_binding_bytes)?;
     let kernels = kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
     kernels.check(gpu.summary())?;
-    let format = lm_head_format(&checkpoint);
-    check_kernels(gpu, kernels, format).await?;
+    formats::check(formats::of_backbone(&checkpoint), quantize)?;
+    let mut in_use = formats::in_use(&checkpoint, None::<&HeadSet<'_, H>>, quantize);
+    // Of the heads.
+    in_use.insert(WeightFormat::F32);
+    for format in in_use {
+        check_kernels(gpu, kernels, format).await?;
+    }
     let total = expected_bytes(&checkpoint) + set.byte_len(&config);
     let mut bytes = 0;
     let mut on_bytes = |more: u64| {
         bytes += more;
         progress(Progress::Weights { bytes, total });
     };
-    let need = |error| with_need(error, total, &sizes);
+    let need = formats::backbone_bytes(&checkpoint, quantize) + 4 * set.parameters(&config);
+    let need = |error| with_need(error, need, &sizes);
     let none = Changes::default();
-    let weights = weights::load(gpu, &checkpoint, &none, vocab_chunk, &mut on_bytes).await.map_err(need)?;
-    let heads = heads::load(gpu, &config, &set, true, &mut on_bytes).await.map_err(need)?;
+    let weights = weights::load(gpu, &checkpoint, &none, (vocab_chunk, quantize), &mut on_bytes).await.map_err(need)?;
+    let heads = heads::load(gpu, &config, &set, true, None, &mut on_bytes).await.map_err(need)?;
     let rotation = gpu.storage_with("rotation", &rotation_table(&config, length));
     Ok(Model {
         gpu: gpu.clone(),

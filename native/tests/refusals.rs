@@ -252,3 +252,16 @@ fn a_missing_shard_is_named() {
     remove(Path::new(&folder), shard);
     foretoken(&["generate", "--model", &folder, "--ids", "1"]).fails_with(shard);
 }
+
+#[test]
+fn a_format_that_a_matrix_cannot_have_is_refused() {
+    let odd = golden("llama-odd");
+    let run = foretoken(&["generate", "--model", &odd, "--ids", "1", "--quantize", "q8_0"]);
+    for part in ["model.embed_tokens.weight", "[101, 36]", "a multiple of 32", "without quantizing"] {
+        assert!(run.stderr.contains(part), "{part}: {}", run.stderr);
+    }
+    run.fails_with("Q8_0");
+    for unknown in ["q4_0", "f16", ""] {
+        foretoken(&["generate", "--ids", "1", "--quantize", unknown]).fails_with("q8_0");
+    }
+}

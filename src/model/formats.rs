@@ -68,7 +68,7 @@ pub(super) fn check<'a>(tensors: impl Iterator<Item = &'a TensorInfo>, quantize:
     let Some(format) = quantize else { return Ok(()) };
     let block = format.block_inputs();
     for info in tensors {
-        if matrix(info).is_some_and(|(_, inputs)| inputs % block != 0) {
+        if matrix(info).is_some_and(|(_, inputs)| !inputs.is_multiple_of(block)) {
             let TensorInfo { name, file, shape, .. } = info;
             return Err(Error::unsupported(format!(
                 "{file}: tensor \"{name}\" cannot be packed in {format}: expected rows of a multiple of {block} weights, got \

@@ -202,7 +202,7 @@ impl<'a> Uploader<'a> {
         most: usize,
     ) -> Result<Matrix> {
         let inputs = arrangement.inputs.len();
-        if inputs % format.block_inputs() != 0 {
+        if !inputs.is_multiple_of(format.block_inputs()) {
             let expected = format.block_inputs();
             let message =
                 format!("{name}: {inputs} inputs cannot be packed in {format}: expected a multiple of {expected}");

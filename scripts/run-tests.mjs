@@ -16,6 +16,7 @@ import { createInterface } from "node:readline";
 const DEVICE_MODULES = [
   "decode::audit::",
   "decode::head_tests::",
+  "decode::quantized_tests::",
   "decode::tests::",
   "kernels::bench::",
   "kernels::tests::",

@@ -22,11 +22,6 @@ struct Params {
 // The aims, under the name that pieces know.
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
 
-// The inputs and columns of the weights, in blocks of four.
-fn weight_shape() -> vec2<u32> {
-    return vec2<u32>(params.width4, params.columns4);
-}
-
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let at = spread(group, lane);
@@ -34,6 +29,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let first = (at / params.width4) * params.top;
+    let shape = vec2<u32>(params.width4, params.columns4);
     let input = 4u * (at % params.width4);
     var sum = vec4<f32>();
     for (var i = first; i < first + params.top; i++) {
@@ -44,7 +40,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             continue;
         }
         //: repeat i 4
-        let w$i = weight4(input + $iu, column / 4u)[column % 4u];
+        let w$i = weight4(shape, input + $iu, column / 4u)[column % 4u];
         //: end
         sum = fma(vec4<f32>(share), vec4<f32>(w0, w1, w2, w3), sum);
     }

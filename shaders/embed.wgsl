@@ -15,17 +15,14 @@ struct Params {
 @group(0) @binding(1) var<storage, read> rows: array<Row>;
 @group(0) @binding(3) var<storage, read_write> x: array<f32>;
 
-// A token is a column, as in every matrix over the vocabulary, so that a tied table serves both ends.
-fn weight_shape() -> vec2<u32> {
-    return (vec2<u32>(params.width, params.count) + vec2<u32>(3u)) / vec2<u32>(4u);
-}
-
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let token = rows[id.y].token - params.first;
     if (id.x >= params.width || token >= params.count) {
         return;
     }
-    let block = weight4(id.x, token / 4u);
+    // A token is a column, as in every matrix over the vocabulary, so that a tied table serves both ends.
+    let shape = (vec2<u32>(params.width, params.count) + vec2<u32>(3u)) / vec2<u32>(4u);
+    let block = weight4(shape, id.x, token / 4u);
     x[id.y * params.stride + id.x] = block[token % 4u];
 }

@@ -18,6 +18,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     }
     let column = group.x * LANES + local.x;
     let row = group.y * ROWS;
+    let shape = weight_shape();
     // Threads past the last column work on it again and store nothing: barriers need every thread.
     let first = min(column, params.columns4 - 1u) * BLOCKS;
     //: repeat r ROWS
@@ -27,19 +28,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     let inputs = split_inputs();
     let end = min((local.y + 1u) * inputs, params.inputs4);
     for (var k = local.y * inputs; k < end; k += RUN) {
-        let run_a = weight_run(k, first);
-        let run_b = weight_run(k, first + BLOCKS - 1u);
+        let run_a = weight_run(shape, k, first);
+        let run_b = weight_run(shape, k, first + BLOCKS - 1u);
         //: repeat k RUN
         //: repeat r ROWS
         let x$k_$r = x[(row + $ru) * params.x_stride4 + k + $ku];
         //: end
         //: repeat i 4
-        let w$k_$i = run_weight(run_a, $ku, $iu);
+        let w$k_$i = run_weight(shape, run_a, $ku, $iu);
         //: repeat r ROWS
         a$r = fma(w$k_$i, vec4<f32>(x$k_$r[$i]), a$r);
         //: end
         if (BLOCKS == 2u) {
-            let v$k_$i = run_weight(run_b, $ku, $iu);
+            let v$k_$i = run_weight(shape, run_b, $ku, $iu);
             //: repeat r ROWS
             b$r = fma(v$k_$i, vec4<f32>(x$k_$r[$i]), b$r);
             //: end

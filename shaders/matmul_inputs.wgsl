@@ -14,6 +14,7 @@
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let block = (group.x * LANES + lane) * BLOCKS;
     let row = group.y * ROWS;
+    let shape = vec2<u32>(params.inputs4, params.columns4);
     if (block >= params.inputs4) {
         return;
     }
@@ -35,7 +36,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         //: end
         //: repeat b BLOCKS
         //: repeat i 4
-        let v$b_$i = weight4(w$b + $iu, c);
+        let v$b_$i = weight4(shape, w$b + $iu, c);
         //: repeat r ROWS
         s$r_$b_$i = fma(d$r.w, v$b_$i.w, fma(d$r.z, v$b_$i.z, fma(d$r.y, v$b_$i.y, fma(d$r.x, v$b_$i.x, s$r_$b_$i))));
         //: end

@@ -17,6 +17,7 @@ var<workgroup> tile_w: array<vec4<f32>, 4 * 4 * 16>;
 @compute @workgroup_size(16, 16)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>,
         @builtin(local_invocation_index) thread: u32) {
+    let shape = vec2<u32>(params.inputs4, params.columns4);
     let part = thread % 4u;
     let slot = thread / 4u;
     let load_row = group.y * 64u + slot;
@@ -33,7 +34,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         }
         var loaded_w = vec4<f32>();
         if (load_input < params.inputs4 * 4u && c + part < params.columns4) {
-            loaded_w = weight4(load_input, c + part);
+            loaded_w = weight4(shape, load_input, c + part);
         }
         tile_y[thread] = loaded_y;
         tile_w[(part * 4u + slot % 4u) * 16u + slot / 4u] = loaded_w;

@@ -18,6 +18,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         @builtin(local_invocation_index) thread: u32) {
     let column = group.x * 16u + local.x;
     let row = group.y * 64u;
+    let shape = weight_shape();
     //: repeat r 4
     var sum_a$r = vec4<f32>();
     var sum_b$r = vec4<f32>();
@@ -41,7 +42,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
             for (var block = 0u; block < BLOCKS; block++) {
                 var w = vec4<f32>();
                 if (input < end * 4u && column < params.columns4) {
-                    w = weight4(input, column * BLOCKS + block);
+                    w = weight4(shape, input, column * BLOCKS + block);
                 }
                 tile_w[(local.y * 16u + local.x) * BLOCKS + block] = w;
             }

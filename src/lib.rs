@@ -56,7 +56,7 @@ pub use decode::{
 pub use default_model::default_model;
 pub use error::{Error, ErrorKind, Result};
 pub use gpu::{AdapterSummary, Gpu, GpuOptions};
-pub use kernels::{KernelSet, measure_kernels, shaders};
+pub use kernels::{KernelSet, WeightFormat, measure_kernels, shaders};
 pub use marginal::{MarginalOptions, Marginals};
 pub use model::{Engine, EngineOptions, Heads, Inspection, Progress, inspect, inspect_with_heads};
 pub use self_test::{KernelCheck, self_test};

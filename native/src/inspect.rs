@@ -96,10 +96,13 @@ fn attention(inspection: &Inspection) -> String {
 
 fn memory(inspection: &Inspection) -> String {
     let &Inspection { weights_bytes, cache_bytes, work_bytes, context, .. } = inspection;
+    let quantized =
+        inspection.quantized_bytes.iter().map(|(format, size)| format!(" ({} with --quantize {format})", bytes(*size)));
     format!(
-        "{}: weights {}, cache for {} {}, work {}",
+        "{}: weights {}{}, cache for {} {}, work {}",
         bytes(weights_bytes.saturating_add(cache_bytes).saturating_add(work_bytes)),
         bytes(weights_bytes),
+        quantized.collect::<String>(),
         counted(context, "token"),
         bytes(cache_bytes),
         bytes(work_bytes)

@@ -14,7 +14,7 @@ use foretoken::format::config::ModelConfig;
 use foretoken::format::files::{Files, MemoryFiles};
 use foretoken::format::mtp::HeadSet;
 use foretoken::format::tokenizer::Tokenizer;
-use foretoken::{AdapterSummary, Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result, model};
+use foretoken::{AdapterSummary, Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result, WeightFormat, model};
 
 use crate::console;
 use crate::drafting::HeadsWanted;
@@ -109,6 +109,9 @@ pub struct EngineFlags {
     /// The longest text in tokens, prompt included [default: the model's own, at most 4096]
     #[arg(long, value_name = "TOKENS")]
     context: Option<NonZeroUsize>,
+    /// Pack matrices as they are loaded: q8_0 takes 8.5 bits a weight, and makes it another model [default: as they are stored]
+    #[arg(long, value_name = "FORMAT")]
+    quantize: Option<WeightFormat>,
 }
 
 /// A loaded model, and what to say about it.
@@ -211,7 +214,7 @@ impl Checked<'_> {
         let kernels = flags.adapter.kernel_set(&gpu).await?;
         let context = flags.context.map(NonZeroUsize::get);
         let own = !matches!(wanted, HeadsWanted::Without);
-        let options = EngineOptions { context, kernels, heads: own, ..Default::default() };
+        let options = EngineOptions { context, kernels, heads: own, quantize: flags.quantize, ..Default::default() };
         let progress = &mut |progress| meter.update(progress);
         let engine = match head_files {
             Some(heads) => Engine::load_with_heads(&gpu, files, heads, &options, progress).await?,

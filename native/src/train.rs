@@ -118,6 +118,8 @@ async fn train(args: &Args) -> Outcome<u8> {
     let watch = Watch::start();
     let interrupt = watch.flag();
     let kernels = args.adapter.kernel_set(&gpu).await?;
+    // What texts and labels are made with: the model alone, whatever heads lie beside it.
+    let base = EngineOptions { kernels, heads: false, quantize: args.quantize, ..EngineOptions::default() };
     let set = kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
     if let Some(before) = out.computed_by(device(&gpu, set))? {
         let now = device(&gpu, set);
@@ -130,7 +132,7 @@ async fn train(args: &Args) -> Outcome<u8> {
         None => {
             let (tokens, prompt, counted) = (args.distill_tokens, args.distill_prompt, args.counted());
             let wanted = Wanted { tokens, prompt, length, vocabulary: config.vocab_size, counted };
-            match own_texts(&out, &gpu, kernels, &files, &documents, &wanted, &interrupt).await? {
+            match own_texts(&out, &gpu, &base, &files, &documents, &wanted, &interrupt).await? {
                 Some(data) => {
                     check_reach(&first.heads, length, Some(&data))?;
                     data
@@ -157,7 +159,7 @@ async fn train(args: &Args) -> Outcome<u8> {
     ));
     let labels = if args.needs_marginals() {
         let layout = marginal::Layout::new(&data, first.heads.iter().map(|head| head.offset), length);
-        match marginals(&out, &gpu, kernels, &files, &data, layout, &interrupt).await? {
+        match marginals(&out, &gpu, &base, &files, &data, layout, &interrupt).await? {
             Some(labels) => Some(labels),
             None => return Ok(interrupt::EXIT_CODE),
         }
@@ -321,7 +323,7 @@ fn check_reach(heads: &[Head], length: usize, data: Option<&Dataset>) -> Result<
 async fn own_texts(
     out: &OutFolder,
     gpu: &Gpu,
-    kernels: Option<KernelSet>,
+    base: &EngineOptions,
     files: &Source,
     documents: &[Document],
     wanted: &Wanted,
@@ -331,9 +333,7 @@ async fn own_texts(
     let mut lines = distill::completed(&path, documents, wanted)?;
     if lines.len() < documents.len() {
         let mut meter = Meter::default();
-        // Its own text is that of the base model, whatever heads lie beside it.
-        let context = Some(wanted.length);
-        let options = EngineOptions { kernels, heads: false, context, ..EngineOptions::default() };
+        let options = EngineOptions { context: Some(wanted.length), ..base.clone() };
         let engine = Engine::load(gpu, files, &options, &mut |progress| meter.update(progress)).await?;
         meter.clear();
         let mut session = engine.session()?;
@@ -355,7 +355,7 @@ async fn own_texts(
 async fn marginals(
     out: &OutFolder,
     gpu: &Gpu,
-    kernels: Option<KernelSet>,
+    base: &EngineOptions,
     files: &Source,
     data: &Dataset,
     layout: marginal::Layout,
@@ -366,7 +366,7 @@ async fn marginals(
     if done < data.len() {
         say(format_args!("marginals of {} sequences as labels: {}", data.len(), bytes(layout.bytes())));
         let mut meter = Meter::default();
-        let options = EngineOptions { kernels, heads: false, context: Some(data.length()), ..EngineOptions::default() };
+        let options = EngineOptions { context: Some(data.length()), ..base.clone() };
         let engine = Engine::load(gpu, files, &options, &mut |progress| meter.update(progress)).await?;
         meter.clear();
         let mut session = engine.session()?;

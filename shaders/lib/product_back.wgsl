@@ -13,8 +13,3 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-
-// The inputs and columns of the weights, in blocks of four.
-fn weight_shape() -> vec2<u32> {
-    return vec2<u32>(params.inputs4, params.columns4);
-}

@@ -19,7 +19,7 @@ pub use stopwatch::Spread;
 use stopwatch::{Effort, Stopwatch};
 
 use crate::format::files::Files;
-use crate::{AdapterSummary, Engine, EngineOptions, Gpu, KernelSet, Result};
+use crate::{AdapterSummary, Engine, EngineOptions, Gpu, KernelSet, Result, WeightFormat};
 
 /// What to measure, and how thoroughly.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +28,8 @@ pub struct BenchOptions {
     pub kernels: Option<KernelSet>,
     /// Few points and few samples: shows that everything runs, not how fast.
     pub quick: bool,
+    /// What the model's matrices are packed in. Default: as they are stored.
+    pub quantize: Option<WeightFormat>,
     /// The version of the source that the program was built from, for the report. Default: `unknown`.
     pub commit: Option<String>,
 }
@@ -88,7 +90,8 @@ pub async fn run<F: Files>(
     kernels.check(gpu.summary())?;
     // First, so that whatever is wrong with the model is said before minutes of measurements.
     progress("loading the model");
-    let engine_options = EngineOptions { kernels: Some(kernels), ..EngineOptions::default() };
+    let engine_options =
+        EngineOptions { kernels: Some(kernels), quantize: options.quantize, ..EngineOptions::default() };
     let engine = Engine::load(gpu, files, &engine_options, &mut |_| {}).await?;
     let watch = Stopwatch::new(gpu, if options.quick { Effort::QUICK } else { Effort::FULL });
     progress("reading and copying memory");

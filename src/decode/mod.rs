@@ -9,6 +9,8 @@ mod generation;
 mod head_tests;
 mod marginals;
 mod pacing;
+#[cfg(test)]
+mod quantized_tests;
 mod reading;
 mod round;
 mod sampling;

@@ -281,7 +281,8 @@ impl<'f, F: Files> HeadSet<'f, F> {
         self.infos(config).iter().map(|info| info.byte_len()).sum()
     }
 
-    fn infos(&self, config: &ModelConfig) -> Vec<&super::safetensors::TensorInfo> {
+    /// All tensors, as they lie in the files.
+    pub(crate) fn infos(&self, config: &ModelConfig) -> Vec<&super::safetensors::TensorInfo> {
         self.expected_tensors(config).iter().filter_map(|(name, _)| self.tensors.get(name)).collect()
     }
 

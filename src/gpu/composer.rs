@@ -85,6 +85,7 @@ const SERVING: &[(&str, &str)] = sources![
     "lib/weight_dense",
     "lib/weight_f16",
     "lib/weight_f32",
+    "lib/weight_q8_0",
 ];
 
 /// Those of training, which not every program brings along.

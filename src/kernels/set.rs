@@ -175,7 +175,7 @@ impl FromStr for KernelSet {
     }
 }
 
-/// The row counts that products are compiled for, the fastest choice first.
+/// The row counts that products are compiled for, each with fewer pipelines than the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Widths {
     /// One pipeline each for 1, 2, 3, 4, 6 and 8 rows, and where the set has one a tiled one for more than a batch has.

@@ -3,9 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::format::checkpoint::Checkpoint;
-use crate::format::files::Files;
-use crate::format::mtp::HeadSet;
 use crate::gpu::Gpu;
 use crate::kernels::{KernelSet, WeightFormat, Widths};
 use crate::self_test::{InjectedFault, KernelCheck, quick_test, width_invariance};
@@ -33,22 +30,6 @@ async fn once<K: Ord, T: Clone>(
     let result = test.await?;
     locked().insert(key, result.clone());
     Ok(result)
-}
-
-/// The formats of all matrices that a model and its multi-token heads have.
-pub(super) fn matrix_formats<F: Files, H: Files>(
-    checkpoint: &Checkpoint<'_, F>,
-    heads: Option<&HeadSet<'_, H>>,
-) -> BTreeSet<WeightFormat> {
-    let config = checkpoint.config();
-    let is_matrix = |shape: &[usize]| shape.len() == 2;
-    let own = config.expected_tensors().into_iter().filter(|(_, shape)| is_matrix(shape));
-    let own = own.filter_map(|(name, _)| checkpoint.tensor(&name).map(|info| WeightFormat::of(info.dtype)));
-    let of_heads = heads.into_iter().flat_map(|set| {
-        let matrices = set.expected_tensors(config).into_iter().filter(|(_, shape)| is_matrix(shape));
-        matrices.filter_map(|(name, _)| set.tensors.get(&name).map(|info| WeightFormat::of(info.dtype)))
-    });
-    own.chain(of_heads).collect()
 }
 
 /// Fails where a kernel that these weights need computes wrong results on this device.

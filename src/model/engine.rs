@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures_util::future::try_join;
 
 use super::Buffers;
-use super::checks::{check_kernels, matrix_formats, working_widths};
+use super::checks::{check_kernels, working_widths};
+use super::formats;
 use super::forward::{Plan, pipelines};
 use super::heads::{self, Heads};
 use super::lora::Changes;
@@ -19,11 +20,12 @@ use crate::format::checkpoint::{Checkpoint, HeadKind};
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
+use crate::format::safetensors::TensorInfo;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Gpu;
 use crate::kernels::{AttentionShape, KernelSet, MAX_END_TOKENS, Widths};
 use crate::self_test::InjectedFault;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, WeightFormat};
 
 /// How to load a model.
 #[derive(Clone, Debug)]
@@ -37,11 +39,13 @@ pub struct EngineOptions {
     pub self_test: bool,
     /// Use the multi-token heads that the checkpoint brings, with their LoRA. Without, it is loaded as if it had none.
     pub heads: bool,
+    /// Pack every matrix in this format as it is loaded; norms and biases stay what they are. Default: as they are stored.
+    pub quantize: Option<WeightFormat>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { context: None, kernels: None, self_test: true, heads: true }
+        Self { context: None, kernels: None, self_test: true, heads: true, quantize: None }
     }
 }
 
@@ -193,15 +197,19 @@ impl Engine {
             sizes.check_history(gpu.summary().max_binding_bytes)?;
             note_heads(set, &mut notes);
         }
-        let formats = matrix_formats(checkpoint, set);
+        let quantize = options.quantize;
+        formats::check_all(checkpoint, set, quantize)?;
+        let in_use = formats::in_use(checkpoint, set, quantize);
         let testing = async {
             if !options.self_test {
                 return Ok(Some(Widths::Each));
             }
-            check_kernels(gpu, kernels, &formats).await?;
-            working_widths(gpu, kernels, &formats, fault, &mut notes).await
+            check_kernels(gpu, kernels, &in_use).await?;
+            working_widths(gpu, kernels, &in_use, fault, &mut notes).await
         };
         let total = expected_bytes(checkpoint) + set.map_or(0, |set| set.byte_len(&config));
+        let need = formats::backbone_bytes(checkpoint, quantize)
+            + set.map_or(0, |set| formats::heads_bytes(checkpoint, set, quantize));
         let mut bytes = 0;
         let mut on_bytes = |more: u64| {
             bytes += more;
@@ -213,16 +221,16 @@ impl Engine {
                 Some(set) => Changes::read(set, &config).await?,
                 None => Changes::default(),
             };
-            let weights = weights::load(gpu, checkpoint, &changes, usize::MAX, &mut on_bytes).await?;
+            let weights = weights::load(gpu, checkpoint, &changes, (usize::MAX, quantize), &mut on_bytes).await?;
             let heads = match set {
-                Some(set) => Some(heads::load(gpu, &config, set, false, &mut on_bytes).await?),
+                Some(set) => Some(heads::load(gpu, &config, set, false, quantize, &mut on_bytes).await?),
                 None => None,
             };
             Ok((tokenizer, weights, heads))
         };
         // A browser compiles the self-test's kernels while files come; natively one follows the other.
         let (widths, (tokenizer, weights, heads)) =
-            try_join(testing, loading).await.map_err(|error| with_need(error, total, &sizes))?;
+            try_join(testing, loading).await.map_err(|error| with_need(error, need, &sizes))?;
         let rotation = gpu.storage_with("rotation", &rotation_table(&config, context));
         let model = Model {
             gpu: gpu.clone(),
@@ -436,9 +444,9 @@ fn some(names: &[String]) -> String {
     text
 }
 
+/// Bytes of the backbone's tensors in their files.
 pub(super) fn expected_bytes<F: Files>(checkpoint: &Checkpoint<'_, F>) -> u64 {
-    let expected = checkpoint.config().expected_tensors();
-    expected.iter().filter_map(|(name, _)| checkpoint.tensor(name)).map(|info| info.byte_len()).sum()
+    formats::of_backbone(checkpoint).map(TensorInfo::byte_len).sum()
 }
 
 /// Adds what would have been needed to an out-of-memory error.

@@ -8,6 +8,7 @@ use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::{self, HeadSet, HeadSource, Wiring};
 use crate::gpu::Gpu;
+use crate::kernels::WeightFormat;
 
 /// What a history holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,17 +144,20 @@ impl Heads {
     }
 }
 
-/// Reads the weights of `set` for a backbone of `config`. To be trained, all are in f32 and no LoRA is merged.
+/// Reads the weights of `set` for a backbone of `config`, matrices packed in `quantize`. To be trained, all are in f32 and no
+/// LoRA is merged.
 pub(super) async fn load<F: Files>(
     gpu: &Gpu,
     config: &ModelConfig,
     set: &HeadSet<'_, F>,
     training: bool,
+    quantize: Option<WeightFormat>,
     on_bytes: &mut dyn FnMut(u64),
 ) -> Result<Heads> {
     let mut loader = Loader::new(gpu, &set.tensors, config, on_bytes);
     loader.norm_offset = if set.norms_less_one { 1.0 } else { 0.0 };
     loader.placed = training.then(Vec::new);
+    loader.quantize = quantize;
     let mut all = Heads {
         heads: Vec::with_capacity(set.heads.len()),
         sources: Vec::new(),

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::formats;
 use super::sizes::{self, Sizes};
 use crate::format::checkpoint::{Checkpoint, FoundHeads, HeadKind};
 use crate::format::config::{Activation, ModelConfig, Norm};
 use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
+use crate::kernels::WeightFormat;
 use crate::{ErrorKind, Result};
 
 /// The answer of [`inspect`]. Sizes under the names of `config.json`.
@@ -61,6 +63,8 @@ pub struct Inspection {
     pub context: usize,
     /// Bytes of the weights on the GPU.
     pub weights_bytes: u64,
+    /// The same by the format that all matrices are packed in if that is asked for, where every one of them can be.
+    pub quantized_bytes: BTreeMap<String, u64>,
     /// Bytes of the key-value cache.
     pub cache_bytes: u64,
     /// Bytes of everything else on the GPU.
@@ -154,6 +158,7 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
         eos_token_ids: config.eos_token_ids.clone(),
         parameters: used.iter().map(|info| info.num_elements()).sum(),
         weights_bytes: used.iter().map(|info| info.byte_len()).sum(),
+        quantized_bytes: quantized_bytes(&checkpoint),
         dtypes,
         problem: refusal.or(checkpoint.check().err()).map(|error| error.to_string()).or(heads_problem),
         heads,
@@ -165,6 +170,12 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
         cache_bytes: sizes.cache_bytes(),
         work_bytes: sizes.work_bytes(),
     })
+}
+
+fn quantized_bytes<F: Files>(checkpoint: &Checkpoint<'_, F>) -> BTreeMap<String, u64> {
+    let fits = |format: &WeightFormat| formats::check(formats::of_backbone(checkpoint), Some(*format)).is_ok();
+    let bytes = |format: WeightFormat| (format.flag(), formats::backbone_bytes(checkpoint, Some(format)));
+    WeightFormat::packed_at_load().filter(fits).map(bytes).collect()
 }
 
 /// The heads in a folder of their own first, then those of the checkpoint, which are not used.

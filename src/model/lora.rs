@@ -80,12 +80,11 @@ pub(super) async fn adapter<F: Files>(
     let rows = present.iter().enumerate().flat_map(|(n, _)| (0..lora.rank).map(move |row| Some((n, row))));
     let arrangement = Arrangement { columns: padded(rows), inputs: columns.inputs.clone() };
     let names: Vec<&str> = present.iter().map(|part| part.a.as_str()).collect();
-    Ok(Some(Adapter {
-        a: loader.matrix(&names, &arrangement, 4).await?,
-        b,
-        starts: gpu.storage_with("lora starts", &starts),
-        rank: lora.rank as u32,
-    }))
+    // Few weights, and the only ones that a change of the backbone has.
+    let quantize = loader.quantize.take();
+    let a = loader.matrix(&names, &arrangement, 4).await?;
+    loader.quantize = quantize;
+    Ok(Some(Adapter { a, b, starts: gpu.storage_with("lora starts", &starts), rank: lora.rank as u32 }))
 }
 
 /// What heads change of their backbone.
@@ -170,6 +169,6 @@ impl Change {
             }
         }
         let bytes = matrix.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Ok(Tensor { dtype: StoredType::F32, row_len: inputs, bytes: Cow::Owned(bytes) })
+        Ok(Tensor { name: name.to_owned(), dtype: StoredType::F32, row_len: inputs, bytes: Cow::Owned(bytes) })
     }
 }

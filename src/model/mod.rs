@@ -3,6 +3,7 @@
 mod buffers;
 mod checks;
 mod engine;
+mod formats;
 mod forward;
 mod head_plan;
 mod heads;

@@ -1,7 +1,8 @@
 //! A model to be trained: its heads in f32 and its LoRA apart, beside a backbone as it always is.
 
-use super::checks::{check_kernels, matrix_formats};
+use super::checks::check_kernels;
 use super::engine::{Model, Progress, expected_bytes, open, rotation_table, with_need};
+use super::formats;
 use super::heads;
 use super::lora::Changes;
 use super::sizes::Sizes;
@@ -34,12 +35,13 @@ pub(crate) async fn measure_for_training<F: Files, H: Files>(
     gpu: &Gpu,
     files: &F,
     heads: &H,
-    length: usize,
+    (length, quantize): (usize, Option<WeightFormat>),
 ) -> Result<Measured> {
     let checkpoint = open(files).await?;
     let config = checkpoint.config().clone();
     let set = HeadSet::open(heads, &config).await?;
     check_heads(&set)?;
+    formats::check(formats::of_backbone(&checkpoint), quantize)?;
     let limit = config.max_position_embeddings;
     if length == 0 || length > limit {
         return Err(Error::input(format!(
@@ -53,13 +55,13 @@ pub(crate) async fn measure_for_training<F: Files, H: Files>(
         )));
     }
     let sizes = Sizes::new(&config, length, gpu.summary().max_binding_bytes)?;
-    let (backbone_bytes, head_elements) = (expected_bytes(&checkpoint), set.parameters(&config));
+    let (backbone_bytes, head_elements) = (formats::backbone_bytes(&checkpoint, quantize), set.parameters(&config));
     let HeadSet { heads, lora, .. } = set;
     Ok(Measured { config, sizes, heads, lora, backbone_bytes, head_elements })
 }
 
 /// Loads the checkpoint in `files` for sequences of `length` tokens, with the `heads` that will be trained; no buffer has more than
-/// `vocab_chunk` columns of a matrix over the vocabulary.
+/// `vocab_chunk` columns of a matrix over the vocabulary, and the backbone's matrices are packed in `quantize`.
 ///
 /// # Errors
 /// As `Engine::load_with_heads`.
@@ -68,8 +70,7 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     files: &F,
     heads: &H,
     kernels: Option<KernelSet>,
-    length: usize,
-    vocab_chunk: usize,
+    (length, vocab_chunk, quantize): (usize, usize, Option<WeightFormat>),
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Model> {
     let checkpoint = open(files).await?;
@@ -78,20 +79,22 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     let sizes = Sizes::new(&config, length, gpu.summary().max_binding_bytes)?;
     let kernels = kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
     kernels.check(gpu.summary())?;
-    let mut formats = matrix_formats(&checkpoint, Some(&set));
+    formats::check(formats::of_backbone(&checkpoint), quantize)?;
+    let mut in_use = formats::in_use(&checkpoint, None::<&HeadSet<'_, H>>, quantize);
     // Heads are trained in it, whatever they are stored in.
-    formats.insert(WeightFormat::F32);
-    check_kernels(gpu, kernels, &formats).await?;
+    in_use.insert(WeightFormat::F32);
+    check_kernels(gpu, kernels, &in_use).await?;
     let total = expected_bytes(&checkpoint) + set.byte_len(&config);
     let mut bytes = 0;
     let mut on_bytes = |more: u64| {
         bytes += more;
         progress(Progress::Weights { bytes, total });
     };
-    let need = |error| with_need(error, total, &sizes);
+    let need = formats::backbone_bytes(&checkpoint, quantize) + 4 * set.parameters(&config);
+    let need = |error| with_need(error, need, &sizes);
     let none = Changes::default();
-    let weights = weights::load(gpu, &checkpoint, &none, vocab_chunk, &mut on_bytes).await.map_err(need)?;
-    let heads = heads::load(gpu, &config, &set, true, &mut on_bytes).await.map_err(need)?;
+    let weights = weights::load(gpu, &checkpoint, &none, (vocab_chunk, quantize), &mut on_bytes).await.map_err(need)?;
+    let heads = heads::load(gpu, &config, &set, true, None, &mut on_bytes).await.map_err(need)?;
     let rotation = gpu.storage_with("rotation", &rotation_table(&config, length));
     Ok(Model {
         gpu: gpu.clone(),

@@ -23,6 +23,7 @@ const FLUSH_BYTES: u64 = 32 << 20;
 /// A tensor of a checkpoint with its bytes, row-major `[rows, row_len]`.
 #[derive(Clone)]
 pub(super) struct Tensor<'a> {
+    pub name: String,
     pub dtype: StoredType,
     pub row_len: usize,
     pub bytes: Cow<'a, [u8]>,
@@ -32,7 +33,8 @@ impl<'a> Tensor<'a> {
     /// Checks that every element is finite.
     pub fn new(info: &TensorInfo, bytes: Cow<'a, [u8]>) -> Result<Self> {
         info.check_finite(&bytes)?;
-        Ok(Self { dtype: info.dtype, row_len: info.shape.last().copied().unwrap_or(1), bytes })
+        let row_len = info.shape.last().copied().unwrap_or(1);
+        Ok(Self { name: info.name.clone(), dtype: info.dtype, row_len, bytes })
     }
 
     /// `[rows, row_len]`
@@ -158,29 +160,32 @@ impl Matrix {
 pub(super) struct Uploader<'a> {
     gpu: &'a Gpu,
     unflushed: u64,
+    chunk_bytes: usize,
 }
 
 impl<'a> Uploader<'a> {
     pub fn new(gpu: &'a Gpu) -> Self {
-        Self { gpu, unflushed: 0 }
+        Self { gpu, unflushed: 0, chunk_bytes: CHUNK_BYTES }
     }
 
-    /// Packs and sends a matrix. `block` columns (4, or 8 when gated) stay in one shard.
+    /// Packs and sends a matrix, in `quantize` or as it is stored. `block` columns (4, or 8 when gated) stay in one shard.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfMemory`] if even one block of columns exceeds a binding, or the GPU runs out of memory.
+    /// [`ErrorKind::OutOfMemory`] if even one block of columns exceeds a binding, or the GPU runs out of memory;
+    /// [`ErrorKind::Unsupported`] where the format cannot hold it.
     pub fn matrix(
         &mut self,
         name: &str,
         tensors: Vec<Tensor<'_>>,
         arrangement: &Arrangement,
         block: usize,
+        quantize: Option<WeightFormat>,
     ) -> Result<Matrix> {
         let mixed = tensors.windows(2).any(|pair| pair[0].dtype != pair[1].dtype);
         let tensors: Vec<_> = if mixed { tensors.into_iter().map(Tensor::widened).collect() } else { tensors };
-        let format = WeightFormat::of(tensors[0].dtype);
+        let format = quantize.unwrap_or(WeightFormat::of(tensors[0].dtype));
         let matrix = self.reserve(name, format, arrangement, block, usize::MAX)?;
-        self.fill(&matrix, 0, &tensors, arrangement);
+        self.fill(&matrix, 0, &tensors, arrangement)?;
         Ok(matrix)
     }
 
@@ -197,6 +202,12 @@ impl<'a> Uploader<'a> {
         most: usize,
     ) -> Result<Matrix> {
         let inputs = arrangement.inputs.len();
+        if !inputs.is_multiple_of(format.block_inputs()) {
+            let expected = format.block_inputs();
+            let message =
+                format!("{name}: {inputs} inputs cannot be packed in {format}: expected a multiple of {expected}");
+            return Err(Error::unsupported(message));
+        }
         let limit = self.gpu.summary().max_binding_bytes;
         let fit = format.columns_within(inputs, limit).min(most) / block * block;
         if fit == 0 {
@@ -216,15 +227,25 @@ impl<'a> Uploader<'a> {
     }
 
     /// Packs and sends the columns of a matrix from `first` on, in `arrangement` of their own tensors.
-    pub fn fill(&mut self, matrix: &Matrix, first: usize, tensors: &[Tensor<'_>], arrangement: &Arrangement) {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for a weight that is too large for the format.
+    pub fn fill(
+        &mut self,
+        matrix: &Matrix,
+        first: usize,
+        tensors: &[Tensor<'_>],
+        arrangement: &Arrangement,
+    ) -> Result<()> {
         let Arrangement { columns, inputs } = arrangement;
         for shard in &matrix.shards {
             let (begin, length) = (shard.first4 as usize * 4, shard.columns4 as usize * 4);
             let (from, to) = (begin.max(first), (begin + length).min(first + columns.len()));
             if from < to {
-                self.fill_shard(matrix, shard, from - begin, tensors, &columns[from - first..to - first], inputs);
+                self.fill_shard(matrix, shard, from - begin, tensors, &columns[from - first..to - first], inputs)?;
             }
         }
+        Ok(())
     }
 
     /// Packs and sends columns of a shard from `first` on, some inputs at a time: each time a small matrix of its own, whose planes
@@ -237,16 +258,16 @@ impl<'a> Uploader<'a> {
         tensors: &[Tensor<'_>],
         columns: &[Option<(usize, usize)>],
         inputs: &[Option<usize>],
-    ) {
+    ) -> Result<()> {
         let (format, whole) = (matrix.format, matrix.shape(shard));
         let block = format.padded(1);
         let bytes_of = |inputs| format.bytes(Shape { inputs, columns: columns.len() }) as usize;
-        let step = (CHUNK_BYTES / bytes_of(block) * block).clamp(block, inputs.len());
+        let step = (self.chunk_bytes / bytes_of(block) * block).clamp(block, inputs.len());
         let mut packed = vec![0; bytes_of(step)];
         for begin in (0..inputs.len()).step_by(step) {
             let inputs = &inputs[begin..inputs.len().min(begin + step)];
             packed.fill(0);
-            pack(format, &mut packed, tensors, columns, inputs);
+            pack(format, &mut packed, tensors, columns, inputs)?;
             let part = Shape { inputs: inputs.len(), columns: columns.len() };
             for ((plane, from), (_, to)) in format.planes(part).zip(format.planes(whole)) {
                 let Plane { inputs: shared, bytes } = plane;
@@ -261,6 +282,7 @@ impl<'a> Uploader<'a> {
             }
             self.written(bytes_of(part.inputs) as u64);
         }
+        Ok(())
     }
 
     /// Sends a vector as f32, padded with zeros to a multiple of four.
@@ -287,13 +309,14 @@ fn pack(
     tensors: &[Tensor<'_>],
     columns: &[Option<(usize, usize)>],
     inputs: &[Option<usize>],
-) {
+) -> Result<()> {
     match format.stored() {
         // Elements that stay what they are need not become numbers.
         Some(stored) if stored.size_bytes() == 2 => transpose::<2>(packed, tensors, columns, inputs),
         Some(_) => transpose::<4>(packed, tensors, columns, inputs),
-        None => repack(format, packed, tensors, columns, inputs),
+        None => return repack(format, packed, tensors, columns, inputs),
     }
+    Ok(())
 }
 
 /// Packs column by column, by the numbers that are stored.
@@ -303,14 +326,22 @@ fn repack(
     tensors: &[Tensor<'_>],
     columns: &[Option<(usize, usize)>],
     inputs: &[Option<usize>],
-) {
+) -> Result<()> {
     let mut values = vec![0.0; inputs.len()];
     for (n, column) in columns.iter().enumerate() {
-        let Some((tensor, row)) = *column else { continue };
-        let row = tensors[tensor].row(row);
+        let Some((tensor, at)) = *column else { continue };
+        let (tensor, row) = (&tensors[tensor], tensors[tensor].row(at));
         values.iter_mut().zip(inputs).for_each(|(value, input)| *value = input.map_or(0.0, |input| row[input]));
+        if let Some(value) = values.iter().find(|value| value.abs() > format.largest()) {
+            let (name, largest) = (&tensor.name, format.largest());
+            return Err(Error::unsupported(format!(
+                "tensor \"{name}\" cannot be packed in {format}: row {at} has {value:e}, the largest is {largest:e}; load this model \
+                 without quantizing it"
+            )));
+        }
         format.pack(&values, n, columns.len(), packed);
     }
+    Ok(())
 }
 
 /// Transposes elements of `SIZE` bytes into `packed`, `[inputs, columns]`.
@@ -337,41 +368,74 @@ fn transpose<const SIZE: usize>(
 mod tests {
     use super::*;
     use crate::kernels::tests::adapters::on_every_adapter;
+    use std::ops::Range;
 
     const ROWS: usize = 30;
-    const ROW_LEN: usize = 5;
+
+    /// Formats, what a file stores, and the length of its rows.
+    const KINDS: [(WeightFormat, StoredType, usize); 5] = [
+        (WeightFormat::F32, StoredType::F32, 5),
+        (WeightFormat::F16, StoredType::F16, 5),
+        (WeightFormat::BF16, StoredType::BF16, 8),
+        (WeightFormat::Q8_0, StoredType::F32, 96),
+        (WeightFormat::Q8_0, StoredType::F16, 32),
+    ];
 
     #[test]
     fn matrices_come_whole_or_in_parts() {
-        // Parts that end within shards, and shards that end within parts.
-        let divisions = [(ROWS, usize::MAX), (4, usize::MAX), (8, 12), (12, 8)];
+        // Parts that end within shards, and shards that end within parts; few inputs at a time and many.
+        let divisions =
+            [(ROWS, usize::MAX, CHUNK_BYTES), (4, usize::MAX, 1), (8, 12, CHUNK_BYTES), (12, 8, 1), (ROWS, 8, 700)];
         on_every_adapter(|gpu| {
-            for (dtype, (part, most)) in
-                [StoredType::F32, StoredType::F16].into_iter().flat_map(|d| divisions.map(|at| (d, at)))
+            for ((format, dtype, row_len), (part, most, chunk_bytes)) in
+                KINDS.into_iter().flat_map(|kind| divisions.map(|at| (kind, at)))
             {
-                let mut uploader = Uploader::new(gpu);
-                let plain = Arrangement::plain(ROWS, ROW_LEN);
-                let matrix = uploader.reserve("places", WeightFormat::of(dtype), &plain, 4, most).expect("it fits");
+                let mut uploader = Uploader { chunk_bytes, ..Uploader::new(gpu) };
+                let plain = Arrangement::plain(ROWS, row_len);
+                let matrix = uploader.reserve("places", format, &plain, 4, most).expect("it fits");
+                let places = |rows: Range<usize>| -> Vec<f32> {
+                    (rows.start * row_len..rows.end * row_len).map(|place| (place % 509) as f32).collect()
+                };
                 for first in (0..ROWS).step_by(part) {
                     let rows = first..ROWS.min(first + part);
-                    let places: Vec<f32> =
-                        (rows.start * ROW_LEN..rows.end * ROW_LEN).map(|place| place as f32).collect();
-                    let bytes = dtype.encode(&places).into();
-                    let tensor = Tensor { dtype, row_len: ROW_LEN, bytes };
-                    uploader.fill(&matrix, first, &[tensor], &Arrangement::plain(rows.len(), ROW_LEN));
+                    let arrangement = Arrangement::plain(rows.len(), row_len);
+                    let bytes = dtype.encode(&places(rows)).into();
+                    let tensor = Tensor { name: "places".to_owned(), dtype, row_len, bytes };
+                    uploader.fill(&matrix, first, &[tensor], &arrangement).expect("every place can be held");
                 }
                 gpu.flush_writes();
                 for Shard { buffer, first4, columns4 } in &matrix.shards {
-                    let rows = 4 * first4..4 * (first4 + columns4);
-                    let place =
-                        |k: usize, row: usize| if k < ROW_LEN && row < ROWS { (row * ROW_LEN + k) as f32 } else { 0.0 };
-                    let expected =
-                        (0..plain.inputs.len()).flat_map(|k| rows.clone().map(move |row| place(k, row as usize)));
-                    let expected: Vec<f32> = expected.collect();
+                    let rows = 4 * *first4 as usize..ROWS.min(4 * (first4 + columns4) as usize);
+                    let stored = dtype.decode(&dtype.encode(&places(rows)));
                     let found: Vec<u8> = pollster::block_on(gpu.read(buffer)).expect("the device works");
-                    assert_eq!(found, dtype.encode(&expected), "{dtype}, parts of {part}, at most {most} a shard");
+                    let what =
+                        format!("{format} of {dtype}, parts of {part}, at most {most} a shard, {chunk_bytes} bytes");
+                    assert_eq!(found, format.packed(&stored, row_len).0, "{what}");
                 }
             }
+        });
+    }
+
+    #[test]
+    fn joined_matrices_of_several_types_are_packed_alike() {
+        let values: Vec<f32> = (0..4 * 32).map(|at| (at as f32 * 0.37).sin()).collect();
+        on_every_adapter(|gpu| {
+            let tensor = |dtype: StoredType| {
+                let bytes = dtype.encode(&values).into();
+                Tensor { name: dtype.to_string(), dtype, row_len: 32, bytes }
+            };
+            // The rows of the one and of the other in turn.
+            let columns = (0..8).map(|column| Some((column % 2, column / 2))).collect();
+            let arrangement = Arrangement { columns, inputs: (0..32).map(Some).collect() };
+            let tensors = vec![tensor(StoredType::F32), tensor(StoredType::BF16)];
+            let matrix = Uploader::new(gpu).matrix("both", tensors, &arrangement, 4, Some(WeightFormat::Q8_0));
+            gpu.flush_writes();
+            let found: Vec<u8> =
+                pollster::block_on(gpu.read(&matrix.expect("it fits").shards[0].buffer)).expect("the device works");
+            let halves = StoredType::BF16.decode(&StoredType::BF16.encode(&values));
+            let rows: Vec<f32> =
+                (0..8).flat_map(|row| [&values, &halves][row % 2][row / 2 * 32..][..32].to_vec()).collect();
+            assert_eq!(found, WeightFormat::Q8_0.packed(&rows, 32).0);
         });
     }
 }

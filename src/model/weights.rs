@@ -57,17 +57,18 @@ impl Weights {
 }
 
 /// Reads the weights of `checkpoint`, with `changes` to some; at most `vocab_columns` columns of a matrix over the
-/// vocabulary in one buffer; `on_bytes` hears the size of each tensor, or part of one, as it arrives.
+/// vocabulary in one buffer; matrices are packed in `quantize`, or as they are stored; `on_bytes` hears the size of each tensor, or part of one, as it arrives.
 pub(super) async fn load<F: Files>(
     gpu: &Gpu,
     checkpoint: &Checkpoint<'_, F>,
     changes: &Changes,
-    vocab_columns: usize,
+    (vocab_columns, quantize): (usize, Option<WeightFormat>),
     on_bytes: &mut dyn FnMut(u64),
 ) -> Result<Weights> {
     let config = checkpoint.config();
     let mut loader = Loader::new(gpu, checkpoint.all(), config, on_bytes);
     loader.changes = Some(changes);
+    loader.quantize = quantize;
     let (embedding, head) = (config.embedding_name(), config.lm_head_name());
     loader.vocab_columns = vocab_columns;
     let embedding = loader.vocabulary(embedding).await?;
@@ -96,6 +97,8 @@ pub(super) struct Loader<'a, 'f, F: Files> {
     pub norm_offset: f32,
     /// To be trained: everything is kept in f32, and this remembers where it came from.
     pub placed: Option<Vec<Placed>>,
+    /// What matrices are packed in, unless they are to be trained; `None`: as they are stored.
+    pub quantize: Option<WeightFormat>,
     /// At most so many columns of a matrix over the vocabulary lie in one buffer.
     pub vocab_columns: usize,
 }
@@ -108,8 +111,17 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         on_bytes: &'a mut dyn FnMut(u64),
     ) -> Self {
         let uploader = Uploader::new(gpu);
-        let (changes, placed) = (None, None);
-        Self { tensors, config, uploader, on_bytes, changes, norm_offset: 0.0, placed, vocab_columns: usize::MAX }
+        Self {
+            tensors,
+            config,
+            uploader,
+            on_bytes,
+            changes: None,
+            norm_offset: 0.0,
+            placed: None,
+            quantize: None,
+            vocab_columns: usize::MAX,
+        }
     }
 
     /// The layer whose tensors' names begin with `at`.
@@ -226,12 +238,12 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
             });
         }
         if self.placed.is_none() {
-            return self.uploader.matrix(names[0], tensors, arrangement, block);
+            return self.uploader.matrix(names[0], tensors, arrangement, block, self.quantize);
         }
         let tensors: Vec<_> = tensors.into_iter().map(Tensor::widened).collect();
         let shapes = tensors.iter().map(Tensor::shape).zip(names).map(|(shape, name)| ((*name).to_owned(), shape));
         let shapes = shapes.collect();
-        let matrix = self.uploader.matrix(names[0], tensors, arrangement, block)?;
+        let matrix = self.uploader.matrix(names[0], tensors, arrangement, block, None)?;
         let [shard] = &matrix.shards[..] else {
             return Err(Error::unsupported(format!("{}: too large a matrix to be trained on this adapter", names[0])));
         };
@@ -245,14 +257,15 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         let (vocab, hidden) = (self.config.vocab_size, self.config.hidden_size);
         let info = self.tensors.get(name).expect("the caller has seen every tensor that it expects");
         let plain = Arrangement::plain(vocab, hidden);
-        let matrix = self.uploader.reserve(name, WeightFormat::of(info.dtype), &plain, 4, self.vocab_columns)?;
+        let format = self.quantize.unwrap_or(WeightFormat::of(info.dtype));
+        let matrix = self.uploader.reserve(name, format, &plain, 4, self.vocab_columns)?;
         let rows = (PART_BYTES / (hidden * info.dtype.size_bytes())).max(PART_ROWS).next_multiple_of(4);
         for first in (0..vocab).step_by(rows) {
             let part = first..vocab.min(first + rows);
             let arrangement = Arrangement::plain(part.len(), hidden);
             let bytes = self.tensors.read_rows(info, part).await?;
             (self.on_bytes)(bytes.len() as u64);
-            self.uploader.fill(&matrix, first, &[Tensor::new(info, bytes)?], &arrangement);
+            self.uploader.fill(&matrix, first, &[Tensor::new(info, bytes)?], &arrangement)?;
         }
         Ok(matrix)
     }

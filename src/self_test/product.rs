@@ -10,6 +10,7 @@ use crate::kernels::{
 use crate::reference::{marginal, matmul as reference};
 
 /// Plain numbers: `gate` and `up` are `[columns, inputs]`, `bias` has a value for each of their columns, gate first.
+#[derive(Clone)]
 pub(crate) struct Plain {
     pub inputs: usize,
     pub gate: Vec<f32>,

@@ -19,11 +19,11 @@ mod teacher;
 use std::collections::BTreeMap;
 
 use crate::format::files::{Files, read_whole};
-use crate::format::mtp::{CONFIG, TENSORS};
+use crate::format::mtp::{CONFIG, Lora, TENSORS};
 use crate::format::safetensors::serialize_f32;
 use crate::gpu::{Gpu, Staging};
 use crate::kernels::train::{ANY_TARGET, AdamStep, MAX_TRAINED_ROWS, NO_ROW, NO_TARGET};
-use crate::kernels::{Extent, KernelSet, Op, Row};
+use crate::kernels::{Extent, KernelSet, Op, Row, WeightFormat};
 use crate::model::{Measured, Model, Progress, Sizes, load_for_training, measure_for_training};
 use crate::{Error, ErrorKind, Result};
 use backbone::StepPlan;
@@ -97,6 +97,8 @@ pub struct TrainOptions {
     pub eps: f64,
     /// Scale gradients down to this norm. `None`: never.
     pub max_norm: Option<f64>,
+    /// Pack the backbone's matrices in this format. The heads are f32 all the same.
+    pub quantize: Option<WeightFormat>,
 }
 
 impl Default for TrainOptions {
@@ -117,6 +119,7 @@ impl Default for TrainOptions {
             betas: [0.9, 0.999],
             eps: 1e-8,
             max_norm: None,
+            quantize: None,
         }
     }
 }
@@ -185,8 +188,8 @@ impl Trainer {
             Error::io(format!("no {CONFIG} in {}: make heads with foretoken init-heads", heads.describe()))
         })?;
         Self::memory(gpu, files, heads, options).await?.check(gpu.summary().max_binding_bytes, None)?;
-        let (length, chunk) = (options.length, options.vocab_chunk);
-        let mut model = load_for_training(gpu, files, heads, kernels, length, chunk, progress).await?;
+        let sizes = (options.length, options.vocab_chunk, options.quantize);
+        let mut model = load_for_training(gpu, files, heads, kernels, sizes, progress).await?;
         let placed = std::mem::take(&mut model.heads.as_mut().expect("it has heads").placed);
         let parameters = Parameters::new(gpu, placed, options);
         let plan = StepPlan::new(&model, &parameters, options)?;
@@ -204,9 +207,10 @@ impl Trainer {
     /// As there, for files that are broken or do not fit each other, and for options that make no sense.
     pub async fn memory<F: Files, H: Files>(gpu: &Gpu, files: &F, heads: &H, options: &TrainOptions) -> Result<Memory> {
         check(options)?;
-        let measured = measure_for_training(gpu, files, heads, options.length).await?;
+        let measured = measure_for_training(gpu, files, heads, (options.length, options.quantize)).await?;
         let Measured { config, sizes, heads, lora, backbone_bytes, head_elements } = &measured;
         check_attentions(sizes, options)?;
+        check_quantized(options, lora.as_ref())?;
         let hidden = config.hidden_size;
         let parts = lora.iter().flat_map(|lora| lora.parts.iter().map(|part| lora.rank * (hidden + part.outputs)));
         let in_lora = parts.sum::<usize>() as u64;
@@ -535,6 +539,18 @@ fn ops_of_submit(steps: &[&Step]) -> usize {
         work <= WORK_A_SUBMIT
     };
     steps.iter().take(OPS_A_SUBMIT).take_while(fits).count().max(1)
+}
+
+/// Checks that training changes no matrix that is packed.
+fn check_quantized(options: &TrainOptions, lora: Option<&Lora>) -> Result<()> {
+    let Some(format) = options.quantize.filter(|_| options.train_lora) else { return Ok(()) };
+    if lora.is_none_or(|lora| lora.gated) {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "a LoRA that every row goes through is merged into the model's matrices, which {format} would round: train it over the \
+         weights as they are stored, or a gated one, which stays apart"
+    )))
 }
 
 /// Checks that there are not too many attention heads.

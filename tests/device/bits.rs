@@ -53,7 +53,8 @@ async fn generate(session: &mut Session, prompt: &[u32], sampling: Sampling, dra
 
 /// Hashes of one model on one kernel set: logits of a text, and texts with and without drafts, which must be the same.
 async fn add_model(gpu: &Gpu, name: &str, files: &impl Files, kernels: KernelSet, hashes: &mut Hashes) {
-    let options = EngineOptions { kernels: Some(kernels), context: Some(64), self_test: false, heads: true };
+    let options =
+        EngineOptions { kernels: Some(kernels), context: Some(64), self_test: false, ..EngineOptions::default() };
     let engine =
         Engine::load(gpu, files, &options, &mut |_| {}).await.unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut session = engine.session().expect("a session");

@@ -77,6 +77,7 @@ impl Expected {
             betas,
             eps: self.number("eps"),
             max_norm: self.step["max_norm"].as_f64(),
+            ..TrainOptions::default()
         }
     }
 

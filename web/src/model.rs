@@ -96,9 +96,10 @@ impl WebModel {
         on_lost: js_sys::Function,
     ) -> Js<WebModel> {
         let load = async || {
-            let LoadRequest { context, kernels } = parse(&request)?;
+            let LoadRequest { context, kernels, quantize } = parse(&request)?;
             let kernels = kernels.map(|name| name.parse()).transpose()?;
-            let options = EngineOptions { context, kernels, ..EngineOptions::default() };
+            let quantize = quantize.map(|name| name.parse()).transpose()?;
+            let options = EngineOptions { context, kernels, quantize, ..EngineOptions::default() };
             let mut checkpoint = Checkpoint { files: JsFiles(source), options, on_progress };
             let engine = checkpoint.load().await?;
             // After a loss the same kernels, else the bits would be others.

@@ -120,6 +120,7 @@ pub struct Round {
 pub struct LoadRequest {
     pub context: Option<usize>,
     pub kernels: Option<String>,
+    pub quantize: Option<String>,
 }
 
 #[derive(Deserialize, Default)]

@@ -7,7 +7,7 @@ use foretoken::format::config::ModelConfig;
 use foretoken::format::mtp::{Head, HeadSource, Init, InitOptions, InitSource, Lora, LoraOptions, MAX_HEADS, Wiring};
 use foretoken::train::data::{Counted, MAX_TOKENS};
 use foretoken::train::{self, TrainOptions};
-use foretoken::{Error, Result};
+use foretoken::{Error, Result, WeightFormat};
 use serde_json::{Map, Value, json};
 
 use super::marginal::FARTHEST;
@@ -86,6 +86,9 @@ pub struct Args {
     /// The LoRA acts on drafting rows only, so that the model's own prediction stays what it is
     #[arg(long)]
     gated: bool,
+    /// Pack the model's matrices as they are loaded, which a LoRA without --gated would change: q8_0 [default: as they are stored]
+    #[arg(long, value_name = "FORMAT")]
+    pub quantize: Option<WeightFormat>,
     /// Which tokens count: completions and their end tokens (other texts count whole), or all
     #[arg(long, value_enum, default_value = "completion")]
     loss: Loss,
@@ -493,6 +496,7 @@ impl Args {
             head_rate: self.head_rate(),
             weight_decay: self.weight_decay,
             max_norm: self.clip,
+            quantize: self.quantize,
             ..TrainOptions::default()
         }
     }
@@ -518,6 +522,9 @@ impl Args {
         put("--head-lr-mult", json!(self.head_rate()));
         put("--target", json!(name(&self.target)));
         put("--gated", json!(self.gated));
+        if let Some(format) = self.quantize {
+            put("--quantize", json!(format.flag()));
+        }
         put("--loss", json!(name(&self.loss)));
         put("--self-distill", json!(self.self_distill));
         if self.self_distill {

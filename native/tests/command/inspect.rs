@@ -16,7 +16,12 @@ fn inspect_describes() {
     for size in ["parameters", "weights_bytes", "cache_bytes", "work_bytes"] {
         assert!(report[size].as_u64().unwrap() > 0, "{size}");
     }
-    assert!(foretoken(&["inspect", "--model", &folder]).success().stdout.contains("llama"));
+    let text = foretoken(&["inspect", "--model", &folder]).success().stdout;
+    assert!(text.contains("llama") && text.contains("with --quantize q8_0)"), "{text}");
+    assert!(report["quantized_bytes"]["q8_0"].as_u64() < report["weights_bytes"].as_u64(), "{report}");
+    // Its rows are no whole blocks.
+    let odd = foretoken(&["inspect", "--model", &golden("llama-odd"), "--json"]).json();
+    assert_eq!(odd["quantized_bytes"], json!({}));
     foretoken(&["inspect"]).success();
 }
 

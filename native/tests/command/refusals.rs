@@ -442,3 +442,17 @@ fn a_missing_shard_is_named() {
         "generate",
     );
 }
+
+#[test]
+fn a_format_that_a_matrix_cannot_have_is_refused() {
+    let odd = golden("llama-odd");
+    foretoken(&["generate", "--model", &odd, "--ids", "1", "--quantize", "q8_0"]).refused(
+        Error("?"),
+        &[("{folder}", &odd)],
+        "odd",
+    );
+    for unknown in ["q4_0", "f16", ""] {
+        let message = format!("invalid value '{unknown}' for '--quantize <FORMAT>': ?");
+        foretoken(&["generate", "--ids", "1", "--quantize", unknown]).refused(Usage(&message), &[], unknown);
+    }
+}

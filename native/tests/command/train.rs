@@ -595,6 +595,31 @@ fn numbers_that_are_not_finite_leave_a_checkpoint_of_the_step_before() {
 }
 
 #[test]
+fn heads_are_trained_over_a_packed_model_and_a_lora_is_not() {
+    let place = Place::new();
+    let flags = ["--steps", "2", "--heads", "2", "--quantize", "q8_0"];
+    place.trained("story.txt", "packed", &flags);
+    let heads = place.text("packed");
+    let report = foretoken(&[
+        "generate",
+        "--model",
+        &place.model,
+        "--draft",
+        &heads,
+        "--quantize",
+        "q8_0",
+        "--ids",
+        "1,2",
+        "--json",
+    ]);
+    assert_eq!(report.json()["stats"]["drafter"], "heads");
+    // It is part of what a run is.
+    place.train("story.txt", "packed", &["--steps", "2", "--heads", "2", "--resume"]).fails_with("--quantize");
+    let joint = ["--steps", "2", "--mode", "joint", "--quantize", "q8_0"];
+    place.train("story.txt", "joint", &joint).fails_with("gated");
+}
+
+#[test]
 fn a_lora_that_heads_bring_is_trained_on() {
     let place = Place::new();
     for (out, mode) in [("joint", &["--mode", "joint"][..]), ("apart", &["--mode", "joint", "--kind", "sequential"])] {

@@ -45,6 +45,33 @@ fn bf16_rows_are_right_and_independent_at_every_width() {
 }
 
 #[test]
+fn q8_0_rows_are_right_and_independent_at_every_width() {
+    check_widths(WeightFormat::Q8_0);
+}
+
+#[test]
+fn packed_weights_give_the_bits_of_the_same_weights_in_f32() {
+    on_every_set(|gpu, set| {
+        for (inputs, columns) in [(32, 4), (64, 70), (96, 33), (320, 130), (1056, 12)] {
+            let plain = Plain::random(inputs, columns, 5);
+            let rounded = |w: &[f32]| WeightFormat::Q8_0.rounded(w, inputs);
+            let same = Plain { gate: rounded(&plain.gate), up: rounded(&plain.up), bias: plain.bias.clone(), inputs };
+            let compute = |format, plain, rows: usize| {
+                let product = Product::new(gpu, MatmulForm::plain(set, Widths::Each, format, 0), plain);
+                let rows: Vec<usize> = (0..rows).collect();
+                pollster::block_on(product.compute(&rows)).expect("the device works")
+            };
+            for rows in [1, 3, 8, 40] {
+                let [packed, dense] = [(WeightFormat::Q8_0, plain.clone()), (WeightFormat::F32, same.clone())]
+                    .map(|(format, plain)| compute(format, plain, rows));
+                // What stands beyond the columns is what was there before: the same in both.
+                assert_eq!(packed, dense, "{}, {set}: {rows} rows, {inputs} -> {columns}", gpu.summary());
+            }
+        }
+    });
+}
+
+#[test]
 fn products_of_any_shape_are_right() {
     let listed = [(1, 1), (4, 4), (3, 5), (16, 64), (17, 65), (1000, 33), (64, 700)];
     let random = (0..8).map(|i| pcg4d([i, 2, 3, 4])).map(|r| (1 + r[0] as usize % 300, 1 + r[1] as usize % 300));
@@ -71,6 +98,7 @@ fn a_product_keeps_what_a_softmax_of_it_needs() {
             (WeightFormat::BF16, 64),
             (WeightFormat::F32, 65),
             (WeightFormat::F32, 515),
+            (WeightFormat::Q8_0, 37),
         ] {
             for &shape in set.product_shapes() {
                 let form = MatmulForm { shape, ..MatmulForm::plain(set, Widths::Fixed, format, 0) };
@@ -98,7 +126,8 @@ fn pairwise_forms(set: KernelSet) -> impl Iterator<Item = MatmulForm> {
 #[test]
 fn what_follows_a_product_is_right() {
     on_every_set(|gpu, set| {
-        for (i, form) in pairwise_forms(set).enumerate() {
+        let packed = pairwise_forms(set).map(|form| MatmulForm { format: WeightFormat::Q8_0, ..form });
+        for (i, form) in pairwise_forms(set).chain(packed).enumerate() {
             let product = product(gpu, form, 30 + i, 61 + 5 * i);
             [1, 2, 33].into_iter().for_each(|rows| pass(gpu, product.check(rows)));
             let invariant = pollster::block_on(product_is_invariant(&product, 3, &[2, 33], false));

@@ -5,6 +5,7 @@
 //! (input, block of four columns), where it finds whatever it needs, scales too.
 
 mod dense;
+mod q8_0;
 
 use std::fmt;
 use std::str::FromStr;
@@ -41,6 +42,8 @@ formats! {
     F16 => dense::F16,
     /// The upper half of a single.
     BF16 => dense::BF16,
+    /// 32 inputs of a column share a scale, f16, and have a whole number of it each, int8.
+    Q8_0 => q8_0::Q8_0,
 }
 
 /// A part of a packed matrix, `[inputs / self.inputs, columns]` pieces of `bytes` bytes. A matrix is its planes, one after the other.
@@ -85,6 +88,9 @@ trait Layout: Sync {
     /// The parts of a matrix.
     fn planes(&self) -> &[Plane];
 
+    /// The largest magnitude of a weight.
+    fn largest(&self) -> f32;
+
     /// Puts `values`, a whole number of blocks of inputs, where column `column` of a matrix of `columns` has them.
     fn pack(&self, values: &[f32], column: usize, columns: usize, packed: &mut [u8]);
 
@@ -117,6 +123,11 @@ impl WeightFormat {
         self.layout().name()
     }
 
+    /// The name as it is asked for: `q8_0`.
+    pub fn flag(self) -> String {
+        self.name().to_lowercase()
+    }
+
     /// Inputs of a column that are packed together: a matrix has a whole number of such blocks.
     pub(crate) fn block_inputs(self) -> usize {
         self.layout().block_inputs()
@@ -125,6 +136,11 @@ impl WeightFormat {
     /// The inputs that a matrix of `inputs` is padded to, of weights that are zero.
     pub(crate) fn padded(self, inputs: usize) -> usize {
         inputs.next_multiple_of(self.block_inputs().max(4))
+    }
+
+    /// The largest magnitude of a weight.
+    pub(crate) fn largest(self) -> f32 {
+        self.layout().largest()
     }
 
     /// Bytes of a matrix, up to a multiple of what a shader reads at a time.
@@ -201,7 +217,7 @@ impl FromStr for WeightFormat {
     fn from_str(name: &str) -> Result<Self> {
         let found = Self::packed_at_load().find(|format| format.name().eq_ignore_ascii_case(name));
         found.ok_or_else(|| {
-            let names: Vec<_> = Self::packed_at_load().map(|format| format.name().to_lowercase()).collect();
+            let names: Vec<_> = Self::packed_at_load().map(Self::flag).collect();
             Error::input(format!("no format '{name}' to pack weights in; there is: {}", names.join(", ")))
         })
     }

@@ -14,6 +14,9 @@ export type Source =
 
 export type KernelSet = "workgroup" | "subgroup" | "software";
 
+/** What matrices can be packed in as they are loaded. */
+export type WeightFormat = "q8_0";
+
 export interface LoadOptions {
   /** Called with each step of loading. */
   onProgress?: (progress: Progress) => void;
@@ -23,6 +26,11 @@ export interface LoadOptions {
   context?: number;
   /** The kernels to use. Default: those for software adapters on one, else those with workgroup memory. */
   kernels?: KernelSet;
+  /**
+   * Pack matrices as they are loaded: "q8_0" takes 8.5 bits a weight, about half the memory of F16, and makes it a slightly
+   * different model. Default: as they are stored.
+   */
+  quantize?: WeightFormat;
   /** Keep downloads for the next visit. Default: true. */
   cache?: boolean;
   /**

@@ -4,6 +4,8 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
+#[cfg(unix)]
+use std::process::Child;
 
 use serde_json::{Value, json};
 use support::Refused::{self, Error, Usage};
@@ -479,10 +481,9 @@ fn every_mode_loads_in_generate() {
         .fails_with("vocab_size");
 }
 
-/// Runs the built program, sends it Ctrl-C once it has come so far, and waits for it.
+/// Runs the built program until it has come so far.
 #[cfg(unix)]
-fn interrupted_once(flags: &[String], so_far: impl Fn() -> bool) -> Run {
-    use std::process::Command;
+fn begun(flags: &[String], so_far: impl Fn() -> bool) -> Child {
     use std::time::{Duration, Instant};
 
     let child = support::program(flags).spawn().unwrap();
@@ -491,8 +492,14 @@ fn interrupted_once(flags: &[String], so_far: impl Fn() -> bool) -> Run {
         assert!(begun.elapsed() < Duration::from_secs(120), "it has not come so far");
         std::thread::sleep(Duration::from_millis(5));
     }
+    child
+}
+
+/// Sends Ctrl-C to a process, and waits for it.
+#[cfg(unix)]
+fn interrupted(child: Child) -> Run {
     let pid = child.id().to_string();
-    assert!(Command::new("sh").args(["-c", "kill -INT $0", &pid]).status().unwrap().success());
+    assert!(std::process::Command::new("sh").args(["-c", "kill -INT $0", &pid]).status().unwrap().success());
     child.wait_with_output().unwrap().into()
 }
 
@@ -549,7 +556,16 @@ fn ctrl_c_leaves_a_checkpoint_to_go_on_from() {
     let flags = ["--steps", "1000000", "--checkpoint-every", "0", "--mode", "joint", "--whs"];
     let log = place.path("cut/log.jsonl");
     let two_steps = || fs::read_to_string(&log).map_or(0, |log| log.lines().count()) >= 2;
-    let run = interrupted_once(&place.command("story.txt", "cut", &flags), two_steps);
+    let child = begun(&place.command("story.txt", "cut", &flags), two_steps);
+    // Meanwhile nobody else may go on with it.
+    let busy = "{cut}: another run of this program is at work there; wait for its end";
+    let places = [("{cut}", &place.text("cut/checkpoint")[..])];
+    place.train("story.txt", "cut", &[&flags[..], &["--resume"]].concat()).refused(
+        Error(busy),
+        &places,
+        "a second run",
+    );
+    let run = interrupted(child);
     let step = check_cut(&place, &run, 2..1_000_000);
     let resumed = place.command("story.txt", "cut", &[&flags[..], &["--resume", "--stop-after", "1"]].concat());
     assert_eq!(support::program(&resumed).status().unwrap().code(), Some(130));
@@ -569,7 +585,7 @@ fn an_interrupt_ends_a_long_validation() {
     place.write("long.jsonl", &line.repeat(100_000));
     let (valid, state) = (place.text("long.jsonl"), place.path("out/checkpoint/state-00000002.safetensors"));
     let flags = ["--steps", "4", "--checkpoint-every", "2", "--valid", &valid];
-    let run = interrupted_once(&place.command("story.txt", "out", &flags), || state.exists());
+    let run = interrupted(begun(&place.command("story.txt", "out", &flags), || state.exists()));
     assert_eq!(run.code, Some(130), "{}", run.stderr);
     let log = json_lines(&place.read("out/log.jsonl"));
     assert_eq!((log.len(), log[1].get("valid")), (2, None), "{log:?}");

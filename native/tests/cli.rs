@@ -5,9 +5,8 @@
 mod support;
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use serde_json::json;
 use support::{CASE, Run, expected, foretoken, generate, golden, golden_copy, ids_flag, program, start};
@@ -149,7 +148,7 @@ fn ctrl_c_ends_a_generation_cleanly() {
     let mut first = [0];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     let pid = child.id().to_string();
-    assert!(Command::new("sh").args(["-c", "kill -INT $0", &pid]).status().unwrap().success());
+    assert!(std::process::Command::new("sh").args(["-c", "kill -INT $0", &pid]).status().unwrap().success());
     let run = Run::from(child.wait_with_output().unwrap());
     assert_eq!(run.code, Some(130), "{}", run.stderr);
     assert!(run.stderr.contains("interrupt"), "{}", run.stderr);
@@ -159,6 +158,9 @@ fn ctrl_c_ends_a_generation_cleanly() {
 #[cfg(target_os = "linux")]
 #[test]
 fn from_a_terminal_it_takes_turns() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
     let command = format!("{} generate --max-tokens 5", env!("CARGO_BIN_EXE_foretoken"));
     let mut script = Command::new("script");
     script.args(["-qec", &command, "/dev/null"]).stdout(Stdio::piped()).stderr(Stdio::piped());

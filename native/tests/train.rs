@@ -686,15 +686,17 @@ fn a_gated_lora_leaves_the_text_as_it_is() {
     let gated = ["--mode", "joint", "--gated", "--lora-rank", "2", "--steps", "3"];
     place.trained("story.txt", "frozen", &["--steps", "1"]);
     let frozen = place.text("frozen");
-    // Greedily and drawn, to where a text and its drafts no longer fit the context.
-    let samplings =
-        [&["--context", "64"][..], &["--context", "64", "--temperature", "0.9", "--top-p", "0.95", "--seed", "7"]];
-    let prompt = ids_flag(&expected(CASE)["prompt_ids"]);
-    let story = |flags: &[&str]| {
-        let base = ["generate", "--model", &place.model, "--ids", &prompt, "--max-tokens", "64", "--json"];
-        foretoken(&[&base, flags].concat()).json()
+    // Two prompts, greedily and drawn, to where a text and its drafts no longer fit the context.
+    let golden = expected(CASE);
+    let prompts = ["prompt_ids", "text_ids"].map(|name| ids_flag(&golden[name]));
+    let warm = ["--temperature", "0.9", "--top-p", "0.95", "--repetition-penalty", "1.1", "--seed", "7"];
+    let ways: Vec<(&str, &[&str])> = prompts.iter().flat_map(|ids| [(&ids[..], &[][..]), (ids, &warm)]).collect();
+    let story = |(ids, sampling): (&str, &[&str]), draft: &[&str]| {
+        let base =
+            ["generate", "--model", &place.model, "--ids", ids, "--context", "64", "--max-tokens", "64", "--json"];
+        foretoken(&[&base, sampling, draft].concat()).json()
     };
-    let own = samplings.map(|sampling| story(&[sampling, &["--draft", "off"]].concat())["ids"].clone());
+    let own: Vec<Value> = ways.iter().map(|way| story(*way, &["--draft", "off"])["ids"].clone()).collect();
     for (out, more) in [
         ("parallel", &[][..]),
         ("sequential", &["--kind", "sequential", "--target", "shifted"]),
@@ -711,11 +713,15 @@ fn a_gated_lora_leaves_the_text_as_it_is() {
         assert_eq!(config["heads"][0]["backbone_last_layer"], true, "{out}");
         let offsets = config["heads"].as_array().unwrap().iter().map(|head| head["offset"].as_u64().unwrap());
         let (chain, tree) = if offsets.max() == Some(3) { ("2", "3,2") } else { ("1", "3") };
-        for (sampling, own) in samplings.iter().zip(&own) {
-            for shape in [&["--draft-len", chain], &["--draft-tree", tree]] {
-                let report = story(&[sampling, &["--draft", &heads][..], shape].concat());
-                assert_eq!((&report["ids"], &report["stats"]["drafter"]), (own, &json!("heads")), "{out} {shape:?}");
-                assert!(report["stats"]["drafted"].as_u64().unwrap() > 0, "{out} {shape:?}");
+        for (way, own) in ways.iter().zip(&own) {
+            for shape in [["--draft-len", chain], ["--draft-tree", tree]] {
+                let report = story(*way, &[&["--draft", &heads], &shape[..]].concat());
+                assert_eq!(
+                    (&report["ids"], &report["stats"]["drafter"]),
+                    (own, &json!("heads")),
+                    "{out} {shape:?} {way:?}"
+                );
+                assert!(report["stats"]["drafted"].as_u64().unwrap() > 0, "{out} {shape:?} {way:?}");
             }
         }
         let inspected = foretoken(&["inspect", "--model", &place.model, "--heads", &heads]).success();

@@ -25,12 +25,15 @@ pub struct Console {
     /// Which of the three are terminals.
     pub terminals: Terminals,
     /// The value of an environment variable.
-    pub variable: Box<dyn Fn(&str) -> Option<OsString>>,
+    pub variable: Box<Environment>,
     /// The devices.
     pub gpus: Arc<Gpus>,
     /// Whether it is the process's own: Ctrl-C reaches no other one, and progress bars are drawn on no other one.
     process: bool,
 }
+
+/// Tells the value of a variable by its name.
+pub type Environment = dyn Fn(&str) -> Option<OsString>;
 
 /// The streams of a console that people sit at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -163,7 +166,7 @@ mod tests {
         let inner = std::panic::catch_unwind(|| {
             let _inner = Scope::enter(console("inner"));
             assert_eq!(environment(), Some("inner".into()));
-            std::thread::spawn(move || assert_eq!(with(|console| console.process), true)).join().unwrap();
+            std::thread::spawn(|| assert!(with(|console| console.process))).join().unwrap();
             panic!("also where a run ends like this");
         });
         assert!(inner.is_err());

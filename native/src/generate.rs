@@ -89,6 +89,8 @@ pub async fn run(args: &Args) -> Outcome<u8> {
     let options = GenerateOptions { max_tokens: Some(args.max_tokens), sampling, draft, stop, interrupt: None };
     let checked = hinted(args, args.engine.check(args.draft.heads()).await).await?;
     let prompt_ids = match prompt {
+        // Lines of a session are text.
+        None if !checked.has_tokenizer => checked.tokenizer().await.map(|_| None)?,
         None => None,
         Some(prompt) => Some(prompt_ids(&checked, prompt).await?),
     };
@@ -110,11 +112,10 @@ async fn hinted<T>(args: &Args, result: foretoken::Result<T>) -> foretoken::Resu
 }
 
 async fn prompt_ids(checked: &Checked<'_>, prompt: Prompt) -> foretoken::Result<Vec<u32>> {
-    if matches!(prompt, Prompt::Text(_)) && !checked.has_tokenizer {
-        let hint = |error: Error| Error::new(error.kind(), format!("{error}; or give the prompt as ids: --ids"));
-        checked.tokenizer().await.map_err(hint)?;
-    }
-    checked.prompt_ids(prompt).await
+    let hint = |error: Error| Error::new(error.kind(), format!("{error}; or give the prompt as ids: --ids"));
+    let without_tokenizer = matches!(prompt, Prompt::Text(_)) && !checked.has_tokenizer;
+    let ids = checked.prompt_ids(prompt).await;
+    if without_tokenizer { ids.map_err(hint) } else { ids }
 }
 
 async fn once(loaded: &Loaded, prompt_ids: &[u32], options: &GenerateOptions, json: bool) -> Outcome<u8> {

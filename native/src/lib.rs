@@ -35,7 +35,7 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 
 use console::Scope;
-pub use console::{Console, Gpus, Terminals};
+pub use console::{Console, Environment, Gpus, Terminals};
 use terminal::{FAILURE, Failure, Outcome, SUCCESS, say};
 
 /// What programs report of a command line that makes no sense.

@@ -7,7 +7,7 @@ use crate::{Error, ErrorKind, Result};
 /// The default context where the model allows more.
 const DEFAULT_CONTEXT: usize = 4096;
 
-/// The context for a request: what was asked for, else the model's maximum up to [`DEFAULT_CONTEXT`].
+/// The context for a request: what was asked for, else the model's maximum, 4096 where that is more.
 ///
 /// # Errors
 /// [`ErrorKind::Input`] for 0 or more than the model's maximum, [`ErrorKind::Unsupported`] where a sliding window would

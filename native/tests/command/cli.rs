@@ -3,9 +3,8 @@
 //! The checkpoints under `tests/golden` say what is right; what is refused is in `refusals.rs`.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use crate::support::{CASE, Run, expected, foretoken, generate, golden, golden_copy, ids_flag, program, start};
 use serde_json::json;
@@ -147,7 +146,7 @@ fn ctrl_c_ends_a_generation_cleanly() {
     let mut first = [0];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     let pid = child.id().to_string();
-    assert!(Command::new("sh").args(["-c", "kill -INT $0", &pid]).status().unwrap().success());
+    assert!(std::process::Command::new("sh").args(["-c", "kill -INT $0", &pid]).status().unwrap().success());
     let run = Run::from(child.wait_with_output().unwrap());
     assert_eq!(run.code, Some(130), "{}", run.stderr);
     assert!(run.stderr.contains("interrupt"), "{}", run.stderr);
@@ -157,6 +156,9 @@ fn ctrl_c_ends_a_generation_cleanly() {
 #[cfg(target_os = "linux")]
 #[test]
 fn from_a_terminal_it_takes_turns() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
     let command = format!("{} generate --max-tokens 5", env!("CARGO_BIN_EXE_foretoken"));
     let mut script = Command::new("script");
     script.args(["-qec", &command, "/dev/null"]).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -169,23 +171,18 @@ fn from_a_terminal_it_takes_turns() {
 }
 
 /// What makes no line of a text is said, and the session goes on: bytes that are no UTF-8, and more than the context holds.
-#[cfg(target_os = "linux")]
 #[test]
 fn a_session_goes_on_after_a_line_it_cannot_use() {
-    let command = format!("{} generate --max-tokens 3 --context 16", env!("CARGO_BIN_EXE_foretoken"));
-    let mut script = Command::new("script");
-    script.args(["-qec", &command, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let long = "the fox and the dog ".repeat(20);
-    let input = [b"caf\xE9\n", long.as_bytes(), b"\nOnce upon\n", long.as_bytes(), b"\nThen\n\x04"].concat();
-    let mut child = script.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(&input).unwrap();
-    let output = child.wait_with_output().unwrap();
-    // The terminal echoes the broken bytes.
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}");
+    let input = [b"caf\xE9\n", long.as_bytes(), b"\nOnce upon\n", long.as_bytes(), b"\nThen\n"].concat();
+    let run = start(&["generate", "--max-tokens", "3", "--context", "16"]).at_a_terminal().input(&input).success();
+    let text = &run.stderr;
     assert_eq!(text.matches("expected UTF-8 text, but byte 3 is not").count(), 1, "{text}");
     assert_eq!(text.matches("but the context holds 16").count(), 2, "{text}");
     assert_eq!(text.matches("stop: ").count(), 2, "{text}");
+    assert_eq!(text.matches("> ").count(), 6, "{text}");
+    // Each answer ends its line.
+    assert_eq!(run.stdout.lines().count(), 2, "{}", run.stdout);
 }
 
 #[test]

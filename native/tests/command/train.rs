@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::PathBuf;
+#[cfg(unix)]
+use std::process::Child;
 
 use crate::support::Refused::{self, Error, Usage};
 use crate::support::{CASE, Run, edit_json, expected, foretoken, golden, golden_copy, ids_flag, not_found};
@@ -477,10 +479,9 @@ fn every_mode_loads_in_generate() {
         .fails_with("vocab_size");
 }
 
-/// Runs the built program, sends it Ctrl-C once it has come so far, and waits for it.
+/// Runs the built program until it has come so far.
 #[cfg(unix)]
-fn interrupted_once(flags: &[String], so_far: impl Fn() -> bool) -> Run {
-    use std::process::Command;
+fn begun(flags: &[String], so_far: impl Fn() -> bool) -> Child {
     use std::time::{Duration, Instant};
 
     let child = crate::support::program(flags).spawn().unwrap();
@@ -489,8 +490,14 @@ fn interrupted_once(flags: &[String], so_far: impl Fn() -> bool) -> Run {
         assert!(begun.elapsed() < Duration::from_secs(120), "it has not come so far");
         std::thread::sleep(Duration::from_millis(5));
     }
+    child
+}
+
+/// Sends Ctrl-C to a process, and waits for it.
+#[cfg(unix)]
+fn interrupted(child: Child) -> Run {
     let pid = child.id().to_string();
-    assert!(Command::new("sh").args(["-c", "kill -INT $0", &pid]).status().unwrap().success());
+    assert!(std::process::Command::new("sh").args(["-c", "kill -INT $0", &pid]).status().unwrap().success());
     child.wait_with_output().unwrap().into()
 }
 
@@ -547,7 +554,16 @@ fn ctrl_c_leaves_a_checkpoint_to_go_on_from() {
     let flags = ["--steps", "1000000", "--checkpoint-every", "0", "--mode", "joint", "--whs"];
     let log = place.path("cut/log.jsonl");
     let two_steps = || fs::read_to_string(&log).map_or(0, |log| log.lines().count()) >= 2;
-    let run = interrupted_once(&place.command("story.txt", "cut", &flags), two_steps);
+    let child = begun(&place.command("story.txt", "cut", &flags), two_steps);
+    // Meanwhile nobody else may go on with it.
+    let busy = "{cut}: another run of this program is at work there; wait for its end";
+    let places = [("{cut}", &place.text("cut/checkpoint")[..])];
+    place.train("story.txt", "cut", &[&flags[..], &["--resume"]].concat()).refused(
+        Error(busy),
+        &places,
+        "a second run",
+    );
+    let run = interrupted(child);
     let step = check_cut(&place, &run, 2..1_000_000);
     let resumed = place.command("story.txt", "cut", &[&flags[..], &["--resume", "--stop-after", "1"]].concat());
     assert_eq!(crate::support::program(&resumed).status().unwrap().code(), Some(130));
@@ -567,7 +583,7 @@ fn an_interrupt_ends_a_long_validation() {
     place.write("long.jsonl", &line.repeat(100_000));
     let (valid, state) = (place.text("long.jsonl"), place.path("out/checkpoint/state-00000002.safetensors"));
     let flags = ["--steps", "4", "--checkpoint-every", "2", "--valid", &valid];
-    let run = interrupted_once(&place.command("story.txt", "out", &flags), || state.exists());
+    let run = interrupted(begun(&place.command("story.txt", "out", &flags), || state.exists()));
     assert_eq!(run.code, Some(130), "{}", run.stderr);
     let log = json_lines(&place.read("out/log.jsonl"));
     assert_eq!((log.len(), log[1].get("valid")), (2, None), "{log:?}");
@@ -694,15 +710,17 @@ fn a_gated_lora_leaves_the_text_as_it_is() {
     let gated = ["--mode", "joint", "--gated", "--lora-rank", "2", "--steps", "3"];
     place.trained("story.txt", "frozen", &["--steps", "1"]);
     let frozen = place.text("frozen");
-    // Greedily and drawn, to where a text and its drafts no longer fit the context.
-    let samplings =
-        [&["--context", "64"][..], &["--context", "64", "--temperature", "0.9", "--top-p", "0.95", "--seed", "7"]];
-    let prompt = ids_flag(&expected(CASE)["prompt_ids"]);
-    let story = |flags: &[&str]| {
-        let base = ["generate", "--model", &place.model, "--ids", &prompt, "--max-tokens", "64", "--json"];
-        foretoken(&[&base, flags].concat()).json()
+    // Two prompts, greedily and drawn, to where a text and its drafts no longer fit the context.
+    let golden = expected(CASE);
+    let prompts = ["prompt_ids", "text_ids"].map(|name| ids_flag(&golden[name]));
+    let warm = ["--temperature", "0.9", "--top-p", "0.95", "--repetition-penalty", "1.1", "--seed", "7"];
+    let ways: Vec<(&str, &[&str])> = prompts.iter().flat_map(|ids| [(&ids[..], &[][..]), (ids, &warm)]).collect();
+    let story = |(ids, sampling): (&str, &[&str]), draft: &[&str]| {
+        let base =
+            ["generate", "--model", &place.model, "--ids", ids, "--context", "64", "--max-tokens", "64", "--json"];
+        foretoken(&[&base, sampling, draft].concat()).json()
     };
-    let own = samplings.map(|sampling| story(&[sampling, &["--draft", "off"]].concat())["ids"].clone());
+    let own: Vec<Value> = ways.iter().map(|way| story(*way, &["--draft", "off"])["ids"].clone()).collect();
     for (out, more) in [
         ("parallel", &[][..]),
         ("sequential", &["--kind", "sequential", "--target", "shifted"]),
@@ -719,11 +737,15 @@ fn a_gated_lora_leaves_the_text_as_it_is() {
         assert_eq!(config["heads"][0]["backbone_last_layer"], true, "{out}");
         let offsets = config["heads"].as_array().unwrap().iter().map(|head| head["offset"].as_u64().unwrap());
         let (chain, tree) = if offsets.max() == Some(3) { ("2", "3,2") } else { ("1", "3") };
-        for (sampling, own) in samplings.iter().zip(&own) {
-            for shape in [&["--draft-len", chain], &["--draft-tree", tree]] {
-                let report = story(&[sampling, &["--draft", &heads][..], shape].concat());
-                assert_eq!((&report["ids"], &report["stats"]["drafter"]), (own, &json!("heads")), "{out} {shape:?}");
-                assert!(report["stats"]["drafted"].as_u64().unwrap() > 0, "{out} {shape:?}");
+        for (way, own) in ways.iter().zip(&own) {
+            for shape in [["--draft-len", chain], ["--draft-tree", tree]] {
+                let report = story(*way, &[&["--draft", &heads], &shape[..]].concat());
+                assert_eq!(
+                    (&report["ids"], &report["stats"]["drafter"]),
+                    (own, &json!("heads")),
+                    "{out} {shape:?} {way:?}"
+                );
+                assert!(report["stats"]["drafted"].as_u64().unwrap() > 0, "{out} {shape:?} {way:?}");
             }
         }
         let inspected = foretoken(&["inspect", "--model", &place.model, "--heads", &heads]).success();

@@ -16,7 +16,7 @@ use std::sync::{Arc, LazyLock};
 use std::{env, fs};
 
 use foretoken::Gpu;
-use foretoken_native::{Console, Gpus};
+use foretoken_native::{Console, Gpus, Terminals};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -105,9 +105,17 @@ impl Run {
 }
 
 /// The command, not yet run.
-pub struct Start(Vec<OsString>);
+pub struct Start {
+    args: Vec<OsString>,
+    terminals: Terminals,
+}
 
 impl Start {
+    /// Lets it believe that somebody sits at a terminal.
+    pub fn at_a_terminal(self) -> Self {
+        Self { terminals: Terminals { input: true, output: true, errors: true }, ..self }
+    }
+
     /// Runs it within this process, with `input` as standard input.
     #[must_use = "it may have failed"]
     pub fn input(self, input: &[u8]) -> Run {
@@ -115,7 +123,8 @@ impl Start {
         let mut console = Console::apart(Cursor::new(input.to_owned()), stdout.clone(), stderr.clone());
         console.variable = Box::new(|name| if HOMES.contains(&name) { Some(HOME.into()) } else { env::var_os(name) });
         console.gpus = Arc::clone(&GPUS);
-        let code = foretoken_native::run(self.0, console);
+        console.terminals = self.terminals;
+        let code = foretoken_native::run(self.args, console);
         Run { code: Some(code.into()), stdout: stdout.text(), stderr: stderr.text() }
     }
 }
@@ -141,7 +150,8 @@ impl Write for Screen {
 }
 
 pub fn start<S: AsRef<str>>(flags: &[S]) -> Start {
-    Start(["foretoken"].into_iter().chain(flags.iter().map(AsRef::as_ref)).map(OsString::from).collect())
+    let args = ["foretoken"].into_iter().chain(flags.iter().map(AsRef::as_ref)).map(OsString::from).collect();
+    Start { args, terminals: Terminals::default() }
 }
 
 /// The device that the commands compute on.

@@ -447,12 +447,17 @@ fn a_missing_shard_is_named() {
 fn a_format_that_a_matrix_cannot_have_is_refused() {
     let odd = golden("llama-odd");
     foretoken(&["generate", "--model", &odd, "--ids", "1", "--quantize", "q8_0"]).refused(
-        Error("?"),
-        &[("{folder}", &odd)],
-        "odd",
+        Error(
+            "model.safetensors: tensor \"model.embed_tokens.weight\" cannot be packed in Q8_0: expected rows of a multiple of \
+             32 weights, got shape [101, 36]; load this model without quantizing it",
+        ),
+        &[],
+        "rows that are no whole blocks",
     );
     for unknown in ["q4_0", "f16", ""] {
-        let message = format!("invalid value '{unknown}' for '--quantize <FORMAT>': ?");
+        let message = format!(
+            "invalid value '{unknown}' for '--quantize <FORMAT>': no format '{unknown}' to pack weights in; there is: q8_0"
+        );
         foretoken(&["generate", "--ids", "1", "--quantize", unknown]).refused(Usage(&message), &[], unknown);
     }
 }

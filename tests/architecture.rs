@@ -28,6 +28,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("model/engine.rs", "decode"),
     // Kernels are checked by the self-test's own checks, over more shapes.
     ("kernels/tests", "self_test"),
+    // Its tests run on every adapter, as those of kernels do.
+    ("gpu/poll/tests", "kernels"),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

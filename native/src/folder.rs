@@ -1,12 +1,12 @@
 //! A checkpoint folder, its files memory-mapped: only what is read comes into memory.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use foretoken::format::files::Files;
 use foretoken::{Error, Result};
@@ -16,7 +16,7 @@ use memmap2::Mmap;
 pub struct Folder {
     path: PathBuf,
     /// Every name the folder had when it was opened; a file is mapped when it is first asked for.
-    maps: BTreeMap<String, OnceCell<Mmap>>,
+    maps: BTreeMap<String, OnceLock<Mmap>>,
 }
 
 impl Folder {
@@ -36,7 +36,7 @@ impl Folder {
         for entry in fs::read_dir(path).map_err(fail)? {
             // A name that is not Unicode is none that a checkpoint's files ask for.
             if let Ok(name) = entry.map_err(fail)?.file_name().into_string() {
-                maps.insert(name, OnceCell::new());
+                maps.insert(name, OnceLock::new());
             }
         }
         Ok(Self { path: path.to_owned(), maps })
@@ -52,7 +52,7 @@ impl Folder {
         if cell.get().is_none() {
             let path = self.path.join(name);
             let map = map(&path).map_err(|error| Error::io(format!("{}: {error}", path.display())))?;
-            // Nobody else can have filled it: a `Folder` stays on its thread.
+            // Another thread may have mapped it meanwhile: one map of it is as good as another.
             let _ = cell.set(map);
         }
         Ok(cell.get().map(|map| &map[..]))

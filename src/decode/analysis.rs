@@ -14,7 +14,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::generate`].
-    pub async fn score(&mut self, ids: &[u32], progress: &mut dyn FnMut(Progress)) -> Result<Vec<f32>> {
+    pub async fn score(&mut self, ids: &[u32], progress: &mut (dyn FnMut(Progress) + Send)) -> Result<Vec<f32>> {
         self.check_ids(ids)?;
         self.restart().await?;
         let total = ids.len() - 1;

@@ -196,7 +196,7 @@ fn samplings() -> [Sampling; 2] {
 
 /// How far the audit is.
 struct Meter<'p> {
-    progress: &'p mut dyn FnMut(Progress),
+    progress: &'p mut (dyn FnMut(Progress) + Send),
     done: usize,
     total: usize,
 }
@@ -229,7 +229,11 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::generate`]; also without prompts or tokens.
-    pub async fn audit(&mut self, options: &AuditOptions, progress: &mut dyn FnMut(Progress)) -> Result<Audit> {
+    pub async fn audit(
+        &mut self,
+        options: &AuditOptions,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Audit> {
         if options.prompts.is_empty() || options.tokens == Some(0) {
             return Err(Error::input("an audit needs prompts and tokens to add to them: there is nothing to compare"));
         }

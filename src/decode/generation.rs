@@ -2,9 +2,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 
+use futures_core::Stream;
 use web_time::Instant;
 
 use super::depth::Depth;
@@ -81,7 +85,9 @@ impl fmt::Display for Stop {
     }
 }
 
-/// A text being continued. Dropping it leaves the session with the tokens that were taken.
+/// A text being continued: tokens, through [`Generation::next`] or as a [`Stream`].
+///
+/// It can be sent to another thread. Dropping it leaves the session with the tokens that were taken.
 pub struct Generation<'s> {
     session: &'s mut Session,
     decoder: Option<StreamDecoder<Arc<Tokenizer>>>,
@@ -103,10 +109,14 @@ pub struct Generation<'s> {
     /// The GPU has ended the text, for want of finite logits.
     overflowed: bool,
     stop: Option<Stop>,
+    /// The stream has ended with an error.
+    failed: bool,
     text: String,
     started: Instant,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
+    /// Since when the oldest submit in flight has been waited for.
+    waited: Option<Instant>,
     before: Counts,
 }
 
@@ -171,7 +181,7 @@ impl<'s> Generation<'s> {
         prompt: &[u32],
         limit: usize,
         options: &GenerateOptions,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Self> {
         let mut generation = Self::new(session, prompt, limit, options)?;
         if limit <= prompt.len() {
@@ -244,25 +254,32 @@ impl<'s> Generation<'s> {
             done: None,
             overflowed: false,
             stop: None,
+            failed: false,
             text: String::new(),
             started,
             first_token: None,
             last_token: None,
+            waited: None,
             before,
         })
     }
 
-    /// The next token, or `None` at the end of the text.
+    /// The next token, or `None` at the end of the text. Where the future is dropped before it is ready, nothing is lost:
+    /// the token comes next time.
     ///
     /// # Errors
     /// If the device fails. The text so far stays available.
     pub async fn next(&mut self) -> Result<Option<Token>> {
+        poll_fn(|context| self.poll_token(context)).await
+    }
+
+    fn poll_token(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Token>>> {
         if is_set(self.interrupt.as_deref()) {
             self.interrupt();
         }
         while self.stop.is_none() {
             if let Some((id, drafted)) = self.arrived.pop_front() {
-                return self.take(id, drafted).map(Some);
+                return Poll::Ready(self.take(id, drafted).map(Some));
             }
             if let Some(done) = self.done {
                 self.stop = Some(done);
@@ -270,14 +287,14 @@ impl<'s> Generation<'s> {
             }
             if self.overflowed {
                 let place = self.session.tokens.len();
-                return Err(Error::format(format!(
+                return Poll::Ready(Err(Error::format(format!(
                     "the logits after token {place} are not finite: this model's weights overflow f32, or the driver \
                      computes wrongly (foretoken devices tells)"
-                )));
+                ))));
             }
-            self.refill().await?;
+            ready!(self.poll_refill(context))?;
         }
-        Ok(None)
+        Poll::Ready(Ok(None))
     }
 
     /// Ends the text after the tokens taken so far.
@@ -329,8 +346,30 @@ impl<'s> Generation<'s> {
         self.depth.verdict().map(str::to_owned).or_else(|| self.drafts.off_reason.clone())
     }
 
-    /// Keeps submits in flight and waits for the oldest.
-    async fn refill(&mut self) -> Result<()> {
+    /// Keeps submits in flight and takes up the oldest once it is done.
+    fn poll_refill(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            if self.session.is_timing() {
+                ready!(self.session.poll_timing(context))?;
+                self.session.round_pacing.restart();
+            }
+            self.send();
+            if !self.session.is_timing() {
+                break;
+            }
+        }
+        let waited = *self.waited.get_or_insert_with(Instant::now);
+        let received = ready!(self.session.poll_receive(context));
+        self.waited = None;
+        if let Some(received) = received? {
+            self.drafts.sync_s += waited.elapsed().as_secs_f64();
+            self.end_submit(received);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends rounds on their way until enough are in flight, or a draft must be measured first.
+    fn send(&mut self) {
         while self.session.waiting() < IN_FLIGHT {
             // The text's length once everything in flight is done, at most.
             let known = self.session.tokens.len() + self.arrived.len();
@@ -351,7 +390,9 @@ impl<'s> Generation<'s> {
                     self.session.refill_heads(known, self.limit);
                 }
                 if times {
-                    self.session.time_draft(self.source, &tree, known).await?;
+                    self.session.time_draft(self.source, &tree, known);
+                    self.next_tree = Some(tree);
+                    break;
                 }
                 self.session.round_pacing.restart();
             }
@@ -359,9 +400,9 @@ impl<'s> Generation<'s> {
             let rounds = self.session.rounds(&tree, most, self.trace);
             self.session.submit_rounds(rounds, tree, self.source, planned, self.trace);
         }
-        let waited = Instant::now();
-        let Some(Received { work, emitted, seconds }) = self.session.receive().await? else { return Ok(()) };
-        self.drafts.sync_s += waited.elapsed().as_secs_f64();
+    }
+
+    fn end_submit(&mut self, Received { work, emitted, seconds }: Received) {
         match work {
             // The prompt's submit says nothing of how long a round takes.
             Work::Prompt { .. } => {
@@ -376,7 +417,6 @@ impl<'s> Generation<'s> {
             _ => None,
         };
         self.overflowed = emitted.done == DONE_NOT_FINITE;
-        Ok(())
     }
 
     /// Takes up what the rounds of a submit brought.
@@ -442,5 +482,20 @@ impl<'s> Generation<'s> {
         };
         let (shown, _) = self.stops.push(&pending);
         Ok(shown + &self.stops.finish())
+    }
+}
+
+/// The tokens. After an error the stream has ended, though [`Generation::next`] may be asked again.
+impl Stream for Generation<'_> {
+    type Item = Result<Token>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let generation = self.get_mut();
+        if generation.failed {
+            return Poll::Ready(None);
+        }
+        let token = ready!(generation.poll_token(context));
+        generation.failed = token.is_err();
+        Poll::Ready(token.transpose())
     }
 }

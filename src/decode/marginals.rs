@@ -27,7 +27,7 @@ impl Session {
         &mut self,
         ids: &[u32],
         options: &MarginalOptions,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Marginals> {
         options.validate()?;
         self.check_ids(ids)?;

@@ -53,7 +53,7 @@ impl Session {
         &mut self,
         ids: &[u32],
         options: &ReadOptions,
-        on_row: &mut dyn FnMut(Reading, usize, &[f32]),
+        on_row: &mut (dyn FnMut(Reading, usize, &[f32]) + Send),
     ) -> Result<()> {
         self.check_ids(ids)?;
         let Range { start, end } = options.positions;
@@ -105,7 +105,7 @@ impl Session {
         &self,
         ids: &[u32],
         batch: &Batch,
-        on_row: &mut dyn FnMut(Reading, usize, &[f32]),
+        on_row: &mut (dyn FnMut(Reading, usize, &[f32]) + Send),
     ) -> Result<()> {
         for (index, head) in self.plan.heads.iter().flat_map(|plan| &plan.heads).enumerate() {
             if head.backbone {
@@ -128,7 +128,7 @@ impl Session {
         &self,
         options: &ReadOptions,
         likeliest: &[Likeliest],
-        on_row: &mut dyn FnMut(Reading, usize, &[f32]),
+        on_row: &mut (dyn FnMut(Reading, usize, &[f32]) + Send),
     ) -> Result<()> {
         let plans = self.plan.heads.iter().flat_map(|plan| &plan.heads).enumerate();
         for (index, head) in plans.filter(|(_, head)| !head.star.is_empty()) {
@@ -163,7 +163,7 @@ impl Session {
         ids: &[u32],
         options: &ReadOptions,
         likeliest: &[Likeliest],
-        on_row: &mut dyn FnMut(Reading, usize, &[f32]),
+        on_row: &mut (dyn FnMut(Reading, usize, &[f32]) + Send),
     ) -> Result<()> {
         let Some(plan) = &self.plan.heads else { return Ok(()) };
         let ahead = plan.ahead();
@@ -203,7 +203,7 @@ impl Session {
     }
 
     /// Runs what leaves logits, and hands out those of the wanted rows with their positions.
-    async fn hand_out(&self, ops: &[Op], batch: &Batch, on_row: &mut dyn FnMut(usize, &[f32])) -> Result<()> {
+    async fn hand_out(&self, ops: &[Op], batch: &Batch, on_row: &mut (dyn FnMut(usize, &[f32]) + Send)) -> Result<()> {
         let wanted = batch.rows - batch.logit_row.min(batch.rows);
         if wanted == 0 {
             self.replay(&[ops], batch.extent(), None);

@@ -1,11 +1,15 @@
 //! Rounds: what one is made of, where its drafts come from, and what heads need before they draft.
 
+use std::task::{Context, Poll, ready};
+
+use tracing::field::Empty;
+use tracing::{Span, debug_span};
 use web_time::Instant;
 
 use super::draft::{DraftTree, Script};
 use super::session::Session;
 use crate::Result;
-use crate::gpu::Recorder;
+use crate::gpu::{Pending, Recorder};
 use crate::kernels::{
     Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, MAX_TRACED_ROUNDS, Op, Row, SCRIPT_RANKS, State, Tree,
 };
@@ -27,6 +31,14 @@ impl Work {
         match self {
             Self::Prompt { last, .. } => usize::from(*last),
             Self::Rounds { rounds, tree } => rounds * (tree.depth() + 1),
+        }
+    }
+
+    /// The span from when it is sent to when its result is taken up.
+    pub fn span(&self) -> Span {
+        match self {
+            Self::Prompt { rows, .. } => debug_span!("prompt", rows, tokens = Empty),
+            Self::Rounds { rounds, tree } => debug_span!("rounds", rounds, rows = tree.rows(), tokens = Empty),
         }
     }
 }
@@ -59,6 +71,20 @@ impl Source {
             Self::Script => "script",
         }
     }
+}
+
+/// A draft that is being measured, by drafting some times in a row.
+pub(super) struct Timing {
+    round: Round,
+    verify: Extent,
+    repeats: u32,
+    started: Instant,
+    pending: Pending,
+}
+
+impl Timing {
+    /// The first time does not count: drivers compile at the first dispatch.
+    const REPEATS: [u32; 2] = [1, 3];
 }
 
 /// What a round is made of.
@@ -133,39 +159,56 @@ impl Session {
         self.submit(work, rounds, |plan, marginal| round.steps(plan, marginal, extent));
     }
 
-    /// Seconds of the draft alone of a round, once [`Self::time_draft`] has measured it.
+    /// Seconds of the draft alone of a round, once it has been measured.
     pub(super) fn draft_seconds(&self, source: Source, depth: usize) -> Option<f64> {
         let known = |(of, tokens, _): &&(Source, usize, f64)| (*of, *tokens) == (source, depth);
         self.draft_seconds.iter().find(known).map(|(.., seconds)| *seconds)
     }
 
-    /// Measures a draft by drafting some times in a row, which changes nothing. Nothing may be in flight; `keys` bounds the
-    /// text's length.
-    pub(super) async fn time_draft(&mut self, source: Source, tree: &DraftTree, keys: usize) -> Result<()> {
-        const REPEATS: u32 = 3;
+    /// Begins to measure a draft by drafting some times in a row, which changes nothing. Nothing may be in flight; `keys`
+    /// bounds the text's length.
+    pub(super) fn time_draft(&mut self, source: Source, tree: &DraftTree, keys: usize) {
         let (layout, depth) = (tree.layout(), tree.depth());
         self.write_tree(layout);
         let keys = (keys + depth + 1).min(self.context()) as u32;
         let verify = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys };
         let round = Round { source, depth, traced: false, chain: tree.is_chain() };
-        let mut seconds = 0.0;
-        // The first time does not count: drivers compile at the first dispatch.
-        for repeats in [1, REPEATS] {
-            let draft = round.draft(&self.plan, self.marginal.as_deref(), verify);
-            let started = Instant::now();
-            let record = |recorder: &mut Recorder<'_>| {
-                let steps = (0..repeats).flat_map(|_| &draft);
-                steps.for_each(|(ops, extent)| ops.iter().for_each(|op| op.record(recorder, *extent)));
-            };
-            let copy = Some((&self.buffers.log_probs, &self.score_staging));
-            let pending = self.score_staging.read_after(self.model.gpu.submit(None, record, copy));
-            self.score_staging.take::<u32>(&self.model.gpu, pending).await?;
+        self.timing = Some(self.submit_drafts(round, verify, Timing::REPEATS[0]));
+    }
+
+    /// Whether [`Self::time_draft`] has begun, and [`Self::poll_timing`] has not ended it.
+    pub(super) fn is_timing(&self) -> bool {
+        self.timing.is_some()
+    }
+
+    /// Ends what [`Self::time_draft`] began, if it did.
+    pub(super) fn poll_timing(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        while let Some(timing) = &mut self.timing {
+            let taken = self.score_staging.poll_take::<u32>(&self.model.gpu, &mut timing.pending, context);
+            let taken = ready!(taken);
             // The readback is no part of a draft.
-            let elapsed = (started.elapsed().as_secs_f64() - self.model.sync_seconds).max(0.0);
-            seconds = elapsed / f64::from(repeats);
+            let elapsed = (timing.started.elapsed().as_secs_f64() - self.model.sync_seconds).max(0.0);
+            let Some(Timing { round, verify, repeats, .. }) = self.timing.take() else { break };
+            taken?;
+            if repeats == Timing::REPEATS[0] {
+                self.timing = Some(self.submit_drafts(round, verify, Timing::REPEATS[1]));
+            } else {
+                self.draft_seconds.push((round.source, round.depth, elapsed / f64::from(repeats)));
+            }
         }
-        self.draft_seconds.push((source, depth, seconds));
-        Ok(())
+        Poll::Ready(Ok(()))
+    }
+
+    fn submit_drafts(&self, round: Round, verify: Extent, repeats: u32) -> Timing {
+        let draft = round.draft(&self.plan, self.marginal.as_deref(), verify);
+        let started = Instant::now();
+        let record = |recorder: &mut Recorder<'_>| {
+            let steps = (0..repeats).flat_map(|_| &draft);
+            steps.for_each(|(ops, extent)| ops.iter().for_each(|op| op.record(recorder, *extent)));
+        };
+        let copy = Some((&self.buffers.log_probs, &self.score_staging));
+        let pending = self.score_staging.read_after(self.model.gpu.submit(None, record, copy));
+        Timing { round, verify, repeats, started, pending }
     }
 
     fn write_tree(&mut self, layout: Tree) {

@@ -1,15 +1,18 @@
 //! One text on the GPU: its tokens, its cache, and the submits in flight.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::task::{Context, Poll, ready};
 
+use tracing::Span;
 use web_time::Instant;
 
 use super::draft::Drafter;
 use super::generation::{GenerateOptions, Generation, is_set};
 use super::pacing::Pacing;
-use super::round::{Received, Source, Step, Work};
+use super::round::{Received, Source, Step, Timing, Work};
 use super::sampling::Sampling;
 use crate::error::counted;
 use crate::format::config::ModelConfig;
@@ -49,6 +52,8 @@ pub struct Session {
     pub(super) heads_current: bool,
     /// Seconds that a draft of as many tokens takes.
     pub(super) draft_seconds: Vec<(Source, usize, f64)>,
+    /// The draft that is being measured.
+    pub(super) timing: Option<Timing>,
 }
 
 /// A submit on its way.
@@ -57,6 +62,8 @@ struct InFlight {
     staging: usize,
     work: Work,
     sent: Instant,
+    /// Ends when the submit's result is taken up.
+    span: Span,
 }
 
 /// Checks a prompt as a session on such a model with a context of `context` tokens does, before there is one.
@@ -113,6 +120,7 @@ impl Session {
             heads_filled: 0,
             heads_current: false,
             draft_seconds: Vec::new(),
+            timing: None,
         }
     }
 
@@ -135,7 +143,7 @@ impl Session {
         &mut self,
         prompt: &[u32],
         options: &GenerateOptions,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Generation<'_>> {
         options.sampling.validate()?;
         self.check_ids(prompt)?;
@@ -155,7 +163,7 @@ impl Session {
         &mut self,
         prompt_tokens: usize,
         options: &GenerateOptions,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Generation<'_>> {
         let length = self.tokens.len();
         if prompt_tokens == 0 || prompt_tokens >= length {
@@ -180,7 +188,7 @@ impl Session {
     ///
     /// # Errors
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) if the text does not fit this session; otherwise if the device fails.
-    pub async fn restore(&mut self, tokens: &[u32], progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    pub async fn restore(&mut self, tokens: &[u32], progress: &mut (dyn FnMut(Progress) + Send)) -> Result<()> {
         self.restart().await?;
         if tokens.is_empty() {
             return Ok(());
@@ -191,7 +199,7 @@ impl Session {
     }
 
     /// Lets the text's tokens before `end` that are not cached go through the model.
-    async fn fill(&mut self, end: usize, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    async fn fill(&mut self, end: usize, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<()> {
         let (first, most) = (self.cached, self.model.sizes.chunk_rows as usize);
         self.row_pacing.restart();
         while self.cached < end {
@@ -285,7 +293,7 @@ impl Session {
         prompt: &[u32],
         limit: usize,
         interrupt: Option<&AtomicBool>,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<bool> {
         self.set_text(prompt);
         // The last token goes through the model in any case: its logits are wanted.
@@ -342,6 +350,7 @@ impl Session {
         let staging = &self.staging[self.next_staging];
         let emitted = std::mem::offset_of!(State, emitted) as u64;
         let steps = steps(&self.plan, self.marginal.as_deref());
+        let span = work.span();
         let sent = Instant::now();
         let submission = self.model.gpu.submit(
             // The emitted ids and the rounds are counted from 0 in each submit.
@@ -356,17 +365,28 @@ impl Session {
             Some((&self.buffers.ring, staging)),
         );
         let pending = staging.read_after(submission);
-        self.in_flight.push_back(InFlight { pending, staging: self.next_staging, work, sent });
+        self.in_flight.push_back(InFlight { pending, staging: self.next_staging, work, sent, span });
         self.next_staging = (self.next_staging + 1) % self.staging.len();
     }
 
     /// Waits for the oldest submit in flight.
     pub(super) async fn receive(&mut self) -> Result<Option<Received>> {
-        let Some(InFlight { pending, staging, work, sent }) = self.in_flight.pop_front() else {
-            return Ok(None);
-        };
-        let ring: Vec<u32> = self.staging[staging].take(&self.model.gpu, pending).await?;
-        let emitted = Emitted::of(&ring);
+        poll_fn(|context| self.poll_receive(context)).await
+    }
+
+    /// The oldest submit in flight, once it is done. Until then it stays where it is.
+    pub(super) fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Received>>> {
+        let Some(oldest) = self.in_flight.front_mut() else { return Poll::Ready(Ok(None)) };
+        let ring = self.staging[oldest.staging].poll_take(&self.model.gpu, &mut oldest.pending, context);
+        let ring: Result<Vec<u32>> = ready!(ring);
+        let done = self.in_flight.pop_front();
+        Poll::Ready(ring.map(|ring| done.map(|done| self.received(done, &ring))))
+    }
+
+    fn received(&mut self, done: InFlight, ring: &[u32]) -> Received {
+        let InFlight { work, sent, span, .. } = done;
+        let emitted = Emitted::of(ring);
+        span.record("tokens", emitted.ids.len());
         let seconds = match &work {
             Work::Prompt { rows, .. } => self.row_pacing.ended(0, *rows, sent),
             Work::Rounds { tree, .. } if !emitted.rounds.is_empty() => {
@@ -374,7 +394,7 @@ impl Session {
             }
             Work::Rounds { .. } => 0.0,
         };
-        Ok(Some(Received { work, emitted, seconds }))
+        Received { work, emitted, seconds }
     }
 
     /// Tokens that submits in flight bring at most.
@@ -398,6 +418,7 @@ impl Session {
         while self.waiting() > 0 {
             self.receive().await?;
         }
+        poll_fn(|context| self.poll_timing(context)).await?;
         self.model.gpu.check()
     }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::time::Duration;
 
 use super::{DraftOptions, Drafter, GenerateOptions, Sampling, Session};
 use crate::format::files::MemoryFiles;
@@ -12,7 +13,7 @@ use crate::marginal::MarginalOptions;
 use crate::model::Engine;
 use crate::reference::random::pcg4d;
 use crate::self_test::InjectedFault;
-use crate::{EngineOptions, Gpu, GpuOptions, KernelSet, Progress};
+use crate::{EngineOptions, ErrorKind, Gpu, GpuOptions, KernelSet, Progress};
 
 /// Committed tokens before each batch: attention deals keys to 16 threads in turn, so 21 leaves some with one more.
 const COMMITTED: usize = 21;
@@ -262,5 +263,37 @@ fn a_text_goes_on_elsewhere_as_if_nothing_had_happened() {
             crate::Result::Ok(())
         };
         pollster::block_on(run).expect("no error");
+    });
+}
+
+#[test]
+fn a_device_that_hangs_ends_a_text_with_an_error() {
+    on_every_adapter(|gpu| {
+        let options = GpuOptions {
+            adapter: Some(gpu.summary().index.to_string()),
+            deadline: Duration::from_millis(300),
+            ..GpuOptions::default()
+        };
+        let gpu = pollster::block_on(Gpu::open(&options)).expect("it opens");
+        // Without the self-test, whose submits a busy machine may not finish within so short a deadline.
+        let options = EngineOptions { self_test: false, ..EngineOptions::default() };
+        let files = golden("llama-gqa");
+        let engine = pollster::block_on(Engine::load(&gpu, &files, &options, &mut |_| {})).expect("it loads");
+        let mut session = engine.session().expect("a session");
+        pollster::block_on(async {
+            let options = GenerateOptions::default();
+            let mut generation = session.generate(&[1, 2, 3], &options, &mut |_| {}).await.expect("a prompt");
+            let first = generation.next().await.expect("a token");
+            gpu.stall();
+            let error = loop {
+                match generation.next().await {
+                    Ok(token) => assert!(token.is_some(), "the text ended without a word"),
+                    Err(error) => break error,
+                }
+            };
+            assert!(error.kind() == ErrorKind::Device && error.to_string().contains("`deadline`"), "{error}");
+            assert_eq!(generation.ids().first().copied(), first.map(|token| token.id), "what came stays");
+        });
+        assert!(engine.session().is_err());
     });
 }

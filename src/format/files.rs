@@ -4,19 +4,21 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::ops::Range;
 
 use crate::error::{Error, Result};
 
 /// A flat set of named files that can be read in parts.
-#[allow(async_fn_in_trait, reason = "each future is awaited where it is made, on one thread")]
-pub trait Files {
+///
+/// An implementation may write `async fn`: its futures only need to be `Send`, so that a model can be loaded on any executor.
+pub trait Files: Send + Sync {
     /// The length of the file `name` in bytes, or `None` when there is no such file.
-    async fn len(&self, name: &str) -> Result<Option<u64>>;
+    fn len(&self, name: &str) -> impl Future<Output = Result<Option<u64>>> + Send;
 
     /// The bytes of `name` in `range`, borrowed where the file is mapped or in memory. Callers go through [`read_exact`],
     /// which refuses an answer of another length.
-    async fn read(&self, name: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>>;
+    fn read(&self, name: &str, range: Range<u64>) -> impl Future<Output = Result<Cow<'_, [u8]>>> + Send;
 
     /// The folder or URL, for messages.
     fn describe(&self) -> String;

@@ -1,7 +1,9 @@
 //! A compiled kernel: its pipeline, and the layout of its one bind group, read from the linked shader.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::{fs, io};
 
 use super::composer::{self, Variant};
 use super::{Gpu, count, lock};
@@ -24,7 +26,13 @@ impl Gpu {
         if let Some(kernel) = kernels.get(variant) {
             return Arc::clone(kernel);
         }
-        let kernel = Arc::new(self.compile(variant.label(), composer::link(variant).wgsl));
+        let (label, wgsl) = (variant.label(), composer::link(variant).wgsl);
+        if let Some(folder) = &self.inner.dump
+            && let Err(error) = dump(folder, &label, &wgsl)
+        {
+            tracing::warn!("{label} was not written to {}: {error}", folder.display());
+        }
+        let kernel = Arc::new(self.compile(label, wgsl));
         kernels.insert(variant.clone(), Arc::clone(&kernel));
         kernel
     }
@@ -87,6 +95,12 @@ fn trusted_module(device: &wgpu::Device, descriptor: wgpu::ShaderModuleDescripto
     unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
 }
 
+/// Writes a shader to a file of its name.
+fn dump(folder: &Path, label: &str, wgsl: &str) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join(format!("{}.wgsl", label.replace([' ', '/'], "-"))), wgsl)
+}
+
 fn layout_entry(binding: u32, ty: wgpu::BufferBindingType) -> wgpu::BindGroupLayoutEntry {
     wgpu::BindGroupLayoutEntry {
         binding,
@@ -113,4 +127,19 @@ fn bindings(wgsl: &str) -> Vec<(u32, wgpu::BufferBindingType)> {
         .collect();
     found.sort_by_key(|(binding, _)| *binding);
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shader_is_written_under_its_name() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let variant = Variant::of("embed").piece("weight", "weight_f16").constant("LANES", 64);
+        let wgsl = composer::link(&variant).wgsl;
+        dump(&temp.path().join("new"), &variant.label(), &wgsl).expect("it is written");
+        let written = fs::read_to_string(temp.path().join("new/embed-weight_f16-LANES=64.wgsl")).expect("the file");
+        assert!(written == wgsl && written.contains("fn main("));
+    }
 }

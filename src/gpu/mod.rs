@@ -2,26 +2,36 @@
 //!
 //! Everything wgpu reports late (validation, out of memory, a lost device) is kept and returned by [`Gpu::check`];
 //! nothing here panics on what a driver does.
+//!
+//! Natively `FORETOKEN_DUMP_WGSL=DIR` writes each shader, as it is linked for this device, to a file of the folder DIR.
 
 mod adapter;
 pub(crate) mod composer;
 mod kernel;
+mod poll;
 mod readback;
 
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::env;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 pub use adapter::AdapterSummary;
 pub(crate) use composer::Variant;
 pub(crate) use kernel::Kernel;
+use poll::{Heard, Poller, Trouble};
 pub(crate) use readback::{Pending, Staging};
 
 use crate::{Error, ErrorKind, Result};
 
+/// The environment variable that names a folder for linked shaders. A browser has none.
+const DUMP: &str = "FORETOKEN_DUMP_WGSL";
+
 /// How to open a [`Gpu`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct GpuOptions {
     /// The adapter to use: its index in [`Gpu::adapters`], or a part of its name, backend or driver, in any case.
     /// `None` picks the likeliest fastest one.
@@ -30,6 +40,15 @@ pub struct GpuOptions {
     pub webgpu_limits: bool,
     /// Keep the bounds checks of shaders. They cost about half the speed on software adapters.
     pub checked_shaders: bool,
+    /// How long the device may work at one submit before it counts as hung, and everything on it as lost. Default: five minutes,
+    /// which no submit of ours needs.
+    pub deadline: Duration,
+}
+
+impl Default for GpuOptions {
+    fn default() -> Self {
+        Self { adapter: None, webgpu_limits: false, checked_shaders: false, deadline: Duration::from_secs(300) }
+    }
 }
 
 /// An open device. Clones share it.
@@ -43,8 +62,10 @@ struct Inner {
     queue: wgpu::Queue,
     summary: AdapterSummary,
     checked_shaders: bool,
-    fault: Arc<Mutex<Option<Error>>>,
-    lost: Arc<AtomicBool>,
+    /// Where linked shaders are written.
+    dump: Option<PathBuf>,
+    trouble: Arc<Trouble>,
+    poller: Poller,
     kernels: Mutex<BTreeMap<Variant, Arc<Kernel>>>,
     companions: Mutex<BTreeMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     counters: Counters,
@@ -52,6 +73,7 @@ struct Inner {
 
 /// What has been created and done on a device since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Counts {
     /// Pipelines compiled.
     pub pipelines: u64,
@@ -114,7 +136,7 @@ impl Gpu {
         let (adapter, mut summary) = adapters.swap_remove(index);
         let (device, queue) = adapter::request_device(&adapter, &summary, options.webgpu_limits).await?;
         summary.set_limits(&device.limits());
-        Ok(Self::new(device, queue, summary, options.checked_shaders))
+        Ok(Self::new(device, queue, summary, options))
     }
 
     /// Uses a device that the caller has opened on `adapter`.
@@ -138,33 +160,29 @@ impl Gpu {
             summary.subgroup = None;
         }
         summary.set_limits(&device.limits());
-        Self::new(device, queue, summary, false)
+        Self::new(device, queue, summary, &GpuOptions::default())
     }
 
-    fn new(device: wgpu::Device, queue: wgpu::Queue, summary: AdapterSummary, checked_shaders: bool) -> Self {
-        let fault = Arc::new(Mutex::new(None));
-        let uncaptured = Arc::clone(&fault);
-        device.on_uncaptured_error(Arc::new(move |error| {
-            lock(&uncaptured).get_or_insert_with(|| adapter::translate(error));
-        }));
-        let lost = Arc::new(AtomicBool::new(false));
-        let (of_loss, is_lost) = (Arc::clone(&fault), Arc::clone(&lost));
+    fn new(device: wgpu::Device, queue: wgpu::Queue, summary: AdapterSummary, options: &GpuOptions) -> Self {
+        let trouble = Arc::new(Trouble::default());
+        let uncaptured = Arc::clone(&trouble);
+        device.on_uncaptured_error(Arc::new(move |error| uncaptured.report(adapter::translate(error))));
+        let of_loss = Arc::clone(&trouble);
         device.set_device_lost_callback(move |reason, message| {
-            is_lost.store(true, Ordering::Relaxed);
-            lock(&of_loss).get_or_insert_with(|| {
-                Error::new(
-                    ErrorKind::Device,
-                    format!("the GPU device was lost ({reason:?}): {message}; load the model again to go on"),
-                )
-            });
+            of_loss.lose(Error::new(
+                ErrorKind::Device,
+                format!("the GPU device was lost ({reason:?}): {message}; load the model again to go on"),
+            ));
         });
+        let poller = Poller::new(device.clone(), options.deadline, Arc::clone(&trouble));
         let inner = Inner {
             device,
             queue,
             summary,
-            checked_shaders,
-            fault,
-            lost,
+            checked_shaders: options.checked_shaders,
+            dump: env::var_os(DUMP).filter(|folder| !folder.is_empty()).map(PathBuf::from),
+            trouble,
+            poller,
             kernels: Mutex::default(),
             companions: Mutex::default(),
             counters: Counters::default(),
@@ -207,16 +225,13 @@ impl Gpu {
     /// # Errors
     /// [`ErrorKind::OutOfMemory`] or [`ErrorKind::Device`].
     pub fn check(&self) -> Result<()> {
-        match &*lock(&self.inner.fault) {
-            Some(error) => Err(error.clone()),
-            None => Ok(()),
-        }
+        self.inner.trouble.check()
     }
 
     /// Whether the device is lost: nothing works any more, and what was on it is gone. Another one can be opened, the model
     /// loaded there, and a text taken over with [`Session::restore`](crate::Session::restore).
     pub fn is_lost(&self) -> bool {
-        self.inner.lost.load(Ordering::Relaxed)
+        self.inner.trouble.is_lost()
     }
 
     /// The one value of type `T` that goes with this device, made at the first call: what a module above remembers of it.
@@ -263,16 +278,26 @@ impl Gpu {
         self.inner.queue.write_buffer(buffer, offset, bytemuck::cast_slice(content));
     }
 
-    /// Sends written data on its way and waits for it, so that staging memory does not pile up.
+    /// Sends written data on its way and blocks until it is there, where blocking is possible, so that staging memory does
+    /// not pile up. A copy is short, unlike a submit that computes.
     pub(crate) fn flush_writes(&self) {
         let submission = self.inner.queue.submit([]);
-        self.wait(submission);
+        self.inner.poller.block(&submission);
     }
 
-    /// Blocks until a submission is done, where blocking is possible; elsewhere callbacks come from the event loop.
-    pub(crate) fn wait(&self, submission: wgpu::SubmissionIndex) {
-        // An error here is a lost device, which the callback has recorded.
-        let _ = self.inner.device.poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None });
+    /// Waits until a submission is done; in a browser, where only readbacks are heard of, until it is sent.
+    pub(crate) async fn finished(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
+        if let Heard::Asked(done) = self.inner.poller.hear(&submission) {
+            // What is not done for trouble with the device is found next.
+            let _ = done.await;
+        }
+        self.check()
+    }
+
+    /// Lets no submit be done from now on, for tests.
+    #[cfg(test)]
+    pub(crate) fn stall(&self) {
+        self.inner.trouble.stall();
     }
 
     /// A bind group of `kernel` over whole buffers, in the order of its bindings.
@@ -307,6 +332,7 @@ impl Gpu {
         record: impl FnOnce(&mut Recorder<'_>),
         copy: Option<(&wgpu::Buffer, &Staging)>,
     ) -> wgpu::SubmissionIndex {
+        let _span = tracing::trace_span!("submit").entered();
         let mut encoder = self.inner.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         if let Some((buffer, offset, size)) = clear {
             encoder.clear_buffer(buffer, offset, Some(size));

@@ -1,11 +1,16 @@
 //! Bringing results to the host: a copy to a mappable buffer, `map_async`, and a future.
 //!
-//! The same code waits natively (the device is polled) and in a browser (the event loop calls back).
+//! The same code waits natively (a thread polls the device) and in a browser (the event loop calls back).
+
+use std::fmt::Display;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use futures_channel::oneshot;
 use web_time::Instant;
 
-use super::{Gpu, count};
+use super::{Gpu, Heard, count};
 use crate::{Error, ErrorKind, Result};
 
 /// A mappable buffer that receives copies; made once and used again.
@@ -31,22 +36,36 @@ impl Staging {
             // The receiver is gone when a generation was dropped in flight; then nobody wants the result.
             let _ = sender.send(result);
         });
-        Pending { submission, mapped }
+        Pending { submission, mapped, heard: Heard::Unasked }
     }
 
     /// Waits for `pending` and copies the content out.
-    pub async fn take<T: bytemuck::AnyBitPattern>(&self, gpu: &Gpu, pending: Pending) -> Result<Vec<T>> {
-        gpu.wait(pending.submission);
+    pub async fn take<T: bytemuck::AnyBitPattern>(&self, gpu: &Gpu, mut pending: Pending) -> Result<Vec<T>> {
+        poll_fn(|context| self.poll_take(gpu, &mut pending, context)).await
+    }
+
+    /// [`Staging::take`], for whoever keeps `pending` until it is ready.
+    pub fn poll_take<T: bytemuck::AnyBitPattern>(
+        &self,
+        gpu: &Gpu,
+        pending: &mut Pending,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Vec<T>>> {
+        let mapped = ready!(pending.poll_mapped(gpu, context));
         count(&gpu.inner.counters.readbacks);
-        let mapped = pending.mapped.await;
+        Poll::Ready(self.content(gpu, mapped))
+    }
+
+    fn content<T: bytemuck::AnyBitPattern>(&self, gpu: &Gpu, mapped: Option<Mapped>) -> Result<Vec<T>> {
         gpu.check()?;
-        let failed = |what: String| Error::new(ErrorKind::Device, format!("reading back from the GPU failed: {what}"));
+        let failed =
+            |what: &dyn Display| Error::new(ErrorKind::Device, format!("reading back from the GPU failed: {what}"));
         match mapped {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(failed(error.to_string())),
-            Err(_) => return Err(failed("the device dropped the request".to_owned())),
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Err(failed(&error).caused_by(error)),
+            None => return Err(failed(&"the device dropped the request")),
         }
-        let view = self.buffer.get_mapped_range(..).map_err(|error| failed(error.to_string()))?;
+        let view = self.buffer.get_mapped_range(..).map_err(|error| failed(&error).caused_by(error))?;
         let content = bytemuck::pod_collect_to_vec::<u8, u8>(&view);
         drop(view);
         self.buffer.unmap();
@@ -54,10 +73,33 @@ impl Staging {
     }
 }
 
+/// What the driver says once a buffer can be read, or cannot.
+type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
+
 /// A readback on its way.
 pub(crate) struct Pending {
     submission: wgpu::SubmissionIndex,
-    mapped: oneshot::Receiver<std::result::Result<(), wgpu::BufferAsyncError>>,
+    mapped: oneshot::Receiver<Mapped>,
+    heard: Heard,
+}
+
+impl Pending {
+    /// `None` if the driver will say nothing.
+    fn poll_mapped(&mut self, gpu: &Gpu, context: &mut Context<'_>) -> Poll<Option<Mapped>> {
+        loop {
+            if let Poll::Ready(mapped) = Pin::new(&mut self.mapped).poll(context) {
+                return Poll::Ready(mapped.ok());
+            }
+            match &mut self.heard {
+                Heard::Unasked => self.heard = gpu.inner.poller.hear(&self.submission),
+                Heard::Asked(done) => match ready!(Pin::new(done).poll(context)) {
+                    Ok(()) => self.heard = Heard::Called,
+                    Err(_) => return Poll::Ready(None),
+                },
+                Heard::Called => return Poll::Pending,
+            }
+        }
+    }
 }
 
 impl Gpu {

@@ -23,7 +23,7 @@ impl Run<'_> {
         &mut self,
         ids: &[u32],
         cached: usize,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Marginals> {
         self.work.drain(&self.model.gpu).await?;
         self.read_text(ids, cached.min(ids.len() - 1), progress).await?;
@@ -68,7 +68,12 @@ impl Run<'_> {
     }
 
     /// Reads `ids` from `first` on; the last row's logits are wanted.
-    async fn read_text(&mut self, ids: &[u32], first: usize, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    async fn read_text(
+        &mut self,
+        ids: &[u32],
+        first: usize,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<()> {
         let total = ids.len() - first;
         for at in (first..ids.len()).step_by(MAX_BATCH_ROWS) {
             let rows = MAX_BATCH_ROWS.min(ids.len() - at);
@@ -151,7 +156,7 @@ impl Run<'_> {
         list: usize,
         nucleus: Nucleus,
         cost: &mut Cost,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Branches> {
         let position = nucleus.position as usize;
         let (total, most) = (nucleus.count as usize, self.room(position));

@@ -102,7 +102,7 @@ impl Run<'_> {
         nucleus: Nucleus,
         mut branches: Vec<Branch>,
         cost: &mut Cost,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Branches> {
         sort(&mut branches);
         let position = nucleus.position as usize;
@@ -137,7 +137,7 @@ impl Run<'_> {
         position: usize,
         branches: &[Branch],
         cost: &mut Cost,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Heaviest> {
         let most = self.options.branches(self.vocab());
         let capacity = self.work.ask(&self.model.gpu, self.options, most);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::try_join;
+use tracing::{Instrument, Span, info_span};
 
 use super::Buffers;
 use super::checks::{check_kernels, working_widths};
@@ -139,9 +140,10 @@ impl Engine {
         gpu: &Gpu,
         files: &F,
         options: &EngineOptions,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Self> {
-        Self::load_with_fault(gpu, files, options, progress, None).await
+        let span = load_span(gpu, files);
+        Self::load_with_fault(gpu, files, options, progress, None).instrument(span).await
     }
 
     /// [`Engine::load`] with the multi-token heads in a folder of their own, whatever heads the checkpoint brings.
@@ -153,13 +155,14 @@ impl Engine {
         files: &F,
         heads: &H,
         options: &EngineOptions,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Self> {
         let checkpoint = open(files).await?;
         let set = HeadSet::open(heads, checkpoint.config()).await?;
         let mut notes = Vec::new();
         note_tensors(&checkpoint, None, &mut notes);
-        Self::load_parts(gpu, &checkpoint, Some(&set), options, progress, None, notes).await
+        let loading = Self::load_parts(gpu, &checkpoint, Some(&set), options, progress, None, notes);
+        loading.instrument(load_span(gpu, files)).await
     }
 
     /// [`Engine::load`], with a fault for tests to provoke.
@@ -167,7 +170,7 @@ impl Engine {
         gpu: &Gpu,
         files: &F,
         options: &EngineOptions,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut (dyn FnMut(Progress) + Send),
         fault: Option<InjectedFault>,
     ) -> Result<Self> {
         let checkpoint = open(files).await?;
@@ -182,7 +185,7 @@ impl Engine {
         checkpoint: &Checkpoint<'_, F>,
         set: Option<&HeadSet<'_, H>>,
         options: &EngineOptions,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut (dyn FnMut(Progress) + Send),
         fault: Option<InjectedFault>,
         mut notes: Vec<String>,
     ) -> Result<Self> {
@@ -246,7 +249,7 @@ impl Engine {
             sync_seconds: gpu.time_readback().await?,
         };
         compile(&model, progress)?;
-        warm_up(&model, progress)?;
+        warm_up(&model, progress).await?;
         let head_parameters = set.map_or(0, |set| set.parameters(&model.config));
         let heads = set.map(|set| set.summary().into());
         Ok(Self { model: Arc::new(model), notes: notes.into(), heads, head_parameters })
@@ -358,8 +361,13 @@ async fn load_tokenizer<F: Files>(checkpoint: &Checkpoint<'_, F>) -> Result<Arc<
     checkpoint.tokenizer().await.map(Arc::new)
 }
 
+/// The span of a load.
+fn load_span<F: Files>(gpu: &Gpu, files: &F) -> Span {
+    info_span!("load", model = files.describe(), adapter = gpu.summary().name)
+}
+
 /// Compiles every pipeline a session uses, so that none is compiled while text is generated.
-fn compile(model: &Model, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+fn compile(model: &Model, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<()> {
     let variants = pipelines(model);
     for (done, variant) in variants.iter().enumerate() {
         progress(Progress::Pipelines { done, total: variants.len() });
@@ -402,7 +410,7 @@ fn note_heads<H: Files>(set: &HeadSet<'_, H>, notes: &mut Vec<String>) {
 
 /// Dispatches every form of every op once, over no workgroups. Nothing is computed, but lavapipe makes machine code when a
 /// pipeline first meets the values of a uniform that bounds its loops, and that should not be while a prompt is read.
-fn warm_up(model: &Model, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+async fn warm_up(model: &Model, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<()> {
     const OPS_A_SUBMIT: usize = 8;
     let attention = AttentionShape { context: 4, ..model.sizes.attention };
     let buffers =
@@ -415,7 +423,7 @@ fn warm_up(model: &Model, progress: &mut dyn FnMut(Progress)) -> Result<()> {
         progress(Progress::Pipelines { done: done * OPS_A_SUBMIT, total: ops.len() });
         let submission =
             model.gpu.submit(None, |recorder| ops_of_submit.iter().for_each(|op| op.warm_up(recorder)), None);
-        model.gpu.wait(submission);
+        model.gpu.finished(submission).await?;
     }
     progress(Progress::Pipelines { done: ops.len(), total: ops.len() });
     model.gpu.check()

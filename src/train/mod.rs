@@ -180,7 +180,7 @@ impl Trainer {
         heads: &H,
         kernels: Option<KernelSet>,
         options: &TrainOptions,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Self> {
         check(options)?;
         let config = read_whole(heads, CONFIG, MAX_CONFIG_BYTES).await?;

@@ -26,7 +26,7 @@ fn open(checked_shaders: bool) -> Vec<Gpu> {
     let mut gpus = Vec::new();
     for summary in pollster::block_on(Gpu::adapters()) {
         let adapter = Some(summary.index.to_string());
-        let options = GpuOptions { adapter, webgpu_limits: true, checked_shaders };
+        let options = GpuOptions { adapter, webgpu_limits: true, checked_shaders, ..GpuOptions::default() };
         match pollster::block_on(Gpu::open(&options)) {
             Ok(gpu) => gpus.push(gpu),
             Err(error) => eprintln!("{summary} is left out: {error}"),

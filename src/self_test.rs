@@ -41,7 +41,12 @@ pub struct KernelCheck {
 ///
 /// # Errors
 /// If the device fails; a wrong kernel is a check that did not pass, not an error.
-pub async fn self_test(gpu: &Gpu, kernels: KernelSet, full: bool, seen: &mut dyn FnMut(KernelCheck)) -> Result<()> {
+pub async fn self_test(
+    gpu: &Gpu,
+    kernels: KernelSet,
+    full: bool,
+    seen: &mut (dyn FnMut(KernelCheck) + Send),
+) -> Result<()> {
     if !full {
         return quick_test(gpu, kernels, WeightFormat::F32, seen).await;
     }
@@ -75,7 +80,7 @@ pub(crate) async fn quick_test(
     gpu: &Gpu,
     kernels: KernelSet,
     format: WeightFormat,
-    seen: &mut dyn FnMut(KernelCheck),
+    seen: &mut (dyn FnMut(KernelCheck) + Send),
 ) -> Result<()> {
     let product = product(gpu, MatmulForm::plain(kernels, Widths::Each, format, 0));
     seen(check_embed(gpu, format, 70, 75, &[0, 74, 13, 38]).await?);
@@ -97,7 +102,7 @@ pub(crate) async fn quick_test(
 }
 
 /// Products of every width, and with everything that can follow them.
-async fn products(gpu: &Gpu, set: KernelSet, seen: &mut dyn FnMut(KernelCheck)) -> Result<()> {
+async fn products(gpu: &Gpu, set: KernelSet, seen: &mut (dyn FnMut(KernelCheck) + Send)) -> Result<()> {
     let plain = MatmulForm::plain(set, Widths::Each, WeightFormat::F32, 0);
     for rows in [2, 3, 4, 8, 13] {
         seen(product(gpu, plain).check(rows).await?);

@@ -152,7 +152,7 @@ pub(super) async fn load<F: Files>(
     set: &HeadSet<'_, F>,
     training: bool,
     quantize: Option<WeightFormat>,
-    on_bytes: &mut dyn FnMut(u64),
+    on_bytes: &mut (dyn FnMut(u64) + Send),
 ) -> Result<Heads> {
     let mut loader = Loader::new(gpu, &set.tensors, config, on_bytes);
     loader.norm_offset = if set.norms_less_one { 1.0 } else { 0.0 };

@@ -71,7 +71,7 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     heads: &H,
     kernels: Option<KernelSet>,
     (length, vocab_chunk, quantize): (usize, usize, Option<WeightFormat>),
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Model> {
     let checkpoint = open(files).await?;
     let set = HeadSet::open(heads, checkpoint.config()).await?;

@@ -63,7 +63,7 @@ pub(super) async fn load<F: Files>(
     checkpoint: &Checkpoint<'_, F>,
     changes: &Changes,
     (vocab_columns, quantize): (usize, Option<WeightFormat>),
-    on_bytes: &mut dyn FnMut(u64),
+    on_bytes: &mut (dyn FnMut(u64) + Send),
 ) -> Result<Weights> {
     let config = checkpoint.config();
     let mut loader = Loader::new(gpu, checkpoint.all(), config, on_bytes);
@@ -91,7 +91,7 @@ pub(super) struct Loader<'a, 'f, F: Files> {
     tensors: &'a Tensors<'f, F>,
     config: &'a ModelConfig,
     uploader: Uploader<'a>,
-    on_bytes: &'a mut dyn FnMut(u64),
+    on_bytes: &'a mut (dyn FnMut(u64) + Send),
     changes: Option<&'a Changes>,
     /// What is added to the scales of norms.
     pub norm_offset: f32,
@@ -108,7 +108,7 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         gpu: &'a Gpu,
         tensors: &'a Tensors<'f, F>,
         config: &'a ModelConfig,
-        on_bytes: &'a mut dyn FnMut(u64),
+        on_bytes: &'a mut (dyn FnMut(u64) + Send),
     ) -> Self {
         let uploader = Uploader::new(gpu);
         Self {

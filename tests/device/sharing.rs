@@ -210,3 +210,15 @@ fn everything_can_be_sent_to_another_thread() {
         let _ = sent(Gpu::open(&foretoken::GpuOptions::default())).await;
     }
 }
+
+#[test]
+fn loading_can_move_between_threads() {
+    fn sendable<F: Future + Send>(future: F) -> F {
+        future
+    }
+    each_adapter(|gpu| async move {
+        let (files, options) = (DiskFiles(golden("llama-mha")), EngineOptions::default());
+        let loading = sendable(Engine::load(&gpu, &files, &options, &mut |_| {})).await;
+        loading.expect("the model loads");
+    });
+}

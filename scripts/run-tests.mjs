@@ -18,6 +18,7 @@ const DEVICE_MODULES = [
   "decode::head_tests::",
   "decode::quantized_tests::",
   "decode::tests::",
+  "gpu::poll::",
   "kernels::bench::",
   "kernels::tests::",
   "model::upload::",

@@ -54,10 +54,11 @@ fn a_subscriber_hears_of_loads_submits_and_rounds() {
         while generation.next().await.expect("a step").is_some() {}
         let submits = generation.stats().submits;
         drop(generation);
+        // A session may still hold a submit that was under way when the text ended.
+        drop(session);
         let heard = spans.0.lock().expect("counts").clone();
         assert_eq!(heard["submit"][0] - loaded["submit"][0], submits, "a span a submit");
         assert!(heard["prompt"][0] > 0 && heard["rounds"][0] > 0, "{heard:?}");
-        // A submit is at rest once its tokens were taken.
         assert!(heard.values().all(|[begun, ended]| begun == ended), "{heard:?}");
         drop(subscriber);
     });

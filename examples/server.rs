@@ -74,7 +74,7 @@ async fn respond(stream: &mut TcpStream, engine: &Engine, prompt: &str) -> io::R
 fn prompt(stream: &TcpStream) -> io::Result<Option<String>> {
     let mut reader = BufReader::new(stream);
     let mut length = 0;
-    // Nobody's head of a request is longer than this.
+    // Longer than the head of any sound request.
     let mut head = reader.by_ref().take(16 << 10);
     let mut line = String::new();
     while head.read_line(&mut line)? > 2 {

@@ -22,7 +22,7 @@ async fn both() -> Result<()> {
     let fox = first.generate(&fox?, &options, &mut |_| {}).await?;
     let tom = second.generate(&tom?, &options, &mut |_| {}).await?;
 
-    // Whoever has a token comes first. Neither text depends on that.
+    // The one that has a token comes first. Neither text depends on that.
     let mut texts = prompts.map(str::to_owned);
     let mut tokens = stream::select(fox.map(|token| (0, token)), tom.map(|token| (1, token)));
     while let Some((which, token)) = tokens.next().await {

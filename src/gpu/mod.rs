@@ -288,7 +288,7 @@ impl Gpu {
     /// Waits until a submission is done; in a browser, where only readbacks are heard of, until it is sent.
     pub(crate) async fn finished(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
         if let Heard::Asked(done) = self.inner.poller.hear(&submission) {
-            // What is not done for trouble with the device is found next.
+            // A device in trouble gives no answer; the check below says why.
             let _ = done.await;
         }
         self.check()

@@ -21,7 +21,7 @@ use web_time::Instant;
 use super::lock;
 use crate::{Error, ErrorKind, Result};
 
-/// What is wrong with a device, as far as it is known.
+/// The known faults of a device.
 #[derive(Default)]
 pub(super) struct Trouble {
     fault: Mutex<Option<Error>>,
@@ -83,7 +83,7 @@ struct Threads {
 
 /// When the callbacks of a submit will have been called.
 pub(super) enum Heard {
-    /// Nobody has asked yet.
+    /// Not asked for yet.
     Unasked,
     /// The thread will tell; it tells nothing where the device is in trouble.
     Asked(oneshot::Receiver<()>),
@@ -235,7 +235,7 @@ impl Shared {
             self.poll(&submission);
             let told = lock(&self.requests).under_way.take();
             if let Some((_, done)) = told {
-                // Whoever asked may have been dropped meanwhile.
+                // The asking future may have been dropped meanwhile.
                 let _ = done.send(());
             }
         }

@@ -129,7 +129,7 @@ impl Start {
     }
 }
 
-/// What was written to an output.
+/// An output that keeps what is written to it.
 #[derive(Clone, Default)]
 struct Screen(Rc<RefCell<Vec<u8>>>);
 

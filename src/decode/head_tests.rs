@@ -12,7 +12,8 @@ use crate::kernels::tests::adapters::on_every_set;
 use crate::kernels::{Extent, MAX_BATCH_ROWS, Op, State};
 use crate::{Engine, EngineOptions, KernelSet};
 
-fn golden(name: &str) -> MemoryFiles {
+/// Every file of a golden folder.
+pub(super) fn golden(name: &str) -> MemoryFiles {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     let entries = std::fs::read_dir(folder).expect("a golden folder").map(|entry| entry.expect("an entry"));
     let read = |entry: std::fs::DirEntry| {

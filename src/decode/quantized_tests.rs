@@ -1,11 +1,10 @@
 //! Models whose matrices are packed at load: the bits of the model with the same weights in f32, on every path.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use ::safetensors::SafeTensors;
 
+use super::head_tests::golden;
 use super::{AuditOptions, GenerateOptions};
 use crate::format::files::MemoryFiles;
 use crate::format::safetensors::serialize_f32;
@@ -26,16 +25,6 @@ const HEADS: [[&str; 2]; 4] = [
     ["neox-parallel", "heads-sequential"],
     ["mistral", "heads-medusa"],
 ];
-
-fn golden(name: &str) -> MemoryFiles {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    let entries = std::fs::read_dir(folder).expect("a golden folder").map(|entry| entry.expect("an entry"));
-    let read = |entry: std::fs::DirEntry| {
-        let name = entry.file_name().into_string().expect("a name");
-        (name, Cow::Owned(std::fs::read(entry.path()).expect("a golden file")))
-    };
-    MemoryFiles { name: name.to_owned(), files: entries.map(read).collect() }
-}
 
 /// The same checkpoint in f32, each number changed by `change`, which also hears the tensor's shape.
 fn changed(mut files: MemoryFiles, change: impl Fn(&[usize], Vec<f32>) -> Vec<f32>) -> MemoryFiles {

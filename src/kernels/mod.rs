@@ -41,7 +41,7 @@ pub(crate) use attention::{
 pub(crate) use batch::{DONE_END_TOKEN, DONE_LIMIT, DONE_NOT_FINITE, Row, State};
 pub(crate) use bench::{BENCH_READ_BYTES, bench_copy, bench_read};
 pub(crate) use commit::{
-    CommitIo, CommitParams, Emitted, MAX_EMITTED, MAX_END_TOKENS, MAX_ROUNDS, RING_TRACE, RING_WORDS, commit,
+    CommitIo, CommitParams, EMITTED_TRACE, EMITTED_WORDS, Emitted, MAX_EMITTED, MAX_END_TOKENS, MAX_ROUNDS, commit,
     commit_variant,
 };
 pub(crate) use embed::{EmbedParams, embed, embed_variant};

@@ -4,7 +4,7 @@ use super::head_plan::HeadBuffers;
 use super::heads::Heads;
 use super::sizes::Sizes;
 use crate::gpu::Gpu;
-use crate::kernels::{MAX_BATCH_ROWS, MAX_CHUNK_ROWS, RING_WORDS, Row, SCRIPT_RANKS, SampleParams, State, Tree};
+use crate::kernels::{EMITTED_WORDS, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, Row, SCRIPT_RANKS, SampleParams, State, Tree};
 
 /// Everything a session keeps on the GPU.
 pub(crate) struct Buffers {
@@ -30,7 +30,7 @@ pub(crate) struct Buffers {
     pub sample_params: wgpu::Buffer,
     /// What a submit brings back: ids, the reason of the end, drafted and accepted tokens of each round, and if wanted
     /// what the target thought of each draft.
-    pub ring: wgpu::Buffer,
+    pub emitted: wgpu::Buffer,
     /// The text by position, `[context + 1]`.
     pub text: wgpu::Buffer,
     /// How many rows the last batch committed, then which, ascending.
@@ -70,7 +70,7 @@ impl Buffers {
             sampled: gpu.storage("sampled", 4 * MAX_BATCH_ROWS as u64),
             log_probs: gpu.storage("log_probs", 4 * MAX_BATCH_ROWS as u64),
             sample_params: gpu.uniform("sample", &<SampleParams as bytemuck::Zeroable>::zeroed()),
-            ring: gpu.storage("ring", 4 * RING_WORDS as u64),
+            emitted: gpu.storage("emitted", 4 * EMITTED_WORDS as u64),
             text: gpu.storage("text", 4 * (u64::from(shape.context) + 1)),
             path: gpu.storage("path", 4 * (1 + MAX_CHUNK_ROWS as u64)),
             tree: gpu.uniform("tree", &<Tree as bytemuck::Zeroable>::zeroed()),

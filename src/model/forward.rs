@@ -78,7 +78,7 @@ impl Plan {
             block_ends,
             head: planner.head(),
             sample: vec![planner.sample()],
-            trace: vec![trace(gpu, set, logits, [&b.state, &b.rows, &b.logits, &b.sampled, &b.ring])],
+            trace: vec![trace(gpu, set, logits, [&b.state, &b.rows, &b.logits, &b.sampled, &b.emitted])],
             commit: vec![planner.commit()],
             compact: b.cache.iter().map(|(keys, values)| compact((keys, values))).collect(),
             score: planner.score(),
@@ -289,7 +289,7 @@ impl Planner<'_> {
             rows: &b.rows,
             sampled: &b.sampled,
             counts: &b.counts,
-            ring: &b.ring,
+            emitted: &b.emitted,
             text: &b.text,
             path: &b.path,
         };

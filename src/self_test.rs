@@ -13,7 +13,7 @@ pub(crate) mod small;
 
 use attending::{Attending, chain, tree};
 use bench::noise;
-use hidden::{check_carry, check_keep, check_lora, check_window};
+use hidden::{check_compact_hidden, check_copy_hidden, check_lora, check_stage_window};
 use marginal::{check_mixture, check_nucleus, check_ranking, check_star};
 use product::{Plain, Product};
 use rounds::{Drafts, Rounds, check_compact, check_draft_top, check_prompt_end, check_trace};
@@ -94,9 +94,9 @@ pub(crate) async fn quick_test(
     let everything = Settings { repetition_penalty: 1.2, temperature: 0.8, top_k: 50, top_p: 0.9, min_p: 0.02 };
     seen(sampled(gpu, kernels, everything).await?);
     seen(Rounds::new(gpu, kernels, &[5, 2, 5, 3, 5, 2], &[2, 1]).check(Drafts::Script, &[&[4, 5, 6], &[1, 7]]).await?);
-    seen(check_carry(gpu, 36, (Place::Rows, Place::Committed), 3, (0.3, true)).await?);
-    seen(check_keep(gpu, 36, 5, &[0, 2, 3, 7]).await?);
-    seen(check_window(gpu, 9, 5, 2).await?);
+    seen(check_copy_hidden(gpu, 36, (Place::Rows, Place::Committed), 3, (0.3, true)).await?);
+    seen(check_compact_hidden(gpu, 36, 5, &[0, 2, 3, 7]).await?);
+    seen(check_stage_window(gpu, 9, 5, 2).await?);
     seen(check_lora(gpu, 36, 3, 3).await?);
     Ok(())
 }

@@ -124,7 +124,7 @@ impl Round {
         steps.push((&plan.commit, one));
         if !self.chain {
             steps.push((&plan.compact, one));
-            steps.extend(plan.heads.iter().map(|heads| (&heads.keep[..], one)));
+            steps.extend(plan.heads.iter().map(|heads| (&heads.compact[..], one)));
         }
         steps
     }

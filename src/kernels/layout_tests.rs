@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::shader_tests::validated;
 use crate::kernels::attention::{ScoresParams, SoftmaxParams, ValuesParams};
-use crate::kernels::hidden::{CarryParams, KeepParams};
+use crate::kernels::hidden::{CompactHiddenParams, CopyHiddenParams};
 use crate::kernels::lora::LoraParams;
 use crate::kernels::matmul::MatmulParams;
 use crate::kernels::mixture::{MixtureParams, NormalizerParams};
@@ -28,7 +28,7 @@ use crate::kernels::tree::{CompactParams, DraftTopParams};
 use crate::kernels::variants::all_variants;
 use crate::kernels::{
     Branch, CommitParams, Cursor, EmbedParams, LogProbsParams, Nucleus, NucleusParams, Peaks, RankingParams, Row,
-    SampleParams, ShiftParams, State, Tree, WindowParams,
+    SampleParams, ShiftTokensParams, StageWindowParams, State, Tree,
 };
 
 /// Field names and offsets, padding left out, and the size.
@@ -59,10 +59,10 @@ fn params(shader: &str) -> Option<Layout> {
         "column_sums" => layout!(ColumnSumsParams: rows, columns4, stride4, first4),
         "commit" => layout!(CommitParams: num_end_tokens, vocab, context, end_tokens),
         "compact_cache" => layout!(CompactParams: kv_heads, head_dim4, context),
-        "carry" => layout!(CarryParams: width4, slots, x_place, y_place, accumulate, weight),
+        "copy_hidden" => layout!(CopyHiddenParams: width4, slots, x_place, y_place, accumulate, weight),
         "draft_top" => layout!(DraftTopParams: depth),
         "embed" => layout!(EmbedParams: width, stride, first, count),
-        "keep" => layout!(KeepParams: width4, slots),
+        "compact_hidden" => layout!(CompactHiddenParams: width4, slots),
         "log_probs" => layout!(LogProbsParams: vocab, stride),
         "lora" | "lora_inputs" => layout!(LoraParams: columns4, rank, t_stride),
         "lora_weights" => layout!(LoraWeightsParams: columns4, rank, t_stride, rows),
@@ -81,8 +81,8 @@ fn params(shader: &str) -> Option<Layout> {
         "squares" => layout!(SquaresParams: count4, slot),
         "trace" => layout!(TraceParams: vocab, stride),
         "star" => layout!(StarParams: context),
-        "shift" => layout!(ShiftParams: ahead, vocab),
-        "window" => layout!(WindowParams: num_rows, context, adapter),
+        "shift_tokens" => layout!(ShiftTokensParams: ahead, vocab),
+        "stage_window" => layout!(StageWindowParams: num_rows, context, adapter),
         "rope_rows" => layout!(RopeRowsParams: rows, length, rotating, head_dim, half, stride, back),
         "causal_scores" | "causal_gather" | "causal_scatter" => {
             layout!(CausalParams: length, heads, kv_heads, head_dim4, a_stride4, a_first4, b_stride4, b_first4, scale)

@@ -45,7 +45,7 @@ pub(crate) use commit::{
     commit_variant,
 };
 pub(crate) use embed::{EmbedParams, embed, embed_variant};
-pub(crate) use hidden::{Carry, Place, carry, carry_variant, keep, keep_variant};
+pub(crate) use hidden::{CopyHidden, Place, compact_hidden, compact_hidden_variant, copy_hidden, copy_hidden_variant};
 pub(crate) use log_probs::{LogProbsParams, log_probs, log_probs_variant};
 pub(crate) use lora::{LoraIo, LoraParams, NO_ADAPTER, lora, lora_variant};
 pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, Peaks, matmul, matmul_with_peaks};
@@ -69,7 +69,9 @@ pub(crate) use tree::{
 };
 pub use variants::shaders;
 pub use weights::WeightFormat;
-pub(crate) use window::{ShiftParams, WindowParams, shift, shift_variant, window, window_variant};
+pub(crate) use window::{
+    ShiftTokensParams, StageWindowParams, shift_tokens, shift_tokens_variant, stage_window, stage_window_variant,
+};
 
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ use crate::kernels::attention::{scores_variant, softmax_variant, values_variant}
 use crate::kernels::bench::{bench_copy_variant, bench_read_variant};
 use crate::kernels::commit::commit_variant;
 use crate::kernels::embed::embed_variant;
-use crate::kernels::hidden::{carry_variant, keep_variant};
+use crate::kernels::hidden::{compact_hidden_variant, copy_hidden_variant};
 use crate::kernels::log_probs::log_probs_variant;
 use crate::kernels::lora::lora_variant;
 use crate::kernels::matmul::{Activation, MatmulForm};
@@ -23,7 +23,7 @@ use crate::kernels::trace::trace_variant;
 use crate::kernels::tree::{
     compact_cache_variant, draft_lookup_variant, draft_script_variant, draft_top_variant, tree_rows_variant,
 };
-use crate::kernels::window::{shift_variant, window_variant};
+use crate::kernels::window::{shift_tokens_variant, stage_window_variant};
 use crate::kernels::{KernelSet, WeightFormat, Widths};
 
 pub(crate) const ACTIVATIONS: [Activation; 4] =
@@ -50,7 +50,13 @@ fn variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
     all.extend([tree_rows_variant(), draft_script_variant(), compact_cache_variant()]);
     all.extend([star_variant(), mixture_variant()]);
     all.extend([bench_copy_variant(), bench_read_variant()]);
-    all.extend([carry_variant(), keep_variant(), lora_variant(), shift_variant(), window_variant()]);
+    all.extend([
+        copy_hidden_variant(),
+        compact_hidden_variant(),
+        lora_variant(),
+        shift_tokens_variant(),
+        stage_window_variant(),
+    ]);
     all.extend(WeightFormat::ALL.iter().map(|&format| embed_variant(format)));
     #[cfg(feature = "train")]
     all.extend(super::train::variants::variants(sets));

@@ -5,7 +5,8 @@ use super::options::MarginalOptions;
 use super::workspace::{Part, Workspace};
 use crate::gpu::{Gpu, Recorder};
 use crate::kernels::{
-    Cursor, DraftTopIo, Extent, MAX_BATCH_ROWS, Op, ShiftParams, WindowParams, draft_likeliest, shift, window,
+    Cursor, DraftTopIo, Extent, MAX_BATCH_ROWS, Op, ShiftTokensParams, StageWindowParams, draft_likeliest,
+    shift_tokens, stage_window,
 };
 use crate::model::{Buffers, Model, Plan};
 
@@ -31,12 +32,12 @@ impl DraftOps {
             counts: &b.counts,
             candidates: &b.candidates,
         };
-        let staged = WindowParams { num_rows: 1, context: sizes.attention.context, adapter: 0 };
-        let own_token = ShiftParams { ahead: 0, vocab: sizes.vocab };
+        let staged = StageWindowParams { num_rows: 1, context: sizes.attention.context, adapter: 0 };
+        let own_token = ShiftTokensParams { ahead: 0, vocab: sizes.vocab };
         Self {
             stage: [
-                window(gpu, staged, [&b.state, &b.rows]),
-                shift(gpu, own_token, [&b.state, &b.rows, &b.text, &b.candidates]),
+                stage_window(gpu, staged, [&b.state, &b.rows]),
+                shift_tokens(gpu, own_token, [&b.state, &b.rows, &b.text, &b.candidates]),
             ],
             candidates: draft_likeliest(gpu, model.kernels, io),
         }

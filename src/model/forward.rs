@@ -11,12 +11,12 @@ use crate::format::config::{Activation as ConfigActivation, Norm};
 use crate::gpu::Variant;
 use crate::kernels::{
     Activation, CommitIo, CommitParams, EmbedParams, LogProbsParams, MAX_END_TOKENS, MatmulForm, MatmulIo, NormIo, Op,
-    Peaks, RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, carry_variant, commit,
-    commit_variant, compact_cache, compact_cache_variant, draft_lookup, draft_lookup_variant, draft_script,
-    draft_script_variant, draft_top_variant, embed, embed_variant, keep_variant, log_probs, log_probs_variant,
-    lora_variant, matmul, matmul_with_peaks, norm, norm_variant, rope_cache, rope_cache_variant, sample,
-    sample_variant, scores_variant, shift_variant, softmax_variant, trace, trace_variant, tree_rows, tree_rows_variant,
-    values_variant, window_variant,
+    Peaks, RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, commit, commit_variant,
+    compact_cache, compact_cache_variant, compact_hidden_variant, copy_hidden_variant, draft_lookup,
+    draft_lookup_variant, draft_script, draft_script_variant, draft_top_variant, embed, embed_variant, log_probs,
+    log_probs_variant, lora_variant, matmul, matmul_with_peaks, norm, norm_variant, rope_cache, rope_cache_variant,
+    sample, sample_variant, scores_variant, shift_tokens_variant, softmax_variant, stage_window_variant, trace,
+    trace_variant, tree_rows, tree_rows_variant, values_variant,
 };
 
 /// The ops of a session, in the order they run.
@@ -54,16 +54,16 @@ impl Plan {
         let mut block_ends = Vec::new();
         for (index, layer) in model.weights.layers.iter().enumerate() {
             if let Some((heads, buffers)) = heads.filter(|_| index + 1 == model.weights.layers.len()) {
-                planner.recall_mix_of_target(heads, buffers, &mut body);
+                planner.load_mix_of_target(heads, buffers, &mut body);
             }
             planner.layer(layer, &buffers.cache[index], &mut body);
             if let Some((heads, buffers)) = heads.filter(|(heads, _)| !heads.gated) {
-                planner.tap(heads, buffers, index + 1, &mut body);
+                planner.save_sources(heads, buffers, index + 1, &mut body);
             }
             block_ends.push(body.len());
         }
         if let Some((heads, buffers)) = heads.filter(|(heads, _)| !heads.gated) {
-            planner.tap_final_norm(heads, buffers, &mut body);
+            planner.save_final_norm(heads, buffers, &mut body);
         }
         let heads = heads.map(|(heads, buffers)| HeadsPlan::new(&planner, heads, buffers));
         let b = buffers;
@@ -118,7 +118,13 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
     forms.extend(model.weights.layers.iter().flat_map(|layer| layer_forms(model, layer)));
     if let Some(heads) = &model.heads {
         forms.extend(head_plan::forms(model, heads));
-        variants.extend([carry_variant(), keep_variant(), lora_variant(), shift_variant(), window_variant()]);
+        variants.extend([
+            copy_hidden_variant(),
+            compact_hidden_variant(),
+            lora_variant(),
+            shift_tokens_variant(),
+            stage_window_variant(),
+        ]);
         variants.insert(draft_top_variant(set, false));
     }
     for form in forms {

@@ -12,8 +12,8 @@ use super::lora::Adapter;
 use super::weights::Linear;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    Activation, Carry, DraftTopIo, Extent, LoraIo, LoraParams, MAX_BATCH_ROWS, MatmulForm, Op, Place, ShiftParams,
-    WindowParams, carry, draft_top, keep, lora, shift, window,
+    Activation, CopyHidden, DraftTopIo, Extent, LoraIo, LoraParams, MAX_BATCH_ROWS, MatmulForm, Op, Place,
+    ShiftTokensParams, StageWindowParams, compact_hidden, copy_hidden, draft_top, lora, shift_tokens, stage_window,
 };
 
 /// The products of heads, for their pipelines.
@@ -96,7 +96,7 @@ pub(crate) struct HeadsPlan {
     /// wanted. It changes `state.committed`, `num_rows` and `logit_row`.
     pub windows: Vec<Op>,
     /// After a batch that was a tree, once it is committed: moves hidden states as `compact_cache` moves keys and values.
-    pub keep: Vec<Op>,
+    pub compact: Vec<Op>,
 }
 
 impl HeadsPlan {
@@ -104,7 +104,7 @@ impl HeadsPlan {
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         let heads =
             self.heads.iter().flat_map(|head| [&head.refill, &head.full, &head.star, &head.candidates]).flatten();
-        heads.chain(&self.drafting).chain(&self.tokens).chain(&self.windows).chain(&self.keep)
+        heads.chain(&self.drafting).chain(&self.tokens).chain(&self.windows).chain(&self.compact)
     }
 
     /// What leaves everything that later rows, and later heads, need of the staged rows, which lie within the text.
@@ -166,37 +166,41 @@ impl HeadsPlan {
         let sizes = &model.sizes;
         let (width, slots) = (sizes.hidden, sizes.attention.context);
         let adapter = heads.gated.into();
-        let stage =
-            |num_rows| window(&model.gpu, WindowParams { num_rows, context: slots, adapter }, [&b.state, &b.rows]);
-        let text = ShiftParams { ahead: 0, vocab: sizes.vocab };
+        let stage = |num_rows| {
+            stage_window(&model.gpu, StageWindowParams { num_rows, context: slots, adapter }, [&b.state, &b.rows])
+        };
+        let text = ShiftTokensParams { ahead: 0, vocab: sizes.vocab };
         // Drafting rows leave all that heads read anew, where they belong.
         let kept = if heads.gated { &[][..] } else { &buffers.histories };
         Self {
             heads: (0..heads.heads.len()).map(|index| planner.head_plan(heads, index, buffers)).collect(),
             windows: (1..=MAX_BATCH_ROWS as u32).map(stage).collect(),
             drafting: planner.drafting(heads, buffers),
-            tokens: vec![shift(&model.gpu, text, [&b.state, &b.rows, &b.text, &b.candidates])],
-            keep: kept.iter().map(|history| keep(&model.gpu, width, slots, [&b.state, &b.path, history])).collect(),
+            tokens: vec![shift_tokens(&model.gpu, text, [&b.state, &b.rows, &b.text, &b.candidates])],
+            compact: kept
+                .iter()
+                .map(|history| compact_hidden(&model.gpu, width, slots, [&b.state, &b.path, history]))
+                .collect(),
         }
     }
 }
 
 impl Planner<'_> {
     /// Leaves what heads read of the stream after `blocks` blocks.
-    pub(super) fn tap(&self, heads: &Heads, buffers: &HeadBuffers, blocks: usize, ops: &mut Vec<Op>) {
+    pub(super) fn save_sources(&self, heads: &Heads, buffers: &HeadBuffers, blocks: usize, ops: &mut Vec<Op>) {
         for (source, history) in heads.sources.iter().zip(&buffers.histories) {
             if let Some(weight) = source.weight_of(blocks) {
                 let accumulate = matches!(source, Source::Mix(_)) && blocks > 1;
-                ops.push(self.remember(&self.buffers.x, history, weight, accumulate));
+                ops.push(self.save_hidden(&self.buffers.x, history, weight, accumulate));
             }
         }
     }
 
     /// Leaves the output of the final norm, where heads read that.
-    pub(super) fn tap_final_norm(&self, heads: &Heads, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
+    pub(super) fn save_final_norm(&self, heads: &Heads, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
         let Some(at) = heads.sources.iter().position(|source| *source == Source::FinalNorm) else { return };
         ops.push(self.norm(&self.model.weights.final_norm, &self.buffers.attention_in, false));
-        ops.push(self.remember(&self.buffers.attention_in, &buffers.histories[at], 1.0, false));
+        ops.push(self.save_hidden(&self.buffers.attention_in, &buffers.histories[at], 1.0, false));
     }
 
     /// The blocks below the heads with the adapters of a gated LoRA, over keys and values of drafting rows.
@@ -208,10 +212,10 @@ impl Planner<'_> {
         let mut ops = self.embed_with(&self.model.weights.embedding);
         for (index, (layer, cache)) in layers.iter().zip(&buffers.drafting).enumerate() {
             self.layer_with(layer, cache, &mut ops, |ops| self.adapt(heads, buffers, index, ops));
-            self.tap(heads, buffers, index + 1, &mut ops);
+            self.save_sources(heads, buffers, index + 1, &mut ops);
         }
         if buffers.drafting.len() == layers.len() {
-            self.tap_final_norm(heads, buffers, &mut ops);
+            self.save_final_norm(heads, buffers, &mut ops);
         }
         ops
     }
@@ -230,14 +234,14 @@ impl Planner<'_> {
         ops.push(lora(&self.model.gpu, params, io));
     }
 
-    fn remember(&self, x: &wgpu::Buffer, history: &wgpu::Buffer, weight: f32, accumulate: bool) -> Op {
+    fn save_hidden(&self, x: &wgpu::Buffer, history: &wgpu::Buffer, weight: f32, accumulate: bool) -> Op {
         let (x, y) = ((x, Place::Rows), (history, Place::Committed));
-        self.carry(Carry { x, y, weight, accumulate, wanted: false })
+        self.copy_hidden(CopyHidden { x, y, weight, accumulate, wanted: false })
     }
 
-    fn carry(&self, io: Carry<'_>) -> Op {
+    fn copy_hidden(&self, io: CopyHidden<'_>) -> Op {
         let sizes = &self.model.sizes;
-        carry(&self.model.gpu, sizes.hidden, sizes.attention.context, &self.buffers.state, io)
+        copy_hidden(&self.model.gpu, sizes.hidden, sizes.attention.context, &self.buffers.state, io)
     }
 
     fn head_plan(&self, heads: &Heads, index: usize, buffers: &HeadBuffers) -> HeadPlan {
@@ -279,15 +283,15 @@ impl Planner<'_> {
         }
         if let Body::Sequential(join, _) = &head.body {
             if pass == Pass::Star {
-                self.recall(history, Place::Same, ops);
+                self.load_hidden(history, Place::Same, ops);
             } else {
-                let params = ShiftParams { ahead: head.ahead as u32, vocab: self.model.sizes.vocab };
-                ops.push(shift(&self.model.gpu, params, [&b.state, &b.rows, &b.text, &b.candidates]));
-                self.recall(history, Place::Committed, ops);
+                let params = ShiftTokensParams { ahead: head.ahead as u32, vocab: self.model.sizes.vocab };
+                ops.push(shift_tokens(&self.model.gpu, params, [&b.state, &b.rows, &b.text, &b.candidates]));
+                self.load_hidden(history, Place::Committed, ops);
             }
             self.join(join, ops);
         } else {
-            self.recall(history, Place::Committed, ops);
+            self.load_hidden(history, Place::Committed, ops);
         }
         let caches = &buffers.caches[index];
         // What siblings leave would lie where other positions' states belong.
@@ -302,7 +306,7 @@ impl Planner<'_> {
         let norm = head.final_norm.as_ref().unwrap_or(&self.model.weights.final_norm);
         if let Some(output) = output {
             ops.push(self.norm(norm, &b.mlp_in, false));
-            ops.push(self.remember(&b.mlp_in, output, 1.0, false));
+            ops.push(self.save_hidden(&b.mlp_in, output, 1.0, false));
         }
         if logits {
             ops.push(self.norm(norm, &b.attention_in, true));
@@ -311,17 +315,17 @@ impl Planner<'_> {
     }
 
     /// Where the backbone's last block was trained to read a mix of the streams, the mix takes the place of the stream.
-    pub(super) fn recall_mix_of_target(&self, heads: &Heads, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
+    pub(super) fn load_mix_of_target(&self, heads: &Heads, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
         let reads_mix =
             |head: &&Head| matches!(head.body, Body::LastLayer) && matches!(heads.sources[head.source], Source::Mix(_));
         if let Some(head) = heads.heads.iter().find(reads_mix) {
-            self.recall(&buffers.histories[head.source], Place::Committed, ops);
+            self.load_hidden(&buffers.histories[head.source], Place::Committed, ops);
         }
     }
 
-    fn recall(&self, history: &wgpu::Buffer, place: Place, ops: &mut Vec<Op>) {
+    fn load_hidden(&self, history: &wgpu::Buffer, place: Place, ops: &mut Vec<Op>) {
         let (x, y) = ((history, place), (&self.buffers.x, Place::Rows));
-        ops.push(self.carry(Carry { x, y, weight: 1.0, accumulate: false, wanted: false }));
+        ops.push(self.copy_hidden(CopyHidden { x, y, weight: 1.0, accumulate: false, wanted: false }));
     }
 
     /// The stream of a sequential head: the projection of the hidden state in `x`, and of the embedding, each normalised.
@@ -342,16 +346,16 @@ impl Planner<'_> {
     fn residual_head(&self, head: &Head, blocks: &[Linear], history: &wgpu::Buffer, ops: &mut Vec<Op>) {
         let b = self.buffers;
         let hidden4 = self.model.sizes.hidden / 4;
-        let copy = |x, y| Carry { x, y: (y, Place::Rows), weight: 1.0, accumulate: false, wanted: true };
-        ops.push(self.carry(copy((history, Place::Wanted), &b.x)));
+        let copy = |x, y| CopyHidden { x, y: (y, Place::Rows), weight: 1.0, accumulate: false, wanted: true };
+        ops.push(self.copy_hidden(copy((history, Place::Wanted), &b.x)));
         for block in blocks {
             // A product must not write what it reads.
-            ops.push(self.carry(copy((&b.x, Place::Rows), &b.attention_in)));
+            ops.push(self.copy_hidden(copy((&b.x, Place::Rows), &b.attention_in)));
             let form = residual_form(self.model, block);
             let (x, y) = ((&b.attention_in, hidden4), (&b.x, hidden4));
             ops.extend(self.product(form, &block.matrix, block.bias.as_deref(), x, y, true));
         }
-        ops.push(self.carry(copy((&b.x, Place::Rows), &b.attention_in)));
+        ops.push(self.copy_hidden(copy((&b.x, Place::Rows), &b.attention_in)));
         self.unembed(head, ops);
     }
 

@@ -270,7 +270,7 @@ async fn mix<F: Files>(loader: &mut Loader<'_, '_, F>, name: &str, temperature: 
     let sum: f64 = powers.iter().sum();
     if loader.placed.is_some() {
         let buffer = loader.vector(name, &logits);
-        loader.remember_vector(&buffer, name.to_owned(), logits.len());
+        loader.note_origin_of_vector(&buffer, name.to_owned(), logits.len());
     }
     let weights = powers.iter().map(|power| (power / sum) as f32).collect();
     Ok(Mix { tensor: name.to_owned(), logits, temperature, weights })

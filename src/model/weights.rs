@@ -247,7 +247,7 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         let [shard] = &matrix.shards[..] else {
             return Err(Error::unsupported(format!("{}: too large a matrix to be trained on this adapter", names[0])));
         };
-        self.remember(&shard.buffer, shapes, arrangement.clone());
+        self.note_origin(&shard.buffer, shapes, arrangement.clone());
         Ok(matrix)
     }
 
@@ -276,16 +276,16 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
     }
 
     /// Notes where the values of `buffer` came from, if that is wanted.
-    pub fn remember(&mut self, buffer: &wgpu::Buffer, tensors: Vec<(String, Vec<usize>)>, arrangement: Arrangement) {
+    pub fn note_origin(&mut self, buffer: &wgpu::Buffer, tensors: Vec<(String, Vec<usize>)>, arrangement: Arrangement) {
         if let Some(placed) = &mut self.placed {
             placed.push(Placed { buffer: buffer.clone(), tensors, arrangement });
         }
     }
 
     /// A vector whose elements are the rows of the only tensor.
-    pub fn remember_vector(&mut self, buffer: &wgpu::Buffer, name: String, count: usize) {
+    pub fn note_origin_of_vector(&mut self, buffer: &wgpu::Buffer, name: String, count: usize) {
         let columns = padded((0..count).map(|row| Some((0, row))));
-        self.remember(buffer, vec![(name, vec![count])], Arrangement { columns, inputs: vec![Some(0)] });
+        self.note_origin(buffer, vec![(name, vec![count])], Arrangement { columns, inputs: vec![Some(0)] });
     }
 
     pub async fn linear(
@@ -319,7 +319,7 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         let buffers: Vec<_> = shards.iter().map(|s| self.uploader.vector("bias", part(s.first4, s.columns4))).collect();
         let shapes = tensors.iter().zip(names).map(|(tensor, name)| (format!("{name}.bias"), vec![tensor.len()]));
         let arrangement = Arrangement { columns: arrangement.columns.clone(), inputs: vec![Some(0)] };
-        self.remember(&buffers[0], shapes.collect(), arrangement);
+        self.note_origin(&buffers[0], shapes.collect(), arrangement);
         Ok(buffers)
     }
 
@@ -328,13 +328,13 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         scale.iter_mut().for_each(|scale| *scale += self.norm_offset);
         let count = scale.len();
         let scale = self.uploader.vector(name, &scale);
-        self.remember_vector(&scale, format!("{name}.weight"), count);
+        self.note_origin_of_vector(&scale, format!("{name}.weight"), count);
         let shift = match self.config.family {
             Family::Llama => None,
             Family::GptNeox => {
                 let shift = self.tensor(&format!("{name}.bias")).await?.to_f32();
                 let shift = self.uploader.vector(name, &shift);
-                self.remember_vector(&shift, format!("{name}.bias"), count);
+                self.note_origin_of_vector(&shift, format!("{name}.bias"), count);
                 Some(shift)
             }
         };

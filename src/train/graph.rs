@@ -7,7 +7,7 @@ use crate::kernels::train::{
     Columns, NormInputsIo, NormWeightsIo, SequenceShape, column_sums, matmul_inputs, matmul_weights, norm_inputs,
     norm_weights,
 };
-use crate::kernels::{Activation, Carry, Extent, MatmulForm, Op, Place, Row, State, carry};
+use crate::kernels::{Activation, CopyHidden, Extent, MatmulForm, Op, Place, Row, State, copy_hidden};
 use crate::model::{Adapter, Linear, Matrix, Model, NormWeights, Shard, embed_ops, norm_op, product_ops};
 
 /// An op, and how many rows it takes.
@@ -183,22 +183,22 @@ impl<'a> Graph<'a> {
 
     /// `y = x`, rows of the stream.
     pub fn copy(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, rows: u32) {
-        self.carry(x, y, false, rows);
+        self.copy_hidden(x, y, false, rows);
     }
 
     /// `y += x`
     pub fn add(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, rows: u32) {
-        self.carry(x, y, true, rows);
+        self.copy_hidden(x, y, true, rows);
     }
 
     pub fn zero(&mut self, y: &wgpu::Buffer, rows: u32) {
         let zeros = self.scratch.zeros.clone();
-        self.carry(&zeros, y, false, rows);
+        self.copy_hidden(&zeros, y, false, rows);
     }
 
-    fn carry(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, accumulate: bool, rows: u32) {
-        let io = Carry { x: (x, Place::Rows), y: (y, Place::Rows), weight: 1.0, accumulate, wanted: false };
-        let op = carry(&self.model.gpu, self.model.sizes.hidden, self.rows, &self.state, io);
+    fn copy_hidden(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, accumulate: bool, rows: u32) {
+        let io = CopyHidden { x: (x, Place::Rows), y: (y, Place::Rows), weight: 1.0, accumulate, wanted: false };
+        let op = copy_hidden(&self.model.gpu, self.model.sizes.hidden, self.rows, &self.state, io);
         self.push(op, rows);
     }
 

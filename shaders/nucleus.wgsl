@@ -3,7 +3,7 @@
 //! dispatch: [1, logit rows, 1]
 //! use batch
 //! use reduce
-//! use star
+//! use branches
 //! use peak_sum
 //! use cut
 //! use listing

@@ -14,7 +14,7 @@ pub(crate) mod small;
 use attending::{Attending, chain, tree};
 use bench::noise;
 use hidden::{check_compact_hidden, check_copy_hidden, check_lora, check_stage_window};
-use marginal::{check_mixture, check_nucleus, check_ranking, check_star};
+use marginal::{check_mixture, check_nucleus, check_ranking, check_siblings};
 use product::{Plain, Product};
 use rounds::{Drafts, Rounds, check_compact, check_draft_top, check_prompt_end, check_trace};
 use sampling::{Draw, PLAIN, some_logits};
@@ -63,7 +63,7 @@ pub async fn self_test(
     seen(check_draft_top(gpu, kernels, 301, 0.8, false).await?);
     seen(check_draft_top(gpu, kernels, 301, 0.0, true).await?);
     seen(check_nucleus(gpu, kernels, &[some_logits(1, 301), some_logits(2, 301)], 0.9, 301).await?);
-    seen(check_star(gpu, 100, 20, 70, 32).await?);
+    seen(check_siblings(gpu, 100, 20, 70, 32).await?);
     seen(check_mixture(gpu, kernels, 301, 32, 3).await?);
     seen(check_ranking(gpu, kernels, &[noise(70, 301).iter().map(|x| x.abs()).collect()], 10).await?);
     for &format in WeightFormat::ALL {
@@ -204,6 +204,6 @@ pub(crate) async fn attention_is_invariant(attending: &mut Attending<'_>, commit
     let together = attending.step(committed, &chain(committed, &[0, 1, 2, 3])).await?;
     let parents = [None, None, Some(0), Some(1), Some(2), Some(4)];
     let scattered = attending.step(committed, &tree(committed, &[0, 9, 1, 8, 2, 3], &parents)).await?;
-    let star = attending.step(committed, &tree(committed, &[9, 8, 0, 7], &[None; 4])).await?;
-    Ok(same(&together, &[0, 1, 2, 3]) && same(&scattered, &[0, 2, 4, 5]) && same(&star, &[2]))
+    let siblings = attending.step(committed, &tree(committed, &[9, 8, 0, 7], &[None; 4])).await?;
+    Ok(same(&together, &[0, 1, 2, 3]) && same(&scattered, &[0, 2, 4, 5]) && same(&siblings, &[2]))
 }

@@ -66,7 +66,7 @@ class Reader:
         """Keys and values of a block for the whole text, the stream x."""
         return [self.model.widen(part) for part in self.model.project(x, at)[1:]]
 
-    def star(self, x, position, seen, at):
+    def siblings(self, x, position, seen, at):
         """What a block makes of siblings at `position`: each row of x sees what the text has before it, and itself."""
         keys, values = (part[:, :, :position] for part in seen)
         q, k, v = self.model.project(x[None], at, positions=position)
@@ -91,7 +91,7 @@ class Reader:
         def predict(row, tokens):
             x = self.model.embed(tokens)
             for at, before in zip(blocks, seen):
-                x = self.star(x, int(self.targets[row]) - 1, before, at)
+                x = self.siblings(x, int(self.targets[row]) - 1, before, at)
             return x
 
         return predict
@@ -122,7 +122,7 @@ class Reader:
             position = int(picks[row])
             x = model.join(index, source[0, position].expand(len(tokens), -1), tokens)
             for at, before in zip(layers, seen):
-                x = self.star(x, position, before, at)
+                x = self.siblings(x, position, before, at)
             return x
 
         return self.mix(zip(tokens, p / p.sum(-1, keepdim=True)), predict)

@@ -10,7 +10,7 @@ use crate::kernels::matmul::MatmulParams;
 use crate::kernels::mixture::{MixtureParams, NormalizerParams};
 use crate::kernels::norm::NormParams;
 use crate::kernels::rope_cache::RopeParams;
-use crate::kernels::star::StarParams;
+use crate::kernels::siblings::SiblingsParams;
 use crate::kernels::trace::TraceParams;
 use crate::kernels::train::AdamStep;
 use crate::kernels::train::activate::ActivateParams;
@@ -80,7 +80,7 @@ fn params(shader: &str) -> Option<Layout> {
         "rope_cache" => layout!(RopeParams: heads, kv_heads, head_dim, rotary_dim, stride, context),
         "squares" => layout!(SquaresParams: count4, slot),
         "trace" => layout!(TraceParams: vocab, stride),
-        "star" => layout!(StarParams: context),
+        "siblings" => layout!(SiblingsParams: context),
         "shift_tokens" => layout!(ShiftTokensParams: ahead, vocab),
         "stage_window" => layout!(StageWindowParams: num_rows, context, adapter),
         "rope_rows" => layout!(RopeRowsParams: rows, length, rotating, head_dim, half, stride, back),

@@ -23,7 +23,7 @@ mod sample;
 mod set;
 #[cfg(test)]
 mod shader_tests;
-mod star;
+mod siblings;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trace;
@@ -60,7 +60,7 @@ pub(crate) use sample::NO_ID;
 pub(crate) use sample::{SampleIo, SampleParams, sample, sample_variant};
 pub use set::KernelSet;
 pub(crate) use set::Widths;
-pub(crate) use star::{Cursor, StarIo, star};
+pub(crate) use siblings::{Cursor, SiblingsIo, siblings};
 pub(crate) use trace::{MAX_TRACED_ROUNDS, TRACE_WORDS, TracedDraft, trace, trace_variant};
 pub(crate) use tree::{
     DraftTopIo, SCRIPT_RANKS, Tree, compact_cache, compact_cache_variant, draft_likeliest, draft_lookup,

@@ -17,7 +17,7 @@ pub(crate) struct NucleusParams {
     pub pad: [u32; 3],
 }
 
-/// A token that may come next. Mirrors `shaders/lib/star.wgsl`.
+/// A token that may come next. Mirrors `shaders/lib/branches.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Branch {
@@ -25,7 +25,7 @@ pub(crate) struct Branch {
     pub probability: f32,
 }
 
-/// What a row's branches are together. Mirrors `shaders/lib/star.wgsl`.
+/// What a row's branches are together. Mirrors `shaders/lib/branches.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Nucleus {

@@ -1,4 +1,4 @@
-//! Batches of rows: the text, the star beyond it, and what is read back.
+//! Batches of rows: the text, the siblings beyond it, and what is read back.
 
 use super::answer::{Branches, Cost, Marginals, Scaled};
 use super::options::MarginalOptions;
@@ -34,7 +34,7 @@ impl Run<'_> {
         let (branches, ranking) = match self.options.offset {
             1 => (Branches::NONE, self.rank_row().await?),
             2 => {
-                let branches = self.star(0, nucleus, &mut cost, progress).await?;
+                let branches = self.siblings(0, nucleus, &mut cost, progress).await?;
                 (branches, self.rank_mixture(0).await?)
             }
             _ => {
@@ -151,7 +151,7 @@ impl Run<'_> {
     }
 
     /// Sums over the branches of a nucleus, list `list` of those on the GPU.
-    pub(super) async fn star(
+    pub(super) async fn siblings(
         &mut self,
         list: usize,
         nucleus: Nucleus,
@@ -165,7 +165,7 @@ impl Run<'_> {
         self.model.gpu.write(&self.buffers.state, 0, &[State::default()]);
         for first in (0..total).step_by(most) {
             let rows = most.min(total - first);
-            self.send(&[Part::Star, Part::Body, Part::Mix], extent(rows, position + 1)).await?;
+            self.send(&[Part::Siblings, Part::Body, Part::Mix], extent(rows, position + 1)).await?;
             self.count(cost, rows, position + 1);
             progress(Progress::Branches { done: first + rows, total });
         }

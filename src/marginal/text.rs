@@ -14,7 +14,7 @@ pub(super) const POSITIONS: usize = 8;
 /// Goes through a text from some position on.
 ///
 /// A few tokens at a time go through the model, and the branches of the last one first: their rows lie in the cache where
-/// the text goes on, so what a star overwrites is done with. The tokens are read again with those that follow.
+/// the text goes on, so what siblings overwrite is done with. The tokens are read again with those that follow.
 pub(crate) struct TextReader {
     ids: Vec<u32>,
     /// The next position to find out about.
@@ -121,7 +121,7 @@ impl Run<'_> {
         };
         let Some(&target) = ids.get(position + offset).filter(|_| offset > 1) else { return Ok(found) };
         let summed = match offset {
-            2 => self.star(list, nucleus, &mut found.cost, &mut |_| {}).await?,
+            2 => self.siblings(list, nucleus, &mut found.cost, &mut |_| {}).await?,
             _ => self.tree(nucleus, branches.to_vec(), &mut found.cost, &mut |_| {}).await?,
         };
         let ranking = self.rank_mixture(target).await?;

@@ -131,7 +131,7 @@ impl Run<'_> {
         Ok(found)
     }
 
-    /// The heaviest paths: a star finds the nucleus after each branch, until no branch left can have a path that counts.
+    /// The heaviest paths: a batch of siblings finds the nucleus after each branch, until no branch left can have a path that counts.
     async fn paths(
         &mut self,
         position: usize,

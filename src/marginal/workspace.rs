@@ -8,8 +8,8 @@ use super::text::POSITIONS;
 use crate::Result;
 use crate::gpu::{Gpu, Pending, Staging};
 use crate::kernels::{
-    Branch, Cursor, MAX_BATCH_ROWS, MixtureIo, Nucleus, NucleusIo, NucleusParams, Op, Ranking, RankingParams, StarIo,
-    mixture, normalizer, nucleus, ranking, star,
+    Branch, Cursor, MAX_BATCH_ROWS, MixtureIo, Nucleus, NucleusIo, NucleusParams, Op, Ranking, RankingParams,
+    SiblingsIo, mixture, normalizer, nucleus, ranking, siblings,
 };
 use crate::model::{Buffers, Model, head_peaks, head_with_peaks};
 
@@ -28,7 +28,7 @@ pub(super) enum Part {
     /// Which tokens may come after each row.
     Nucleus,
     /// The next branches become the batch under way.
-    Star,
+    Siblings,
     /// From the residual stream: the rows' softmaxes join the mixture. Logits are read once.
     Mix,
     /// Reports on the mixture, and on the rows' own distributions.
@@ -49,7 +49,7 @@ pub(crate) struct Workspace {
     pub(super) targets: wgpu::Buffer,
     pub(super) reports: wgpu::Buffer,
     nucleus: Op,
-    star: Op,
+    siblings: Op,
     mix: Vec<Op>,
     /// Peaks that the LM head keeps of a row.
     peaks: u32,
@@ -90,7 +90,7 @@ impl Workspace {
             nuclei: &nuclei,
             branches: &branches,
         };
-        let star_io = StarIo {
+        let siblings_io = SiblingsIo {
             cursor: &cursor,
             nuclei: &nuclei,
             branches: &branches,
@@ -113,7 +113,7 @@ impl Workspace {
             vocab,
             stride,
             nucleus: nucleus(gpu, set, nucleus_io),
-            star: star(gpu, model.sizes.attention.context, star_io),
+            siblings: siblings(gpu, model.sizes.attention.context, siblings_io),
             mix,
             peaks: kept,
             rank_mixture: ranking(gpu, set, true, [&ranking_params, &mixed, &targets, &reports]),
@@ -184,7 +184,7 @@ impl Workspace {
     pub(super) fn ops(&self, part: Part) -> &[Op] {
         match part {
             Part::Nucleus => std::slice::from_ref(&self.nucleus),
-            Part::Star => std::slice::from_ref(&self.star),
+            Part::Siblings => std::slice::from_ref(&self.siblings),
             Part::Mix => &self.mix,
             Part::RankMixture => std::slice::from_ref(&self.rank_mixture),
             Part::RankRows => std::slice::from_ref(&self.rank_rows),

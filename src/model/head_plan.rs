@@ -67,7 +67,7 @@ pub(crate) struct HeadPlan {
     pub full: Vec<Op>,
     /// Of a head that reads the next token and a hidden state of the backbone: the logits of siblings. All rows read the hidden state at
     /// the committed length, and the tokens that are in the rows already. None for others.
-    pub star: Vec<Op>,
+    pub siblings: Vec<Op>,
     /// From the logits of one row to the candidates of the depth that this head drafts; none for the next token, which
     /// nobody drafts.
     pub candidates: Vec<Op>,
@@ -80,8 +80,8 @@ enum Pass {
     Refill,
     /// [`HeadPlan::full`]
     Full,
-    /// [`HeadPlan::star`]
-    Star,
+    /// [`HeadPlan::siblings`]
+    Siblings,
 }
 
 /// What serves all heads.
@@ -103,7 +103,7 @@ impl HeadsPlan {
     /// Every op.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         let heads =
-            self.heads.iter().flat_map(|head| [&head.refill, &head.full, &head.star, &head.candidates]).flatten();
+            self.heads.iter().flat_map(|head| [&head.refill, &head.full, &head.siblings, &head.candidates]).flatten();
         heads.chain(&self.drafting).chain(&self.tokens).chain(&self.windows).chain(&self.compact)
     }
 
@@ -247,14 +247,14 @@ impl Planner<'_> {
     fn head_plan(&self, heads: &Heads, index: usize, buffers: &HeadBuffers) -> HeadPlan {
         let head = &heads.heads[index];
         let backbone = matches!(head.body, Body::LastLayer);
-        let (mut refill, mut full, mut star) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut refill, mut full, mut siblings) = (Vec::new(), Vec::new(), Vec::new());
         if !backbone {
             self.head_ops(heads, index, buffers, Pass::Refill, &mut refill);
             self.head_ops(heads, index, buffers, Pass::Full, &mut full);
         }
         let of_backbone = !matches!(heads.sources[head.source], Source::Head(_));
         if head.ahead == 1 && of_backbone {
-            self.head_ops(heads, index, buffers, Pass::Star, &mut star);
+            self.head_ops(heads, index, buffers, Pass::Siblings, &mut siblings);
         }
         let b = self.buffers;
         let io = DraftTopIo {
@@ -269,7 +269,7 @@ impl Planner<'_> {
         let depth = head.offset.checked_sub(2).filter(|&depth| depth < MAX_BATCH_ROWS);
         let candidates =
             depth.map(|depth| draft_top(&self.model.gpu, self.model.kernels, depth as u32, io)).into_iter().collect();
-        HeadPlan { offset: head.offset, ahead: head.ahead, backbone, refill, full, star, candidates }
+        HeadPlan { offset: head.offset, ahead: head.ahead, backbone, refill, full, siblings, candidates }
     }
 
     fn head_ops(&self, heads: &Heads, index: usize, buffers: &HeadBuffers, pass: Pass, ops: &mut Vec<Op>) {
@@ -282,7 +282,7 @@ impl Planner<'_> {
             return;
         }
         if let Body::Sequential(join, _) = &head.body {
-            if pass == Pass::Star {
+            if pass == Pass::Siblings {
                 self.load_hidden(history, Place::Same, ops);
             } else {
                 let params = ShiftTokensParams { ahead: head.ahead as u32, vocab: self.model.sizes.vocab };
@@ -295,7 +295,7 @@ impl Planner<'_> {
         }
         let caches = &buffers.caches[index];
         // What siblings leave would lie where other positions' states belong.
-        let output = head.output.filter(|_| pass != Pass::Star).map(|output| &buffers.histories[output]);
+        let output = head.output.filter(|_| pass != Pass::Siblings).map(|output| &buffers.histories[output]);
         let whole = head.layers().len() - usize::from(!logits && output.is_none());
         for (layer, cache) in head.layers().iter().zip(caches).take(whole) {
             self.layer(layer, cache, ops);

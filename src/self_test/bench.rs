@@ -31,7 +31,7 @@ const TOLERANCES: &[(&str, f64, &str)] = &[
     ("trace", 1e-5, "as log_probs"),
     ("compact_cache", 0.0, "a move"),
     ("nucleus", 2e-5, "as log_probs, relative to the probability of all that is kept"),
-    ("star", 0.0, "copies and integers"),
+    ("siblings", 0.0, "copies and integers"),
     ("mixture", 2e-5, "as log_probs, and rows are added one by one"),
     ("matmul_inputs", 4e-6, "as matmul"),
     ("matmul_weights", 4e-6, "as matmul, over rows"),

@@ -1,4 +1,4 @@
-//! scores, softmax and values: right for chains, trees, stars and prefill, and rows that do not feel each other.
+//! scores, softmax and values: right for chains, trees, siblings and prefill, and rows that do not feel each other.
 
 use super::adapters::{on_every_set, pass};
 use crate::gpu::Gpu;

@@ -2,7 +2,7 @@
 //! repeat the first one and weigh nothing, also where the context has no room for more.
 //! dispatch: [1, 1, 1]
 //! use batch
-//! use star
+//! use branches
 
 struct Params {
     context: u32,

@@ -5,14 +5,14 @@ use bytemuck::{Pod, Zeroable};
 use super::{Grid, Op};
 use crate::gpu::{Gpu, Variant};
 
-/// The uniform of `star.wgsl`.
+/// The uniform of `siblings.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub(crate) struct StarParams {
+pub(crate) struct SiblingsParams {
     pub context: u32,
 }
 
-/// Where in its branches a star is. Mirrors `shaders/lib/star.wgsl`.
+/// Which branches are the next siblings. Mirrors `shaders/lib/branches.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Cursor {
@@ -29,9 +29,9 @@ pub(crate) struct Cursor {
     pub pad: [u32; 3],
 }
 
-/// The buffers of `star`.
+/// The buffers of `siblings`.
 #[derive(Clone, Copy)]
-pub(crate) struct StarIo<'a> {
+pub(crate) struct SiblingsIo<'a> {
     pub cursor: &'a wgpu::Buffer,
     pub nuclei: &'a wgpu::Buffer,
     pub branches: &'a wgpu::Buffer,
@@ -42,14 +42,14 @@ pub(crate) struct StarIo<'a> {
 }
 
 /// The one variant.
-pub(crate) fn star_variant() -> Variant {
-    Variant::of("star")
+pub(crate) fn siblings_variant() -> Variant {
+    Variant::of("siblings")
 }
 
 /// Writes rows and state for the next [`Cursor::most`] branches.
-pub(crate) fn star(gpu: &Gpu, context: u32, io: StarIo<'_>) -> Op {
-    let kernel = gpu.kernel(&star_variant());
-    let params = gpu.uniform("star", &StarParams { context });
+pub(crate) fn siblings(gpu: &Gpu, context: u32, io: SiblingsIo<'_>) -> Op {
+    let kernel = gpu.kernel(&siblings_variant());
+    let params = gpu.uniform("siblings", &SiblingsParams { context });
     let bind_group =
         gpu.bind(&kernel, &[&params, io.cursor, io.nuclei, io.branches, io.state, io.rows, io.row_weights]);
     Op::single(kernel, bind_group, Grid::One)

@@ -21,7 +21,7 @@ struct Nucleus {
     pad1: u32,
 }
 
-// Where in its branches a star is.
+// Which branches are the next siblings.
 struct Cursor {
     // The nucleus.
     nucleus: u32,

@@ -50,8 +50,8 @@ pub mod train;
 
 pub use decode::{
     Audit, AuditCase, AuditOptions, AuditedLogits, Difference, DraftOptions, DraftStats, DraftTree, Drafter,
-    GenerateOptions, Generation, MarginalReader, ReadOptions, Reading, Round, Sampling, Script, Session, Stats, Stop,
-    Token,
+    GenerateOptions, Generation, MarginalReader, ReadOptions, Reading, RecordedDrafts, Round, Sampling, Session, Stats,
+    Stop, Token,
 };
 pub use default_model::default_model;
 pub use error::{Error, ErrorKind, Result};

@@ -93,7 +93,9 @@ pub(crate) async fn quick_test(
     seen(sampled(gpu, kernels, Settings { temperature: 0.0, ..PLAIN }).await?);
     let everything = Settings { repetition_penalty: 1.2, temperature: 0.8, top_k: 50, top_p: 0.9, min_p: 0.02 };
     seen(sampled(gpu, kernels, everything).await?);
-    seen(Rounds::new(gpu, kernels, &[5, 2, 5, 3, 5, 2], &[2, 1]).check(Drafts::Script, &[&[4, 5, 6], &[1, 7]]).await?);
+    seen(
+        Rounds::new(gpu, kernels, &[5, 2, 5, 3, 5, 2], &[2, 1]).check(Drafts::Recorded, &[&[4, 5, 6], &[1, 7]]).await?,
+    );
     seen(check_copy_hidden(gpu, 36, (Place::Rows, Place::Committed), 3, (0.3, true)).await?);
     seen(check_compact_hidden(gpu, 36, 5, &[0, 2, 3, 7]).await?);
     seen(check_stage_window(gpu, 9, 5, 2).await?);

@@ -231,8 +231,8 @@ impl Session {
         if options.sampling.repetition_penalty != 1.0 {
             self.write_counts(text);
         }
-        if let Drafter::Script(script) = &options.draft.drafter {
-            self.write_script(script);
+        if let Drafter::Recorded(recorded) = &options.draft.drafter {
+            self.write_recorded(recorded);
         }
         if options.draft.drafter == Drafter::Marginal {
             let Self { model, buffers, marginal, .. } = self;

@@ -27,7 +27,7 @@ const SERVING: &[(&str, &str)] = sources![
     "compact_hidden",
     "copy_hidden",
     "draft_lookup",
-    "draft_script",
+    "draft_recorded",
     "draft_top",
     "embed",
     "log_probs",

@@ -63,8 +63,8 @@ pub(crate) use set::Widths;
 pub(crate) use siblings::{Cursor, SiblingsIo, siblings};
 pub(crate) use trace::{MAX_TRACED_ROUNDS, TRACE_WORDS, TracedDraft, trace, trace_variant};
 pub(crate) use tree::{
-    DraftTopIo, SCRIPT_RANKS, Tree, compact_cache, compact_cache_variant, draft_likeliest, draft_lookup,
-    draft_lookup_variant, draft_script, draft_script_variant, draft_top, draft_top_variant, tree_rows,
+    DraftTopIo, RECORDED_RANKS, Tree, compact_cache, compact_cache_variant, draft_likeliest, draft_lookup,
+    draft_lookup_variant, draft_recorded, draft_recorded_variant, draft_top, draft_top_variant, tree_rows,
     tree_rows_variant,
 };
 pub use variants::shaders;

@@ -21,7 +21,7 @@ use crate::kernels::sample::sample_variant;
 use crate::kernels::siblings::siblings_variant;
 use crate::kernels::trace::trace_variant;
 use crate::kernels::tree::{
-    compact_cache_variant, draft_lookup_variant, draft_script_variant, draft_top_variant, tree_rows_variant,
+    compact_cache_variant, draft_lookup_variant, draft_recorded_variant, draft_top_variant, tree_rows_variant,
 };
 use crate::kernels::window::{shift_tokens_variant, stage_window_variant};
 use crate::kernels::{KernelSet, WeightFormat, Widths};
@@ -47,7 +47,7 @@ pub(crate) fn all_variants() -> BTreeSet<Variant> {
 
 fn variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
     let mut all = BTreeSet::from([commit_variant(), rope_cache_variant(), scores_variant()]);
-    all.extend([tree_rows_variant(), draft_script_variant(), compact_cache_variant()]);
+    all.extend([tree_rows_variant(), draft_recorded_variant(), compact_cache_variant()]);
     all.extend([siblings_variant(), mixture_variant()]);
     all.extend([bench_copy_variant(), bench_read_variant()]);
     all.extend([

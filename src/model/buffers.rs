@@ -4,7 +4,7 @@ use super::head_plan::HeadBuffers;
 use super::heads::Heads;
 use super::sizes::Sizes;
 use crate::gpu::Gpu;
-use crate::kernels::{EMITTED_WORDS, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, Row, SCRIPT_RANKS, SampleParams, State, Tree};
+use crate::kernels::{EMITTED_WORDS, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, RECORDED_RANKS, Row, SampleParams, State, Tree};
 
 /// Everything a session keeps on the GPU.
 pub(crate) struct Buffers {
@@ -39,8 +39,8 @@ pub(crate) struct Buffers {
     pub tree: wgpu::Buffer,
     /// Drafted tokens, `[depth, rank]`.
     pub candidates: wgpu::Buffer,
-    /// Drafts written down beforehand, `[context + 1, SCRIPT_RANKS]`.
-    pub script: wgpu::Buffer,
+    /// Drafts written down beforehand, `[context + 1, RECORDED_RANKS]`.
+    pub recorded: wgpu::Buffer,
     /// Those of the model's heads.
     pub heads: Option<HeadBuffers>,
 }
@@ -75,7 +75,7 @@ impl Buffers {
             path: gpu.storage("path", 4 * (1 + MAX_CHUNK_ROWS as u64)),
             tree: gpu.uniform("tree", &<Tree as bytemuck::Zeroable>::zeroed()),
             candidates: gpu.storage("candidates", 4 * (MAX_BATCH_ROWS * MAX_BATCH_ROWS) as u64),
-            script: gpu.storage("script", 4 * SCRIPT_RANKS as u64 * (u64::from(shape.context) + 1)),
+            recorded: gpu.storage("recorded", 4 * RECORDED_RANKS as u64 * (u64::from(shape.context) + 1)),
             heads: heads.map(|heads| HeadBuffers::new(gpu, heads, sizes)),
         }
     }

@@ -13,7 +13,7 @@ use crate::kernels::{
     Activation, CommitIo, CommitParams, EmbedParams, LogProbsParams, MAX_END_TOKENS, MatmulForm, MatmulIo, NormIo, Op,
     Peaks, RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, commit, commit_variant,
     compact_cache, compact_cache_variant, compact_hidden_variant, copy_hidden_variant, draft_lookup,
-    draft_lookup_variant, draft_script, draft_script_variant, draft_top_variant, embed, embed_variant, log_probs,
+    draft_lookup_variant, draft_recorded, draft_recorded_variant, draft_top_variant, embed, embed_variant, log_probs,
     log_probs_variant, lora_variant, matmul, matmul_with_peaks, norm, norm_variant, rope_cache, rope_cache_variant,
     sample, sample_variant, scores_variant, shift_tokens_variant, softmax_variant, stage_window_variant, trace,
     trace_variant, tree_rows, tree_rows_variant, values_variant,
@@ -21,9 +21,9 @@ use crate::kernels::{
 
 /// The ops of a session, in the order they run.
 pub(crate) struct Plan {
-    /// Candidates from the text itself, and from a script: one of them, or none, starts a round.
+    /// Candidates from the text itself, and from recorded drafts: one of them, or none, starts a round.
     pub lookup: Vec<Op>,
-    pub script: Vec<Op>,
+    pub recorded: Vec<Op>,
     /// The text's last token and its drafts become rows.
     pub tree: Vec<Op>,
     /// Embedding and blocks: rows to the residual stream, keys and values to the cache.
@@ -72,7 +72,7 @@ impl Plan {
         let compact = |(keys, values)| compact_cache(gpu, sizes.attention, [&b.state, &b.path, keys, values]);
         Self {
             lookup: vec![draft_lookup(gpu, set, [&b.tree, &b.state, &b.text, &b.candidates])],
-            script: vec![draft_script(gpu, [&b.tree, &b.state, &b.script, &b.candidates])],
+            recorded: vec![draft_recorded(gpu, [&b.tree, &b.state, &b.recorded, &b.candidates])],
             tree: vec![tree_rows(gpu, [&b.tree, &b.state, &b.rows, &b.text, &b.candidates])],
             body,
             block_ends,
@@ -88,7 +88,7 @@ impl Plan {
 
     /// Every op.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
-        let drafts = [&self.lookup, &self.script, &self.tree, &self.trace, &self.commit, &self.compact];
+        let drafts = [&self.lookup, &self.recorded, &self.tree, &self.trace, &self.commit, &self.compact];
         let heads = self.heads.iter().flat_map(HeadsPlan::ops);
         [&self.body, &self.head, &self.sample, &self.score].into_iter().chain(drafts).flatten().chain(heads)
     }
@@ -110,7 +110,7 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
         commit_variant(),
         tree_rows_variant(),
         draft_lookup_variant(set),
-        draft_script_variant(),
+        draft_recorded_variant(),
         compact_cache_variant(),
         trace_variant(set),
     ]);

@@ -1,4 +1,4 @@
-//! peaks[row].w = aims[picks[row]] . x[row]: the mean of the row's logits under its labels. 0 where nothing is aimed at.
+//! partials[row].w = aims[picks[row]] . x[row]: the mean of the row's logits under its labels. 0 where nothing is aimed at.
 //! ROWS rows a workgroup with LANES lanes each; one of the two is 1.
 //! dispatch: [1, min(groups, 32768), ceil(groups / 32768)]
 //! use aim
@@ -6,7 +6,7 @@
 
 @group(0) @binding(2) var<storage, read> aims: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> peaks: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> partials: array<vec4<f32>>;
 
 @compute @workgroup_size(LANES * ROWS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -24,6 +24,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let score = reduce_sum((sum.x + sum.y) + (sum.z + sum.w), lane);
     if (lane == 0u && row < params.picked) {
-        peaks[row].w = score;
+        partials[row].w = score;
     }
 }

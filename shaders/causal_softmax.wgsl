@@ -31,8 +31,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         sum = fma(sum, exp(highest - higher), four + more);
         highest = higher;
     }
-    let peak = reduce_max(highest, lane);
-    let inverse = 1.0 / reduce_sum(sum * exp(highest - peak), lane);
+    let maximum = reduce_max(highest, lane);
+    let inverse = 1.0 / reduce_sum(sum * exp(highest - maximum), lane);
     // Whole steps first, then what is left.
     var j = lane;
     for (; j + 7u * LANES < keys; j += 8u * LANES) {
@@ -40,10 +40,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let x$n = m[first + j + $nu * LANES];
         //: end
         //: repeat n 8
-        m[first + j + $nu * LANES] = exp(x$n - peak) * inverse;
+        m[first + j + $nu * LANES] = exp(x$n - maximum) * inverse;
         //: end
     }
     for (; j < keys; j += LANES) {
-        m[first + j] = exp(m[first + j] - peak) * inverse;
+        m[first + j] = exp(m[first + j] - maximum) * inverse;
     }
 }

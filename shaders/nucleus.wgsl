@@ -4,7 +4,7 @@
 //! use batch
 //! use reduce
 //! use branches
-//! use peak_sum
+//! use softmax_sum
 //! use cut
 //! use listing
 
@@ -62,7 +62,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let first = group.y * params.stride;
-    let softmax = peak_sum(first, lane);
+    let softmax = softmax_sum(first, lane);
     for (var i = lane; i < params.vocab; i += LANES) {
         weights[first + i] = exp(logits[first + i] - softmax.x);
     }

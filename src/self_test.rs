@@ -70,7 +70,7 @@ pub async fn self_test(
         quick_test(gpu, kernels, format, seen).await?;
         let plain = MatmulForm::plain(kernels, Widths::Each, format, 0);
         seen(product(gpu, plain).check(50).await?);
-        seen(Product::with_peaks(gpu, plain, Plain::random(75, 70, 1)).check_peaks(11).await?);
+        seen(Product::with_partials(gpu, plain, Plain::random(75, 70, 1)).check_partials(11).await?);
     }
     products(gpu, kernels, seen).await
 }

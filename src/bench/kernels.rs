@@ -254,9 +254,9 @@ impl KernelBench<'_> {
             parts: &values("parts", 8),
             mixture: &values("mixture", 4),
         };
-        let kept = MatmulForm::plain(set, Widths::Fixed, WeightFormat::F32, vocab / 4).peaks(vocab / 4);
-        let peaks = gpu.storage("peaks", 8 * 32 * u64::from(kept));
-        let ops = [normalizer(gpu, set, kept, [&row_weights, &peaks, &normalizers]), mixture(gpu, vocab, io)];
+        let kept = MatmulForm::plain(set, Widths::Fixed, WeightFormat::F32, vocab / 4).partials(vocab / 4);
+        let partials = gpu.storage("partials", 8 * 32 * u64::from(kept));
+        let ops = [normalizer(gpu, set, kept, [&row_weights, &partials, &normalizers]), mixture(gpu, vocab, io)];
         let seconds = time(self.watch, &ops, extent(32, 0)).await?;
         let bytes = 32.0 * (row_bytes + 8.0 * f64::from(kept));
         self.rates.push(KernelRate {

@@ -27,7 +27,7 @@ use crate::kernels::train::step::{AdamParams, ClipParams, SquaresParams};
 use crate::kernels::tree::{CompactParams, DraftTopParams};
 use crate::kernels::variants::all_variants;
 use crate::kernels::{
-    Branch, CommitParams, Cursor, EmbedParams, LogProbsParams, Nucleus, NucleusParams, Peaks, RankingParams, Row,
+    Branch, CommitParams, Cursor, EmbedParams, LogProbsParams, Nucleus, NucleusParams, Partials, RankingParams, Row,
     SampleParams, ShiftTokensParams, StageWindowParams, State, Tree,
 };
 
@@ -118,7 +118,7 @@ fn structs_lie_as_the_shaders_read_them() {
     let branch = layout!(Branch: token, probability);
     let nucleus = layout!(Nucleus: count, size, covered, left_out, position, first);
     let cursor = layout!(Cursor: nucleus, first, chunk, most, advance);
-    let peaks = layout!(Peaks: vocab, stride, first);
+    let partials = layout!(Partials: vocab, stride, first);
     let adam_step = layout!(AdamStep: rate, decay, beta1, beta2, eps, correction1, correction2);
     // Elements of arrays: their size counts too.
     let shared = [
@@ -130,7 +130,7 @@ fn structs_lie_as_the_shaders_read_them() {
         ("Nucleus", nucleus),
         ("Cursor", cursor),
         ("AdamStep", adam_step),
-        ("Peaks", peaks),
+        ("Partials", partials),
     ];
     let mut unseen: BTreeSet<&str> = shared.iter().map(|(name, _)| *name).collect();
     for variant in all_variants() {

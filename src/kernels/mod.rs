@@ -48,7 +48,7 @@ pub(crate) use embed::{EmbedParams, embed, embed_variant};
 pub(crate) use hidden::{CopyHidden, Place, compact_hidden, compact_hidden_variant, copy_hidden, copy_hidden_variant};
 pub(crate) use log_probs::{LogProbsParams, log_probs, log_probs_variant};
 pub(crate) use lora::{LoraIo, LoraParams, NO_ADAPTER, lora, lora_variant};
-pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, Peaks, matmul, matmul_with_peaks};
+pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, Partials, matmul, matmul_with_partials};
 pub use measure::measure_kernels;
 pub(crate) use mixture::{MixtureIo, mixture, normalizer};
 pub(crate) use norm::{NormIo, norm, norm_variant};

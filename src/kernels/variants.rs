@@ -72,7 +72,7 @@ fn variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
     }
     for (set, format) in sets.iter().flat_map(|&set| WeightFormat::ALL.iter().map(move |&format| (set, format))) {
         let plain = MatmulForm::plain(set, Widths::Fixed, format, 0);
-        all.extend(set.product_shapes().iter().map(|&shape| MatmulForm { shape, ..plain }.with_peaks(8)));
+        all.extend(set.product_shapes().iter().map(|&shape| MatmulForm { shape, ..plain }.with_partials(8)));
     }
     all
 }

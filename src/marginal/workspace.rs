@@ -11,7 +11,7 @@ use crate::kernels::{
     Branch, Cursor, MAX_BATCH_ROWS, MixtureIo, Nucleus, NucleusIo, NucleusParams, Op, Ranking, RankingParams,
     SiblingsIo, mixture, normalizer, nucleus, ranking, siblings,
 };
-use crate::model::{Buffers, Model, head_peaks, head_with_peaks};
+use crate::model::{Buffers, Model, lm_head_partials, lm_head_with_partials};
 
 /// Submits that may be on their way: one runs while the host prepares the other.
 const IN_FLIGHT: usize = 2;
@@ -51,8 +51,8 @@ pub(crate) struct Workspace {
     nucleus: Op,
     siblings: Op,
     mix: Vec<Op>,
-    /// Peaks that the LM head keeps of a row.
-    peaks: u32,
+    /// Softmax partials that the LM head keeps of a row.
+    partials: u32,
     rank_mixture: Op,
     rank_rows: Op,
     pub(super) draft: DraftOps,
@@ -72,8 +72,8 @@ impl Workspace {
         let branches = storage("branches", listed, size_of::<Branch>());
         let cursor = storage("cursor", 1, size_of::<Cursor>());
         let row_weights = storage("row weights", MAX_BATCH_ROWS, 4);
-        let kept = head_peaks(model);
-        let peaks = storage("peaks", MAX_BATCH_ROWS * kept as usize, 8);
+        let kept = lm_head_partials(model);
+        let partials = storage("partials", MAX_BATCH_ROWS * kept as usize, 8);
         let normalizers = storage("normalizers", MAX_BATCH_ROWS, 8);
         let mixed = storage("mixture", stride as usize, 4);
         let parts = storage("parts of the mixture", stride as usize, 8);
@@ -106,8 +106,8 @@ impl Workspace {
             parts: &parts,
             mixture: &mixed,
         };
-        let mut mix = head_with_peaks(model, b, &peaks);
-        mix.push(normalizer(gpu, set, kept, [&row_weights, &peaks, &normalizers]));
+        let mut mix = lm_head_with_partials(model, b, &partials);
+        mix.push(normalizer(gpu, set, kept, [&row_weights, &partials, &normalizers]));
         mix.push(mixture(gpu, stride, mixture_io));
         Self {
             vocab,
@@ -115,7 +115,7 @@ impl Workspace {
             nucleus: nucleus(gpu, set, nucleus_io),
             siblings: siblings(gpu, model.sizes.attention.context, siblings_io),
             mix,
-            peaks: kept,
+            partials: kept,
             rank_mixture: ranking(gpu, set, true, [&ranking_params, &mixed, &targets, &reports]),
             rank_rows: ranking(gpu, set, false, [&ranking_params, &b.weights, &targets, &reports]),
             draft: DraftOps::new(model, b, &mixed),
@@ -149,7 +149,7 @@ impl Workspace {
 
     /// Bytes read of `rows` rows for the mixture: the logits, and what the LM head kept of them.
     pub fn mixed_bytes(&self, rows: usize) -> u64 {
-        rows as u64 * (4 * u64::from(self.vocab) + 8 * u64::from(self.peaks))
+        rows as u64 * (4 * u64::from(self.vocab) + 8 * u64::from(self.partials))
     }
 
     /// How many entries a report lists.

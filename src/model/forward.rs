@@ -11,10 +11,10 @@ use crate::format::config::{Activation as ConfigActivation, Norm};
 use crate::gpu::Variant;
 use crate::kernels::{
     Activation, CommitIo, CommitParams, EmbedParams, LogProbsParams, MAX_END_TOKENS, MatmulForm, MatmulIo, NormIo, Op,
-    Peaks, RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, commit, commit_variant,
+    Partials, RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, commit, commit_variant,
     compact_cache, compact_cache_variant, compact_hidden_variant, copy_hidden_variant, draft_lookup,
     draft_lookup_variant, draft_recorded, draft_recorded_variant, draft_top_variant, embed, embed_variant, log_probs,
-    log_probs_variant, lora_variant, matmul, matmul_with_peaks, norm, norm_variant, rope_cache, rope_cache_variant,
+    log_probs_variant, lora_variant, matmul, matmul_with_partials, norm, norm_variant, rope_cache, rope_cache_variant,
     sample, sample_variant, scores_variant, shift_tokens_variant, softmax_variant, stage_window_variant, trace,
     trace_variant, tree_rows, tree_rows_variant, values_variant,
 };
@@ -334,16 +334,16 @@ fn unembedding(model: &Model) -> &Matrix {
     model.weights.lm_head.as_ref().unwrap_or(&model.weights.embedding)
 }
 
-/// Peaks that [`head_with_peaks`] keeps of a row.
-pub(crate) fn head_peaks(model: &Model) -> u32 {
+/// Softmax partials that [`lm_head_with_partials`] keeps of a row.
+pub(crate) fn lm_head_partials(model: &Model) -> u32 {
     let matrix = unembedding(model);
-    matrix.shards.iter().map(|shard| head_form(model, matrix).peaks(shard.columns4)).sum()
+    matrix.shards.iter().map(|shard| head_form(model, matrix).partials(shard.columns4)).sum()
 }
 
-/// As [`Plan::head`], and what the logits' softmax needs to `peaks`.
-pub(crate) fn head_with_peaks(model: &Model, b: &Buffers, peaks: &wgpu::Buffer) -> Vec<Op> {
+/// As [`Plan::head`], and what the logits' softmax needs to `partials`.
+pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &wgpu::Buffer) -> Vec<Op> {
     let matrix = unembedding(model);
-    let (form, stride) = (head_form(model, matrix), head_peaks(model));
+    let (form, stride) = (head_form(model, matrix), lm_head_partials(model));
     let mut ops = vec![norm_op(model, &b.state, &model.weights.final_norm, &b.x, &b.attention_in, true)];
     let mut first = 0;
     for shard in &matrix.shards {
@@ -360,9 +360,9 @@ pub(crate) fn head_with_peaks(model: &Model, b: &Buffers, peaks: &wgpu::Buffer) 
             y_first4: shard.first4,
             logits: true,
         };
-        let kept = Peaks { vocab: model.sizes.vocab, stride, first };
-        ops.push(matmul_with_peaks(&model.gpu, form, io, kept, peaks));
-        first += form.peaks(shard.columns4);
+        let kept = Partials { vocab: model.sizes.vocab, stride, first };
+        ops.push(matmul_with_partials(&model.gpu, form, io, kept, partials));
+        first += form.partials(shard.columns4);
     }
     ops
 }

@@ -20,7 +20,8 @@ pub(crate) use buffers::Buffers;
 pub(crate) use engine::Model;
 pub use engine::{Engine, EngineOptions, Progress};
 pub(crate) use forward::{
-    Plan, accumulate, embed_ops, head_form, head_peaks, head_with_peaks, linear_form, norm_op, product_ops, shard_op,
+    Plan, accumulate, embed_ops, head_form, linear_form, lm_head_partials, lm_head_with_partials, norm_op, product_ops,
+    shard_op,
 };
 pub(crate) use head_plan::HeadsPlan;
 pub(crate) use heads::{Body, Head, Heads as HeadWeights, Join, Mix, Source};

@@ -17,7 +17,7 @@ const TOLERANCES: &[(&str, f64, &str)] = &[
         "rounding of a sum grows like the square root of its length: 32 * 2^-24 for 1,000 inputs, doubled",
     ),
     ("matmul activated", 3e-5, "WGSL allows tanh an error of 1e-5, and exp one that grows with its argument"),
-    ("matmul with peaks", 2e-5, "as attention: what the outputs may be off by, and exp"),
+    ("matmul with partials", 2e-5, "as attention: what the outputs may be off by, and exp"),
     ("rope_cache", 5e-7, "two products and a sum: some units in the last place"),
     ("attention", 2e-5, "WGSL allows exp an error of 3 + 2 |x| units in the last place; scores lie within |x| < 50"),
     ("copy_hidden", 2e-7, "a product and a sum"),

@@ -153,7 +153,7 @@ pub(crate) async fn check_mixture(
     let logits = gpu.storage("logits", 4 * ((rows + 1) * stride) as u64);
     // Of seven tokens each, however a product groups them.
     let kept = vocab.div_ceil(7);
-    let peaks = gpu.storage("peaks", 8 * (rows * kept) as u64);
+    let partials = gpu.storage("partials", 8 * (rows * kept) as u64);
     let normalizers = gpu.storage("normalizers", 8 * rows as u64);
     let out = gpu.storage_with("mixture", &vec![0.5f32; stride]);
     let io = MixtureIo {
@@ -165,7 +165,7 @@ pub(crate) async fn check_mixture(
         mixture: &out,
     };
     let ops =
-        [normalizer(gpu, set, kept as u32, [&row_weights, &peaks, &normalizers]), mixture(gpu, stride as u32, io)];
+        [normalizer(gpu, set, kept as u32, [&row_weights, &partials, &normalizers]), mixture(gpu, stride as u32, io)];
     let mut want = vec![0.0; vocab];
     for chunk in 0..chunks {
         let values: Vec<f32> = noise(60 + chunk, (rows + 1) * stride).iter().map(|x| 9.0 * x).collect();
@@ -174,8 +174,8 @@ pub(crate) async fn check_mixture(
         gpu.write(&row_weights, 0, &weights);
         gpu.write(&cursor, 0, &[Cursor { chunk, ..Cursor::default() }]);
         let mixed: Vec<&[f32]> = values.chunks_exact(stride).take(rows).map(|row| &row[..vocab]).collect();
-        let of_rows = mixed.iter().flat_map(|row| reference::peaks(&wide(row), 7));
-        gpu.write(&peaks, 0, &of_rows.map(|(highest, sum)| [highest as f32, sum as f32]).collect::<Vec<_>>());
+        let of_rows = mixed.iter().flat_map(|row| reference::partials(&wide(row), 7));
+        gpu.write(&partials, 0, &of_rows.map(|(highest, sum)| [highest as f32, sum as f32]).collect::<Vec<_>>());
         run(gpu, &[&ops[0], &ops[1]], extent(rows));
         reference::add_to_mixture(&mut want, &mixed, &weights);
     }

@@ -130,19 +130,19 @@ impl<'a> Graph<'a> {
         let input = self.rows_of("base picked", picked, hidden);
         self.block(layer, None, [base, &output], &saved, Some(Picked { picks: rows.picks.clone(), input }));
         self.norm(&model.weights.final_norm, &output, &normed, picked);
-        let (aims, peaks) = (self.rows_of("aims", picked, hidden), self.rows_of("base peaks", picked, 4));
+        let (aims, partials) = (self.rows_of("aims", picked, hidden), self.rows_of("base partials", picked, 4));
         let matrix = self.lm_head();
         for (index, shard) in matrix.shards.iter().enumerate() {
             self.logits(&normed, shard, losses);
             let shape = self.chunk(shard);
-            let op = loss_scan(&model.gpu, model.kernels, shape, index == 0, &rows.counted, &losses.logits, &peaks);
+            let op = loss_scan(&model.gpu, model.kernels, shape, index == 0, &rows.counted, &losses.logits, &partials);
             self.push(op, picked);
         }
         for (index, shard) in matrix.shards.iter().enumerate() {
             if matrix.shards.len() > 1 {
                 self.logits(&normed, shard, losses);
             }
-            let op = loss_inputs(&model.gpu, self.chunk(shard), 0, &rows.counted, &peaks, one, &losses.logits);
+            let op = loss_inputs(&model.gpu, self.chunk(shard), 0, &rows.counted, &partials, one, &losses.logits);
             self.push(op, picked);
             let sizes = [picked, shard.columns4, matrix.inputs4];
             let (dy, dx) = (Columns::whole(&losses.logits, shard.columns4), Columns::whole(&aims, hidden / 4));
@@ -172,10 +172,10 @@ impl<'a> Graph<'a> {
             self.list_aims(lists);
         }
         let io = [&labels.picks, labels.aims(teacher), &head.normed];
-        let op = aim_scores(gpu, set, [picked, self.model.sizes.hidden / 4], io, &head.peaks);
+        let op = aim_scores(gpu, set, [picked, self.model.sizes.hidden / 4], io, &head.partials);
         self.push(op, picked);
         let (slot, counted) = (head.slot, &labels.counted);
-        let op = loss_summary(gpu, set, picked, slot, true, counted, &head.peaks, &losses.losses, &teacher.report);
+        let op = loss_summary(gpu, set, picked, slot, true, counted, &head.partials, &losses.losses, &teacher.report);
         self.push(op, picked);
     }
 
@@ -188,8 +188,8 @@ impl<'a> Graph<'a> {
     /// Turns a chunk of the head's logits into its softmax, the gradient that no label has had a share in yet.
     pub fn label_softmax(&mut self, head: &HeadGraph<'a>, teacher: &Teacher, losses: &Losses, shape: LossShape) {
         let labels = head.labels();
-        let (counted, peaks) = (&labels.counted, &head.peaks);
-        let op = loss_inputs(&self.model.gpu, shape, 0, counted, peaks, &teacher.one, &losses.logits);
+        let (counted, partials) = (&labels.counted, &head.partials);
+        let op = loss_inputs(&self.model.gpu, shape, 0, counted, partials, &teacher.one, &losses.logits);
         self.push(op, self.picked);
     }
 

@@ -22,16 +22,16 @@ async fn check(gpu: &Gpu, set: KernelSet, rows: usize, width: usize) -> Result<[
     let (aim_values, x, d) = (noise(1, count * width), noise(2, rows * width), noise(3, rows * width));
     let picked = gpu.storage_with("picks", &listed);
     let (aim_buffer, x_buffer) = (gpu.storage_with("aims", &aim_values), gpu.storage_with("x", &x));
-    let peaks = gpu.storage_with("peaks", &vec![7.0f32; 4 * rows]);
+    let partials = gpu.storage_with("partials", &vec![7.0f32; 4 * rows]);
     let (factor, dx) = (0.37f32, gpu.storage_with("dx", &d));
     let factors = gpu.storage_with("factors", &[9.0, factor, 9.0, 9.0]);
     let sizes = [rows as u32, width as u32 / 4];
-    let scores = aim_scores(gpu, set, sizes, [&picked, &aim_buffer, &x_buffer], &peaks);
+    let scores = aim_scores(gpu, set, sizes, [&picked, &aim_buffer, &x_buffer], &partials);
     let inputs = aim_inputs(gpu, sizes, 1, [&picked, &aim_buffer, &factors], &dx);
     run(gpu, &[&scores, &inputs], ANY);
-    let got: Vec<f32> = read(gpu, &peaks, 4 * rows).await?;
-    assert!(got.chunks_exact(4).all(|peak| peak[..3] == [7.0; 3]), "the rest of the peaks stays");
-    let scored: Vec<f32> = got.chunks_exact(4).map(|peak| peak[3]).collect();
+    let got: Vec<f32> = read(gpu, &partials, 4 * rows).await?;
+    assert!(got.chunks_exact(4).all(|partial| partial[..3] == [7.0; 3]), "the rest of the partials stays");
+    let scored: Vec<f32> = got.chunks_exact(4).map(|partial| partial[3]).collect();
     let (aim_values, x) = (wide(&aim_values), wide(&x));
     let mut want = wide(&d);
     aims::inputs(width, factor.into(), &picks, &aim_values, &mut want);
@@ -102,17 +102,17 @@ async fn check_labels(gpu: &Gpu, set: KernelSet) -> Result<[KernelCheck; 2]> {
     let logits: Vec<f32> = noise(4, 3 * VOCAB).iter().map(|x| 5.0 * x).collect();
     let scores = [0.5f32, 0.0, -0.25];
     let counted = gpu.storage_with("counted", &[ANY_TARGET, NO_TARGET, ANY_TARGET]);
-    let (peaks, losses) = (gpu.storage("peaks", 48), gpu.storage("losses", 12));
+    let (partials, losses) = (gpu.storage("partials", 48), gpu.storage("losses", 12));
     let (report, ones) = (gpu.storage("report", 16), gpu.storage_with("ones", &[1.0f32]));
     let shape = LossShape { picked: 3, first: 0, count: VOCAB as u32, stride: 40 };
     let padded: Vec<f32> = logits.chunks_exact(VOCAB).flat_map(|row| [row, &[9.0; 3]].concat()).collect();
     let chunk = gpu.storage_with("logits", &padded);
-    run(gpu, &[&loss_scan(gpu, set, shape, true, &counted, &chunk, &peaks)], ANY);
-    run(gpu, &[&loss_inputs(gpu, shape, 0, &counted, &peaks, &ones, &chunk)], ANY);
+    run(gpu, &[&loss_scan(gpu, set, shape, true, &counted, &chunk, &partials)], ANY);
+    run(gpu, &[&loss_inputs(gpu, shape, 0, &counted, &partials, &ones, &chunk)], ANY);
     for (row, score) in scores.iter().enumerate() {
-        gpu.write(&peaks, 16 * row as u64 + 12, &[*score]);
+        gpu.write(&partials, 16 * row as u64 + 12, &[*score]);
     }
-    run(gpu, &[&loss_summary(gpu, set, 3, 0, true, &counted, &peaks, &losses, &report)], ANY);
+    run(gpu, &[&loss_summary(gpu, set, 3, 0, true, &counted, &partials, &losses, &report)], ANY);
     let rows: Vec<Vec<f64>> = wide(&logits).chunks_exact(VOCAB).map(<[f64]>::to_vec).collect();
     let kept = |row: usize| row != 1;
     let want: Vec<f64> = (0..3)

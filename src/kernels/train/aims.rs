@@ -69,17 +69,17 @@ pub(crate) fn aim_inputs_variant() -> Variant {
     Variant::of("aim_inputs")
 }
 
-/// `peaks[4 * p + 3] = aims[picks[p]] . x[p]`, 0 where the pick is [`NO_ROW`](super::NO_ROW). Rows are `width4` blocks of four.
+/// `partials[4 * p + 3] = aims[picks[p]] . x[p]`, 0 where the pick is [`NO_ROW`](super::NO_ROW). Rows are `width4` blocks of four.
 pub(crate) fn aim_scores(
     gpu: &Gpu,
     set: KernelSet,
     [picked, width4]: [u32; 2],
     [picks, aims, x]: [&wgpu::Buffer; 3],
-    peaks: &wgpu::Buffer,
+    partials: &wgpu::Buffer,
 ) -> Op {
     let uniform = gpu.uniform("aim scores", &AimParams { picked, width4, slot: 0 });
     let kernel = gpu.kernel(&aim_scores_variant(set, gpu.summary().fixed_subgroup().unwrap_or(0)));
-    let bind_group = gpu.bind(&kernel, &[&uniform, picks, aims, x, peaks]);
+    let bind_group = gpu.bind(&kernel, &[&uniform, picks, aims, x, partials]);
     Op::single(kernel, bind_group, Grid::Fixed(rows_grid(1, picked.div_ceil(set.many_rows()))))
 }
 

@@ -14,8 +14,8 @@ use crate::kernels::siblings::SiblingsParams;
 use crate::kernels::trace::TraceParams;
 use crate::kernels::train::AdamStep;
 use crate::kernels::train::activate::ActivateParams;
-use crate::kernels::train::aims::{AimColumnsParams, AimParams};
 use crate::kernels::train::causal::{CausalParams, CausalSoftmaxParams};
+use crate::kernels::train::label_means::{LabelMeanColumnsParams, LabelMeanParams};
 use crate::kernels::train::lora::LoraWeightsParams;
 use crate::kernels::train::loss::{LossFactorsParams, LossParams, LossSummaryParams};
 use crate::kernels::train::mix::{MixDotParams, MixParams, MixSoftmaxParams};
@@ -94,8 +94,8 @@ fn params(shader: &str) -> Option<Layout> {
         "mix_softmax" | "mix_softmax_inputs" => layout!(MixSoftmaxParams: layers, temperature),
         "loss_scan" | "loss_inputs" => layout!(LossParams: picked, first, count, stride4, choice),
         "loss_summary" => layout!(LossSummaryParams: picked, slot, labels),
-        "aim_columns" => layout!(AimColumnsParams: picked, width4, top, first, count, columns4),
-        "aim_scores" | "aim_inputs" => layout!(AimParams: picked, width4, slot),
+        "label_mean_columns" => layout!(LabelMeanColumnsParams: picked, width4, top, first, count, columns4),
+        "label_mean_scores" | "label_mean_inputs" => layout!(LabelMeanParams: picked, width4, slot),
         "loss_factors" => layout!(LossFactorsParams: heads, balance, weight),
         _ => return None,
     })

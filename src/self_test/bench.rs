@@ -55,7 +55,7 @@ const TOLERANCES: &[(&str, f64, &str)] = &[
     ("mix", 2e-7, "a product and a sum"),
     ("mix_dot", 1e-5, "a thread may add thousands of products in turn, which cancel"),
     ("mix_softmax", 1e-6, "exp and divisions of some tens of values"),
-    ("aims", 4e-6, "as matmul"),
+    ("label means", 4e-6, "as matmul"),
     ("loss", 2e-5, "as log_probs, and chunks are added one by one"),
     ("ranking", 2e-5, "one thread may sum 64 values in turn and as many such sums; ln may be off by 3 units"),
 ];

@@ -357,15 +357,15 @@ impl Trainer {
                 return Err(too_many(format!("a micro-batch with {got} targets for token +{offset}")));
             }
             if let Some(own) = &head.labels {
-                let mut aims = vec![NO_ROW; most];
+                let mut picks = vec![NO_ROW; most];
                 for (n, &(_, at)) in wanted.iter().enumerate() {
-                    aims[n] = if own.lists.is_some() { n as u32 } else { labelled[at] };
+                    picks[n] = if own.lists.is_some() { n as u32 } else { labelled[at] };
                 }
                 if let Some((own, lists)) = own.lists.as_ref().zip(lists) {
                     let places: Vec<usize> = wanted.iter().map(|(place, _)| *place).collect();
                     gpu.write(&own.entries, 0, &lists.words(head.offset, &places, most, vocab)?);
                 }
-                gpu.write(&own.picks, 0, &aims);
+                gpu.write(&own.picks, 0, &picks);
                 gpu.write(&own.counted, 0, &counted(wanted.len(), most));
             }
             let mut picks = vec![NO_ROW; most];

@@ -345,15 +345,15 @@ fn chi_square_limit(bins: usize) -> f64 {
 }
 
 #[test]
-fn the_law_with_drafts_is_the_targets() {
+fn the_distribution_with_drafts_is_the_targets() {
     const SEEDS: u64 = 800;
     each_adapter(|gpu| async move {
         let engine = load_endless(&gpu, "llama-mha").await;
         let vocab = engine.config().vocab_size;
         let mut session = engine.session().expect("a session");
         let every = MarginalOptions { mass: 1.0, top: vocab, ..MarginalOptions::default() };
-        let law = session.marginals(&PROMPT, &every, &mut |_| {}).await.expect("marginals").top;
-        assert_eq!(law.len(), vocab);
+        let distribution = session.marginals(&PROMPT, &every, &mut |_| {}).await.expect("marginals").top;
+        assert_eq!(distribution.len(), vocab);
         let mut counts = vec![0u64; vocab];
         let (mut drafted, mut accepted) = (0, 0);
         // What the last four seeds said is drafted for the next one.
@@ -375,10 +375,10 @@ fn the_law_with_drafts_is_the_targets() {
         // Tokens in the order of their probability, as many together as are expected five times.
         let (mut chi_square, mut bins) = (0.0, 0);
         let (mut expected, mut seen) = (0.0, 0.0);
-        for (at, token) in law.iter().enumerate() {
+        for (at, token) in distribution.iter().enumerate() {
             expected += token.p * SEEDS as f64;
             seen += counts[token.id as usize] as f64;
-            let rest: f64 = law[at + 1..].iter().map(|token| token.p * SEEDS as f64).sum();
+            let rest: f64 = distribution[at + 1..].iter().map(|token| token.p * SEEDS as f64).sum();
             if at + 1 == vocab || (expected >= 5.0 && rest >= 5.0) {
                 chi_square += (seen - expected).powi(2) / expected;
                 bins += 1;

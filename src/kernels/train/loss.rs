@@ -104,7 +104,7 @@ pub(crate) fn loss_scan(
 }
 
 /// `losses[picked]`, and `report[4 * slot..]`: their sum, the sum of their squares, how many count, 0. With `labels` the losses
-/// are those against soft labels, whose scores `aim_scores` has left in the partials; else those of the targets.
+/// are those against soft labels, whose scores `label_mean_scores` has left in the partials; else those of the targets.
 #[allow(clippy::too_many_arguments, reason = "four buffers with nothing else in common")]
 pub(crate) fn loss_summary(
     gpu: &Gpu,

@@ -2,8 +2,8 @@
 //! held against differences of the function it belongs to.
 
 pub(crate) mod activate;
-pub(crate) mod aims;
 pub(crate) mod causal;
+pub(crate) mod label_means;
 pub(crate) mod lora;
 pub(crate) mod loss;
 pub(crate) mod mix;

@@ -1,10 +1,10 @@
-//! dx[row] = (dx[row] - aims[picks[row]]) * factors[slot]; 0 where nothing is aimed at. Where dx was the mean of the LM
+//! dx[row] = (dx[row] - label_means[picks[row]]) * factors[slot]; 0 where a row has no labels. Where dx was the mean of the LM
 //! head's columns under the row's softmax, it is then the gradient of the loss against the row's labels.
 //! dispatch: spread over picked * width4
-//! use aim
+//! use label_mean
 //! use spread
 
-@group(0) @binding(2) var<storage, read> aims: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> label_means: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> factors: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dx: array<vec4<f32>>;
 
@@ -14,10 +14,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (at >= params.picked * params.width4) {
         return;
     }
-    let aim = picks[at / params.width4];
+    let pick = picks[at / params.width4];
     var value = vec4<f32>();
-    if (aim != NO_ROW) {
-        value = (dx[at] - aims[aim * params.width4 + at % params.width4]) * factors[params.slot];
+    if (pick != NO_ROW) {
+        value = (dx[at] - label_means[pick * params.width4 + at % params.width4]) * factors[params.slot];
     }
     dx[at] = value;
 }

@@ -1,9 +1,9 @@
-// What the passes over rows and their aims share. Rows are [picked, width4].
+// What the passes over rows and their label means share. Rows are [picked, width4].
 
 struct Params {
     picked: u32,
     width4: u32,
-    // aim_inputs: the index of the factor.
+    // label_mean_inputs: the index of the factor.
     slot: u32,
 }
 
@@ -11,5 +11,5 @@ struct Params {
 const NO_ROW: u32 = 0xffffffffu;
 
 @group(0) @binding(0) var<uniform> params: Params;
-// Which aim is a row's.
+// Which label mean is a row's.
 @group(0) @binding(1) var<storage, read> picks: array<u32>;

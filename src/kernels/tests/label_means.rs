@@ -3,11 +3,13 @@
 use super::adapters::{on_every_adapter, on_every_set, pass};
 use crate::Result;
 use crate::gpu::Gpu;
-use crate::kernels::train::{ANY_TARGET, LossShape, NO_ROW, NO_TARGET, aim_columns, aim_inputs, aim_scores};
+use crate::kernels::train::{
+    ANY_TARGET, LossShape, NO_ROW, NO_TARGET, label_mean_columns, label_mean_inputs, label_mean_scores,
+};
 use crate::kernels::train::{loss_inputs, loss_scan, loss_summary};
 use crate::kernels::{Extent, KernelSet, WeightFormat};
 use crate::reference::attention::softmax;
-use crate::reference::train::{aims, loss};
+use crate::reference::train::{label_means, loss};
 use crate::self_test::KernelCheck;
 use crate::self_test::bench::{compare, noise, read, run, weights, wide};
 
@@ -19,32 +21,32 @@ async fn check(gpu: &Gpu, set: KernelSet, rows: usize, width: usize) -> Result<[
     let count = rows.div_ceil(2);
     let picks: Vec<Option<usize>> = (0..rows).map(|row| (row % 5 != 3).then(|| row * 7919 % count)).collect();
     let listed: Vec<u32> = picks.iter().map(|pick| pick.map_or(NO_ROW, |pick| pick as u32)).collect();
-    let (aim_values, x, d) = (noise(1, count * width), noise(2, rows * width), noise(3, rows * width));
+    let (mean_values, x, d) = (noise(1, count * width), noise(2, rows * width), noise(3, rows * width));
     let picked = gpu.storage_with("picks", &listed);
-    let (aim_buffer, x_buffer) = (gpu.storage_with("aims", &aim_values), gpu.storage_with("x", &x));
+    let (mean_buffer, x_buffer) = (gpu.storage_with("label means", &mean_values), gpu.storage_with("x", &x));
     let partials = gpu.storage_with("partials", &vec![7.0f32; 4 * rows]);
     let (factor, dx) = (0.37f32, gpu.storage_with("dx", &d));
     let factors = gpu.storage_with("factors", &[9.0, factor, 9.0, 9.0]);
     let sizes = [rows as u32, width as u32 / 4];
-    let scores = aim_scores(gpu, set, sizes, [&picked, &aim_buffer, &x_buffer], &partials);
-    let inputs = aim_inputs(gpu, sizes, 1, [&picked, &aim_buffer, &factors], &dx);
+    let scores = label_mean_scores(gpu, set, sizes, [&picked, &mean_buffer, &x_buffer], &partials);
+    let inputs = label_mean_inputs(gpu, sizes, 1, [&picked, &mean_buffer, &factors], &dx);
     run(gpu, &[&scores, &inputs], ANY);
     let got: Vec<f32> = read(gpu, &partials, 4 * rows).await?;
     assert!(got.chunks_exact(4).all(|partial| partial[..3] == [7.0; 3]), "the rest of the partials stays");
     let scored: Vec<f32> = got.chunks_exact(4).map(|partial| partial[3]).collect();
-    let (aim_values, x) = (wide(&aim_values), wide(&x));
+    let (mean_values, x) = (wide(&mean_values), wide(&x));
     let mut want = wide(&d);
-    aims::inputs(width, factor.into(), &picks, &aim_values, &mut want);
+    label_means::inputs(width, factor.into(), &picks, &mean_values, &mut want);
     let form = |what: &str| format!("{what}, set {set}, {rows} rows of {width}");
     let gradient = read(gpu, &dx, rows * width).await?;
     Ok([
-        compare("aims", form("scores"), &scored, &aims::scores(width, &picks, &aim_values, &x)),
-        compare("aims", form("gradient"), &gradient, &want),
+        compare("label means", form("scores"), &scored, &label_means::scores(width, &picks, &mean_values, &x)),
+        compare("label means", form("gradient"), &gradient, &want),
     ])
 }
 
 #[test]
-fn rows_meet_their_aims() {
+fn rows_meet_their_label_means() {
     on_every_set(|gpu, set| {
         for (rows, width) in [(1, 4), (7, 12), (67, 192), (130, 36), (33_000, 4)] {
             let checks = pollster::block_on(check(gpu, set, rows, width));
@@ -53,7 +55,7 @@ fn rows_meet_their_aims() {
     });
 }
 
-/// Aims of lists, over a vocabulary in chunks; some entries are of weight 0.
+/// Label means of lists, over a vocabulary in chunks; some entries are of weight 0.
 async fn check_columns(
     gpu: &Gpu,
     format: WeightFormat,
@@ -67,7 +69,7 @@ async fn check_columns(
         noise(6, rows * top).into_iter().enumerate().map(|(at, w)| (at * 7919 % vocab, weight(at, w))).collect();
     let words: Vec<[u32; 2]> = listed.iter().map(|&(token, weight)| [token as u32, weight.to_bits()]).collect();
     let entries = gpu.storage_with("entries", &words);
-    let aims = gpu.storage_with("aims", &vec![7.0f32; rows * width]);
+    let means = gpu.storage_with("label means", &vec![7.0f32; rows * width]);
     for first in (0..vocab).step_by(chunk) {
         let (count, stride) = (chunk.min(vocab - first), chunk.min(vocab - first).next_multiple_of(4));
         let mut padded = w[first * width..(first + count) * width].to_vec();
@@ -76,17 +78,17 @@ async fn check_columns(
         let [picked, first, count, stride] = [rows, first, count, stride].map(|n| n as u32);
         let shape = LossShape { picked, first, count, stride };
         let form = (format, first > 0);
-        let op = aim_columns(gpu, form, width as u32 / 4, top as u32, shape, [&entries, &matrix], &aims);
+        let op = label_mean_columns(gpu, form, width as u32 / 4, top as u32, shape, [&entries, &matrix], &means);
         run(gpu, &[&op], ANY);
     }
     let listed: Vec<(usize, f64)> = listed.into_iter().map(|(token, weight)| (token, weight.into())).collect();
-    let want = aims::columns(width, top, &listed, &wide(&w));
-    let got = read(gpu, &aims, rows * width).await?;
-    Ok(compare("aims", format!("of lists, {format:?}, {rows} rows of {width}, {top} of {vocab}"), &got, &want))
+    let want = label_means::columns(width, top, &listed, &wide(&w));
+    let got = read(gpu, &means, rows * width).await?;
+    Ok(compare("label means", format!("of lists, {format:?}, {rows} rows of {width}, {top} of {vocab}"), &got, &want))
 }
 
 #[test]
-fn lists_become_aims() {
+fn lists_become_label_means() {
     on_every_adapter(|gpu| {
         for &format in WeightFormat::ALL {
             for (sizes, chunk) in [([1, 4, 5, 1], 8), ([7, 12, 37, 5], 16), ([130, 36, 301, 32], 64)] {
@@ -96,7 +98,7 @@ fn lists_become_aims() {
     });
 }
 
-/// Rows without a target become their softmax, and losses take what the aims score.
+/// Rows without a target become their softmax, and losses take what the label means score.
 async fn check_labels(gpu: &Gpu, set: KernelSet) -> Result<[KernelCheck; 2]> {
     const VOCAB: usize = 37;
     let logits: Vec<f32> = noise(4, 3 * VOCAB).iter().map(|x| 5.0 * x).collect();

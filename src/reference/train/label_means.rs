@@ -1,26 +1,26 @@
-//! Losses against soft labels by way of aims: the mean of the LM head's columns under a row's labels.
+//! Losses against soft labels by way of label means: the mean of the LM head's columns under a row's labels.
 
 /// The sum over each row's entries of weight times column of the LM head, `[vocab, width]`.
 pub(crate) fn columns(width: usize, top: usize, entries: &[(usize, f64)], w: &[f64]) -> Vec<f64> {
-    let aim = |entries: &[(usize, f64)]| -> Vec<f64> {
+    let mean = |entries: &[(usize, f64)]| -> Vec<f64> {
         (0..width).map(|i| entries.iter().map(|&(token, weight)| weight * w[token * width + i]).sum()).collect()
     };
-    entries.chunks_exact(top).flat_map(aim).collect()
+    entries.chunks_exact(top).flat_map(mean).collect()
 }
 
 /// The mean of each row's logits under its labels; 0 without any.
-pub(crate) fn scores(width: usize, picks: &[Option<usize>], aims: &[f64], x: &[f64]) -> Vec<f64> {
+pub(crate) fn scores(width: usize, picks: &[Option<usize>], means: &[f64], x: &[f64]) -> Vec<f64> {
     let score = |(pick, x): (&Option<usize>, &[f64])| {
-        pick.map_or(0.0, |pick| aims[pick * width..][..width].iter().zip(x).map(|(a, x)| a * x).sum())
+        pick.map_or(0.0, |pick| means[pick * width..][..width].iter().zip(x).map(|(a, x)| a * x).sum())
     };
     picks.iter().zip(x.chunks_exact(width)).map(score).collect()
 }
 
 /// From the mean of the LM head's columns under each row's softmax to the gradient of its loss, times `factor`.
-pub(crate) fn inputs(width: usize, factor: f64, picks: &[Option<usize>], aims: &[f64], dx: &mut [f64]) {
+pub(crate) fn inputs(width: usize, factor: f64, picks: &[Option<usize>], means: &[f64], dx: &mut [f64]) {
     for (pick, dx) in picks.iter().zip(dx.chunks_exact_mut(width)) {
         match pick {
-            Some(pick) => dx.iter_mut().zip(&aims[pick * width..]).for_each(|(dx, aim)| *dx = (*dx - aim) * factor),
+            Some(pick) => dx.iter_mut().zip(&means[pick * width..]).for_each(|(dx, mean)| *dx = (*dx - mean) * factor),
             None => dx.fill(0.0),
         }
     }
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn an_aim_stands_for_the_labels() {
+    fn a_label_mean_stands_for_the_labels() {
         let w: Vec<f64> = numbers(1, VOCAB * WIDTH).iter().map(|x| 3.0 * x).collect();
         let labels: Vec<Vec<f64>> =
             (2..4).map(|seed| softmax(&numbers(seed, VOCAB).iter().map(|x| 5.0 * x).collect::<Vec<_>>())).collect();
@@ -71,15 +71,15 @@ mod tests {
             };
             0.37 * picks.iter().zip(x.chunks_exact(WIDTH)).map(row).sum::<f64>()
         };
-        let aims: Vec<f64> = labels.iter().flat_map(|labels| mean(&w, labels)).collect();
+        let means: Vec<f64> = labels.iter().flat_map(|labels| mean(&w, labels)).collect();
         let sums: f64 = (picks.iter().zip(x.chunks_exact(WIDTH)))
             .filter(|(pick, _)| pick.is_some())
             .map(|(_, x)| logits(&w, x).iter().map(|logit| logit.exp()).sum::<f64>().ln())
             .sum();
-        let by_aims = 0.37 * (sums - scores(WIDTH, &picks, &aims, &x).iter().sum::<f64>());
-        assert!((by_aims - loss(&x)).abs() < 1e-12, "{by_aims}, not {}", loss(&x));
+        let by_means = 0.37 * (sums - scores(WIDTH, &picks, &means, &x).iter().sum::<f64>());
+        assert!((by_means - loss(&x)).abs() < 1e-12, "{by_means}, not {}", loss(&x));
         let mut gradient: Vec<f64> = x.chunks_exact(WIDTH).flat_map(|x| mean(&w, &softmax(&logits(&w, x)))).collect();
-        inputs(WIDTH, 0.37, &picks, &aims, &mut gradient);
+        inputs(WIDTH, 0.37, &picks, &means, &mut gradient);
         assert_gradient(loss, &x, &gradient);
     }
 }

@@ -1,4 +1,4 @@
-//! aims[row] = the sum over the row's entries of weight * column of the LM head, set or added: of the entries that lie in
+//! label_means[row] = the sum over the row's entries of weight * column of the LM head, set or added: of the entries that lie in
 //! this chunk of the vocabulary. Entries of weight 0 are not there.
 //! dispatch: spread over picked * width4
 //! use spread
@@ -19,7 +19,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 // Token, and the bits of its weight.
 @group(0) @binding(1) var<storage, read> entries: array<vec2<u32>>;
-// The aims, under the name that pieces know.
+// The label means, under the name that pieces know.
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
 
 @compute @workgroup_size(64)

@@ -58,7 +58,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use gpu::{AdapterSummary, Gpu, GpuOptions};
 pub use kernels::{KernelSet, WeightFormat, measure_kernels, shaders};
 pub use marginal::{MarginalOptions, Marginals};
-pub use model::{Engine, EngineOptions, Heads, Inspection, Progress, inspect, inspect_with_heads};
+pub use model::{Engine, EngineOptions, HeadsInfo, Inspection, Progress, inspect, inspect_with_heads};
 pub use self_test::{KernelCheck, self_test};
 #[cfg(feature = "train")]
 pub use train::{HeadLoss, MicroBatch, StepReport, TrainOptions, Trainer};

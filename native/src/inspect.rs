@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use foretoken::{Error, Heads, Inspection};
+use foretoken::{Error, HeadsInfo, Inspection};
 
 use crate::folder::Folder;
 use crate::source::ModelFlag;
@@ -116,7 +116,7 @@ fn tensors(inspection: &Inspection) -> String {
 }
 
 fn heads(inspection: &Inspection) -> String {
-    let size = |heads: &Heads| match heads.used {
+    let size = |heads: &HeadsInfo| match heads.used {
         true => format!(" ({} parameters, {} of GPU memory)", thousands(heads.parameters), bytes(heads.bytes)),
         false => String::new(),
     };

@@ -8,7 +8,7 @@ use std::{fs, io, process};
 use foretoken::{AdapterSummary, Gpu, KernelSet, Result};
 
 use crate::console;
-use crate::terminal::say;
+use crate::terminal::print_status;
 
 /// Kernel set by [`key`]; names, because a later version may know others.
 type Picks = BTreeMap<String, String>;
@@ -39,7 +39,7 @@ async fn settle(file: &Path, key: String, measured: impl Future<Output = Result<
     }
     let pick = measured.await?;
     if let Err(error) = remember(file, key, pick) {
-        say(format_args!("note: the measured kernel set is not kept: {}: {error}", file.display()));
+        print_status(format_args!("note: the measured kernel set is not kept: {}: {error}", file.display()));
     }
     Ok(pick)
 }

@@ -21,7 +21,7 @@ use crate::drafting::HeadsWanted;
 use crate::folder::Folder;
 use crate::picks;
 use crate::prompt::Prompt;
-use crate::terminal::{Meter, say};
+use crate::terminal::{Meter, print_status};
 
 /// The model's flag.
 #[derive(clap::Args)]
@@ -225,14 +225,14 @@ impl Checked<'_> {
                     let without = EngineOptions { heads: false, ..options };
                     // Where it is not the heads that are broken, the first error says more.
                     let engine = Engine::load(&gpu, files, &without, progress).await.map_err(|_| error.clone())?;
-                    say(format_args!("note: the model runs without its multi-token heads: {error}"));
+                    print_status(format_args!("note: the model runs without its multi-token heads: {error}"));
                     engine
                 }
             },
         };
         meter.clear();
         for note in engine.notes() {
-            say(format_args!("note: {note}"));
+            print_status(format_args!("note: {note}"));
         }
         let load_s = started.elapsed().as_secs_f64();
         Ok(Loaded { engine, adapter: gpu.summary().clone(), model: files.describe(), load_s })

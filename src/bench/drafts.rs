@@ -63,7 +63,7 @@ pub async fn drafts(
 ) -> Result<DraftReport> {
     let quick = options.quick;
     let tokens = if quick { 12 } else { 96 }.min(engine.context().saturating_sub(prompt.len()));
-    let commit = options.told_commit();
+    let commit = options.stated_commit();
     let mut session = engine.session()?;
     let off = DraftOptions::off();
     let (text, _) = generate(&mut session, prompt, tokens, &off).await?;

@@ -216,7 +216,7 @@ impl KernelBench<'_> {
                 state: &gpu.storage_with("state", &[State::default()]),
                 rows: &rows,
                 logits: &logits,
-                weights: &gpu.storage("weights", 4 * 32 * u64::from(vocab)),
+                probabilities: &gpu.storage("probabilities", 4 * 32 * u64::from(vocab)),
                 counts: &gpu.storage("counts", 4 * u64::from(vocab)),
                 sampled: &gpu.storage("sampled", 4 * 32),
             };
@@ -239,7 +239,7 @@ impl KernelBench<'_> {
             state,
             rows,
             logits,
-            weights: &values("weights", 4),
+            probabilities: &values("probabilities", 4),
             nuclei: &gpu.storage("nuclei", 32),
             branches: &values("branches", 8),
         };

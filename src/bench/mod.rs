@@ -35,7 +35,7 @@ pub struct BenchOptions {
 }
 
 impl BenchOptions {
-    fn told_commit(&self) -> String {
+    fn stated_commit(&self) -> String {
         self.commit.clone().unwrap_or_else(|| "unknown".to_owned())
     }
 }
@@ -114,7 +114,7 @@ pub async fn run<F: Files>(
     Ok(Report {
         adapter: gpu.summary().clone(),
         kernels,
-        commit: options.told_commit(),
+        commit: options.stated_commit(),
         model: files.describe(),
         quick: options.quick,
         read,

@@ -425,7 +425,7 @@ impl Session {
         self.write_state(State { committed: at as u32, num_rows: layout.num_rows, ..State::default() });
         let (rows, keys) = (layout.num_rows, at as u32 + layout.num_rows);
         let extent = Extent { rows, logit_rows: rows, keys };
-        self.replay(&[&self.plan.body, &self.plan.head], extent, None);
+        self.replay(&[&self.plan.body, &self.plan.lm_head], extent, None);
         let logits: Vec<u32> = model.gpu.read(&buffers.logits).await?;
         let (vocab, stride) = (vocab as usize, model.sizes.vocab_stride() as usize);
         Ok(path.iter().map(|row| logits[row * stride..][..vocab].to_vec()).collect())

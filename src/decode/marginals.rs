@@ -67,7 +67,7 @@ impl Session {
     /// [`Session::record_siblings`].
     pub(crate) fn stage_siblings(&mut self, committed: usize, branches: usize) -> StagedSiblings {
         let extent = self.stage_chain(committed, 1);
-        let ops = self.plan.body.iter().chain(&self.plan.head);
+        let ops = self.plan.body.iter().chain(&self.plan.lm_head);
         self.model.gpu.submit(None, |recorder| ops.for_each(|op| op.record(recorder, extent)), None);
         let gpu = self.model.gpu.clone();
         let options = MarginalOptions::default();

@@ -77,8 +77,10 @@ impl Session {
                 self.replay(&[&self.plan.body[done..block_end]], batch.extent(), None);
                 done = block_end;
                 if depth + 1 < self.plan.block_ends.len() {
-                    self.hand_out(&self.plan.head, &batch, &mut |at, row| on_row(Reading::Depth(depth + 1), at, row))
-                        .await?;
+                    self.hand_out(&self.plan.lm_head, &batch, &mut |at, row| {
+                        on_row(Reading::Depth(depth + 1), at, row)
+                    })
+                    .await?;
                 }
             }
             self.replay(&[&self.plan.body[done..]], batch.extent(), None);
@@ -88,7 +90,7 @@ impl Session {
                 }
                 on_row(Reading::Next, at, row);
             };
-            self.hand_out(&self.plan.head, &batch, &mut next).await?;
+            self.hand_out(&self.plan.lm_head, &batch, &mut next).await?;
             if let Some(heads) = self.plan.heads.as_ref().filter(|_| options.heads) {
                 self.replay(&[&heads.drafting], batch.extent(), None);
                 self.read_heads(ids, &batch, on_row).await?;

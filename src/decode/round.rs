@@ -117,7 +117,7 @@ impl Round {
         let one = Extent { rows: 1, logit_rows: 1, ..verify };
         let mut steps = self.draft(plan, marginal, verify);
         steps.push((&plan.tree, one));
-        steps.extend([&plan.body, &plan.head, &plan.sample].map(|ops| (&ops[..], verify)));
+        steps.extend([&plan.body, &plan.lm_head, &plan.sample].map(|ops| (&ops[..], verify)));
         if self.traced {
             steps.push((&plan.trace, verify));
         }

@@ -258,7 +258,7 @@ impl Session {
 
     /// The ops of a step up to its sampled tokens; without `commit` they can be run again and again.
     pub(crate) fn step_ops(&self) -> impl Iterator<Item = &Op> {
-        self.plan.body.iter().chain(&self.plan.head).chain(&self.plan.sample)
+        self.plan.body.iter().chain(&self.plan.lm_head).chain(&self.plan.sample)
     }
 
     /// Forgets the text.
@@ -321,7 +321,7 @@ impl Session {
             let work = Work::Prompt { rows, last };
             if last {
                 self.submit(work, 1, |plan, _| {
-                    let ops = [&plan.body, &plan.head, &plan.sample, &plan.commit];
+                    let ops = [&plan.body, &plan.lm_head, &plan.sample, &plan.commit];
                     ops.map(|ops| (&ops[..], extent)).into()
                 });
             } else {

@@ -47,7 +47,7 @@ fn bits(session: &Session, rows: &[Row]) -> Vec<Vec<u32>> {
     model.gpu.write(&buffers.rows, 0, rows);
     session.write_state(State { committed: COMMITTED as u32, num_rows: count, ..State::default() });
     let extent = Extent { rows: count, logit_rows: count, keys: COMMITTED as u32 + count };
-    let ops = || session.plan.body.iter().chain(&session.plan.head);
+    let ops = || session.plan.body.iter().chain(&session.plan.lm_head);
     model.gpu.submit(None, |recorder| ops().for_each(|op| op.record(recorder, extent)), None);
     let logits: Vec<u32> = pollster::block_on(model.gpu.read(&buffers.logits)).expect("logits");
     let stride = model.sizes.vocab_stride() as usize;

@@ -64,7 +64,7 @@ impl Workspace {
         vec![
             (&self.draft.stage[..], one),
             (&plan.body, one),
-            (&plan.head, one),
+            (&plan.lm_head, one),
             (self.ops(Part::Nucleus), one),
             (self.ops(Part::Siblings), siblings),
             (&plan.body, siblings),

@@ -84,7 +84,7 @@ impl Run<'_> {
         self.model.gpu.write(&self.work.targets, 0, &ids[start + 1..=end]);
         let extent = Extent { rows: (end - cached) as u32, logit_rows: count as u32, keys: end as u32 };
         let words = Ranking::words(top);
-        let parts = [Part::Body, Part::Head, Part::Nucleus, Part::RankRows];
+        let parts = [Part::Body, Part::LmHead, Part::Nucleus, Part::RankRows];
         let reports: Vec<u32> = self.read(&parts, extent, &self.work.reports, count * words).await?;
         let nuclei: Vec<Nucleus> = self.read(&[], on_logits(0), &self.work.nuclei, count).await?;
         let mut lists = Vec::new();

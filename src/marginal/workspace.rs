@@ -24,7 +24,7 @@ const TREE_LIST: usize = 4096;
 pub(super) enum Part {
     /// From rows to the residual stream, and on to logits.
     Body,
-    Head,
+    LmHead,
     /// Which tokens may come after each row.
     Nucleus,
     /// The next branches become the batch under way.
@@ -56,9 +56,9 @@ pub(crate) struct Workspace {
     rank_mixture: Op,
     rank_rows: Op,
     pub(super) draft: DraftOps,
-    tickets: Vec<Staging>,
+    staging: Vec<Staging>,
     in_flight: VecDeque<(Pending, usize)>,
-    next_ticket: usize,
+    next_staging: usize,
 }
 
 impl Workspace {
@@ -86,7 +86,7 @@ impl Workspace {
             state: &b.state,
             rows: &b.rows,
             logits: &b.logits,
-            weights: &b.weights,
+            probabilities: &b.probabilities,
             nuclei: &nuclei,
             branches: &branches,
         };
@@ -117,11 +117,11 @@ impl Workspace {
             mix,
             partials: kept,
             rank_mixture: ranking(gpu, set, true, [&ranking_params, &mixed, &targets, &reports]),
-            rank_rows: ranking(gpu, set, false, [&ranking_params, &b.weights, &targets, &reports]),
+            rank_rows: ranking(gpu, set, false, [&ranking_params, &b.probabilities, &targets, &reports]),
             draft: DraftOps::new(model, b, &mixed),
-            tickets: (0..IN_FLIGHT + 1).map(|_| Staging::new(gpu, cursor.size())).collect(),
+            staging: (0..IN_FLIGHT + 1).map(|_| Staging::new(gpu, cursor.size())).collect(),
             in_flight: VecDeque::new(),
-            next_ticket: 0,
+            next_staging: 0,
             nucleus_params,
             ranking_params,
             nuclei,
@@ -140,7 +140,7 @@ impl Workspace {
             state,
             rows,
             logits: &b.logits,
-            weights: &b.weights,
+            probabilities: &b.probabilities,
             nuclei: &self.nuclei,
             branches: &self.branches,
         };
@@ -188,7 +188,7 @@ impl Workspace {
             Part::Mix => &self.mix,
             Part::RankMixture => std::slice::from_ref(&self.rank_mixture),
             Part::RankRows => std::slice::from_ref(&self.rank_rows),
-            Part::Body | Part::Head => &[],
+            Part::Body | Part::LmHead => &[],
         }
     }
 
@@ -201,20 +201,20 @@ impl Workspace {
     }
 
     /// What the next submit copies where. Nobody reads it: that it comes back is the news.
-    pub fn ticket(&self) -> (&wgpu::Buffer, &Staging) {
-        (&self.cursor, &self.tickets[self.next_ticket])
+    pub fn staging(&self) -> (&wgpu::Buffer, &Staging) {
+        (&self.cursor, &self.staging[self.next_staging])
     }
 
-    /// A submit with the ticket is on its way.
+    /// A submit with it is on its way.
     pub fn sent(&mut self, submission: wgpu::SubmissionIndex) {
-        let at = self.next_ticket;
-        self.in_flight.push_back((self.tickets[at].read_after(submission), at));
-        self.next_ticket = (at + 1) % self.tickets.len();
+        let at = self.next_staging;
+        self.in_flight.push_back((self.staging[at].read_after(submission), at));
+        self.next_staging = (at + 1) % self.staging.len();
     }
 
     async fn receive(&mut self, gpu: &Gpu) -> Result<()> {
         if let Some((pending, at)) = self.in_flight.pop_front() {
-            self.tickets[at].take::<u32>(gpu, pending).await?;
+            self.staging[at].take::<u32>(gpu, pending).await?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The buffers of a session, made once.
 
 use super::head_plan::HeadBuffers;
-use super::heads::Heads;
+use super::heads::HeadWeights;
 use super::sizes::Sizes;
 use crate::gpu::Gpu;
 use crate::kernels::{EMITTED_WORDS, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, RECORDED_RANKS, Row, SampleParams, State, Tree};
@@ -23,7 +23,7 @@ pub(crate) struct Buffers {
     /// Keys and values of each layer.
     pub cache: Vec<(wgpu::Buffer, wgpu::Buffer)>,
     pub logits: wgpu::Buffer,
-    pub weights: wgpu::Buffer,
+    pub probabilities: wgpu::Buffer,
     pub counts: wgpu::Buffer,
     pub sampled: wgpu::Buffer,
     pub log_probs: wgpu::Buffer,
@@ -46,7 +46,7 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    pub fn new(gpu: &Gpu, sizes: &Sizes, heads: Option<&Heads>) -> Self {
+    pub fn new(gpu: &Gpu, sizes: &Sizes, heads: Option<&HeadWeights>) -> Self {
         let rows = |label: &str, width: u32| gpu.storage(label, sizes.rows_bytes(width));
         let shape = sizes.attention;
         let cache = (0..sizes.layers)
@@ -65,7 +65,7 @@ impl Buffers {
             inverse_sums: rows("inverse_sums", shape.heads),
             cache,
             logits: gpu.storage("logits", sizes.logits_bytes()),
-            weights: gpu.storage("weights", sizes.logits_bytes()),
+            probabilities: gpu.storage("probabilities", sizes.logits_bytes()),
             counts: gpu.storage("counts", 4 * u64::from(sizes.vocab)),
             sampled: gpu.storage("sampled", 4 * MAX_BATCH_ROWS as u64),
             log_probs: gpu.storage("log_probs", 4 * MAX_BATCH_ROWS as u64),

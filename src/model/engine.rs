@@ -9,7 +9,7 @@ use super::Buffers;
 use super::checks::{check_kernels, working_widths};
 use super::formats;
 use super::forward::{Plan, pipelines};
-use super::heads::{self, Heads};
+use super::heads::{self, HeadWeights};
 use super::lora::Changes;
 use super::sizes::{self, Sizes};
 use super::upload::Matrix;
@@ -104,7 +104,7 @@ pub(crate) struct Model {
     /// `[context, rotary_dim / 2]` of (cos, sin).
     pub rotation: wgpu::Buffer,
     /// Multi-token heads.
-    pub heads: Option<Heads>,
+    pub heads: Option<HeadWeights>,
     /// Seconds from the end of a submit to when the host knows of it.
     pub sync_seconds: f64,
 }
@@ -126,7 +126,7 @@ impl Model {
 pub struct Engine {
     model: Arc<Model>,
     notes: Arc<[String]>,
-    heads: Option<Arc<str>>,
+    heads_summary: Option<Arc<str>>,
     head_parameters: u64,
 }
 
@@ -251,8 +251,8 @@ impl Engine {
         compile(&model, progress)?;
         warm_up(&model, progress).await?;
         let head_parameters = set.map_or(0, |set| set.parameters(&model.config));
-        let heads = set.map(|set| set.summary().into());
-        Ok(Self { model: Arc::new(model), notes: notes.into(), heads, head_parameters })
+        let heads_summary = set.map(|set| set.summary().into());
+        Ok(Self { model: Arc::new(model), notes: notes.into(), heads_summary, head_parameters })
     }
 
     /// The configuration of the model.
@@ -292,8 +292,8 @@ impl Engine {
     }
 
     /// What the multi-token heads in use are, for people; `None` without any.
-    pub fn heads(&self) -> Option<&str> {
-        self.heads.as_deref()
+    pub fn heads_summary(&self) -> Option<&str> {
+        self.heads_summary.as_deref()
     }
 
     /// Weights of the multi-token heads in use, with their LoRA.

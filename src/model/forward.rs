@@ -31,7 +31,7 @@ pub(crate) struct Plan {
     /// Where each block of the body ends.
     pub block_ends: Vec<usize>,
     /// Final norm and LM head of the rows whose logits are wanted.
-    pub head: Vec<Op>,
+    pub lm_head: Vec<Op>,
     /// What the target samples after each row.
     pub sample: Vec<Op>,
     /// What the target thought of the drafts, where somebody wants to know.
@@ -76,7 +76,7 @@ impl Plan {
             tree: vec![tree_rows(gpu, [&b.tree, &b.state, &b.rows, &b.text, &b.candidates])],
             body,
             block_ends,
-            head: planner.head(),
+            lm_head: planner.lm_head(),
             sample: vec![planner.sample()],
             trace: vec![trace(gpu, set, logits, [&b.state, &b.rows, &b.logits, &b.sampled, &b.emitted])],
             commit: vec![planner.commit()],
@@ -90,7 +90,7 @@ impl Plan {
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         let drafts = [&self.lookup, &self.recorded, &self.tree, &self.trace, &self.commit, &self.compact];
         let heads = self.heads.iter().flat_map(HeadsPlan::ops);
-        [&self.body, &self.head, &self.sample, &self.score].into_iter().chain(drafts).flatten().chain(heads)
+        [&self.body, &self.lm_head, &self.sample, &self.score].into_iter().chain(drafts).flatten().chain(heads)
     }
 }
 
@@ -114,7 +114,7 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
         compact_cache_variant(),
         trace_variant(set),
     ]);
-    let mut forms = vec![head_form(model, unembedding(model))];
+    let mut forms = vec![plain_form(model, unembedding(model))];
     forms.extend(model.weights.layers.iter().flat_map(|layer| layer_forms(model, layer)));
     if let Some(heads) = &model.heads {
         forms.extend(head_plan::forms(model, heads));
@@ -144,12 +144,12 @@ pub(super) fn layer_forms(model: &Model, layer: &Layer) -> [MatmulForm; 4] {
     ]
 }
 
-pub(crate) fn head_form(model: &Model, matrix: &Matrix) -> MatmulForm {
+pub(crate) fn plain_form(model: &Model, matrix: &Matrix) -> MatmulForm {
     MatmulForm::plain(model.kernels, model.widths, matrix.format, matrix.columns4())
 }
 
 pub(crate) fn linear_form(model: &Model, linear: &Linear) -> MatmulForm {
-    MatmulForm { bias: linear.bias.is_some(), ..head_form(model, &linear.matrix) }
+    MatmulForm { bias: linear.bias.is_some(), ..plain_form(model, &linear.matrix) }
 }
 
 fn mlp_in_form(model: &Model, linear: &Linear) -> MatmulForm {
@@ -249,7 +249,7 @@ impl Planner<'_> {
         ops.push(attention_values(gpu, set, shape, io));
     }
 
-    fn head(&self) -> Vec<Op> {
+    fn lm_head(&self) -> Vec<Op> {
         let mut ops = vec![self.norm(&self.model.weights.final_norm, &self.buffers.attention_in, true)];
         ops.extend(self.unembed_with(unembedding(self.model)));
         ops
@@ -260,7 +260,7 @@ impl Planner<'_> {
         let b = self.buffers;
         let x = (&b.attention_in, self.model.sizes.hidden / 4);
         let y = (&b.logits, self.model.sizes.vocab_stride() / 4);
-        self.product(head_form(self.model, matrix), matrix, None, x, y, true)
+        self.product(plain_form(self.model, matrix), matrix, None, x, y, true)
     }
 
     fn sample(&self) -> Op {
@@ -270,7 +270,7 @@ impl Planner<'_> {
             state: &b.state,
             rows: &b.rows,
             logits: &b.logits,
-            weights: &b.weights,
+            probabilities: &b.probabilities,
             counts: &b.counts,
             sampled: &b.sampled,
         };
@@ -337,13 +337,13 @@ fn unembedding(model: &Model) -> &Matrix {
 /// Softmax partials that [`lm_head_with_partials`] keeps of a row.
 pub(crate) fn lm_head_partials(model: &Model) -> u32 {
     let matrix = unembedding(model);
-    matrix.shards.iter().map(|shard| head_form(model, matrix).partials(shard.columns4)).sum()
+    matrix.shards.iter().map(|shard| plain_form(model, matrix).partials(shard.columns4)).sum()
 }
 
-/// As [`Plan::head`], and what the logits' softmax needs to `partials`.
+/// As [`Plan::lm_head`], and what the logits' softmax needs to `partials`.
 pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &wgpu::Buffer) -> Vec<Op> {
     let matrix = unembedding(model);
-    let (form, stride) = (head_form(model, matrix), lm_head_partials(model));
+    let (form, stride) = (plain_form(model, matrix), lm_head_partials(model));
     let mut ops = vec![norm_op(model, &b.state, &model.weights.final_norm, &b.x, &b.attention_in, true)];
     let mut first = 0;
     for shard in &matrix.shards {
@@ -413,7 +413,7 @@ pub(crate) fn shard_op(
         y_first4: 0,
         logits: false,
     };
-    matmul(&model.gpu, head_form(model, matrix), io)
+    matmul(&model.gpu, plain_form(model, matrix), io)
 }
 
 /// The product of `x` with a matrix, shard by shard.

@@ -6,8 +6,8 @@
 
 use super::buffers::Buffers;
 use super::engine::Model;
-use super::forward::{Planner, accumulate, head_form, layer_forms, linear_form};
-use super::heads::{Body, Head, Heads, Join, Source};
+use super::forward::{Planner, accumulate, layer_forms, linear_form, plain_form};
+use super::heads::{Body, Head, HeadWeights, Join, Source};
 use super::lora::Adapter;
 use super::weights::Linear;
 use crate::gpu::Gpu;
@@ -17,16 +17,16 @@ use crate::kernels::{
 };
 
 /// The products of heads, for their pipelines.
-pub(super) fn forms(model: &Model, heads: &Heads) -> Vec<MatmulForm> {
+pub(super) fn forms(model: &Model, heads: &HeadWeights) -> Vec<MatmulForm> {
     let mut forms = Vec::new();
-    forms.extend(heads.adapters.iter().flatten().map(|adapter| head_form(model, &adapter.a)));
+    forms.extend(heads.adapters.iter().flatten().map(|adapter| plain_form(model, &adapter.a)));
     for head in &heads.heads {
         forms.extend(head.layers().iter().flat_map(|layer| layer_forms(model, layer)));
-        forms.extend(head.lm_head.iter().map(|matrix| head_form(model, matrix)));
+        forms.extend(head.lm_head.iter().map(|matrix| plain_form(model, matrix)));
         match &head.body {
             Body::Sequential(join, _) => {
-                forms.push(head_form(model, &join.from_hidden));
-                forms.push(accumulate(head_form(model, &join.from_embedding)));
+                forms.push(plain_form(model, &join.from_hidden));
+                forms.push(accumulate(plain_form(model, &join.from_embedding)));
             }
             Body::Residual(blocks) => forms.extend(blocks.iter().map(|block| residual_form(model, block))),
             Body::LastLayer | Body::Layers(_) => {}
@@ -161,7 +161,7 @@ impl HeadsPlan {
         steps
     }
 
-    pub(super) fn new(planner: &Planner<'_>, heads: &Heads, buffers: &HeadBuffers) -> Self {
+    pub(super) fn new(planner: &Planner<'_>, heads: &HeadWeights, buffers: &HeadBuffers) -> Self {
         let Planner { model, buffers: b } = *planner;
         let sizes = &model.sizes;
         let (width, slots) = (sizes.hidden, sizes.attention.context);
@@ -187,7 +187,7 @@ impl HeadsPlan {
 
 impl Planner<'_> {
     /// Leaves what heads read of the stream after `blocks` blocks.
-    pub(super) fn save_sources(&self, heads: &Heads, buffers: &HeadBuffers, blocks: usize, ops: &mut Vec<Op>) {
+    pub(super) fn save_sources(&self, heads: &HeadWeights, buffers: &HeadBuffers, blocks: usize, ops: &mut Vec<Op>) {
         for (source, history) in heads.sources.iter().zip(&buffers.histories) {
             if let Some(weight) = source.weight_of(blocks) {
                 let accumulate = matches!(source, Source::Mix(_)) && blocks > 1;
@@ -197,14 +197,14 @@ impl Planner<'_> {
     }
 
     /// Leaves the output of the final norm, where heads read that.
-    pub(super) fn save_final_norm(&self, heads: &Heads, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
+    pub(super) fn save_final_norm(&self, heads: &HeadWeights, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
         let Some(at) = heads.sources.iter().position(|source| *source == Source::FinalNorm) else { return };
         ops.push(self.norm(&self.model.weights.final_norm, &self.buffers.attention_in, false));
         ops.push(self.save_hidden(&self.buffers.attention_in, &buffers.histories[at], 1.0, false));
     }
 
     /// The blocks below the heads with the adapters of a gated LoRA, over keys and values of drafting rows.
-    fn drafting(&self, heads: &Heads, buffers: &HeadBuffers) -> Vec<Op> {
+    fn drafting(&self, heads: &HeadWeights, buffers: &HeadBuffers) -> Vec<Op> {
         if !heads.gated {
             return Vec::new();
         }
@@ -221,13 +221,13 @@ impl Planner<'_> {
     }
 
     /// Adds the changes of a gated LoRA to the queries, keys and values of the rows whose adapter is on.
-    fn adapt(&self, heads: &Heads, buffers: &HeadBuffers, block: usize, ops: &mut Vec<Op>) {
+    fn adapt(&self, heads: &HeadWeights, buffers: &HeadBuffers, block: usize, ops: &mut Vec<Op>) {
         let adapter = heads.adapters.get(block).and_then(Option::as_ref);
         let (Some(adapter), Some(t)) = (adapter, &buffers.adapted) else { return };
         let (b, sizes) = (self.buffers, &self.model.sizes);
         let width = adapter.width();
         let (x, y) = ((&b.attention_in, sizes.hidden / 4), (t, width / 4));
-        ops.extend(self.product(head_form(self.model, &adapter.a), &adapter.a, None, x, y, false));
+        ops.extend(self.product(plain_form(self.model, &adapter.a), &adapter.a, None, x, y, false));
         let params = LoraParams { columns4: sizes.attention.qkv_stride() / 4, rank: adapter.rank, t_stride: width };
         let (state, rows, y) = (&b.state, &b.rows, &b.qkv);
         let io = LoraIo { state, rows, t, b: &adapter.b, starts: &adapter.starts, y };
@@ -244,7 +244,7 @@ impl Planner<'_> {
         copy_hidden(&self.model.gpu, sizes.hidden, sizes.attention.context, &self.buffers.state, io)
     }
 
-    fn head_plan(&self, heads: &Heads, index: usize, buffers: &HeadBuffers) -> HeadPlan {
+    fn head_plan(&self, heads: &HeadWeights, index: usize, buffers: &HeadBuffers) -> HeadPlan {
         let head = &heads.heads[index];
         let backbone = matches!(head.body, Body::LastLayer);
         let (mut refill, mut full, mut siblings) = (Vec::new(), Vec::new(), Vec::new());
@@ -272,7 +272,7 @@ impl Planner<'_> {
         HeadPlan { offset: head.offset, ahead: head.ahead, backbone, refill, full, siblings, candidates }
     }
 
-    fn head_ops(&self, heads: &Heads, index: usize, buffers: &HeadBuffers, pass: Pass, ops: &mut Vec<Op>) {
+    fn head_ops(&self, heads: &HeadWeights, index: usize, buffers: &HeadBuffers, pass: Pass, ops: &mut Vec<Op>) {
         let (head, b, logits) = (&heads.heads[index], self.buffers, pass != Pass::Refill);
         let history = &buffers.histories[head.source];
         if let Body::Residual(blocks) = &head.body {
@@ -315,7 +315,7 @@ impl Planner<'_> {
     }
 
     /// Where the backbone's last block was trained to read a mix of the streams, the mix takes the place of the stream.
-    pub(super) fn load_mix_of_target(&self, heads: &Heads, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
+    pub(super) fn load_mix_of_target(&self, heads: &HeadWeights, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
         let reads_mix =
             |head: &&Head| matches!(head.body, Body::LastLayer) && matches!(heads.sources[head.source], Source::Mix(_));
         if let Some(head) = heads.heads.iter().find(reads_mix) {
@@ -336,9 +336,9 @@ impl Planner<'_> {
         ops.push(self.norm(&join.hidden_norm, &b.mlp_in, false));
         ops.extend(self.embed_with(join.embedding.as_ref().unwrap_or(&self.model.weights.embedding)));
         ops.push(self.norm(&join.embedding_norm, &b.attention_in, false));
-        let form = head_form(self.model, &join.from_hidden);
+        let form = plain_form(self.model, &join.from_hidden);
         ops.extend(self.product(form, &join.from_hidden, None, (&b.mlp_in, hidden4), (&b.x, hidden4), false));
-        let form = accumulate(head_form(self.model, &join.from_embedding));
+        let form = accumulate(plain_form(self.model, &join.from_embedding));
         ops.extend(self.product(form, &join.from_embedding, None, (&b.attention_in, hidden4), (&b.x, hidden4), false));
     }
 
@@ -367,7 +367,7 @@ impl Planner<'_> {
 }
 
 impl HeadBuffers {
-    pub fn new(gpu: &Gpu, heads: &Heads, sizes: &super::sizes::Sizes) -> Self {
+    pub fn new(gpu: &Gpu, heads: &HeadWeights, sizes: &super::sizes::Sizes) -> Self {
         let cache = || {
             let bytes = sizes.attention.cache_bytes();
             (gpu.storage("head keys", bytes), gpu.storage("head values", bytes))
@@ -383,6 +383,6 @@ impl HeadBuffers {
 }
 
 /// What `buffers` of a model with heads has, with its heads.
-pub(super) fn of<'a>(model: &'a Model, buffers: &'a Buffers) -> Option<(&'a Heads, &'a HeadBuffers)> {
+pub(super) fn of<'a>(model: &'a Model, buffers: &'a Buffers) -> Option<(&'a HeadWeights, &'a HeadBuffers)> {
     model.heads.as_ref().zip(buffers.heads.as_ref())
 }

@@ -77,7 +77,7 @@ pub(crate) struct Head {
     pub offset: usize,
     /// Places ahead of its position of the token that it reads; 0 if it reads none.
     pub ahead: usize,
-    /// Of [`Heads::sources`].
+    /// Of [`HeadWeights::sources`].
     pub source: usize,
     pub body: Body,
     pub final_norm: Option<NormWeights>,
@@ -112,7 +112,7 @@ impl Head {
 }
 
 /// All heads of a model.
-pub(crate) struct Heads {
+pub(crate) struct HeadWeights {
     pub heads: Vec<Head>,
     /// What heads read, each once.
     pub sources: Vec<Source>,
@@ -124,7 +124,7 @@ pub(crate) struct Heads {
     pub placed: Vec<Placed>,
 }
 
-impl Heads {
+impl HeadWeights {
     /// The backbone's own last block, where the adapters of a gated LoRA leave it as it is.
     pub fn is_base(&self, head: &Head) -> bool {
         self.gated && matches!(head.body, Body::LastLayer)
@@ -153,12 +153,12 @@ pub(super) async fn load<F: Files>(
     training: bool,
     quantize: Option<WeightFormat>,
     on_bytes: &mut (dyn FnMut(u64) + Send),
-) -> Result<Heads> {
+) -> Result<HeadWeights> {
     let mut loader = Loader::new(gpu, &set.tensors, config, on_bytes);
     loader.norm_offset = if set.norms_less_one { 1.0 } else { 0.0 };
     loader.placed = training.then(Vec::new);
     loader.quantize = quantize;
-    let mut all = Heads {
+    let mut all = HeadWeights {
         heads: Vec::with_capacity(set.heads.len()),
         sources: Vec::new(),
         adapters: Vec::new(),

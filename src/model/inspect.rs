@@ -58,7 +58,7 @@ pub struct Inspection {
     /// Why loading would fail, if something is wrong with the tensors or a sliding window matters.
     pub problem: Option<String>,
     /// Multi-token heads: kind and what was found.
-    pub heads: Vec<Heads>,
+    pub heads: Vec<HeadsInfo>,
     /// Tokens of the context the sizes below are for.
     pub context: usize,
     /// Bytes of the weights on the GPU.
@@ -73,7 +73,7 @@ pub struct Inspection {
 
 /// Multi-token heads of a checkpoint.
 #[derive(Clone, Debug, Default, serde::Serialize)]
-pub struct Heads {
+pub struct HeadsInfo {
     /// The layout.
     pub kind: String,
     /// Their tensors in the checkpoint's own files.
@@ -179,24 +179,24 @@ fn quantized_bytes<F: Files>(checkpoint: &Checkpoint<'_, F>) -> BTreeMap<String,
 }
 
 /// The heads in a folder of their own first, then those of the checkpoint, which are not used.
-async fn apart<H: Files>(checkpoint: &Checkpoint<'_, impl Files>, files: &H, sizes: &Sizes) -> Result<Vec<Heads>> {
+async fn apart<H: Files>(checkpoint: &Checkpoint<'_, impl Files>, files: &H, sizes: &Sizes) -> Result<Vec<HeadsInfo>> {
     let set = HeadSet::open(files, checkpoint.config()).await?;
-    let mut used = Heads { kind: format!("{:?}", set.kind), ..Heads::default() };
+    let mut used = HeadsInfo { kind: format!("{:?}", set.kind), ..HeadsInfo::default() };
     describe(&set, checkpoint.config(), sizes, &mut used);
-    let others = found(checkpoint).into_iter().map(|(_, heads)| Heads { note: heads.note + ", not used", ..heads });
+    let others = found(checkpoint).into_iter().map(|(_, heads)| HeadsInfo { note: heads.note + ", not used", ..heads });
     Ok(std::iter::once(used).chain(others).collect())
 }
 
-fn found(checkpoint: &Checkpoint<'_, impl Files>) -> Vec<(HeadKind, Heads)> {
+fn found(checkpoint: &Checkpoint<'_, impl Files>) -> Vec<(HeadKind, HeadsInfo)> {
     let named = |found: FoundHeads| {
         let (kind, tensors, note) = (format!("{:?}", found.kind), found.tensors, found.note);
-        (found.kind, Heads { kind, tensors, note, ..Heads::default() })
+        (found.kind, HeadsInfo { kind, tensors, note, ..HeadsInfo::default() })
     };
     checkpoint.multi_token_heads().into_iter().map(named).collect()
 }
 
 /// Every kind of heads that was found, and what is wrong with those that would be loaded.
-async fn heads<F: Files>(checkpoint: &Checkpoint<'_, F>, sizes: &Sizes) -> (Vec<Heads>, Option<String>) {
+async fn heads<F: Files>(checkpoint: &Checkpoint<'_, F>, sizes: &Sizes) -> (Vec<HeadsInfo>, Option<String>) {
     let mut all = found(checkpoint);
     let mut problem = None;
     match HeadSet::of_checkpoint(checkpoint).await {
@@ -216,7 +216,7 @@ async fn heads<F: Files>(checkpoint: &Checkpoint<'_, F>, sizes: &Sizes) -> (Vec<
     (all.into_iter().map(|(_, heads)| heads).collect(), problem)
 }
 
-fn describe<F: Files>(set: &HeadSet<'_, F>, config: &ModelConfig, sizes: &Sizes, heads: &mut Heads) {
+fn describe<F: Files>(set: &HeadSet<'_, F>, config: &ModelConfig, sizes: &Sizes, heads: &mut HeadsInfo) {
     heads.used = true;
     heads.note = set.summary();
     heads.offsets = set.heads.iter().map(|head| head.offset).collect();

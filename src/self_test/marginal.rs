@@ -45,7 +45,7 @@ pub(crate) async fn check_nucleus(
         state: &gpu.storage_with("state", &[State { logit_row: 1, ..State::default() }]),
         rows: &gpu.storage_with("rows", &rows),
         logits: &gpu.storage_with("logits", &padded),
-        weights: &gpu.storage("weights", 4 * padded.len() as u64),
+        probabilities: &gpu.storage("probabilities", 4 * padded.len() as u64),
         nuclei: &nuclei,
         branches: &branches,
     };

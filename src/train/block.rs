@@ -149,7 +149,7 @@ impl<'a> Graph<'a> {
     /// `A x` of the normalised input in the scratch, to the scratch.
     fn reduced(&mut self, adapter: &Adapter) {
         let s = self.scratch.clone();
-        let form = crate::model::head_form(self.model, &adapter.a);
+        let form = crate::model::plain_form(self.model, &adapter.a);
         let (x, y) = ((&s.normed, self.model.sizes.hidden / 4), (&s.reduced, adapter.width() / 4));
         self.product(form, &adapter.a, None, x, y, self.rows);
     }

@@ -8,7 +8,7 @@ use crate::kernels::train::{
     Columns, LossShape, loss_factors, loss_inputs, loss_scan, loss_summary, matmul_inputs, mix, mix_dot, mix_softmax,
     mix_softmax_inputs,
 };
-use crate::model::{Body, Head, Join, Matrix, Mix, Shard, accumulate, head_form, shard_op};
+use crate::model::{Body, Head, Join, Matrix, Mix, Shard, accumulate, plain_form, shard_op};
 
 /// What a head leaves for its way back.
 pub(super) struct HeadGraph<'a> {
@@ -144,7 +144,7 @@ impl<'a> Graph<'a> {
         self.norm(&join.hidden_norm, z, &self.scratch.normed.clone(), rows);
         let normed = self.scratch.normed.clone();
         self.product(
-            head_form(model, &join.from_hidden),
+            plain_form(model, &join.from_hidden),
             &join.from_hidden,
             None,
             (&normed, hidden4),
@@ -153,7 +153,7 @@ impl<'a> Graph<'a> {
         );
         self.embed(&model.weights.embedding, shifted, &embedded);
         self.norm(&join.embedding_norm, &embedded, &normed, rows);
-        let form = accumulate(head_form(model, &join.from_embedding));
+        let form = accumulate(plain_form(model, &join.from_embedding));
         self.product(form, &join.from_embedding, None, (&normed, hidden4), (x, hidden4), rows);
         Joined { join, hidden: z.clone(), embedded }
     }

@@ -66,7 +66,7 @@ async fn add_model(gpu: &Gpu, name: &str, files: &impl Files, kernels: KernelSet
     for (how, sampling) in [("greedy", Sampling::default()), ("drawn", warm)] {
         let plain = generate(&mut session, &prompt[..9], sampling, None).await;
         let mut drafters = vec![Drafter::Lookup, Drafter::Marginal];
-        drafters.extend(engine.heads().map(|_| Drafter::Heads));
+        drafters.extend(engine.heads_summary().map(|_| Drafter::Heads));
         for drafter in drafters.into_iter().filter(|_| drafts) {
             let what = format!("{name}, {kernels}, {how}, {drafter:?}, {}", gpu.summary());
             assert_eq!(generate(&mut session, &prompt[..9], sampling, Some(drafter)).await, plain, "{what}");

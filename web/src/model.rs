@@ -126,7 +126,7 @@ impl WebModel {
             vocab: config.vocab_size,
             context: engine.context(),
             parameters: parameters + engine.head_parameters(),
-            heads: engine.heads().map(str::to_owned).into_iter().collect(),
+            heads: engine.heads_summary().map(str::to_owned).into_iter().collect(),
             notes: engine.notes().to_vec(),
             adapter: engine.gpu().summary().clone(),
             kernels: engine.kernels().to_string(),

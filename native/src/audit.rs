@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use foretoken::{Audit, AuditCase, AuditOptions, Difference};
+use foretoken::decode::{Audit, AuditCase, AuditOptions, Difference};
 use serde::Serialize;
 
 use crate::drafting::HeadsWanted;

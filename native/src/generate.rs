@@ -3,7 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::builder::NonEmptyStringValueParser;
-use foretoken::{DraftStats, Drafter, Error, GenerateOptions, Round, Sampling, Session, Stats, Stop};
+use foretoken::decode::{DraftStats, Round, Stats, Stop};
+use foretoken::{Drafter, Error, GenerateOptions, Sampling, Session};
 use serde::Serialize;
 
 use crate::console;

@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use foretoken::{Error, HeadsInfo, Inspection};
+use foretoken::Error;
+use foretoken::model::{HeadsInfo, Inspection};
 
 use crate::folder::Folder;
 use crate::source::ModelFlag;
@@ -29,8 +30,8 @@ pub async fn run(args: &Args) -> Outcome<u8> {
     let files = args.model.files()?;
     let context = args.context.map(NonZeroUsize::get);
     let inspection = match &args.heads {
-        Some(heads) => foretoken::inspect_with_heads(&files, &Folder::open_heads(heads)?, context).await?,
-        None => foretoken::inspect(&files, context).await?,
+        Some(heads) => foretoken::model::inspect_with_heads(&files, &Folder::open_heads(heads)?, context).await?,
+        None => foretoken::model::inspect(&files, context).await?,
     };
     if args.json {
         print_json(&inspection)?

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::{fs, io, process};
 
-use foretoken::{AdapterSummary, Gpu, KernelSet, Result};
+use foretoken::gpu::AdapterSummary;
+use foretoken::{Gpu, KernelSet, Result};
 
 use crate::console;
 use crate::terminal::print_status;
@@ -19,7 +20,7 @@ pub async fn kernels(gpu: &Gpu) -> Result<Option<KernelSet>> {
     if gpu.summary().software {
         return Ok(None);
     }
-    let measured = foretoken::measure_kernels(gpu);
+    let measured = foretoken::kernels::measure_kernels(gpu);
     match cache_folder() {
         Some(folder) => settle(&folder.join("kernels.json"), key(gpu.summary()), measured).await.map(Some),
         None => measured.await.map(Some),

@@ -14,7 +14,8 @@ use foretoken::format::config::ModelConfig;
 use foretoken::format::files::{Files, MemoryFiles};
 use foretoken::format::mtp::HeadSet;
 use foretoken::format::tokenizer::Tokenizer;
-use foretoken::{AdapterSummary, Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result, WeightFormat, model};
+use foretoken::gpu::AdapterSummary;
+use foretoken::{Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result, WeightFormat, model};
 
 use crate::console;
 use crate::drafting::HeadsWanted;

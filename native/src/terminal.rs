@@ -5,7 +5,8 @@ use std::fmt::{self, Display};
 use std::io;
 use std::time::{Duration, Instant};
 
-use foretoken::{Error, ErrorKind, Progress};
+use foretoken::model::Progress;
+use foretoken::{Error, ErrorKind};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::console;

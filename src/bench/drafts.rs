@@ -8,10 +8,9 @@ use serde::Serialize;
 use super::BenchOptions;
 use super::stopwatch::Spread;
 use super::table::spread;
-use crate::{
-    AdapterSummary, DraftOptions, DraftTree, Drafter, Engine, GenerateOptions, KernelSet, RecordedDrafts, Result,
-    Sampling, Session, Stats,
-};
+use crate::decode::{RecordedDrafts, Stats};
+use crate::gpu::AdapterSummary;
+use crate::{DraftOptions, DraftTree, Drafter, Engine, GenerateOptions, KernelSet, Result, Sampling, Session};
 
 /// Samples of a drafter, each after one of the plain steps it is compared with.
 const SAMPLES: usize = 7;

@@ -19,7 +19,8 @@ pub use stopwatch::Spread;
 use stopwatch::{Effort, Stopwatch};
 
 use crate::format::files::Files;
-use crate::{AdapterSummary, Engine, EngineOptions, Gpu, KernelSet, Result, WeightFormat};
+use crate::gpu::AdapterSummary;
+use crate::{Engine, EngineOptions, Gpu, KernelSet, Result, WeightFormat};
 
 /// What to measure, and how thoroughly.
 #[derive(Clone, Debug, Default)]

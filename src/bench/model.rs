@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::stopwatch::{Spread, Stopwatch};
+use crate::decode::Stats;
 use crate::gpu::{Counts, Gpu, Recorder};
 use crate::kernels::{Extent, MAX_BATCH_ROWS, Op};
 use crate::reference::random::pcg4d;
-use crate::{DraftOptions, Engine, GenerateOptions, Result, Session, Stats};
+use crate::{DraftOptions, Engine, GenerateOptions, Result, Session};
 
 /// A step of several rows.
 #[derive(Clone, Debug, Serialize)]

@@ -220,7 +220,7 @@ impl Session {
     ///
     /// ```no_run
     /// # async fn audit(engine: foretoken::Engine) -> foretoken::Result<()> {
-    /// let options = foretoken::AuditOptions::for_engine(&engine)?;
+    /// let options = foretoken::decode::AuditOptions::for_engine(&engine)?;
     /// let audit = engine.session()?.audit(&options, &mut |_| {}).await?;
     /// assert!(audit.equal, "{:?}", audit.first_difference);
     /// # Ok(())

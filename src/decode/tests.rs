@@ -10,10 +10,10 @@ use crate::gpu::Recorder;
 use crate::kernels::tests::adapters::{on_every_adapter, on_every_set};
 use crate::kernels::{Extent, Row, State, Tree, Widths};
 use crate::marginal::MarginalOptions;
-use crate::model::Engine;
+use crate::model::{Engine, Progress};
 use crate::reference::random::pcg4d;
 use crate::self_test::InjectedFault;
-use crate::{EngineOptions, ErrorKind, Gpu, GpuOptions, KernelSet, Progress};
+use crate::{EngineOptions, ErrorKind, Gpu, GpuOptions, KernelSet};
 
 /// Committed tokens before each batch: attention deals keys to 16 threads in turn, so 21 leaves some with one more.
 const COMMITTED: usize = 21;

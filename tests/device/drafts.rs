@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::common::{DiskFiles, each_adapter, golden, golden_in_memory};
+use foretoken::decode::{RecordedDrafts, Stats, Stop};
 use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::files::{Files, MemoryFiles};
 use foretoken::format::mtp::{Init, InitOptions, InitSource, init_heads};
 use foretoken::{
     DraftOptions, DraftTree, Drafter, Engine, EngineOptions, GenerateOptions, Gpu, GpuOptions, MarginalOptions,
-    RecordedDrafts, Sampling, Session, Stats, Stop,
+    Sampling, Session,
 };
 
 /// Every base model of tests/golden.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::common::{DiskFiles, each_adapter, golden};
 use foretoken::format::files::MemoryFiles;
-use foretoken::train::{LABEL_TOKENS, LabelLists, Target};
+use foretoken::train::{LABEL_TOKENS, LabelLists, MicroBatch, Target};
 use foretoken::{
     DraftOptions, DraftTree, Drafter, Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, KernelSet,
-    MarginalOptions, MicroBatch, Session, TrainOptions, Trainer,
+    MarginalOptions, Session, TrainOptions, Trainer,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;

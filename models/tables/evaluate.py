@@ -1,6 +1,6 @@
 """How well a model and its heads predict one and two tokens ahead, as `foretoken analyze --protocol paper` measures it, in PyTorch.
 
-    python evaluate.py --model ../default --heads ../twin/run/heads-only --data ../tasks/run/translation/test.jsonl --out found.json
+    python evaluate.py --model ../default --heads ../reference/run/heads-only --data ../tasks/run/translation/test.jsonl --out found.json
 
 Teacher-forced, over the last 20 target tokens of each sample, the same ones at every offset. Counts of each sample are kept, so that
 other runs on the same samples can be compared pair by pair.
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 
-sys.path.append(str(Path(__file__).parent.parent / "twin"))
+sys.path.append(str(Path(__file__).parent.parent / "reference"))
 
 from model import TARGETS, Backbone, Model, read_heads
 

@@ -1,4 +1,4 @@
-r"""Train the same steps with `foretoken train` and with the twin, in every mode that both have, and compare the losses.
+r"""Train the same steps with `foretoken train` and with the reference, in every mode that both have, and compare the losses.
 
     python agree.py --foretoken ../../target/release/foretoken --model ../tables/backbones/1m --data ../tasks/run/numbers/train.jsonl \
         --out run/agree
@@ -59,8 +59,8 @@ def main():
         run(*foretoken, "--steps", 1, "--lr", "1e-30", "--out", folder / "start")
         run(*foretoken, "--steps", args.steps, "--lr", args.rate, "--out", folder / "foretoken", "--dump-batches", folder / "batches")
         run(sys.executable, Path(__file__).with_name("train.py"), *both, "--steps", args.steps, "--rate", args.rate,
-            "--start", folder / "start", "--batches", folder / "batches", "--out", folder / "twin")  # fmt: skip
-        theirs, ours = log_of(folder / "foretoken"), log_of(folder / "twin")
+            "--start", folder / "start", "--batches", folder / "batches", "--out", folder / "reference")  # fmt: skip
+        theirs, ours = log_of(folder / "foretoken"), log_of(folder / "reference")
         differences = [abs(theirs[step][offset] - loss) for step in ours for offset, loss in ours[step].items()]
         print(f"{mode:36} {len(ours)} steps, largest difference of a loss {max(differences):.1e}", flush=True)
         bad += [mode] if not max(differences) < LIMIT else []

@@ -16,7 +16,7 @@ class Backbone:
         folder = Path(folder)
         self.config = c = json.loads((folder / "config.json").read_text())
         if c["model_type"] != "llama":
-            raise SystemExit(f"{folder}: model_type {c['model_type']}: the twin knows llama only")
+            raise SystemExit(f"{folder}: model_type {c['model_type']}: the reference knows llama only")
         self.tensors = {name: t.float() for name, t in load_file(folder / "model.safetensors").items()}
         self.blocks, self.hidden, self.vocabulary = c["num_hidden_layers"], c["hidden_size"], c["vocab_size"]
         self.heads = c["num_attention_heads"]

@@ -1,4 +1,4 @@
-"""Compare the twin with the golden steps of `tests/golden/train`, which `foretoken train` is held to as well.
+"""Compare the reference with the golden steps of `tests/golden/train`, which `foretoken train` is held to as well.
 
     python check.py
 """
@@ -52,7 +52,7 @@ def main():
     for folder in sorted(path.parent for path in GOLDEN.glob("*/step.json")):
         soft = "target" in json.loads((folder / "step.json").read_text())
         if "neox" in folder.name or soft or (read_heads(folder)[0].get("lora") or {}).get("gated"):
-            continue  # the twin knows llama only, no gated LoRA, and other soft labels
+            continue  # the reference knows llama only, no gated LoRA, and other soft labels
         worst = check(folder)
         print(f"{folder.name:24} largest difference {worst:.1e}")
         bad += [folder.name] if not worst < 1e-3 else []

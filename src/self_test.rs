@@ -130,7 +130,7 @@ async fn sampled(gpu: &Gpu, set: KernelSet, settings: Settings) -> Result<Kernel
     draw.check(gpu, set, &[1, 2, 3, 1000]).await
 }
 
-const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, context: 40 };
+const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, context: 40, window: None };
 
 /// A fault for tests to provoke: results that differ by their last bit from width to width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -131,7 +131,7 @@ impl Session {
 
     /// Tokens this session can hold.
     pub fn context(&self) -> usize {
-        self.model.sizes.attention.context as usize
+        self.model.sizes.context as usize
     }
 
     /// Makes `prompt` the text and starts to continue it. What it shares with the present text is not computed again.

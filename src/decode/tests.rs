@@ -207,7 +207,7 @@ fn the_marginal_drafts_what_the_marginal_says() {
 
 /// Bits of the keys and values that the session's text has in the last layer, which all others have a part in.
 fn cache_bits(session: &Session) -> [Vec<Vec<u32>>; 2] {
-    let shape = session.model.sizes.attention;
+    let shape = session.model.attention_shape(&session.model.weights.layers[0]);
     let (keys, values) = session.buffers.cache.last().expect("a layer");
     let rows = |buffer, row: u32, used: usize| -> Vec<Vec<u32>> {
         let bits: Vec<u32> = pollster::block_on(session.model.gpu.read(buffer)).expect("a cache");

@@ -5,12 +5,15 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod families;
 mod fields;
 pub mod files;
 mod layout;
 pub mod mtp;
+mod refusals;
 pub mod rope;
 pub mod safetensors;
+pub mod spec;
 pub mod stored;
 pub mod stream;
 mod strict;

@@ -7,6 +7,7 @@ mod batch;
 mod bench;
 mod commit;
 mod embed;
+mod head_norm;
 mod hidden;
 #[cfg(test)]
 mod layout_tests;
@@ -45,6 +46,7 @@ pub(crate) use commit::{
     commit_variant,
 };
 pub(crate) use embed::{EmbedParams, embed, embed_variant};
+pub(crate) use head_norm::{HeadNormIo, HeadNormParams, head_norm, head_norm_variant};
 pub(crate) use hidden::{CopyHidden, Place, compact_hidden, compact_hidden_variant, copy_hidden, copy_hidden_variant};
 pub(crate) use log_probs::{LogProbsParams, log_probs, log_probs_variant};
 pub(crate) use lora::{LoraIo, LoraParams, NO_ADAPTER, lora, lora_variant};

@@ -8,6 +8,7 @@ use crate::kernels::attention::{scores_variant, softmax_variant, values_variant}
 use crate::kernels::bench::{bench_copy_variant, bench_read_variant};
 use crate::kernels::commit::commit_variant;
 use crate::kernels::embed::embed_variant;
+use crate::kernels::head_norm::head_norm_variant;
 use crate::kernels::hidden::{compact_hidden_variant, copy_hidden_variant};
 use crate::kernels::log_probs::log_probs_variant;
 use crate::kernels::lora::lora_variant;
@@ -48,7 +49,7 @@ pub(crate) fn all_variants() -> BTreeSet<Variant> {
 fn variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
     let mut all = BTreeSet::from([commit_variant(), rope_cache_variant(), scores_variant()]);
     all.extend([tree_rows_variant(), draft_recorded_variant(), compact_cache_variant()]);
-    all.extend([siblings_variant(), mixture_variant()]);
+    all.extend([siblings_variant(), mixture_variant(), head_norm_variant()]);
     all.extend([bench_copy_variant(), bench_read_variant()]);
     all.extend([
         copy_hidden_variant(),

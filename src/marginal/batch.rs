@@ -64,7 +64,7 @@ impl Run<'_> {
 
     /// Rows that a batch beyond `position` tokens may have.
     pub(super) fn room(&self, position: usize) -> usize {
-        MAX_BATCH_ROWS.min(self.model.sizes.attention.context as usize - position)
+        MAX_BATCH_ROWS.min(self.model.sizes.context as usize - position)
     }
 
     /// Reads `ids` from `first` on; the last row's logits are wanted.

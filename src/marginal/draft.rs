@@ -32,7 +32,7 @@ impl DraftOps {
             counts: &b.counts,
             candidates: &b.candidates,
         };
-        let staged = StageWindowParams { num_rows: 1, context: sizes.attention.context, adapter: 0 };
+        let staged = StageWindowParams { num_rows: 1, context: sizes.context, adapter: 0 };
         let own_token = ShiftTokensParams { ahead: 0, vocab: sizes.vocab };
         Self {
             stage: [

@@ -113,7 +113,7 @@ impl Workspace {
             vocab,
             stride,
             nucleus: nucleus(gpu, set, nucleus_io),
-            siblings: siblings(gpu, model.sizes.attention.context, siblings_io),
+            siblings: siblings(gpu, model.sizes.context, siblings_io),
             mix,
             partials: kept,
             rank_mixture: ranking(gpu, set, true, [&ranking_params, &mixed, &targets, &reports]),

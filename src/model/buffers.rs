@@ -2,7 +2,8 @@
 
 use super::head_plan::HeadBuffers;
 use super::heads::HeadWeights;
-use super::sizes::Sizes;
+use super::sizes::{Sizes, attention_shape};
+use crate::format::spec::{BlockSpec, ModelSpec};
 use crate::gpu::Gpu;
 use crate::kernels::{EMITTED_WORDS, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, RECORDED_RANKS, Row, SampleParams, State, Tree};
 
@@ -15,6 +16,9 @@ pub(crate) struct Buffers {
     /// Normalised activations before attention and, apart, before the MLP: a parallel residual needs both.
     pub attention_in: wgpu::Buffer,
     pub mlp_in: wgpu::Buffer,
+    /// What a product gives of queries, keys and values where heads are normalised after it; else 4 bytes.
+    pub projected: wgpu::Buffer,
+    /// Queries, keys and values that attention takes.
     pub qkv: wgpu::Buffer,
     pub attention_out: wgpu::Buffer,
     pub intermediate: wgpu::Buffer,
@@ -46,24 +50,26 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    pub fn new(gpu: &Gpu, sizes: &Sizes, heads: Option<&HeadWeights>) -> Self {
+    /// Those of a session of a model like `spec`, with heads.
+    pub fn new(gpu: &Gpu, spec: &ModelSpec, sizes: &Sizes, heads: Option<&HeadWeights>) -> Self {
         let rows = |label: &str, width: u32| gpu.storage(label, sizes.rows_bytes(width));
-        let shape = sizes.attention;
-        let cache = (0..sizes.layers)
-            .map(|_| (gpu.storage("keys", shape.cache_bytes()), gpu.storage("values", shape.cache_bytes())))
-            .collect();
+        let cache = |block: &BlockSpec| {
+            let bytes = attention_shape(block.attention(), sizes.context).cache_bytes();
+            (gpu.storage("keys", bytes), gpu.storage("values", bytes))
+        };
         Self {
             state: gpu.storage("state", size_of::<State>() as u64),
             rows: gpu.storage("rows", (MAX_CHUNK_ROWS * size_of::<Row>()) as u64),
             x: rows("x", sizes.hidden),
             attention_in: rows("attention_in", sizes.hidden),
             mlp_in: rows("mlp_in", sizes.hidden),
-            qkv: rows("qkv", shape.qkv_stride()),
-            attention_out: rows("attention_out", shape.out_stride()),
+            projected: gpu.storage("projected", sizes.projected_bytes()),
+            qkv: rows("qkv", sizes.qkv),
+            attention_out: rows("attention_out", sizes.attention_out),
             intermediate: rows("intermediate", sizes.intermediate),
             scores: gpu.storage("scores", sizes.scores_bytes()),
-            inverse_sums: rows("inverse_sums", shape.heads),
-            cache,
+            inverse_sums: rows("inverse_sums", sizes.heads),
+            cache: spec.blocks.iter().map(cache).collect(),
             logits: gpu.storage("logits", sizes.logits_bytes()),
             probabilities: gpu.storage("probabilities", sizes.logits_bytes()),
             counts: gpu.storage("counts", 4 * u64::from(sizes.vocab)),
@@ -71,12 +77,12 @@ impl Buffers {
             log_probs: gpu.storage("log_probs", 4 * MAX_BATCH_ROWS as u64),
             sample_params: gpu.uniform("sample", &<SampleParams as bytemuck::Zeroable>::zeroed()),
             emitted: gpu.storage("emitted", 4 * EMITTED_WORDS as u64),
-            text: gpu.storage("text", 4 * (u64::from(shape.context) + 1)),
+            text: gpu.storage("text", 4 * (u64::from(sizes.context) + 1)),
             path: gpu.storage("path", 4 * (1 + MAX_CHUNK_ROWS as u64)),
             tree: gpu.uniform("tree", &<Tree as bytemuck::Zeroable>::zeroed()),
             candidates: gpu.storage("candidates", 4 * (MAX_BATCH_ROWS * MAX_BATCH_ROWS) as u64),
-            recorded: gpu.storage("recorded", 4 * RECORDED_RANKS as u64 * (u64::from(shape.context) + 1)),
-            heads: heads.map(|heads| HeadBuffers::new(gpu, heads, sizes)),
+            recorded: gpu.storage("recorded", 4 * RECORDED_RANKS as u64 * (u64::from(sizes.context) + 1)),
+            heads: heads.map(|heads| HeadBuffers::new(gpu, spec, heads, sizes)),
         }
     }
 }

@@ -9,7 +9,9 @@ use super::engine::Model;
 use super::forward::{Planner, accumulate, layer_forms, linear_form, plain_form};
 use super::heads::{Body, Head, HeadWeights, Join, Source};
 use super::lora::Adapter;
+use super::sizes::{Sizes, attention_shape};
 use super::weights::Linear;
+use crate::format::spec::{BlockSpec, ModelSpec};
 use crate::gpu::Gpu;
 use crate::kernels::{
     Activation, CopyHidden, DraftTopIo, Extent, LoraIo, LoraParams, MAX_BATCH_ROWS, MatmulForm, Op, Place,
@@ -164,7 +166,7 @@ impl HeadsPlan {
     pub(super) fn new(planner: &Planner<'_>, heads: &HeadWeights, buffers: &HeadBuffers) -> Self {
         let Planner { model, buffers: b } = *planner;
         let sizes = &model.sizes;
-        let (width, slots) = (sizes.hidden, sizes.attention.context);
+        let (width, slots) = (sizes.hidden, sizes.context);
         let adapter = heads.gated.into();
         let stage = |num_rows| {
             stage_window(&model.gpu, StageWindowParams { num_rows, context: slots, adapter }, [&b.state, &b.rows])
@@ -199,7 +201,7 @@ impl Planner<'_> {
     /// Leaves the output of the final norm, where heads read that.
     pub(super) fn save_final_norm(&self, heads: &HeadWeights, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
         let Some(at) = heads.sources.iter().position(|source| *source == Source::FinalNorm) else { return };
-        ops.push(self.norm(&self.model.weights.final_norm, &self.buffers.attention_in, false));
+        ops.push(self.final_norm(&self.buffers.attention_in, false));
         ops.push(self.save_hidden(&self.buffers.attention_in, &buffers.histories[at], 1.0, false));
     }
 
@@ -211,7 +213,7 @@ impl Planner<'_> {
         let layers = &self.model.weights.layers;
         let mut ops = self.embed_with(&self.model.weights.embedding);
         for (index, (layer, cache)) in layers.iter().zip(&buffers.drafting).enumerate() {
-            self.layer_with(layer, cache, &mut ops, |ops| self.adapt(heads, buffers, index, ops));
+            self.layer_with(layer, cache, &mut ops, |y, ops| self.adapt(heads, buffers, index, y, ops));
             self.save_sources(heads, buffers, index + 1, &mut ops);
         }
         if buffers.drafting.len() == layers.len() {
@@ -221,15 +223,23 @@ impl Planner<'_> {
     }
 
     /// Adds the changes of a gated LoRA to the queries, keys and values of the rows whose adapter is on.
-    fn adapt(&self, heads: &HeadWeights, buffers: &HeadBuffers, block: usize, ops: &mut Vec<Op>) {
+    fn adapt(
+        &self,
+        heads: &HeadWeights,
+        buffers: &HeadBuffers,
+        block: usize,
+        y: &wgpu::Buffer,
+        ops: &mut Vec<Op>,
+    ) {
         let adapter = heads.adapters.get(block).and_then(Option::as_ref);
         let (Some(adapter), Some(t)) = (adapter, &buffers.adapted) else { return };
         let (b, sizes) = (self.buffers, &self.model.sizes);
         let width = adapter.width();
-        let (x, y) = ((&b.attention_in, sizes.hidden / 4), (t, width / 4));
-        ops.extend(self.product(plain_form(self.model, &adapter.a), &adapter.a, None, x, y, false));
-        let params = LoraParams { columns4: sizes.attention.qkv_stride() / 4, rank: adapter.rank, t_stride: width };
-        let (state, rows, y) = (&b.state, &b.rows, &b.qkv);
+        let (x, reduced) = ((&b.attention_in, sizes.hidden / 4), (t, width / 4));
+        ops.extend(self.product(plain_form(self.model, &adapter.a), &adapter.a, None, x, reduced, false));
+        let columns4 = self.model.attention_shape(&self.model.weights.layers[block]).qkv_stride() / 4;
+        let params = LoraParams { columns4, rank: adapter.rank, t_stride: width };
+        let (state, rows) = (&b.state, &b.rows);
         let io = LoraIo { state, rows, t, b: &adapter.b, starts: &adapter.starts, y };
         ops.push(lora(&self.model.gpu, params, io));
     }
@@ -241,7 +251,7 @@ impl Planner<'_> {
 
     fn copy_hidden(&self, io: CopyHidden<'_>) -> Op {
         let sizes = &self.model.sizes;
-        copy_hidden(&self.model.gpu, sizes.hidden, sizes.attention.context, &self.buffers.state, io)
+        copy_hidden(&self.model.gpu, sizes.hidden, sizes.context, &self.buffers.state, io)
     }
 
     fn head_plan(&self, heads: &HeadWeights, index: usize, buffers: &HeadBuffers) -> HeadPlan {
@@ -367,17 +377,18 @@ impl Planner<'_> {
 }
 
 impl HeadBuffers {
-    pub fn new(gpu: &Gpu, heads: &HeadWeights, sizes: &super::sizes::Sizes) -> Self {
-        let cache = || {
-            let bytes = sizes.attention.cache_bytes();
+    pub fn new(gpu: &Gpu, spec: &ModelSpec, heads: &HeadWeights, sizes: &Sizes) -> Self {
+        let cache = |block: &BlockSpec| {
+            let bytes = attention_shape(block.attention(), sizes.context).cache_bytes();
             (gpu.storage("head keys", bytes), gpu.storage("head values", bytes))
         };
+        let caches = |head: &Head| head.layers().iter().map(|layer| cache(&layer.spec)).collect();
         let widest = heads.adapters.iter().flatten().map(Adapter::width).max();
         Self {
             histories: heads.sources.iter().map(|_| gpu.storage("history", sizes.history_bytes())).collect(),
-            caches: heads.heads.iter().map(|head| head.layers().iter().map(|_| cache()).collect()).collect(),
+            caches: heads.heads.iter().map(caches).collect(),
             adapted: widest.map(|width| gpu.storage("adapted", sizes.rows_bytes(width))),
-            drafting: (0..heads.drafting_blocks(sizes.layers)).map(|_| cache()).collect(),
+            drafting: spec.blocks.iter().take(heads.drafting_blocks(spec.blocks.len())).map(cache).collect(),
         }
     }
 }

@@ -167,7 +167,7 @@ pub(super) async fn load<F: Files>(
     };
     if let Some(lora) = set.lora.as_ref().filter(|lora| lora.gated || training) {
         for block in 0..config.num_hidden_layers {
-            let (names, columns) = loader.qkv(&config.layer_name(block));
+            let (names, columns) = loader.qkv(&config.layer_name(block), &config.spec.blocks[block]);
             all.adapters.push(adapter(gpu, &mut loader, lora, &names, &columns).await?);
         }
     }
@@ -200,11 +200,11 @@ async fn head_weights<F: Files>(
     head: &mtp::Head,
     source: usize,
 ) -> Result<Head> {
-    let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+    let (vocab, hidden, norm) = (config.vocab_size, config.hidden_size, config.spec.final_norm);
     let mut layers = Vec::with_capacity(head.layers.len());
     let taken = head.target && loader.placed.is_none();
     for name in head.layers.iter().filter(|_| !taken) {
-        layers.push(loader.layer(name).await?);
+        layers.push(loader.layer(name, config.spec.head_block()).await?);
     }
     let body = match &head.wiring {
         Wiring::LastLayer => Body::LastLayer,
@@ -220,8 +220,8 @@ async fn head_weights<F: Files>(
                 Arrangement { inputs, ..plain }
             };
             let join = Join {
-                hidden_norm: loader.norm(hidden_norm).await?,
-                embedding_norm: loader.norm(embedding_norm).await?,
+                hidden_norm: loader.norm(hidden_norm, norm).await?,
+                embedding_norm: loader.norm(embedding_norm, norm).await?,
                 from_hidden: loader.matrix(&[&projection], &half(!hidden_first), 4).await?,
                 from_embedding: loader.matrix(&[&projection], &half(*hidden_first), 4).await?,
                 embedding: match embedding {
@@ -246,7 +246,7 @@ async fn head_weights<F: Files>(
         source,
         body,
         final_norm: match &head.final_norm {
-            Some(name) => Some(loader.norm(name).await?),
+            Some(name) => Some(loader.norm(name, norm).await?),
             None => None,
         },
         lm_head: match &head.lm_head {

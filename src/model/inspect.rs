@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::formats;
-use super::sizes::{self, Sizes};
+use super::sizes::{self, Sizes, attention_shape};
 use crate::format::checkpoint::{Checkpoint, FoundHeads, HeadKind};
-use crate::format::config::{Activation, ModelConfig, Norm};
+use crate::format::config::ModelConfig;
+use crate::format::spec::{Activation, Norm};
 use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
 use crate::kernels::WeightFormat;
@@ -55,7 +56,7 @@ pub struct Inspection {
     pub unknown: Vec<String>,
     /// Tensors the model needs and the checkpoint lacks.
     pub missing: Vec<String>,
-    /// Why loading would fail, if something is wrong with the tensors or a sliding window matters.
+    /// Why loading would fail, if something is wrong with the tensors.
     pub problem: Option<String>,
     /// Multi-token heads: kind and what was found.
     pub heads: Vec<HeadsInfo>,
@@ -98,7 +99,7 @@ pub struct HeadsInfo {
 ///
 /// # Errors
 /// If a file is missing or broken, or the configuration asks for something that is not implemented. Wrong or missing
-/// tensors are part of the answer, and so is a context beyond a sliding window: the sizes are then for the window.
+/// tensors are part of the answer.
 pub async fn inspect<F: Files>(files: &F, context: Option<usize>) -> Result<Inspection> {
     examine(files, None::<&F>, context).await
 }
@@ -118,12 +119,9 @@ pub async fn inspect_with_heads<F: Files, H: Files>(
 async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option<usize>) -> Result<Inspection> {
     let checkpoint = Checkpoint::open(files).await?;
     let config = checkpoint.config();
-    let (context, refusal) = match (sizes::context(config, context), config.sliding_window) {
-        // What is within the window can be run, so the sizes are for that.
-        (Err(error), Some(window)) if error.kind() == ErrorKind::Unsupported => (window, Some(error)),
-        (context, _) => (context?, None),
-    };
-    let sizes = Sizes::new(config, context, u64::MAX)?;
+    let spec = &config.spec;
+    let context = sizes::context(config, context)?;
+    let sizes = Sizes::new(spec, context, u64::MAX)?;
     let account = checkpoint.account();
     let (heads, heads_problem) = match own {
         Some(files) => (apart(&checkpoint, files, &sizes).await?, None),
@@ -145,11 +143,11 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
         num_key_value_heads: config.num_key_value_heads,
         head_dim: config.head_dim,
         max_position_embeddings: config.max_position_embeddings,
-        norm: match config.norm {
+        norm: match spec.final_norm {
             Norm::Rms { .. } => "RMSNorm",
             Norm::Layer { .. } => "LayerNorm",
         },
-        activation: match config.activation {
+        activation: match spec.head_block().mlp.activation {
             Activation::Silu => "silu",
             Activation::Gelu => "gelu",
             Activation::GeluTanh => "gelu_tanh",
@@ -160,14 +158,14 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
         weights_bytes: used.iter().map(|info| info.byte_len()).sum(),
         quantized_bytes: quantized_bytes(&checkpoint),
         dtypes,
-        problem: refusal.or(checkpoint.check().err()).map(|error| error.to_string()).or(heads_problem),
+        problem: checkpoint.check().err().map(|error| error.to_string()).or(heads_problem),
         heads,
         tensors_used: account.used,
         ignored: account.ignored,
         unknown: account.unknown,
         missing: account.missing,
         context,
-        cache_bytes: sizes.cache_bytes(),
+        cache_bytes: sizes.cache_bytes,
         work_bytes: sizes.work_bytes(),
     })
 }
@@ -223,7 +221,8 @@ fn describe<F: Files>(set: &HeadSet<'_, F>, config: &ModelConfig, sizes: &Sizes,
     heads.layers = set.heads.iter().map(|head| head.layers.len()).collect();
     heads.parameters = set.parameters(config);
     heads.unused.clone_from(&set.unused);
-    let caches = heads.layers.iter().sum::<usize>() as u64 * 2 * sizes.attention.cache_bytes();
+    let layer = attention_shape(config.spec.head_block().attention(), sizes.context).cache_bytes();
+    let caches = heads.layers.iter().sum::<usize>() as u64 * 2 * layer;
     // At most: heads that read the same share it.
     heads.bytes = set.byte_len(config) + caches + set.heads.len() as u64 * sizes.history_bytes();
 }

@@ -20,7 +20,7 @@ pub(crate) use buffers::Buffers;
 pub(crate) use engine::Model;
 pub use engine::{Engine, EngineOptions, Progress};
 pub(crate) use forward::{
-    Plan, accumulate, embed_ops, linear_form, lm_head_partials, lm_head_with_partials, norm_op, plain_form,
+    Plan, accumulate, activation, embed_ops, inner4, linear_form, lm_head_partials, lm_head_with_partials, norm_op, plain_form,
     product_ops, shard_op,
 };
 pub(crate) use head_plan::HeadsPlan;
@@ -28,7 +28,7 @@ pub(crate) use heads::{Body, Head, HeadWeights, Join, Mix, Source};
 pub use inspect::{HeadsInfo, Inspection, inspect, inspect_with_heads};
 pub(crate) use lora::Adapter;
 pub use merge::{Patch, merge_lora};
-pub(crate) use sizes::Sizes;
+pub(crate) use sizes::{Sizes, attention_shape};
 pub use sizes::context;
 #[cfg(feature = "train")]
 pub(crate) use training::{Measured, load_for_training, measure_for_training};

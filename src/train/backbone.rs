@@ -172,7 +172,7 @@ impl<'a> Graph<'a> {
         let top = sources.iter().flatten().map(|source| source.blocks(total)).max().unwrap_or(0);
         let read = |level: usize| sources.iter().flatten().any(|source| source.reads(level, total));
         let shared = self.stream("stream");
-        let unsaved = self.saved(self.rows);
+        let unsaved = self.saved_for_all();
         let base = |level: usize| base && level + 1 == total;
         let kept = |level: usize| read(level) || base(level) || lowest.is_some_and(|lowest| level >= lowest);
         let mut after = Vec::with_capacity(top + 1);
@@ -184,7 +184,7 @@ impl<'a> Graph<'a> {
         let mut blocks = Vec::with_capacity(top);
         for (index, layer) in model.weights.layers.iter().enumerate().take(top) {
             let keeps = lowest.is_some_and(|lowest| index >= lowest);
-            let saved = if keeps { self.saved(self.rows) } else { unsaved.clone() };
+            let saved = if keeps { self.saved(layer, self.rows) } else { unsaved.clone() };
             let block = self.block(layer, self.adapter(index), [&after[index], &after[index + 1]], &saved, None);
             blocks.push(keeps.then_some(block));
         }

@@ -124,7 +124,7 @@ impl<'a> Graph<'a> {
         let mut blocks = Vec::with_capacity(layers.len());
         for (index, layer) in layers.iter().enumerate() {
             let last = index + 1 == layers.len();
-            let saved = self.saved(if last { self.picked } else { self.rows });
+            let saved = self.saved(layer, if last { self.picked } else { self.rows });
             let y = if last { output.clone() } else { self.stream("head stream") };
             let picked =
                 last.then(|| Picked { picks: rows.picks.clone(), input: self.rows_of("picked", self.picked, hidden) });

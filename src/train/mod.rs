@@ -555,9 +555,9 @@ fn check_quantized(options: &TrainOptions, lora: Option<&Lora>) -> Result<()> {
 
 /// Checks that there are not too many attention heads.
 fn check_attentions(sizes: &Sizes, options: &TrainOptions) -> Result<()> {
-    let groups = options.sequences.saturating_mul(sizes.attention.heads as usize);
+    let groups = options.sequences.saturating_mul(sizes.heads as usize);
     if groups > MAX_ATTENTIONS {
-        let (sequences, heads) = (options.sequences, sizes.attention.heads);
+        let (sequences, heads) = (options.sequences, sizes.heads);
         return Err(Error::input(format!(
             "{sequences} sequences with {heads} attention heads each: a micro-batch holds at most {MAX_ATTENTIONS} of both \
              multiplied; use a smaller `sequences` and a larger `accumulate`"

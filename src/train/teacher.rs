@@ -126,7 +126,7 @@ impl<'a> Graph<'a> {
         let layer = model.weights.layers.last().expect("a model has blocks");
         let (output, normed) =
             (self.rows_of("base output", picked, hidden), self.rows_of("base normed", picked, hidden));
-        let saved = self.saved(picked);
+        let saved = self.saved(layer, picked);
         let input = self.rows_of("base picked", picked, hidden);
         self.block(layer, None, [base, &output], &saved, Some(Picked { picks: rows.picks.clone(), input }));
         self.norm(&model.weights.final_norm, &output, &normed, picked);

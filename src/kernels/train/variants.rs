@@ -7,6 +7,7 @@ use super::causal::{
     causal_gather_variant, causal_scatter_variant, causal_scores_variant, causal_softmax_inputs_variant,
     causal_softmax_variant,
 };
+use super::head_norm::{head_norm_inputs_variant, head_norm_weights_variant};
 use super::label_means::{label_mean_columns_variant, label_mean_inputs_variant, label_mean_scores_variant};
 use super::lora::{lora_inputs_variant, lora_weights_variant};
 use super::loss::{loss_factors_variant, loss_inputs_variant, loss_scan_variant, loss_summary_variant};
@@ -40,6 +41,8 @@ fn sequence_variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
         mix_dot_variant(),
         loss_factors_variant(),
         loss_inputs_variant(),
+        head_norm_inputs_variant(),
+        head_norm_weights_variant(),
         label_mean_inputs_variant(),
     ]);
     all.extend([false, true].map(mix_variant));

@@ -355,7 +355,8 @@ impl Engine {
     /// # Errors
     /// [`ErrorKind::OutOfMemory`] if the cache does not fit the GPU.
     pub fn session(&self) -> Result<Session> {
-        let buffers = Buffers::new(&self.model.gpu, &self.model.config.spec, &self.model.sizes, self.model.heads.as_ref());
+        let buffers =
+            Buffers::new(&self.model.gpu, &self.model.config.spec, &self.model.sizes, self.model.heads.as_ref());
         let plan = Plan::new(&self.model, &buffers);
         self.model.gpu.check()?;
         Ok(Session::new(Arc::clone(&self.model), buffers, plan))

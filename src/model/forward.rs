@@ -10,13 +10,14 @@ use super::weights::{Layer, Linear, NormWeights};
 use crate::format::spec::{self, Mlp};
 use crate::gpu::Variant;
 use crate::kernels::{
-    Activation, CommitIo, CommitParams, EmbedParams, HeadNormIo, HeadNormParams, LogProbsParams, MAX_END_TOKENS, MatmulForm, MatmulIo, NormIo, Op,
-    Partials, RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, commit, commit_variant,
-    compact_cache, compact_cache_variant, compact_hidden_variant, copy_hidden_variant, draft_lookup,
-    draft_lookup_variant, draft_recorded, draft_recorded_variant, draft_top_variant, embed, embed_variant, head_norm, head_norm_variant, log_probs,
-    log_probs_variant, lora_variant, matmul, matmul_with_partials, norm, norm_variant, rope_cache, rope_cache_variant,
-    sample, sample_variant, scores_variant, shift_tokens_variant, softmax_variant, stage_window_variant, trace,
-    trace_variant, tree_rows, tree_rows_variant, values_variant,
+    Activation, CommitIo, CommitParams, EmbedParams, HeadNormIo, HeadNormParams, LogProbsParams, MAX_END_TOKENS,
+    MatmulForm, MatmulIo, NormIo, Op, Partials, RopeIo, SampleIo, attention_scores, attention_softmax,
+    attention_values, commit, commit_variant, compact_cache, compact_cache_variant, compact_hidden_variant,
+    copy_hidden_variant, draft_lookup, draft_lookup_variant, draft_recorded, draft_recorded_variant, draft_top_variant,
+    embed, embed_variant, head_norm, head_norm_variant, log_probs, log_probs_variant, lora_variant, matmul,
+    matmul_with_partials, norm, norm_variant, rope_cache, rope_cache_variant, sample, sample_variant, scores_variant,
+    shift_tokens_variant, softmax_variant, stage_window_variant, trace, trace_variant, tree_rows, tree_rows_variant,
+    values_variant,
 };
 
 /// The ops of a session, in the order they run.

@@ -223,14 +223,7 @@ impl Planner<'_> {
     }
 
     /// Adds the changes of a gated LoRA to the queries, keys and values of the rows whose adapter is on.
-    fn adapt(
-        &self,
-        heads: &HeadWeights,
-        buffers: &HeadBuffers,
-        block: usize,
-        y: &wgpu::Buffer,
-        ops: &mut Vec<Op>,
-    ) {
+    fn adapt(&self, heads: &HeadWeights, buffers: &HeadBuffers, block: usize, y: &wgpu::Buffer, ops: &mut Vec<Op>) {
         let adapter = heads.adapters.get(block).and_then(Option::as_ref);
         let (Some(adapter), Some(t)) = (adapter, &buffers.adapted) else { return };
         let (b, sizes) = (self.buffers, &self.model.sizes);

@@ -14,7 +14,7 @@ use foretoken::{
 };
 
 /// Every base model of tests/golden.
-const FIXTURES: [&str; 16] = [
+const FIXTURES: [&str; 20] = [
     "llama-bf16",
     "llama-bias",
     "llama-f16",
@@ -26,11 +26,15 @@ const FIXTURES: [&str; 16] = [
     "llama-rope3",
     "llama-sharded",
     "mistral",
+    "mistral-long",
     "neox-f16",
     "neox-fast",
     "neox-parallel",
     "neox-sequential",
     "neox-tanh",
+    "qwen2-window",
+    "qwen3",
+    "qwen3-bias",
 ];
 
 const PROMPT: [u32; 7] = [1, 5, 9, 13, 17, 21, 25];

@@ -27,6 +27,7 @@ pub(crate) struct Buffers {
     /// Keys and values of each layer.
     pub cache: Vec<(wgpu::Buffer, wgpu::Buffer)>,
     pub logits: wgpu::Buffer,
+    /// `exp(logit - highest)` of the rows last sampled, not normalised.
     pub probabilities: wgpu::Buffer,
     pub counts: wgpu::Buffer,
     pub sampled: wgpu::Buffer,

@@ -147,13 +147,15 @@ fn drafts_never_change_the_text() {
 }
 
 /// Fixtures of heads with their backbones.
-const HEADS: [(&str, &str); 10] = [
+const HEADS: [(&str, &str); 12] = [
     ("llama-gqa", "heads-parallel"),
     ("llama-sharded", "heads-whs"),
     ("llama-gqa", "heads-lora"),
     ("neox-parallel", "heads-neox"),
     ("neox-f16", "heads-neox-lora"),
     ("neox-parallel", "heads-sequential"),
+    ("qwen3", "heads-qwen3-sequential"),
+    ("mistral-window", "heads-window"),
     ("llama-odd", "heads-deepseek"),
     ("llama-bias", "heads-mimo"),
     ("llama-gqa", "heads-qwen"),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::stopwatch::{Spread, Stopwatch};
 use crate::Result;
 use crate::decode::Sampling;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::weights::Shape;
 use crate::kernels::{
     AttentionShape, BENCH_READ_BYTES, Cursor, Extent, KernelSet, LogProbsParams, MatmulForm, MatmulIo, MixtureIo,
@@ -229,7 +229,7 @@ impl KernelBench<'_> {
 
 impl KernelBench<'_> {
     /// What marginals take beyond forward passes: nuclei of 99 %, and mixtures of rows.
-    async fn marginals(&mut self, [rows, logits]: [&wgpu::Buffer; 2]) -> Result<()> {
+    async fn marginals(&mut self, [rows, logits]: [&Buffer; 2]) -> Result<()> {
         let (gpu, set, vocab) = (self.gpu, self.set, self.scale.vocab);
         let params = NucleusParams { vocab, stride: vocab, mass: 0.99, most: vocab, capacity: vocab, pad: [0; 3] };
         let state = &gpu.storage_with("state", &[State { num_rows: 32, ..State::default() }]);
@@ -280,7 +280,7 @@ fn extent(rows: u32, keys: u32) -> Extent {
 }
 
 /// A buffer of small numbers.
-fn scattered(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
+fn scattered(gpu: &Gpu, bytes: u64) -> Buffer {
     let tile = noise(9, 1 << 16);
     gpu.storage_with("scattered", &tile.iter().copied().cycle().take(bytes as usize / 4).collect::<Vec<_>>())
 }

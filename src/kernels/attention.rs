@@ -5,7 +5,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Grid, KernelSet, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// Sizes that the attention kernels share. `head_dim` is padded to a multiple of four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub(crate) fn attention_scores(
     gpu: &Gpu,
     shape: AttentionShape,
     scale: f32,
-    [state, rows, qkv, keys, scores]: [&wgpu::Buffer; 5],
+    [state, rows, qkv, keys, scores]: [&Buffer; 5],
 ) -> Op {
     let params = ScoresParams {
         heads: shape.heads,
@@ -125,7 +125,7 @@ pub(crate) fn attention_softmax(
     gpu: &Gpu,
     set: KernelSet,
     shape: AttentionShape,
-    [state, rows, scores, inverse_sums]: [&wgpu::Buffer; 4],
+    [state, rows, scores, inverse_sums]: [&Buffer; 4],
 ) -> Op {
     let params = SoftmaxParams { heads: shape.heads, context: shape.context, window: shape.window_or_all() };
     let params = gpu.uniform("attention_softmax", &params);
@@ -139,7 +139,7 @@ pub(crate) fn attention_values(
     gpu: &Gpu,
     set: KernelSet,
     shape: AttentionShape,
-    [state, rows, scores, inverse_sums, values, out]: [&wgpu::Buffer; 6],
+    [state, rows, scores, inverse_sums, values, out]: [&Buffer; 6],
 ) -> Op {
     let params = ValuesParams {
         heads: shape.heads,

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Grid, Op, TRACE_WORDS, TracedDraft};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// How many end tokens a generation can have.
 pub(crate) const MAX_END_TOKENS: usize = 32;
@@ -35,15 +35,15 @@ pub(crate) struct CommitParams {
 /// The buffers of `commit`.
 #[derive(Clone, Copy)]
 pub(crate) struct CommitIo<'a> {
-    pub state: &'a wgpu::Buffer,
-    pub rows: &'a wgpu::Buffer,
-    pub sampled: &'a wgpu::Buffer,
-    pub counts: &'a wgpu::Buffer,
-    pub emitted: &'a wgpu::Buffer,
+    pub state: &'a Buffer,
+    pub rows: &'a Buffer,
+    pub sampled: &'a Buffer,
+    pub counts: &'a Buffer,
+    pub emitted: &'a Buffer,
     /// The tokens of the text by position.
-    pub text: &'a wgpu::Buffer,
+    pub text: &'a Buffer,
     /// How many rows were committed, then which.
-    pub path: &'a wgpu::Buffer,
+    pub path: &'a Buffer,
 }
 
 /// The one variant.

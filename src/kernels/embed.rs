@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::weights::WeightFormat;
 use super::{Grid, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The uniform of `embed.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -26,9 +26,9 @@ pub(crate) fn embed(
     gpu: &Gpu,
     format: WeightFormat,
     params: EmbedParams,
-    rows: &wgpu::Buffer,
-    table: &wgpu::Buffer,
-    x: &wgpu::Buffer,
+    rows: &Buffer,
+    table: &Buffer,
+    x: &Buffer,
 ) -> Op {
     let kernel = gpu.kernel(&embed_variant(format));
     let uniform = gpu.uniform("embed", &params);

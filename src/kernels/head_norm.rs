@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{AttentionShape, Grid, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The uniform of `head_norm.wgsl`, and of `head_norm_inputs.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -34,11 +34,11 @@ impl HeadNormParams {
 #[derive(Clone, Copy)]
 pub(crate) struct HeadNormIo<'a> {
     /// `[rows, heads + 2 * kv_heads, head_dim]`: queries, keys, values.
-    pub x: &'a wgpu::Buffer,
+    pub x: &'a Buffer,
     /// `[2, head_dim]`: the scales of queries and of keys.
-    pub scale: &'a wgpu::Buffer,
+    pub scale: &'a Buffer,
     /// As `x`.
-    pub y: &'a wgpu::Buffer,
+    pub y: &'a Buffer,
 }
 
 /// The one variant.

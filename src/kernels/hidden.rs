@@ -6,7 +6,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Grid, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The uniform of `copy_hidden.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -54,8 +54,8 @@ pub(crate) fn compact_hidden_variant() -> Variant {
 /// What `copy_hidden` does with the rows of `x`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CopyHidden<'a> {
-    pub x: (&'a wgpu::Buffer, Place),
-    pub y: (&'a wgpu::Buffer, Place),
+    pub x: (&'a Buffer, Place),
+    pub y: (&'a Buffer, Place),
     pub weight: f32,
     pub accumulate: bool,
     /// Only as many rows as logits are wanted of.
@@ -63,7 +63,7 @@ pub(crate) struct CopyHidden<'a> {
 }
 
 /// `y = weight * x`, or added to it, for rows of `width` values; histories have `slots` of them.
-pub(crate) fn copy_hidden(gpu: &Gpu, width: u32, slots: u32, state: &wgpu::Buffer, io: CopyHidden<'_>) -> Op {
+pub(crate) fn copy_hidden(gpu: &Gpu, width: u32, slots: u32, state: &Buffer, io: CopyHidden<'_>) -> Op {
     assert!(width.is_multiple_of(4), "copy_hidden: {width} values");
     let params = CopyHiddenParams {
         width4: width / 4,
@@ -81,7 +81,7 @@ pub(crate) fn copy_hidden(gpu: &Gpu, width: u32, slots: u32, state: &wgpu::Buffe
 }
 
 /// Moves the states of the rows on the committed path together; `width` values each, `slots` of them.
-pub(crate) fn compact_hidden(gpu: &Gpu, width: u32, slots: u32, [state, path, history]: [&wgpu::Buffer; 3]) -> Op {
+pub(crate) fn compact_hidden(gpu: &Gpu, width: u32, slots: u32, [state, path, history]: [&Buffer; 3]) -> Op {
     assert!(width.is_multiple_of(4), "compact_hidden: {width} values");
     let params = gpu.uniform("compact_hidden", &CompactHiddenParams { width4: width / 4, slots });
     let kernel = gpu.kernel(&compact_hidden_variant());

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Grid, KernelSet, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The uniform of `log_probs.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -26,7 +26,7 @@ pub(crate) fn log_probs(
     gpu: &Gpu,
     set: KernelSet,
     params: LogProbsParams,
-    [rows, logits, log_probs]: [&wgpu::Buffer; 3],
+    [rows, logits, log_probs]: [&Buffer; 3],
 ) -> Op {
     let kernel = gpu.kernel(&log_probs_variant(set, gpu.summary().fixed_subgroup().unwrap_or(0)));
     let params = gpu.uniform("log_probs", &params);

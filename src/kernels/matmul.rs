@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::weights::WeightFormat;
 use super::{Form, Grid, KernelSet, MAX_CHUNK_ROWS, Op, Widths};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// What follows a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,11 +105,11 @@ pub(crate) struct MatmulParams {
 /// The buffers and sizes of a product. `weight` is packed in the form's format.
 #[derive(Clone, Copy)]
 pub(crate) struct MatmulIo<'a> {
-    pub state: &'a wgpu::Buffer,
-    pub x: &'a wgpu::Buffer,
-    pub weight: &'a wgpu::Buffer,
-    pub y: &'a wgpu::Buffer,
-    pub bias: Option<&'a wgpu::Buffer>,
+    pub state: &'a Buffer,
+    pub x: &'a Buffer,
+    pub weight: &'a Buffer,
+    pub y: &'a Buffer,
+    pub bias: Option<&'a Buffer>,
     /// Output columns of this shard in blocks of four; a gated product has half as many as its weight.
     pub columns4: u32,
     pub inputs4: u32,
@@ -174,7 +174,7 @@ pub(crate) fn matmul_with_partials(
     form: MatmulForm,
     io: MatmulIo<'_>,
     partials: Partials,
-    buffer: &wgpu::Buffer,
+    buffer: &Buffer,
 ) -> Op {
     assert!(!form.bias && io.bias.is_none(), "matmul with partials: no bias");
     const ROWS: u32 = 8;

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Grid, KernelSet, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The uniform of `normalizer.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -30,7 +30,7 @@ pub(crate) fn normalizer(
     gpu: &Gpu,
     set: KernelSet,
     stride: u32,
-    [row_weights, partials, normalizers]: [&wgpu::Buffer; 3],
+    [row_weights, partials, normalizers]: [&Buffer; 3],
 ) -> Op {
     let kernel = gpu.kernel(&normalizer_variant(set));
     let params = gpu.uniform("normalizer", &NormalizerParams { stride });
@@ -41,13 +41,13 @@ pub(crate) fn normalizer(
 /// The buffers of `mixture`.
 #[derive(Clone, Copy)]
 pub(crate) struct MixtureIo<'a> {
-    pub state: &'a wgpu::Buffer,
-    pub cursor: &'a wgpu::Buffer,
-    pub normalizers: &'a wgpu::Buffer,
-    pub logits: &'a wgpu::Buffer,
+    pub state: &'a Buffer,
+    pub cursor: &'a Buffer,
+    pub normalizers: &'a Buffer,
+    pub logits: &'a Buffer,
     /// Two values a token, between chunks.
-    pub parts: &'a wgpu::Buffer,
-    pub mixture: &'a wgpu::Buffer,
+    pub parts: &'a Buffer,
+    pub mixture: &'a Buffer,
 }
 
 /// The one variant.

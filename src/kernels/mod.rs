@@ -77,7 +77,7 @@ pub(crate) use window::{
 
 use std::sync::Arc;
 
-use crate::gpu::{Kernel, Recorder};
+use crate::gpu::{BindGroup, Kernel, Recorder};
 
 /// The rows a verification batch may have, the anchor included.
 pub const MAX_BATCH_ROWS: usize = 32;
@@ -140,12 +140,12 @@ pub(crate) struct Form {
 /// A kernel bound to its buffers, ready to be recorded again and again.
 pub(crate) struct Op {
     forms: Vec<Form>,
-    bind_group: wgpu::BindGroup,
+    bind_group: BindGroup,
     grid: Grid,
 }
 
 impl Op {
-    fn single(kernel: Arc<Kernel>, bind_group: wgpu::BindGroup, grid: Grid) -> Self {
+    fn single(kernel: Arc<Kernel>, bind_group: BindGroup, grid: Grid) -> Self {
         Self { forms: vec![Form { kernel, rows: 1, columns4: 1 }], bind_group, grid }
     }
 

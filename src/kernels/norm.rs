@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Grid, KernelSet, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The uniform of `norm.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -18,11 +18,11 @@ pub(crate) struct NormParams {
 /// The buffers of a norm. With `shift` it is a LayerNorm, without an RMSNorm.
 #[derive(Clone, Copy)]
 pub(crate) struct NormIo<'a> {
-    pub state: &'a wgpu::Buffer,
-    pub x: &'a wgpu::Buffer,
-    pub y: &'a wgpu::Buffer,
-    pub scale: &'a wgpu::Buffer,
-    pub shift: Option<&'a wgpu::Buffer>,
+    pub state: &'a Buffer,
+    pub x: &'a Buffer,
+    pub y: &'a Buffer,
+    pub scale: &'a Buffer,
+    pub shift: Option<&'a Buffer>,
     /// Only the rows whose logits are wanted, to the first rows of `y`.
     pub logits: bool,
 }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Branch, Grid, KernelSet, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The uniform of `ranking.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -67,7 +67,7 @@ pub(crate) fn ranking(
     gpu: &Gpu,
     set: KernelSet,
     one: bool,
-    [params, values, targets, reports]: [&wgpu::Buffer; 4],
+    [params, values, targets, reports]: [&Buffer; 4],
 ) -> Op {
     let kernel = gpu.kernel(&ranking_variant(set));
     let bind_group = gpu.bind(&kernel, &[params, values, targets, reports]);

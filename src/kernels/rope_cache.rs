@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{AttentionShape, Grid, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The uniform of `rope_cache.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -20,13 +20,13 @@ pub(crate) struct RopeParams {
 /// The buffers of `rope_cache`.
 #[derive(Clone, Copy)]
 pub(crate) struct RopeIo<'a> {
-    pub state: &'a wgpu::Buffer,
-    pub rows: &'a wgpu::Buffer,
-    pub qkv: &'a wgpu::Buffer,
+    pub state: &'a Buffer,
+    pub rows: &'a Buffer,
+    pub qkv: &'a Buffer,
     /// `[context, rotary_dim / 2]` of (cos, sin).
-    pub rotation: &'a wgpu::Buffer,
-    pub keys: &'a wgpu::Buffer,
-    pub values: &'a wgpu::Buffer,
+    pub rotation: &'a Buffer,
+    pub keys: &'a Buffer,
+    pub values: &'a Buffer,
 }
 
 /// The one variant.

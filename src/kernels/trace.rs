@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{EMITTED_TRACE, Grid, KernelSet, MAX_BATCH_ROWS, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// Rounds of a submit that can be traced.
 pub(crate) const MAX_TRACED_ROUNDS: usize = 16;
@@ -31,7 +31,7 @@ pub(crate) fn trace(
     gpu: &Gpu,
     set: KernelSet,
     (vocab, stride): (u32, u32),
-    [state, rows, logits, sampled, emitted]: [&wgpu::Buffer; 5],
+    [state, rows, logits, sampled, emitted]: [&Buffer; 5],
 ) -> Op {
     let params = gpu.uniform("trace", &TraceParams { vocab, stride });
     let kernel = gpu.kernel(&trace_variant(set));

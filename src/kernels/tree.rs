@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{AttentionShape, Grid, KernelSet, MAX_BATCH_ROWS, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// Tokens that a match of the lookup drafter may have.
 pub(crate) const LOOKUP_NGRAM: u32 = 4;
@@ -84,13 +84,13 @@ pub(crate) fn draft_top_variant(set: KernelSet, probabilities: bool) -> Variant 
 /// The buffers of `draft_top`.
 #[derive(Clone, Copy)]
 pub(crate) struct DraftTopIo<'a> {
-    pub sampling: &'a wgpu::Buffer,
-    pub tree: &'a wgpu::Buffer,
-    pub state: &'a wgpu::Buffer,
+    pub sampling: &'a Buffer,
+    pub tree: &'a Buffer,
+    pub state: &'a Buffer,
     /// Of the head, its first row.
-    pub logits: &'a wgpu::Buffer,
-    pub counts: &'a wgpu::Buffer,
-    pub candidates: &'a wgpu::Buffer,
+    pub logits: &'a Buffer,
+    pub counts: &'a Buffer,
+    pub candidates: &'a Buffer,
 }
 
 /// The likeliest tokens of a head's logits become the candidates of `depth`, counted from 0.
@@ -117,21 +117,21 @@ pub(crate) fn compact_cache_variant() -> Variant {
 }
 
 /// The text's last token and the tree of `candidates` below it become the rows of the round.
-pub(crate) fn tree_rows(gpu: &Gpu, [tree, state, rows, text, candidates]: [&wgpu::Buffer; 5]) -> Op {
+pub(crate) fn tree_rows(gpu: &Gpu, [tree, state, rows, text, candidates]: [&Buffer; 5]) -> Op {
     let kernel = gpu.kernel(&tree_rows_variant());
     let bind_group = gpu.bind(&kernel, &[tree, state, rows, text, candidates]);
     Op::single(kernel, bind_group, Grid::One)
 }
 
 /// Candidates from where the text's last tokens stood before.
-pub(crate) fn draft_lookup(gpu: &Gpu, set: KernelSet, [tree, state, text, candidates]: [&wgpu::Buffer; 4]) -> Op {
+pub(crate) fn draft_lookup(gpu: &Gpu, set: KernelSet, [tree, state, text, candidates]: [&Buffer; 4]) -> Op {
     let kernel = gpu.kernel(&draft_lookup_variant(set));
     let bind_group = gpu.bind(&kernel, &[tree, state, text, candidates]);
     Op::single(kernel, bind_group, Grid::One)
 }
 
 /// Candidates from `recorded[context, RECORDED_RANKS]`.
-pub(crate) fn draft_recorded(gpu: &Gpu, [tree, state, recorded, candidates]: [&wgpu::Buffer; 4]) -> Op {
+pub(crate) fn draft_recorded(gpu: &Gpu, [tree, state, recorded, candidates]: [&Buffer; 4]) -> Op {
     let kernel = gpu.kernel(&draft_recorded_variant());
     let bind_group = gpu.bind(&kernel, &[tree, state, recorded, candidates]);
     Op::single(kernel, bind_group, Grid::One)
@@ -147,7 +147,7 @@ pub(crate) struct CompactParams {
 }
 
 /// Moves the keys and values of the committed rows of a layer to consecutive slots.
-pub(crate) fn compact_cache(gpu: &Gpu, shape: AttentionShape, [state, path, keys, values]: [&wgpu::Buffer; 4]) -> Op {
+pub(crate) fn compact_cache(gpu: &Gpu, shape: AttentionShape, [state, path, keys, values]: [&Buffer; 4]) -> Op {
     let params = CompactParams { kv_heads: shape.kv_heads, head_dim4: shape.head_dim / 4, context: shape.context };
     let threads = params.kv_heads * params.head_dim4;
     let params = gpu.uniform("compact_cache", &params);

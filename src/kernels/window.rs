@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Grid, MAX_CHUNK_ROWS, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The uniform of `stage_window.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -34,7 +34,7 @@ pub(crate) fn shift_tokens_variant() -> Variant {
 }
 
 /// Stages the last `params.num_rows` positions that have been through the model.
-pub(crate) fn stage_window(gpu: &Gpu, params: StageWindowParams, [state, rows]: [&wgpu::Buffer; 2]) -> Op {
+pub(crate) fn stage_window(gpu: &Gpu, params: StageWindowParams, [state, rows]: [&Buffer; 2]) -> Op {
     assert!(params.num_rows as usize <= MAX_CHUNK_ROWS, "stage_window: {} rows", params.num_rows);
     let kernel = gpu.kernel(&stage_window_variant());
     let params = gpu.uniform("stage_window", &params);
@@ -46,7 +46,7 @@ pub(crate) fn stage_window(gpu: &Gpu, params: StageWindowParams, [state, rows]: 
 pub(crate) fn shift_tokens(
     gpu: &Gpu,
     params: ShiftTokensParams,
-    [state, rows, text, candidates]: [&wgpu::Buffer; 4],
+    [state, rows, text, candidates]: [&Buffer; 4],
 ) -> Op {
     let kernel = gpu.kernel(&shift_tokens_variant());
     let params = gpu.uniform("shift_tokens", &params);

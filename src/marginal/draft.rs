@@ -3,7 +3,7 @@
 use super::batch::extent;
 use super::options::MarginalOptions;
 use super::workspace::{Part, Workspace};
-use crate::gpu::{Gpu, Recorder};
+use crate::gpu::{Buffer, Gpu, Recorder};
 use crate::kernels::{
     Cursor, DraftTopIo, Extent, MAX_BATCH_ROWS, Op, ShiftTokensParams, StageWindowParams, draft_likeliest,
     shift_tokens, stage_window,
@@ -22,7 +22,7 @@ pub(super) struct DraftOps {
 }
 
 impl DraftOps {
-    pub fn new(model: &Model, b: &Buffers, mixture: &wgpu::Buffer) -> Self {
+    pub fn new(model: &Model, b: &Buffers, mixture: &Buffer) -> Self {
         let (gpu, sizes) = (&model.gpu, &model.sizes);
         let io = DraftTopIo {
             sampling: &b.sample_params,

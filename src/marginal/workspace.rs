@@ -6,7 +6,7 @@ use super::draft::DraftOps;
 use super::options::MarginalOptions;
 use super::text::POSITIONS;
 use crate::Result;
-use crate::gpu::{Gpu, Pending, Staging};
+use crate::gpu::{Buffer, Gpu, Pending, Staging, Submission};
 use crate::kernels::{
     Branch, Cursor, MAX_BATCH_ROWS, MixtureIo, Nucleus, NucleusIo, NucleusParams, Op, Ranking, RankingParams,
     SiblingsIo, mixture, normalizer, nucleus, ranking, siblings,
@@ -40,14 +40,14 @@ pub(super) enum Part {
 pub(crate) struct Workspace {
     vocab: u32,
     stride: u32,
-    nucleus_params: wgpu::Buffer,
-    ranking_params: wgpu::Buffer,
-    pub(super) nuclei: wgpu::Buffer,
-    pub(super) branches: wgpu::Buffer,
-    pub(super) cursor: wgpu::Buffer,
-    pub(super) row_weights: wgpu::Buffer,
-    pub(super) targets: wgpu::Buffer,
-    pub(super) reports: wgpu::Buffer,
+    nucleus_params: Buffer,
+    ranking_params: Buffer,
+    pub(super) nuclei: Buffer,
+    pub(super) branches: Buffer,
+    pub(super) cursor: Buffer,
+    pub(super) row_weights: Buffer,
+    pub(super) targets: Buffer,
+    pub(super) reports: Buffer,
     nucleus: Op,
     siblings: Op,
     mix: Vec<Op>,
@@ -134,7 +134,7 @@ impl Workspace {
     }
 
     /// The op that finds nuclei, for other rows than the session's.
-    pub fn nucleus_of(&self, model: &Model, b: &Buffers, [state, rows]: [&wgpu::Buffer; 2]) -> Op {
+    pub fn nucleus_of(&self, model: &Model, b: &Buffers, [state, rows]: [&Buffer; 2]) -> Op {
         let io = NucleusIo {
             params: &self.nucleus_params,
             state,
@@ -201,12 +201,12 @@ impl Workspace {
     }
 
     /// What the next submit copies where. Nobody reads it: that it comes back is the news.
-    pub fn staging(&self) -> (&wgpu::Buffer, &Staging) {
+    pub fn staging(&self) -> (&Buffer, &Staging) {
         (&self.cursor, &self.staging[self.next_staging])
     }
 
     /// A submit with it is on its way.
-    pub fn sent(&mut self, submission: wgpu::SubmissionIndex) {
+    pub fn sent(&mut self, submission: Submission) {
         let at = self.next_staging;
         self.in_flight.push_back((self.staging[at].read_after(submission), at));
         self.next_staging = (at + 1) % self.staging.len();

@@ -4,47 +4,47 @@ use super::head_plan::HeadBuffers;
 use super::heads::HeadWeights;
 use super::sizes::{Sizes, attention_shape};
 use crate::format::spec::{BlockSpec, ModelSpec};
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{EMITTED_WORDS, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, RECORDED_RANKS, Row, SampleParams, State, Tree};
 
 /// Everything a session keeps on the GPU.
 pub(crate) struct Buffers {
-    pub state: wgpu::Buffer,
-    pub rows: wgpu::Buffer,
+    pub state: Buffer,
+    pub rows: Buffer,
     /// The residual stream, `[rows, hidden]`.
-    pub x: wgpu::Buffer,
+    pub x: Buffer,
     /// Normalised activations before attention and, apart, before the MLP: a parallel residual needs both.
-    pub attention_in: wgpu::Buffer,
-    pub mlp_in: wgpu::Buffer,
+    pub attention_in: Buffer,
+    pub mlp_in: Buffer,
     /// What a product gives of queries, keys and values where heads are normalised after it; else 4 bytes.
-    pub projected: wgpu::Buffer,
+    pub projected: Buffer,
     /// Queries, keys and values that attention takes.
-    pub qkv: wgpu::Buffer,
-    pub attention_out: wgpu::Buffer,
-    pub intermediate: wgpu::Buffer,
-    pub scores: wgpu::Buffer,
-    pub inverse_sums: wgpu::Buffer,
+    pub qkv: Buffer,
+    pub attention_out: Buffer,
+    pub intermediate: Buffer,
+    pub scores: Buffer,
+    pub inverse_sums: Buffer,
     /// Keys and values of each layer.
-    pub cache: Vec<(wgpu::Buffer, wgpu::Buffer)>,
-    pub logits: wgpu::Buffer,
-    pub probabilities: wgpu::Buffer,
-    pub counts: wgpu::Buffer,
-    pub sampled: wgpu::Buffer,
-    pub log_probs: wgpu::Buffer,
-    pub sample_params: wgpu::Buffer,
+    pub cache: Vec<(Buffer, Buffer)>,
+    pub logits: Buffer,
+    pub probabilities: Buffer,
+    pub counts: Buffer,
+    pub sampled: Buffer,
+    pub log_probs: Buffer,
+    pub sample_params: Buffer,
     /// What a submit brings back: ids, the reason of the end, drafted and accepted tokens of each round, and if wanted
     /// what the target thought of each draft.
-    pub emitted: wgpu::Buffer,
+    pub emitted: Buffer,
     /// The text by position, `[context + 1]`.
-    pub text: wgpu::Buffer,
+    pub text: Buffer,
     /// How many rows the last batch committed, then which, ascending.
-    pub path: wgpu::Buffer,
+    pub path: Buffer,
     /// The tree of a round.
-    pub tree: wgpu::Buffer,
+    pub tree: Buffer,
     /// Drafted tokens, `[depth, rank]`.
-    pub candidates: wgpu::Buffer,
+    pub candidates: Buffer,
     /// Drafts written down beforehand, `[context + 1, RECORDED_RANKS]`.
-    pub recorded: wgpu::Buffer,
+    pub recorded: Buffer,
     /// Those of the model's heads.
     pub heads: Option<HeadBuffers>,
 }

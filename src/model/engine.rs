@@ -25,7 +25,7 @@ use crate::format::rope::Rope;
 use crate::format::safetensors::TensorInfo;
 use crate::format::spec::ModelSpec;
 use crate::format::tokenizer::Tokenizer;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{AttentionShape, KernelSet, MAX_END_TOKENS, Widths};
 use crate::self_test::InjectedFault;
 use crate::{Error, ErrorKind, Result, WeightFormat};
@@ -104,7 +104,7 @@ pub(crate) struct Model {
     pub sizes: Sizes,
     pub weights: Weights,
     /// `[context, rotary_dim / 2]` of (cos, sin) for each rotary embedding that a block has.
-    pub rotations: Vec<(Rope, wgpu::Buffer)>,
+    pub rotations: Vec<(Rope, Buffer)>,
     /// Multi-token heads.
     pub heads: Option<HeadWeights>,
     /// Seconds from the end of a submit to when the host knows of it.
@@ -128,7 +128,7 @@ impl Model {
     }
 
     /// The rotations of one of the model's rotary embeddings.
-    pub fn rotation(&self, rope: &Rope) -> &wgpu::Buffer {
+    pub fn rotation(&self, rope: &Rope) -> &Buffer {
         let found = self.rotations.iter().find(|(known, _)| known == rope);
         &found.expect("there is a table for the rope of every block").1
     }
@@ -482,8 +482,8 @@ pub(super) fn with_need(error: Error, weights_bytes: u64, sizes: &Sizes) -> Erro
 }
 
 /// A table for each rotary embedding of the blocks: rotations of every position.
-pub(super) fn rotations(gpu: &Gpu, spec: &ModelSpec, context: usize) -> Vec<(Rope, wgpu::Buffer)> {
-    let mut tables: Vec<(Rope, wgpu::Buffer)> = Vec::new();
+pub(super) fn rotations(gpu: &Gpu, spec: &ModelSpec, context: usize) -> Vec<(Rope, Buffer)> {
+    let mut tables: Vec<(Rope, Buffer)> = Vec::new();
     for rope in spec.blocks.iter().map(|block| &block.attention().rope) {
         if !tables.iter().any(|(known, _)| known == rope) {
             tables.push((rope.clone(), gpu.storage_with("rotation", &rotation_table(rope, context))));

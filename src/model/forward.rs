@@ -8,7 +8,7 @@ use super::head_plan::{self, HeadsPlan};
 use super::upload::{Matrix, Shard};
 use super::weights::{Layer, Linear, NormWeights};
 use crate::format::spec::{self, Mlp};
-use crate::gpu::Variant;
+use crate::gpu::{Buffer, Variant};
 use crate::kernels::{
     Activation, CommitIo, CommitParams, EmbedParams, HeadNormIo, HeadNormParams, LogProbsParams, MAX_END_TOKENS, MatmulForm, MatmulIo, NormIo, Op,
     Partials, RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, commit, commit_variant,
@@ -69,7 +69,7 @@ impl Plan {
         let b = buffers;
         let (gpu, set, sizes) = (&model.gpu, model.kernels, &model.sizes);
         let logits = (sizes.vocab, sizes.vocab_stride());
-        let compact = |(layer, (keys, values)): (&Layer, &(wgpu::Buffer, wgpu::Buffer))| {
+        let compact = |(layer, (keys, values)): (&Layer, &(Buffer, Buffer))| {
             compact_cache(gpu, model.attention_shape(layer), [&b.state, &b.path, keys, values])
         };
         Self {
@@ -187,7 +187,7 @@ pub(super) struct Planner<'a> {
 }
 
 /// The input of a product: its buffer and row stride in blocks of four.
-type Source<'a> = (&'a wgpu::Buffer, u32);
+type Source<'a> = (&'a Buffer, u32);
 
 impl Planner<'_> {
     /// The rows' tokens to the stream, by `table`.
@@ -197,7 +197,7 @@ impl Planner<'_> {
 
     /// Pre-norm attention and MLP. In a parallel residual (GPT-NeoX) both read the block's input, so the MLP's norm is
     /// taken before attention adds to the stream.
-    pub(super) fn layer(&self, layer: &Layer, cache: &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
+    pub(super) fn layer(&self, layer: &Layer, cache: &(Buffer, Buffer), ops: &mut Vec<Op>) {
         self.layer_with(layer, cache, ops, |_, _| {});
     }
 
@@ -205,9 +205,9 @@ impl Planner<'_> {
     pub(super) fn layer_with(
         &self,
         layer: &Layer,
-        cache: &(wgpu::Buffer, wgpu::Buffer),
+        cache: &(Buffer, Buffer),
         ops: &mut Vec<Op>,
-        adapt: impl Fn(&wgpu::Buffer, &mut Vec<Op>),
+        adapt: impl Fn(&Buffer, &mut Vec<Op>),
     ) {
         let b = self.buffers;
         let (hidden4, inner4) = (self.model.sizes.hidden / 4, inner4(&layer.spec.mlp));
@@ -231,7 +231,7 @@ impl Planner<'_> {
     }
 
     /// What later rows need of a layer: its keys and values.
-    pub(super) fn layer_keys(&self, layer: &Layer, cache: &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
+    pub(super) fn layer_keys(&self, layer: &Layer, cache: &(Buffer, Buffer), ops: &mut Vec<Op>) {
         ops.push(self.norm(&layer.attention_norm, &self.buffers.attention_in, false));
         self.qkv(layer, cache, ops, |_, _| {});
     }
@@ -241,9 +241,9 @@ impl Planner<'_> {
     fn qkv(
         &self,
         layer: &Layer,
-        (keys, values): &(wgpu::Buffer, wgpu::Buffer),
+        (keys, values): &(Buffer, Buffer),
         ops: &mut Vec<Op>,
-        adapt: impl Fn(&wgpu::Buffer, &mut Vec<Op>),
+        adapt: impl Fn(&Buffer, &mut Vec<Op>),
     ) {
         let (model, b) = (self.model, self.buffers);
         let (attention, shape) = (layer.spec.attention(), model.attention_shape(layer));
@@ -261,7 +261,7 @@ impl Planner<'_> {
         ops.push(rope_cache(&model.gpu, shape, attention.rope.rotary_dim as u32, rope));
     }
 
-    fn attention(&self, layer: &Layer, (keys, values): &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
+    fn attention(&self, layer: &Layer, (keys, values): &(Buffer, Buffer), ops: &mut Vec<Op>) {
         let (gpu, b, shape) = (&self.model.gpu, self.buffers, self.model.attention_shape(layer));
         let scale = layer.spec.attention().scale;
         ops.push(attention_scores(gpu, shape, scale, [&b.state, &b.rows, &b.qkv, keys, &b.scores]));
@@ -330,12 +330,12 @@ impl Planner<'_> {
         vec![log_probs(&self.model.gpu, self.model.kernels, params, [&b.rows, &b.logits, &b.log_probs])]
     }
 
-    pub(super) fn norm(&self, weights: &NormWeights, y: &wgpu::Buffer, logits: bool) -> Op {
+    pub(super) fn norm(&self, weights: &NormWeights, y: &Buffer, logits: bool) -> Op {
         norm_op(self.model, &self.buffers.state, weights, &self.buffers.x, y, logits)
     }
 
     /// The norm before the LM head.
-    pub(super) fn final_norm(&self, y: &wgpu::Buffer, logits: bool) -> Op {
+    pub(super) fn final_norm(&self, y: &Buffer, logits: bool) -> Op {
         self.norm(&self.model.weights.final_norm, y, logits)
     }
 
@@ -347,7 +347,7 @@ impl Planner<'_> {
         &self,
         form: MatmulForm,
         matrix: &Matrix,
-        bias: Option<&[wgpu::Buffer]>,
+        bias: Option<&[Buffer]>,
         x: Source<'_>,
         y: Source<'_>,
         logits: bool,
@@ -368,7 +368,7 @@ pub(crate) fn lm_head_partials(model: &Model) -> u32 {
 }
 
 /// As [`Plan::lm_head`], and what the logits' softmax needs to `partials`.
-pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &wgpu::Buffer) -> Vec<Op> {
+pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &Buffer) -> Vec<Op> {
     let matrix = unembedding(model);
     let (form, stride) = (plain_form(model, matrix), lm_head_partials(model));
     let mut ops = vec![norm_op(model, &b.state, &model.weights.final_norm, &b.x, &b.attention_in, true)];
@@ -395,7 +395,7 @@ pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &wgpu:
 }
 
 /// The tokens of `rows` to `x`, by `table`.
-pub(crate) fn embed_ops(model: &Model, table: &Matrix, rows: &wgpu::Buffer, x: &wgpu::Buffer) -> Vec<Op> {
+pub(crate) fn embed_ops(model: &Model, table: &Matrix, rows: &Buffer, x: &Buffer) -> Vec<Op> {
     let hidden = model.sizes.hidden;
     let shard = |shard: &Shard| {
         let params = EmbedParams { width: hidden, stride: hidden, first: shard.first4 * 4, count: shard.columns4 * 4 };
@@ -407,10 +407,10 @@ pub(crate) fn embed_ops(model: &Model, table: &Matrix, rows: &wgpu::Buffer, x: &
 /// `y = norm(x)`; with `logits` of the rows whose logits are wanted.
 pub(crate) fn norm_op(
     model: &Model,
-    state: &wgpu::Buffer,
+    state: &Buffer,
     weights: &NormWeights,
-    x: &wgpu::Buffer,
-    y: &wgpu::Buffer,
+    x: &Buffer,
+    y: &Buffer,
     logits: bool,
 ) -> Op {
     let eps = weights.norm.eps();
@@ -421,11 +421,11 @@ pub(crate) fn norm_op(
 /// The plain product of `x` with one shard of a matrix, to the first columns of rows of `y` as wide as the shard.
 pub(crate) fn shard_op(
     model: &Model,
-    state: &wgpu::Buffer,
+    state: &Buffer,
     matrix: &Matrix,
     shard: &Shard,
     (x, x_stride4): Source<'_>,
-    y: &wgpu::Buffer,
+    y: &Buffer,
 ) -> Op {
     let io = MatmulIo {
         state,
@@ -447,10 +447,10 @@ pub(crate) fn shard_op(
 #[expect(clippy::too_many_arguments, reason = "a product has as many parts")]
 pub(crate) fn product_ops(
     model: &Model,
-    state: &wgpu::Buffer,
+    state: &Buffer,
     form: MatmulForm,
     matrix: &Matrix,
-    bias: Option<&[wgpu::Buffer]>,
+    bias: Option<&[Buffer]>,
     (x, x_stride4): Source<'_>,
     (y, y_stride4): Source<'_>,
     logits: bool,

@@ -12,7 +12,7 @@ use super::lora::Adapter;
 use super::sizes::{Sizes, attention_shape};
 use super::weights::Linear;
 use crate::format::spec::{BlockSpec, ModelSpec};
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{
     Activation, CopyHidden, DraftTopIo, Extent, LoraIo, LoraParams, MAX_BATCH_ROWS, MatmulForm, Op, Place,
     ShiftTokensParams, StageWindowParams, compact_hidden, copy_hidden, draft_top, lora, shift_tokens, stage_window,
@@ -44,13 +44,13 @@ fn residual_form(model: &Model, block: &Linear) -> MatmulForm {
 /// The buffers of heads, made with those of a session.
 pub(crate) struct HeadBuffers {
     /// `[context, hidden]` for each source: what heads read, by position.
-    pub histories: Vec<wgpu::Buffer>,
+    pub histories: Vec<Buffer>,
     /// Keys and values of each layer of each head.
-    pub caches: Vec<Vec<(wgpu::Buffer, wgpu::Buffer)>>,
+    pub caches: Vec<Vec<(Buffer, Buffer)>>,
     /// `A x` of a gated LoRA.
-    pub adapted: Option<wgpu::Buffer>,
+    pub adapted: Option<Buffer>,
     /// Keys and values of the backbone's blocks as drafting rows have them, with a gated LoRA.
-    pub drafting: Vec<(wgpu::Buffer, wgpu::Buffer)>,
+    pub drafting: Vec<(Buffer, Buffer)>,
 }
 
 /// The ops of one head, over rows that were staged before.
@@ -228,7 +228,7 @@ impl Planner<'_> {
         heads: &HeadWeights,
         buffers: &HeadBuffers,
         block: usize,
-        y: &wgpu::Buffer,
+        y: &Buffer,
         ops: &mut Vec<Op>,
     ) {
         let adapter = heads.adapters.get(block).and_then(Option::as_ref);
@@ -244,7 +244,7 @@ impl Planner<'_> {
         ops.push(lora(&self.model.gpu, params, io));
     }
 
-    fn save_hidden(&self, x: &wgpu::Buffer, history: &wgpu::Buffer, weight: f32, accumulate: bool) -> Op {
+    fn save_hidden(&self, x: &Buffer, history: &Buffer, weight: f32, accumulate: bool) -> Op {
         let (x, y) = ((x, Place::Rows), (history, Place::Committed));
         self.copy_hidden(CopyHidden { x, y, weight, accumulate, wanted: false })
     }
@@ -333,7 +333,7 @@ impl Planner<'_> {
         }
     }
 
-    fn load_hidden(&self, history: &wgpu::Buffer, place: Place, ops: &mut Vec<Op>) {
+    fn load_hidden(&self, history: &Buffer, place: Place, ops: &mut Vec<Op>) {
         let (x, y) = ((history, place), (&self.buffers.x, Place::Rows));
         ops.push(self.copy_hidden(CopyHidden { x, y, weight: 1.0, accumulate: false, wanted: false }));
     }
@@ -353,7 +353,7 @@ impl Planner<'_> {
     }
 
     /// Medusa's: `x + silu(W x + b)` again and again, for the rows whose logits are wanted only.
-    fn residual_head(&self, head: &Head, blocks: &[Linear], history: &wgpu::Buffer, ops: &mut Vec<Op>) {
+    fn residual_head(&self, head: &Head, blocks: &[Linear], history: &Buffer, ops: &mut Vec<Op>) {
         let b = self.buffers;
         let hidden4 = self.model.sizes.hidden / 4;
         let copy = |x, y| CopyHidden { x, y: (y, Place::Rows), weight: 1.0, accumulate: false, wanted: true };

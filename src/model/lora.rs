@@ -9,7 +9,7 @@ use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::{HeadSet, Lora, LoraPart};
 use crate::format::stored::StoredType;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::NO_ADAPTER;
 use crate::{Error, Result};
 
@@ -28,9 +28,9 @@ pub(crate) struct Adapter {
     /// `A` of each changed product, one after the other.
     pub a: Matrix,
     /// `scale * B`, `[rank, columns]`.
-    pub b: wgpu::Buffer,
+    pub b: Buffer,
     /// For each block of four columns where its values begin in a row of `A x`, or [`NO_ADAPTER`].
-    pub starts: wgpu::Buffer,
+    pub starts: Buffer,
     pub rank: u32,
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::format::safetensors::TensorInfo;
 use crate::format::stored::StoredType;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::WeightFormat;
 use crate::kernels::weights::{Plane, Shape};
 use crate::{Error, ErrorKind, Result};
@@ -80,7 +80,7 @@ impl Arrangement {
 
 /// A buffer and where its values come from: how trained values find back into tensors.
 pub(crate) struct Placed {
-    pub buffer: wgpu::Buffer,
+    pub buffer: Buffer,
     /// Name and shape of each tensor.
     pub tensors: Vec<(String, Vec<usize>)>,
     pub arrangement: Arrangement,
@@ -121,7 +121,7 @@ pub(super) fn padded<T>(items: impl Iterator<Item = Option<T>>) -> Vec<Option<T>
 
 /// A part of a matrix that fits one binding.
 pub(crate) struct Shard {
-    pub buffer: wgpu::Buffer,
+    pub buffer: Buffer,
     /// The first block of four columns, and how many.
     pub first4: u32,
     pub columns4: u32,
@@ -286,7 +286,7 @@ impl<'a> Uploader<'a> {
     }
 
     /// Sends a vector as f32, padded with zeros to a multiple of four.
-    pub fn vector(&mut self, name: &str, values: &[f32]) -> wgpu::Buffer {
+    pub fn vector(&mut self, name: &str, values: &[f32]) -> Buffer {
         let mut values = values.to_vec();
         values.resize(values.len().next_multiple_of(4), 0.0);
         self.written(values.len() as u64 * 4);

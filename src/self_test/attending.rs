@@ -3,7 +3,7 @@
 use super::KernelCheck;
 use super::bench::{compare, noise, read, run, wide};
 use crate::Result;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{
     AttentionShape, Extent, KernelSet, MAX_CHUNK_ROWS, Op, RopeIo, Row, State, attention_scores, attention_softmax,
     attention_values, rope_cache,
@@ -53,12 +53,12 @@ pub(crate) struct Attending<'a> {
 }
 
 struct Buffers {
-    state: wgpu::Buffer,
-    rows: wgpu::Buffer,
-    qkv: wgpu::Buffer,
-    keys: wgpu::Buffer,
-    values: wgpu::Buffer,
-    out: wgpu::Buffer,
+    state: Buffer,
+    rows: Buffer,
+    qkv: Buffer,
+    keys: Buffer,
+    values: Buffer,
+    out: Buffer,
 }
 
 impl<'a> Attending<'a> {

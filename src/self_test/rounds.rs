@@ -4,7 +4,7 @@ use super::KernelCheck;
 use super::bench::{compare, compare_exactly, noise, read, run};
 use super::sampling::{NOISE_MARGIN, PLAIN};
 use crate::Result;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{
     AttentionShape, CommitIo, CommitParams, DraftTopIo, EMITTED_WORDS, Emitted, Extent, KernelSet, MAX_BATCH_ROWS,
     MAX_CHUNK_ROWS, MAX_END_TOKENS, Op, RECORDED_RANKS, Row, SampleParams, State, Tree, commit, compact_cache,
@@ -147,16 +147,16 @@ impl<'a> Rounds<'a> {
 }
 
 struct Buffers {
-    state: wgpu::Buffer,
-    rows: wgpu::Buffer,
-    sampled: wgpu::Buffer,
-    counts: wgpu::Buffer,
-    emitted: wgpu::Buffer,
-    text: wgpu::Buffer,
-    path: wgpu::Buffer,
-    candidates: wgpu::Buffer,
-    tree: wgpu::Buffer,
-    recorded: wgpu::Buffer,
+    state: Buffer,
+    rows: Buffer,
+    sampled: Buffer,
+    counts: Buffer,
+    emitted: Buffer,
+    text: Buffer,
+    path: Buffer,
+    candidates: Buffer,
+    tree: Buffer,
+    recorded: Buffer,
 }
 
 impl Buffers {

@@ -6,6 +6,7 @@ use super::heads::{HeadRows, Losses, Mixed};
 use super::parameters::Parameters;
 use super::teacher::{Teacher, TeacherRows};
 use super::{Target, TrainOptions};
+use crate::gpu::Buffer;
 use crate::model::{Adapter, Body, HeadWeights, Model, Source};
 use crate::{Error, Result};
 
@@ -19,12 +20,12 @@ pub(super) struct StepPlan {
     pub forward: Vec<Step>,
     /// Gradients.
     pub train: Vec<Step>,
-    pub batch: wgpu::Buffer,
+    pub batch: Buffer,
     pub heads: Vec<HeadRows>,
     pub labelling: Option<TeacherRows>,
-    pub report: wgpu::Buffer,
+    pub report: Buffer,
     /// What a micro-batch adds to from zero.
-    pub sums: Vec<wgpu::Buffer>,
+    pub sums: Vec<Buffer>,
     /// Rows whose loss is wanted at most.
     pub picked: u32,
     pub bytes: u64,
@@ -33,7 +34,7 @@ pub(super) struct StepPlan {
 /// The streams between blocks and, where the way back goes through them, what blocks have saved.
 pub(super) struct Streams<'a> {
     /// After 0, 1, ... blocks; those that nobody reads share a buffer.
-    pub after: Vec<wgpu::Buffer>,
+    pub after: Vec<Buffer>,
     blocks: Vec<Option<super::block::Block<'a>>>,
     /// What blocks write that nobody needs.
     pub unsaved: Saved,
@@ -49,8 +50,8 @@ impl Streams<'_> {
 /// A source as heads see it, and the gradient that they send back.
 struct HeadInput<'a> {
     source: &'a Source,
-    z: wgpu::Buffer,
-    dz: wgpu::Buffer,
+    z: Buffer,
+    dz: Buffer,
     mixed: Option<Mixed>,
 }
 

@@ -1,6 +1,7 @@
 //! A block of the backbone's structure over whole sequences, forward and backward.
 
 use super::graph::{Graph, pre_stride};
+use crate::gpu::Buffer;
 use crate::kernels::train::{
     Columns, HeadNormInputsIo, HeadNormWeightsIo, HeadsOf, SequenceShape, activate, activate_inputs, causal_gather, causal_scatter, causal_scores, causal_softmax,
     causal_softmax_inputs, gather_rows, head_norm_inputs, head_norm_weights, lora_inputs, lora_weights, rope_rows, scatter_rows,
@@ -14,35 +15,35 @@ pub(super) struct Block<'a> {
     layer: &'a Layer,
     adapter: Option<&'a Adapter>,
     /// What the block reads, `[rows, hidden]`.
-    input: wgpu::Buffer,
+    input: Buffer,
     /// Queries, keys and values before heads are normalised, where they are.
-    projected: Option<wgpu::Buffer>,
+    projected: Option<Buffer>,
     /// Queries and keys rotated.
-    qkv: wgpu::Buffer,
-    attention_out: wgpu::Buffer,
+    qkv: Buffer,
+    attention_out: Buffer,
     /// The stream between attention and MLP; of the picked rows only, if there are such.
-    middle: wgpu::Buffer,
+    middle: Buffer,
     /// What the MLP's activation reads.
-    pre: wgpu::Buffer,
+    pre: Buffer,
     picked: Option<Picked>,
 }
 
 /// The rows whose output is wanted.
 #[derive(Clone)]
 pub(super) struct Picked {
-    pub picks: wgpu::Buffer,
+    pub picks: Buffer,
     /// The picked rows of the input, which the MLP of a parallel residual reads.
-    pub input: wgpu::Buffer,
+    pub input: Buffer,
 }
 
 /// Buffers that a block writes.
 #[derive(Clone)]
 pub(super) struct Saved {
-    projected: Option<wgpu::Buffer>,
-    qkv: wgpu::Buffer,
-    attention_out: wgpu::Buffer,
-    middle: wgpu::Buffer,
-    pre: wgpu::Buffer,
+    projected: Option<Buffer>,
+    qkv: Buffer,
+    attention_out: Buffer,
+    middle: Buffer,
+    pre: Buffer,
 }
 
 impl<'a> Graph<'a> {
@@ -76,7 +77,7 @@ impl<'a> Graph<'a> {
         &mut self,
         layer: &'a Layer,
         adapter: Option<&'a Adapter>,
-        [input, output]: [&wgpu::Buffer; 2],
+        [input, output]: [&Buffer; 2],
         saved: &Saved,
         picked: Option<Picked>,
     ) -> Block<'a> {
@@ -103,7 +104,7 @@ impl<'a> Graph<'a> {
     }
 
     /// What the MLP's norm reads.
-    fn mlp_source<'b>(&self, block: &'b Block<'_>) -> &'b wgpu::Buffer {
+    fn mlp_source<'b>(&self, block: &'b Block<'_>) -> &'b Buffer {
         match (&block.picked, block.layer.spec.parallel) {
             (_, false) => &block.middle,
             (Some(picked), true) => &picked.input,
@@ -189,7 +190,7 @@ impl<'a> Graph<'a> {
 
     /// From the gradient of a block's output to that of its input, in `d`. With picked rows the former is `picked_d`,
     /// which is changed too.
-    pub fn block_back(&mut self, block: &Block<'a>, d: &wgpu::Buffer, picked_d: Option<&wgpu::Buffer>) {
+    pub fn block_back(&mut self, block: &Block<'a>, d: &Buffer, picked_d: Option<&Buffer>) {
         let parallel = block.layer.spec.parallel;
         let rows = self.mlp_rows(block);
         let dy = picked_d.unwrap_or(d);
@@ -218,7 +219,7 @@ impl<'a> Graph<'a> {
     }
 
     /// To the gradient of the MLP norm's output, in the scratch.
-    fn mlp_back(&mut self, block: &Block<'a>, dy: &wgpu::Buffer) {
+    fn mlp_back(&mut self, block: &Block<'a>, dy: &Buffer) {
         let s = self.scratch.clone();
         let (rows, mlp) = (self.mlp_rows(block), &block.layer.spec.mlp);
         let (hidden4, inner4) = (self.model.sizes.hidden / 4, inner4(mlp));
@@ -235,7 +236,7 @@ impl<'a> Graph<'a> {
     }
 
     /// To the gradient of what attention gives, in the scratch.
-    fn out_back(&mut self, block: &Block<'a>, d: &wgpu::Buffer) {
+    fn out_back(&mut self, block: &Block<'a>, d: &Buffer) {
         let out4 = self.model.attention_shape(block.layer).out_stride() / 4;
         let s = self.scratch.clone();
         let dx = Some((Columns::whole(&s.d_attention, out4), false));
@@ -243,7 +244,7 @@ impl<'a> Graph<'a> {
         self.linear_back(&block.layer.out, self.rows, (&block.attention_out, out4), dy, dx);
     }
 
-    fn attention_back(&mut self, block: &Block<'a>, d: &wgpu::Buffer) {
+    fn attention_back(&mut self, block: &Block<'a>, d: &Buffer) {
         let s = self.scratch.clone();
         let (gpu, set, rows) = (&self.model.gpu, self.model.kernels, self.rows);
         let (shape, attention) = (self.sequence_shape(block.layer), block.layer.spec.attention());
@@ -285,7 +286,7 @@ impl<'a> Graph<'a> {
 
     /// From the gradient of what attention takes to that of what the product gives: through the norms of heads, where there
     /// are such. Returns where it lies.
-    fn head_norm_back(&mut self, block: &Block<'a>) -> wgpu::Buffer {
+    fn head_norm_back(&mut self, block: &Block<'a>) -> Buffer {
         let (s, gpu, rows) = (self.scratch.clone(), &self.model.gpu, self.rows);
         let norm = self.head_norm_params(block.layer).zip(block.layer.qk_norm.as_ref()).zip(block.projected.as_ref());
         let Some(((params, scale), x)) = norm else { return s.d_qkv };
@@ -297,12 +298,12 @@ impl<'a> Graph<'a> {
         s.d_projected
     }
 
-    fn gather(&mut self, picks: &wgpu::Buffer, x: &wgpu::Buffer, y: &wgpu::Buffer) {
+    fn gather(&mut self, picks: &Buffer, x: &Buffer, y: &Buffer) {
         let op = gather_rows(&self.model.gpu, self.picked, self.model.sizes.hidden / 4, picks, x, y);
         self.push(op, self.picked);
     }
 
-    fn scatter(&mut self, picks: &wgpu::Buffer, x: &wgpu::Buffer, y: &wgpu::Buffer) {
+    fn scatter(&mut self, picks: &Buffer, x: &Buffer, y: &Buffer) {
         let op = scatter_rows(&self.model.gpu, self.picked, self.model.sizes.hidden / 4, picks, x, y);
         self.push(op, self.picked);
     }
@@ -317,18 +318,18 @@ fn lora_params(adapter: &Adapter, columns4: u32) -> LoraParams {
     LoraParams { columns4, rank: adapter.rank, t_stride: adapter.width() }
 }
 
-fn heads_of(buffer: &wgpu::Buffer, stride: u32, first: u32) -> HeadsOf<'_> {
+fn heads_of(buffer: &Buffer, stride: u32, first: u32) -> HeadsOf<'_> {
     HeadsOf { buffer, stride, first }
 }
 
-fn queries(shape: SequenceShape, qkv: &wgpu::Buffer) -> HeadsOf<'_> {
+fn queries(shape: SequenceShape, qkv: &Buffer) -> HeadsOf<'_> {
     heads_of(qkv, shape.qkv_stride(), 0)
 }
 
-fn keys(shape: SequenceShape, qkv: &wgpu::Buffer) -> HeadsOf<'_> {
+fn keys(shape: SequenceShape, qkv: &Buffer) -> HeadsOf<'_> {
     heads_of(qkv, shape.qkv_stride(), shape.heads * shape.head_dim)
 }
 
-fn values(shape: SequenceShape, qkv: &wgpu::Buffer) -> HeadsOf<'_> {
+fn values(shape: SequenceShape, qkv: &Buffer) -> HeadsOf<'_> {
     heads_of(qkv, shape.qkv_stride(), (shape.heads + shape.kv_heads) * shape.head_dim)
 }

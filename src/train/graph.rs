@@ -2,7 +2,7 @@
 
 use super::parameters::Parameters;
 use crate::format::spec::BlockSpec;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::train::{
     Columns, NormInputsIo, NormWeightsIo, SequenceShape, column_sums, matmul_inputs, matmul_weights, norm_inputs,
     norm_weights,
@@ -33,28 +33,28 @@ pub(super) const TILE_ROWS: u32 = 64;
 /// What is written and read again within a block.
 #[derive(Clone)]
 pub(super) struct Scratch {
-    pub normed: wgpu::Buffer,
+    pub normed: Buffer,
     /// A stream of all rows, of which some are then picked.
-    pub whole: wgpu::Buffer,
-    pub inner: wgpu::Buffer,
-    pub d_inner: wgpu::Buffer,
-    pub d_pre: wgpu::Buffer,
-    pub d_normed: wgpu::Buffer,
-    pub d_attention: wgpu::Buffer,
-    pub d_qkv: wgpu::Buffer,
+    pub whole: Buffer,
+    pub inner: Buffer,
+    pub d_inner: Buffer,
+    pub d_pre: Buffer,
+    pub d_normed: Buffer,
+    pub d_attention: Buffer,
+    pub d_qkv: Buffer,
     /// The gradient of queries, keys and values before heads are normalised, and one over the root mean square of each head;
     /// 4 bytes each where no block does that.
-    pub d_projected: wgpu::Buffer,
-    pub inverses: wgpu::Buffer,
+    pub d_projected: Buffer,
+    pub inverses: Buffer,
     /// Attention weights, `[sequences, heads, length, length]`.
-    pub weights: wgpu::Buffer,
-    pub d_weights: wgpu::Buffer,
+    pub weights: Buffer,
+    pub d_weights: Buffer,
     /// `A x` of a LoRA.
-    pub reduced: wgpu::Buffer,
-    pub d_reduced: wgpu::Buffer,
+    pub reduced: Buffer,
+    pub d_reduced: Buffer,
     /// Mean and deviation of rows.
-    pub stats: wgpu::Buffer,
-    pub zeros: wgpu::Buffer,
+    pub stats: Buffer,
+    pub zeros: Buffer,
 }
 
 /// A step under construction.
@@ -66,9 +66,9 @@ pub(super) struct Graph<'a> {
     pub rows: u32,
     pub picked: u32,
     /// Of a session that never runs: the kernels that serve ask it where to begin.
-    pub state: wgpu::Buffer,
+    pub state: Buffer,
     /// The tokens.
-    pub batch: wgpu::Buffer,
+    pub batch: Buffer,
     pub scratch: Scratch,
     pub steps: Vec<Step>,
     /// Bytes of the buffers made so far.
@@ -76,10 +76,10 @@ pub(super) struct Graph<'a> {
 }
 
 /// The input or the output of a product: its buffer and row stride in blocks of four.
-pub(super) type Strided<'a> = (&'a wgpu::Buffer, u32);
+pub(super) type Strided<'a> = (&'a Buffer, u32);
 
 /// A buffer of `rows` rows of `width` values; products write whole tiles.
-fn row_buffer(gpu: &Gpu, bytes: &mut u64, label: &str, rows: u32, width: u32) -> wgpu::Buffer {
+fn row_buffer(gpu: &Gpu, bytes: &mut u64, label: &str, rows: u32, width: u32) -> Buffer {
     let size = 4 * u64::from(rows.next_multiple_of(TILE_ROWS)) * u64::from(width);
     *bytes += size;
     gpu.storage(label, size)
@@ -139,12 +139,12 @@ impl<'a> Graph<'a> {
         self.steps.push(Step { op, rows, work: u64::from(rows) * work });
     }
 
-    pub fn rows_of(&mut self, label: &str, rows: u32, width: u32) -> wgpu::Buffer {
+    pub fn rows_of(&mut self, label: &str, rows: u32, width: u32) -> Buffer {
         row_buffer(&self.model.gpu, &mut self.bytes, label, rows, width)
     }
 
     /// A stream of all rows, `[rows, hidden]`.
-    pub fn stream(&mut self, label: &str) -> wgpu::Buffer {
+    pub fn stream(&mut self, label: &str) -> Buffer {
         self.rows_of(label, self.rows, self.model.sizes.hidden)
     }
 
@@ -154,13 +154,13 @@ impl<'a> Graph<'a> {
         SequenceShape { sequences: self.sequences, length: context, heads, kv_heads, head_dim, window }
     }
 
-    pub fn embed(&mut self, table: &Matrix, batch: &wgpu::Buffer, x: &wgpu::Buffer) {
+    pub fn embed(&mut self, table: &Matrix, batch: &Buffer, x: &Buffer) {
         for op in embed_ops(self.model, table, batch, x) {
             self.push(op, self.rows);
         }
     }
 
-    pub fn norm(&mut self, weights: &NormWeights, x: &wgpu::Buffer, y: &wgpu::Buffer, rows: u32) {
+    pub fn norm(&mut self, weights: &NormWeights, x: &Buffer, y: &Buffer, rows: u32) {
         let op = norm_op(self.model, &self.state, weights, x, y, false);
         self.push(op, rows);
     }
@@ -173,7 +173,7 @@ impl<'a> Graph<'a> {
         &mut self,
         form: MatmulForm,
         matrix: &Matrix,
-        bias: Option<&[wgpu::Buffer]>,
+        bias: Option<&[Buffer]>,
         x: Strided<'_>,
         y: Strided<'_>,
         rows: u32,
@@ -185,21 +185,21 @@ impl<'a> Graph<'a> {
     }
 
     /// `y = x`, rows of the stream.
-    pub fn copy(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, rows: u32) {
+    pub fn copy(&mut self, x: &Buffer, y: &Buffer, rows: u32) {
         self.copy_hidden(x, y, false, rows);
     }
 
     /// `y += x`
-    pub fn add(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, rows: u32) {
+    pub fn add(&mut self, x: &Buffer, y: &Buffer, rows: u32) {
         self.copy_hidden(x, y, true, rows);
     }
 
-    pub fn zero(&mut self, y: &wgpu::Buffer, rows: u32) {
+    pub fn zero(&mut self, y: &Buffer, rows: u32) {
         let zeros = self.scratch.zeros.clone();
         self.copy_hidden(&zeros, y, false, rows);
     }
 
-    fn copy_hidden(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, accumulate: bool, rows: u32) {
+    fn copy_hidden(&mut self, x: &Buffer, y: &Buffer, accumulate: bool, rows: u32) {
         let io = CopyHidden { x: (x, Place::Rows), y: (y, Place::Rows), weight: 1.0, accumulate, wanted: false };
         let op = copy_hidden(&self.model.gpu, self.model.sizes.hidden, self.rows, &self.state, io);
         self.push(op, rows);
@@ -250,7 +250,7 @@ impl<'a> Graph<'a> {
 
     /// Adds to `dx` the gradient of a norm's input `x`, from that of its output in the scratch; and the gradients of its
     /// weights, where they are trained.
-    pub fn norm_back(&mut self, weights: &NormWeights, x: &wgpu::Buffer, dx: &wgpu::Buffer, rows: u32) {
+    pub fn norm_back(&mut self, weights: &NormWeights, x: &Buffer, dx: &Buffer, rows: u32) {
         let s = self.scratch.clone();
         self.norm_back_from(weights, x, &s.d_normed, dx, rows);
     }
@@ -259,9 +259,9 @@ impl<'a> Graph<'a> {
     pub fn norm_back_from(
         &mut self,
         weights: &NormWeights,
-        x: &wgpu::Buffer,
-        dy: &wgpu::Buffer,
-        dx: &wgpu::Buffer,
+        x: &Buffer,
+        dy: &Buffer,
+        dx: &Buffer,
         rows: u32,
     ) {
         let (gpu, sizes) = (&self.model.gpu, &self.model.sizes);

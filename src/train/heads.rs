@@ -4,6 +4,7 @@ use super::Target;
 use super::block::{Block, Picked};
 use super::graph::{Graph, weights};
 use super::teacher::{Labels, Teacher};
+use crate::gpu::Buffer;
 use crate::kernels::train::{
     Columns, LossShape, loss_factors, loss_inputs, loss_scan, loss_summary, matmul_inputs, mix, mix_dot, mix_softmax,
     mix_softmax_inputs,
@@ -18,10 +19,10 @@ pub(super) struct HeadGraph<'a> {
     join: Option<Joined<'a>>,
     blocks: Vec<Block<'a>>,
     /// The stream after the last layer, of the rows whose loss is wanted; normalised.
-    output: wgpu::Buffer,
-    pub normed: wgpu::Buffer,
+    output: Buffer,
+    pub normed: Buffer,
     pub rows: HeadRows,
-    pub partials: wgpu::Buffer,
+    pub partials: Buffer,
 }
 
 /// What the host writes for a head in every micro-batch.
@@ -31,10 +32,10 @@ pub(super) struct HeadRows {
     /// Places ahead of a row of the token that it reads; 0 if it reads none.
     pub ahead: usize,
     /// The rows whose loss counts, and what they should predict.
-    pub picks: wgpu::Buffer,
-    pub targets: wgpu::Buffer,
+    pub picks: Buffer,
+    pub targets: Buffer,
     /// The tokens that a sequential head reads, as rows.
-    pub shifted: Option<wgpu::Buffer>,
+    pub shifted: Option<Buffer>,
     /// Where it learns from soft labels.
     pub labels: Option<Labels>,
 }
@@ -42,16 +43,16 @@ pub(super) struct HeadRows {
 /// The start of a sequential head.
 struct Joined<'a> {
     join: &'a Join,
-    hidden: wgpu::Buffer,
-    embedded: wgpu::Buffer,
+    hidden: Buffer,
+    embedded: Buffer,
 }
 
 /// A mix of streams, and the buffers of its weights.
 pub(super) struct Mixed {
-    pub logits: wgpu::Buffer,
-    weights: wgpu::Buffer,
+    pub logits: Buffer,
+    weights: Buffer,
     /// Sums that a micro-batch starts from zero.
-    pub dots: wgpu::Buffer,
+    pub dots: Buffer,
     layers: u32,
     temperature: f32,
 }
@@ -59,16 +60,16 @@ pub(super) struct Mixed {
 /// Where losses are summed up.
 #[derive(Clone)]
 pub(super) struct Losses {
-    pub logits: wgpu::Buffer,
-    pub losses: wgpu::Buffer,
+    pub logits: Buffer,
+    pub losses: Buffer,
     /// Of each head: the sum of its losses, of their squares, and how many.
-    pub report: wgpu::Buffer,
-    pub factors: wgpu::Buffer,
+    pub report: Buffer,
+    pub factors: Buffer,
     /// The gradient of what the LM head reads, and of what the final norm reads.
-    pub d_normed: wgpu::Buffer,
-    pub d_output: wgpu::Buffer,
+    pub d_normed: Buffer,
+    pub d_output: Buffer,
     /// The gradient of the stream between a head's layers.
-    pub d_stream: wgpu::Buffer,
+    pub d_stream: Buffer,
 }
 
 impl<'a> Graph<'a> {
@@ -94,7 +95,7 @@ impl<'a> Graph<'a> {
     }
 
     /// The head's way from its source `z` to the normalised rows that the LM head reads.
-    pub fn head(&mut self, head: &'a Head, slot: u32, z: &wgpu::Buffer, target: Target) -> HeadGraph<'a> {
+    pub fn head(&mut self, head: &'a Head, slot: u32, z: &Buffer, target: Target) -> HeadGraph<'a> {
         let (gpu, hidden) = (&self.model.gpu, self.model.sizes.hidden);
         let of = |label: &str| gpu.storage(label, 4 * u64::from(self.picked));
         let shifted = matches!(head.body, Body::Sequential(..));
@@ -138,7 +139,7 @@ impl<'a> Graph<'a> {
         HeadGraph { head, slot, join, blocks, output, normed, rows, partials }
     }
 
-    fn join(&mut self, join: &'a Join, shifted: &wgpu::Buffer, z: &wgpu::Buffer, x: &wgpu::Buffer) -> Joined<'a> {
+    fn join(&mut self, join: &'a Join, shifted: &Buffer, z: &Buffer, x: &Buffer) -> Joined<'a> {
         let (rows, hidden4, model) = (self.rows, self.model.sizes.hidden / 4, self.model);
         let embedded = self.stream("embedded");
         self.norm(&join.hidden_norm, z, &self.scratch.normed.clone(), rows);
@@ -165,7 +166,7 @@ impl<'a> Graph<'a> {
     }
 
     /// The logits of normalised rows, of a chunk of the vocabulary.
-    pub fn logits(&mut self, normed: &wgpu::Buffer, shard: &Shard, losses: &Losses) {
+    pub fn logits(&mut self, normed: &Buffer, shard: &Shard, losses: &Losses) {
         let x = (normed, self.model.sizes.hidden / 4);
         let matrix = self.lm_head();
         let op = shard_op(self.model, &self.state, matrix, shard, x, &losses.logits);
@@ -199,7 +200,7 @@ impl<'a> Graph<'a> {
         head: &HeadGraph<'a>,
         teacher: Option<&Teacher>,
         losses: &Losses,
-        dz: &wgpu::Buffer,
+        dz: &Buffer,
         fresh: bool,
     ) {
         let (model, hidden4, picked) = (self.model, self.model.sizes.hidden / 4, self.picked);
@@ -238,7 +239,7 @@ impl<'a> Graph<'a> {
         }
     }
 
-    fn join_back(&mut self, joined: &Joined<'a>, d: &wgpu::Buffer, dz: &wgpu::Buffer) {
+    fn join_back(&mut self, joined: &Joined<'a>, d: &Buffer, dz: &Buffer) {
         let s = self.scratch.clone();
         let (rows, hidden4) = (self.rows, self.model.sizes.hidden / 4);
         let Joined { join, hidden, embedded } = joined;
@@ -254,7 +255,7 @@ impl<'a> Graph<'a> {
     }
 
     /// The mix of `streams`, which are the streams after 1, 2, ... blocks, to `z`.
-    pub fn mix(&mut self, source: &Mix, logits: wgpu::Buffer, streams: &[wgpu::Buffer], z: &wgpu::Buffer) -> Mixed {
+    pub fn mix(&mut self, source: &Mix, logits: Buffer, streams: &[Buffer], z: &Buffer) -> Mixed {
         let gpu = &self.model.gpu;
         let layers = source.logits.len() as u32;
         let of = |label: &str| gpu.storage(label, 4 * u64::from(layers));
@@ -272,7 +273,7 @@ impl<'a> Graph<'a> {
     }
 
     /// The gradient of the mix's logits, where they are trained.
-    pub fn mix_back(&mut self, mixed: &Mixed, streams: &[wgpu::Buffer], dz: &wgpu::Buffer) {
+    pub fn mix_back(&mut self, mixed: &Mixed, streams: &[Buffer], dz: &Buffer) {
         let Some(gradient) = self.gradients.of(&mixed.logits).cloned() else { return };
         let gpu = &self.model.gpu;
         for (index, stream) in (0..mixed.layers).zip(streams) {
@@ -283,7 +284,7 @@ impl<'a> Graph<'a> {
     }
 
     /// Adds to `d` what the mix with the gradient `dz` sends to the stream after `blocks` blocks.
-    pub fn mix_to_stream(&mut self, mixed: &Mixed, blocks: usize, dz: &wgpu::Buffer, d: &wgpu::Buffer) {
+    pub fn mix_to_stream(&mut self, mixed: &Mixed, blocks: usize, dz: &Buffer, d: &Buffer) {
         let op = mix(&self.model.gpu, self.count4(), blocks as u32 - 1, true, &mixed.weights, dz, d);
         self.push(op, self.rows);
     }

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use crate::format::files::{Files, read_whole};
 use crate::format::mtp::{CONFIG, Lora, TENSORS};
 use crate::format::safetensors::serialize_f32;
-use crate::gpu::{Gpu, Staging};
+use crate::gpu::{Buffer, Gpu, Staging};
 use crate::kernels::train::{ANY_TARGET, AdamStep, MAX_TRAINED_ROWS, NO_ROW, NO_TARGET};
 use crate::kernels::{Extent, KernelSet, Op, Row, WeightFormat};
 use crate::model::{Measured, Model, Progress, Sizes, load_for_training, measure_for_training};
@@ -263,7 +263,7 @@ impl Trainer {
             let (got, expected) = (batches.len(), self.options.accumulate);
             return Err(Error::input(format!("{got} micro-batches: a step takes {expected}")));
         }
-        let gradients: Vec<&wgpu::Buffer> = self.parameters.all.iter().map(|p| &p.gradient).collect();
+        let gradients: Vec<&Buffer> = self.parameters.all.iter().map(|p| &p.gradient).collect();
         self.model.gpu.clear(&gradients);
         let mut sums = vec![[0.0_f64; 2]; self.plan.heads.len()];
         for (index, batch) in batches.iter().enumerate() {
@@ -469,7 +469,7 @@ impl Trainer {
     /// By tensor what `of` the buffer of its values lies as these do.
     async fn unpacked<'b>(
         &'b self,
-        of: impl Fn(&'b wgpu::Buffer) -> Option<&'b wgpu::Buffer>,
+        of: impl Fn(&'b Buffer) -> Option<&'b Buffer>,
     ) -> Result<BTreeMap<String, (Vec<usize>, Vec<f32>)>> {
         let mut tensors = BTreeMap::new();
         for placed in &self.parameters.placed {

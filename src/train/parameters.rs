@@ -1,7 +1,7 @@
 //! What is trained: values, gradients and moments in the layout of the kernels.
 
 use super::TrainOptions;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::Op;
 use crate::kernels::train::{AdamIo, AdamStep, adamw, clip_factor, squares};
 use crate::model::Placed;
@@ -11,10 +11,10 @@ pub(super) struct Parameter {
     /// The tensors in it, for messages.
     pub name: String,
     pub count: usize,
-    pub value: wgpu::Buffer,
-    pub gradient: wgpu::Buffer,
-    first: wgpu::Buffer,
-    second: wgpu::Buffer,
+    pub value: Buffer,
+    pub gradient: Buffer,
+    first: Buffer,
+    second: Buffer,
     /// What the learning rate is multiplied with.
     rate: f64,
 }
@@ -34,7 +34,7 @@ impl Parameter {
     }
 
     /// What a checkpoint of the training holds, by name.
-    pub fn kept(&self) -> [(&'static str, &wgpu::Buffer); 3] {
+    pub fn kept(&self) -> [(&'static str, &Buffer); 3] {
         [("value", &self.value), ("first", &self.first), ("second", &self.second)]
     }
 }
@@ -44,10 +44,10 @@ pub(super) struct Parameters {
     pub all: Vec<Parameter>,
     /// Where the values of all heads and of their LoRA belong, trained or not.
     pub placed: Vec<Placed>,
-    pub step: wgpu::Buffer,
+    pub step: Buffer,
     /// Sums of squares of the gradients, then: total norm, factor, and whether all is finite.
-    pub norms: wgpu::Buffer,
-    pub clip: wgpu::Buffer,
+    pub norms: Buffer,
+    pub clip: Buffer,
 }
 
 impl Parameters {
@@ -63,12 +63,12 @@ impl Parameters {
     }
 
     /// The gradient of the trained values in `buffer`; `None` if they are not trained.
-    pub fn of(&self, buffer: &wgpu::Buffer) -> Option<&wgpu::Buffer> {
+    pub fn of(&self, buffer: &Buffer) -> Option<&Buffer> {
         self.all.iter().find(|parameter| parameter.value == *buffer).map(|parameter| &parameter.gradient)
     }
 
     /// The buffer with the values of the tensor `name` alone, which was placed at loading.
-    pub fn value(&self, name: &str) -> wgpu::Buffer {
+    pub fn value(&self, name: &str) -> Buffer {
         let holds = |placed: &&Placed| placed.tensors[0].0 == name;
         self.placed.iter().find(holds).expect("loading places every tensor").buffer.clone()
     }

@@ -6,6 +6,7 @@ use super::block::Picked;
 use super::graph::{Graph, weights};
 use super::heads::{HeadGraph, Losses};
 use super::labels::LABEL_TOKENS;
+use crate::gpu::Buffer;
 use crate::kernels::train::{
     Columns, LossShape, label_mean_columns, label_mean_inputs, label_mean_scores, loss_factors, loss_inputs, loss_scan,
     loss_summary, matmul_inputs,
@@ -15,17 +16,17 @@ use crate::kernels::train::{
 #[derive(Clone)]
 pub(super) struct TeacherRows {
     /// The rows that label tokens, and that they count.
-    pub picks: wgpu::Buffer,
-    pub counted: wgpu::Buffer,
+    pub picks: Buffer,
+    pub counted: Buffer,
 }
 
 /// The labels of a head's rows.
 #[derive(Clone)]
 pub(super) struct Labels {
     /// Rows that count.
-    pub counted: wgpu::Buffer,
+    pub counted: Buffer,
     /// Which label mean is a row's.
-    pub picks: wgpu::Buffer,
+    pub picks: Buffer,
     /// Where labels are lists: these, and the label means that they make.
     pub lists: Option<Lists>,
 }
@@ -34,8 +35,8 @@ pub(super) struct Labels {
 #[derive(Clone)]
 pub(super) struct Lists {
     /// `[picked, LABEL_TOKENS, 2]`
-    pub entries: wgpu::Buffer,
-    means: wgpu::Buffer,
+    pub entries: Buffer,
+    means: Buffer,
 }
 
 /// The label means of all heads, and the losses against them.
@@ -43,15 +44,15 @@ pub(super) struct Teacher {
     /// Where the base model labels anything.
     base: Option<BaseLabels>,
     /// As of [`Losses`], of the losses against labels.
-    report: wgpu::Buffer,
+    report: Buffer,
     /// Keeps a softmax as it is.
-    one: wgpu::Buffer,
+    one: Buffer,
 }
 
 struct BaseLabels {
     rows: TeacherRows,
     /// `[picked, hidden]`: of each labelling row the mean of the LM head's columns.
-    means: wgpu::Buffer,
+    means: Buffer,
 }
 
 impl Teacher {
@@ -69,7 +70,7 @@ impl HeadGraph<'_> {
 
 impl Labels {
     /// Those of its own lists, or the base model's.
-    fn means<'b>(&'b self, teacher: &'b Teacher) -> &'b wgpu::Buffer {
+    fn means<'b>(&'b self, teacher: &'b Teacher) -> &'b Buffer {
         let own = self.lists.as_ref().map(|lists| &lists.means);
         own.or(teacher.base.as_ref().map(|base| &base.means)).expect("who has no lists is labelled by the base model")
     }
@@ -77,7 +78,7 @@ impl Labels {
 
 impl<'a> Graph<'a> {
     /// The stream of the base model below its last block: of a frozen backbone the one that heads read, as far as that goes.
-    pub fn base(&mut self, streams: &Streams<'a>) -> wgpu::Buffer {
+    pub fn base(&mut self, streams: &Streams<'a>) -> Buffer {
         let model = self.model;
         let last = model.weights.layers.len() - 1;
         let adapted = (0..last).any(|block| self.adapter(block).is_some());
@@ -110,7 +111,7 @@ impl<'a> Graph<'a> {
     }
 
     /// Label means for the losses of `heads` heads; the base model sets some where its stream below the last block is there.
-    pub fn teacher(&mut self, base: Option<&wgpu::Buffer>, heads: u32, losses: &Losses) -> Teacher {
+    pub fn teacher(&mut self, base: Option<&Buffer>, heads: u32, losses: &Losses) -> Teacher {
         let gpu = &self.model.gpu;
         let report = gpu.storage("report of labels", 16 * u64::from(heads));
         let one = gpu.storage_with("one", &[1.0f32]);
@@ -118,7 +119,7 @@ impl<'a> Graph<'a> {
         Teacher { base, report, one }
     }
 
-    fn base_labels(&mut self, base: &wgpu::Buffer, one: &wgpu::Buffer, losses: &Losses) -> BaseLabels {
+    fn base_labels(&mut self, base: &Buffer, one: &Buffer, losses: &Losses) -> BaseLabels {
         let model = self.model;
         let (hidden, picked) = (model.sizes.hidden, self.picked);
         let of = |label: &str| model.gpu.storage(label, 4 * u64::from(picked));

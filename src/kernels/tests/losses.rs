@@ -2,7 +2,7 @@
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
 use crate::Result;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::train::{LossShape, NO_TARGET, loss_factors, loss_inputs, loss_scan, loss_summary};
 use crate::kernels::{Extent, KernelSet};
 use crate::reference::train::loss;
@@ -46,7 +46,7 @@ impl Losses {
     }
 
     /// Whatever stands in columns beyond the chunk's must not matter.
-    fn buffer(&self, gpu: &Gpu, (first, count): (usize, usize)) -> wgpu::Buffer {
+    fn buffer(&self, gpu: &Gpu, (first, count): (usize, usize)) -> Buffer {
         let stride = self.chunk.next_multiple_of(4);
         let mut chunk = vec![1e9f32; self.rows() * stride];
         for (row, logits) in self.logits.chunks_exact(self.vocab).enumerate() {

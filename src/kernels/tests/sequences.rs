@@ -2,7 +2,7 @@
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
 use crate::Result;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::train::{self, HeadsOf, NO_ROW, SequenceShape};
 use crate::kernels::{Extent, KernelSet, Op};
 use crate::reference::train::causal::{self, Place, Sequences};
@@ -31,7 +31,7 @@ fn on_gpu(shape: Sequences) -> SequenceShape {
     SequenceShape { sequences, length, heads, kv_heads: shape.kv_heads as u32, head_dim: shape.head_dim as u32 }
 }
 
-fn heads(buffer: &wgpu::Buffer, place: Place) -> HeadsOf<'_> {
+fn heads(buffer: &Buffer, place: Place) -> HeadsOf<'_> {
     HeadsOf { buffer, stride: place.stride as u32, first: place.first as u32 }
 }
 
@@ -40,7 +40,7 @@ async fn check(
     gpu: &Gpu,
     (kernel, form): (&str, String),
     before: &[f32],
-    op: impl FnOnce(&wgpu::Buffer) -> Op,
+    op: impl FnOnce(&Buffer) -> Op,
     reference: impl FnOnce(&mut [f64]),
 ) -> Result<KernelCheck> {
     let buffer = gpu.storage_with("result", before);

@@ -1,7 +1,7 @@
 //! The kernels of training against their references, on every adapter, without and with bounds checks.
 
 use super::adapters::{checked_gpus, gpus, pass};
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::train::product::{Cut, matmul_inputs_cut, matmul_weights_cut};
 use crate::kernels::train::{
     AdamIo, AdamStep, Columns, NormInputsIo, NormWeightsIo, activate, activate_inputs, adamw, clip_factor, column_sums,
@@ -27,7 +27,7 @@ fn run_fixed(gpu: &Gpu, op: &Op) {
 }
 
 /// Compares the whole of a buffer with the reference.
-fn check(gpu: &Gpu, kernel: &str, form: impl std::fmt::Display, buffer: &wgpu::Buffer, want: &[f64]) {
+fn check(gpu: &Gpu, kernel: &str, form: impl std::fmt::Display, buffer: &Buffer, want: &[f64]) {
     pass(gpu, async { Ok(compare(kernel, form, &read::<f32>(gpu, buffer, want.len()).await?, want)) });
 }
 
@@ -35,7 +35,7 @@ fn check(gpu: &Gpu, kernel: &str, form: impl std::fmt::Display, buffer: &wgpu::B
 struct Strided {
     width: usize,
     all: Vec<f32>,
-    buffer: wgpu::Buffer,
+    buffer: Buffer,
 }
 
 impl Strided {

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Op, fixed};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::Activation;
 
 /// The uniform of `activate.wgsl` and `activate_inputs.wgsl`.
@@ -42,8 +42,8 @@ pub(crate) fn activate(
     gated: bool,
     rows: u32,
     inner4: u32,
-    pre: &wgpu::Buffer,
-    out: &wgpu::Buffer,
+    pre: &Buffer,
+    out: &Buffer,
 ) -> Op {
     let kernel = gpu.kernel(&activate_variant(activation, gated));
     let bind_group = gpu.bind(&kernel, &[&gpu.uniform("activate", &ActivateParams { inner4 }), pre, out]);
@@ -58,9 +58,9 @@ pub(crate) fn activate_inputs(
     gated: bool,
     rows: u32,
     inner4: u32,
-    pre: &wgpu::Buffer,
-    dout: &wgpu::Buffer,
-    dpre: &wgpu::Buffer,
+    pre: &Buffer,
+    dout: &Buffer,
+    dpre: &Buffer,
 ) -> Op {
     let kernel = gpu.kernel(&activate_inputs_variant(activation, gated));
     let uniform = gpu.uniform("activate inputs", &ActivateParams { inner4 });

@@ -12,7 +12,7 @@ use super::super::{Grid, KernelSet, Op, WeightFormat};
 use super::loss::LossShape;
 use super::rows_grid;
 use super::spread::spread;
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The uniform of `label_mean_scores.wgsl` and `label_mean_inputs.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -49,8 +49,8 @@ pub(crate) fn label_mean_columns(
     width4: u32,
     top: u32,
     shape: LossShape,
-    [entries, matrix]: [&wgpu::Buffer; 2],
-    means: &wgpu::Buffer,
+    [entries, matrix]: [&Buffer; 2],
+    means: &Buffer,
 ) -> Op {
     let LossShape { picked, first, count, stride } = shape;
     let params = LabelMeanColumnsParams { picked, width4, top, first, count, columns4: stride / 4 };
@@ -74,8 +74,8 @@ pub(crate) fn label_mean_scores(
     gpu: &Gpu,
     set: KernelSet,
     [picked, width4]: [u32; 2],
-    [picks, means, x]: [&wgpu::Buffer; 3],
-    partials: &wgpu::Buffer,
+    [picks, means, x]: [&Buffer; 3],
+    partials: &Buffer,
 ) -> Op {
     let uniform = gpu.uniform("label mean scores", &LabelMeanParams { picked, width4, slot: 0 });
     let kernel = gpu.kernel(&label_mean_scores_variant(set, gpu.summary().fixed_subgroup().unwrap_or(0)));
@@ -88,8 +88,8 @@ pub(crate) fn label_mean_inputs(
     gpu: &Gpu,
     [picked, width4]: [u32; 2],
     slot: u32,
-    [picks, means, factors]: [&wgpu::Buffer; 3],
-    dx: &wgpu::Buffer,
+    [picks, means, factors]: [&Buffer; 3],
+    dx: &Buffer,
 ) -> Op {
     let uniform = gpu.uniform("label mean inputs", &LabelMeanParams { picked, width4, slot });
     let kernel = gpu.kernel(&label_mean_inputs_variant());

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Op, fixed};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::LoraParams;
 
 /// The uniform of `lora_weights.wgsl`.
@@ -31,10 +31,10 @@ pub(crate) fn lora_inputs(
     gpu: &Gpu,
     rows: u32,
     params: LoraParams,
-    dy: &wgpu::Buffer,
-    b: &wgpu::Buffer,
-    starts: &wgpu::Buffer,
-    dt: &wgpu::Buffer,
+    dy: &Buffer,
+    b: &Buffer,
+    starts: &Buffer,
+    dt: &Buffer,
 ) -> Op {
     let kernel = gpu.kernel(&lora_inputs_variant());
     let bind_group = gpu.bind(&kernel, &[&gpu.uniform("lora inputs", &params), dy, b, starts, dt]);
@@ -46,10 +46,10 @@ pub(crate) fn lora_weights(
     gpu: &Gpu,
     rows: u32,
     params: LoraParams,
-    t: &wgpu::Buffer,
-    dy: &wgpu::Buffer,
-    starts: &wgpu::Buffer,
-    db: &wgpu::Buffer,
+    t: &Buffer,
+    dy: &Buffer,
+    starts: &Buffer,
+    db: &Buffer,
 ) -> Op {
     let kernel = gpu.kernel(&lora_weights_variant());
     let LoraParams { columns4, rank, t_stride } = params;

@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::{Grid, KernelSet, Op};
 use super::rows_grid;
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// A chunk of the vocabulary for some rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,9 +92,9 @@ pub(crate) fn loss_scan(
     set: KernelSet,
     shape: LossShape,
     start: bool,
-    targets: &wgpu::Buffer,
-    logits: &wgpu::Buffer,
-    partials: &wgpu::Buffer,
+    targets: &Buffer,
+    logits: &Buffer,
+    partials: &Buffer,
 ) -> Op {
     let uniform = gpu.uniform("loss_scan", &loss_params(shape, start.into()));
     let kernel = gpu.kernel(&loss_scan_variant(set, gpu.summary().fixed_subgroup().unwrap_or(0)));
@@ -112,10 +112,10 @@ pub(crate) fn loss_summary(
     picked: u32,
     slot: u32,
     labels: bool,
-    targets: &wgpu::Buffer,
-    partials: &wgpu::Buffer,
-    losses: &wgpu::Buffer,
-    report: &wgpu::Buffer,
+    targets: &Buffer,
+    partials: &Buffer,
+    losses: &Buffer,
+    report: &Buffer,
 ) -> Op {
     let uniform = gpu.uniform("loss_summary", &LossSummaryParams { picked, slot, labels: labels.into() });
     let kernel = gpu.kernel(&loss_summary_variant(set));
@@ -130,8 +130,8 @@ pub(crate) fn loss_factors(
     heads: u32,
     balance: bool,
     weight: f32,
-    report: &wgpu::Buffer,
-    factors: &wgpu::Buffer,
+    report: &Buffer,
+    factors: &Buffer,
 ) -> Op {
     assert!(heads <= MAX_HEADS, "loss_factors: {heads} heads");
     let uniform = gpu.uniform("loss_factors", &LossFactorsParams { heads, balance: balance.into(), weight });
@@ -146,10 +146,10 @@ pub(crate) fn loss_inputs(
     gpu: &Gpu,
     shape: LossShape,
     slot: u32,
-    targets: &wgpu::Buffer,
-    partials: &wgpu::Buffer,
-    factors: &wgpu::Buffer,
-    logits: &wgpu::Buffer,
+    targets: &Buffer,
+    partials: &Buffer,
+    factors: &Buffer,
+    logits: &Buffer,
 ) -> Op {
     let uniform = gpu.uniform("loss_inputs", &loss_params(shape, slot));
     let kernel = gpu.kernel(&loss_inputs_variant());

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::{Grid, Op};
 use super::spread::spread;
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The uniform of `mix.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -55,8 +55,8 @@ pub(crate) fn mix_softmax(
     gpu: &Gpu,
     layers: u32,
     temperature: f32,
-    logits: &wgpu::Buffer,
-    weights: &wgpu::Buffer,
+    logits: &Buffer,
+    weights: &Buffer,
 ) -> Op {
     let params = gpu.uniform("mix_softmax", &MixSoftmaxParams { layers, temperature });
     let kernel = gpu.kernel(&mix_softmax_variant());
@@ -70,9 +70,9 @@ pub(crate) fn mix(
     count4: u32,
     index: u32,
     accumulate: bool,
-    weights: &wgpu::Buffer,
-    x: &wgpu::Buffer,
-    y: &wgpu::Buffer,
+    weights: &Buffer,
+    x: &Buffer,
+    y: &Buffer,
 ) -> Op {
     let params = gpu.uniform("mix", &MixParams { count4, index });
     let kernel = gpu.kernel(&mix_variant(accumulate));
@@ -85,9 +85,9 @@ pub(crate) fn mix_dot(
     gpu: &Gpu,
     count4: u32,
     index: u32,
-    x: &wgpu::Buffer,
-    dy: &wgpu::Buffer,
-    dots: &wgpu::Buffer,
+    x: &Buffer,
+    dy: &Buffer,
+    dots: &Buffer,
 ) -> Op {
     let params = gpu.uniform("mix_dot", &MixDotParams { count4, index });
     let kernel = gpu.kernel(&mix_dot_variant());
@@ -100,9 +100,9 @@ pub(crate) fn mix_softmax_inputs(
     gpu: &Gpu,
     layers: u32,
     temperature: f32,
-    weights: &wgpu::Buffer,
-    dots: &wgpu::Buffer,
-    dlogits: &wgpu::Buffer,
+    weights: &Buffer,
+    dots: &Buffer,
+    dlogits: &Buffer,
 ) -> Op {
     let params = gpu.uniform("mix_softmax_inputs", &MixSoftmaxParams { layers, temperature });
     let kernel = gpu.kernel(&mix_softmax_inputs_variant());

@@ -34,6 +34,7 @@ pub(crate) use rope_rows::rope_rows;
 pub(crate) use rows::{NO_ROW, gather_rows, scatter_rows};
 pub(crate) use step::{AdamIo, AdamStep, adamw, clip_factor, squares};
 
+use crate::gpu::Buffer;
 use super::{Grid, Op};
 
 /// The most rows of a micro-batch: some kernels take a workgroup a row, and some add up all rows in one loop, which lavapipe
@@ -46,7 +47,7 @@ const MAX_GROUPS: u32 = 65_535;
 /// Columns of a buffer of rows: what a product reads or writes.
 #[derive(Clone, Copy)]
 pub(crate) struct Columns<'a> {
-    pub buffer: &'a wgpu::Buffer,
+    pub buffer: &'a Buffer,
     /// Blocks of four in a row.
     pub stride4: u32,
     /// Where the columns begin, in blocks of four.
@@ -55,7 +56,7 @@ pub(crate) struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     /// All of rows of `stride4` blocks of four.
-    pub fn whole(buffer: &'a wgpu::Buffer, stride4: u32) -> Self {
+    pub fn whole(buffer: &'a Buffer, stride4: u32) -> Self {
         Self { buffer, stride4, first4: 0 }
     }
 }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Op, fixed};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::KernelSet;
 
 /// The uniform of `norm_inputs.wgsl`.
@@ -28,26 +28,26 @@ pub(crate) struct NormWeightsParams {
 #[derive(Clone, Copy)]
 pub(crate) struct NormInputsIo<'a> {
     /// What the norm reads.
-    pub x: &'a wgpu::Buffer,
+    pub x: &'a Buffer,
     /// The gradient of what it writes.
-    pub dy: &'a wgpu::Buffer,
-    pub scale: &'a wgpu::Buffer,
+    pub dy: &'a Buffer,
+    pub scale: &'a Buffer,
     /// The gradient of `x`, added to.
-    pub dx: &'a wgpu::Buffer,
+    pub dx: &'a Buffer,
     /// `[rows, 2]`: the mean (0 for an RMSNorm) and one over the deviation, written for `norm_weights`.
-    pub stats: &'a wgpu::Buffer,
+    pub stats: &'a Buffer,
 }
 
 /// The buffers of `norm_weights`.
 #[derive(Clone, Copy)]
 pub(crate) struct NormWeightsIo<'a> {
-    pub x: &'a wgpu::Buffer,
-    pub dy: &'a wgpu::Buffer,
+    pub x: &'a Buffer,
+    pub dy: &'a Buffer,
     /// As `norm_inputs` left them.
-    pub stats: &'a wgpu::Buffer,
-    pub dscale: &'a wgpu::Buffer,
+    pub stats: &'a Buffer,
+    pub dscale: &'a Buffer,
     /// Only a LayerNorm has one.
-    pub dshift: Option<&'a wgpu::Buffer>,
+    pub dshift: Option<&'a Buffer>,
 }
 
 /// The variant of a set.

@@ -6,7 +6,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Columns, Op, fixed};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::WeightFormat;
 
 /// The uniform of `matmul_inputs.wgsl` and `matmul_weights.wgsl`.
@@ -107,7 +107,7 @@ pub(crate) fn matmul_inputs(
     accumulate: bool,
     sizes: [u32; 3],
     dy: Columns<'_>,
-    weight: &wgpu::Buffer,
+    weight: &Buffer,
     dx: Columns<'_>,
 ) -> Op {
     matmul_inputs_cut(gpu, (Cut::of(gpu), format, accumulate), sizes, dy, weight, dx)
@@ -119,7 +119,7 @@ pub(crate) fn matmul_inputs_cut(
     (cut, format, accumulate): (Cut, WeightFormat, bool),
     [rows, columns4, inputs4]: [u32; 3],
     dy: Columns<'_>,
-    weight: &wgpu::Buffer,
+    weight: &Buffer,
     dx: Columns<'_>,
 ) -> Op {
     let kernel = gpu.kernel(&matmul_inputs_variant(cut, format, accumulate));
@@ -134,7 +134,7 @@ pub(crate) fn matmul_inputs_cut(
 }
 
 /// `dw[i, c] += sum over r of x[r, i] dy[r, c]`; `dw` is f32 and packed as the weight.
-pub(crate) fn matmul_weights(gpu: &Gpu, sizes: [u32; 3], x: Columns<'_>, dy: Columns<'_>, dw: &wgpu::Buffer) -> Op {
+pub(crate) fn matmul_weights(gpu: &Gpu, sizes: [u32; 3], x: Columns<'_>, dy: Columns<'_>, dw: &Buffer) -> Op {
     matmul_weights_cut(gpu, Cut::of(gpu), sizes, x, dy, dw)
 }
 
@@ -145,7 +145,7 @@ pub(crate) fn matmul_weights_cut(
     [rows, columns4, inputs4]: [u32; 3],
     x: Columns<'_>,
     dy: Columns<'_>,
-    dw: &wgpu::Buffer,
+    dw: &Buffer,
 ) -> Op {
     let kernel = gpu.kernel(&matmul_weights_variant(cut));
     let uniform = gpu.uniform("matmul weights", &ProductParams::new([rows, columns4, inputs4], x, dy));
@@ -159,7 +159,7 @@ pub(crate) fn matmul_weights_cut(
 }
 
 /// `sums[c] += sum over r of dy[r, c]`: the gradient of a bias.
-pub(crate) fn column_sums(gpu: &Gpu, rows: u32, columns4: u32, dy: Columns<'_>, sums: &wgpu::Buffer) -> Op {
+pub(crate) fn column_sums(gpu: &Gpu, rows: u32, columns4: u32, dy: Columns<'_>, sums: &Buffer) -> Op {
     let kernel = gpu.kernel(&column_sums_variant());
     let params = ColumnSumsParams { rows, columns4, stride4: dy.stride4, first4: dy.first4 };
     let bind_group = gpu.bind(&kernel, &[&gpu.uniform("column sums", &params), dy.buffer, sums]);

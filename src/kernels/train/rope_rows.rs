@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::super::Op;
 use super::SequenceShape;
 use super::spread::spread;
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The uniform of `rope_rows.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -32,8 +32,8 @@ pub(crate) fn rope_rows(
     shape: SequenceShape,
     rotary_dim: u32,
     back: bool,
-    qkv: &wgpu::Buffer,
-    rotation: &wgpu::Buffer,
+    qkv: &Buffer,
+    rotation: &Buffer,
 ) -> Op {
     let fits = shape.head_dim.is_multiple_of(4) && rotary_dim.is_multiple_of(2) && rotary_dim <= shape.head_dim;
     assert!(fits, "rope_rows: {rotary_dim} of {shape:?}");

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::Op;
 use super::spread::spread;
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The uniform of `gather_rows.wgsl` and `scatter_rows.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -32,9 +32,9 @@ pub(crate) fn gather_rows(
     gpu: &Gpu,
     picked: u32,
     width4: u32,
-    picks: &wgpu::Buffer,
-    x: &wgpu::Buffer,
-    y: &wgpu::Buffer,
+    picks: &Buffer,
+    x: &Buffer,
+    y: &Buffer,
 ) -> Op {
     pick(gpu, &gather_rows_variant(), PickParams { picked, width4 }, [picks, x, y])
 }
@@ -44,14 +44,14 @@ pub(crate) fn scatter_rows(
     gpu: &Gpu,
     picked: u32,
     width4: u32,
-    picks: &wgpu::Buffer,
-    x: &wgpu::Buffer,
-    y: &wgpu::Buffer,
+    picks: &Buffer,
+    x: &Buffer,
+    y: &Buffer,
 ) -> Op {
     pick(gpu, &scatter_rows_variant(), PickParams { picked, width4 }, [picks, x, y])
 }
 
-fn pick(gpu: &Gpu, variant: &Variant, params: PickParams, [picks, x, y]: [&wgpu::Buffer; 3]) -> Op {
+fn pick(gpu: &Gpu, variant: &Variant, params: PickParams, [picks, x, y]: [&Buffer; 3]) -> Op {
     let uniform = gpu.uniform("pick", &params);
     let kernel = gpu.kernel(variant);
     let bind_group = gpu.bind(&kernel, &[&uniform, picks, x, y]);

@@ -18,7 +18,7 @@ use marginal::{check_mixture, check_nucleus, check_ranking, check_siblings};
 use product::{Plain, Product};
 use rounds::{Drafts, Rounds, check_compact, check_draft_top, check_prompt_end, check_trace};
 use sampling::{Draw, PLAIN, some_logits};
-use small::{check_embed, check_log_probs, check_norm};
+use small::{check_embed, check_head_norm, check_log_probs, check_norm};
 
 use crate::kernels::{Activation, AttentionShape, MatmulForm, Place, WeightFormat, Widths};
 use crate::reference::sample::Settings;
@@ -88,6 +88,7 @@ pub(crate) async fn quick_test(
     seen(product.check(1).await?);
     seen(product.check(5).await?);
     seen(Attending::new(gpu, kernels, SHAPE, 6).check(20, &chain(20, &[0, 1, 2])).await?);
+    seen(check_head_norm(gpu, [3, 2], 10, 3).await?);
     seen(check_log_probs(gpu, kernels, 301, 2).await?);
     seen(sampled(gpu, kernels, PLAIN).await?);
     seen(sampled(gpu, kernels, Settings { temperature: 0.0, ..PLAIN }).await?);

@@ -92,7 +92,21 @@ fn layers(inspection: &Inspection) -> String {
 
 fn attention(inspection: &Inspection) -> String {
     let Inspection { num_attention_heads, num_key_value_heads, head_dim, .. } = inspection;
-    format!("{num_attention_heads} query heads, {num_key_value_heads} key and value heads, {head_dim} wide")
+    let norm = if inspection.qk_norm { ", query and key heads normalised" } else { "" };
+    let windows = windows(&inspection.windows);
+    format!("{num_attention_heads} query heads, {num_key_value_heads} key and value heads, {head_dim} wide{norm}{windows}")
+}
+
+/// Which blocks see a window, where some do.
+fn windows(windows: &[Option<usize>]) -> String {
+    let mut sizes: Vec<usize> = windows.iter().copied().flatten().collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let of = |size: &usize| match windows.iter().filter(|window| **window == Some(*size)).count() {
+        all if all == windows.len() => format!(", a window of {size}"),
+        some => format!(", a window of {size} in {} of {} blocks", some, windows.len()),
+    };
+    sizes.iter().map(of).collect()
 }
 
 fn memory(inspection: &Inspection) -> String {

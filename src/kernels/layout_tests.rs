@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::shader_tests::validated;
 use crate::kernels::attention::{ScoresParams, SoftmaxParams, ValuesParams};
+use crate::kernels::head_norm::HeadNormParams;
 use crate::kernels::hidden::{CompactHiddenParams, CopyHiddenParams};
 use crate::kernels::lora::LoraParams;
 use crate::kernels::matmul::MatmulParams;
@@ -15,6 +16,7 @@ use crate::kernels::trace::TraceParams;
 use crate::kernels::train::AdamStep;
 use crate::kernels::train::activate::ActivateParams;
 use crate::kernels::train::causal::{CausalParams, CausalSoftmaxParams};
+use crate::kernels::train::head_norm::HeadNormWeightsParams;
 use crate::kernels::train::label_means::{LabelMeanColumnsParams, LabelMeanParams};
 use crate::kernels::train::lora::LoraWeightsParams;
 use crate::kernels::train::loss::{LossFactorsParams, LossParams, LossSummaryParams};
@@ -52,9 +54,9 @@ fn params(shader: &str) -> Option<Layout> {
     Some(match shader {
         "activate" | "activate_inputs" => layout!(ActivateParams: inner4),
         "adamw" => layout!(AdamParams: count4, scale),
-        "attention_scores" => layout!(ScoresParams: heads, kv_heads, head_dim4, stride4, context, scale),
-        "attention_softmax" => layout!(SoftmaxParams: heads, context),
-        "attention_values" => layout!(ValuesParams: heads, kv_heads, head_dim4, context, stride4),
+        "attention_scores" => layout!(ScoresParams: heads, kv_heads, head_dim4, stride4, context, window, scale),
+        "attention_softmax" => layout!(SoftmaxParams: heads, context, window),
+        "attention_values" => layout!(ValuesParams: heads, kv_heads, head_dim4, context, window, stride4),
         "clip_factor" => layout!(ClipParams: count, max_norm),
         "column_sums" => layout!(ColumnSumsParams: rows, columns4, stride4, first4),
         "commit" => layout!(CommitParams: num_end_tokens, vocab, context, end_tokens),
@@ -63,6 +65,8 @@ fn params(shader: &str) -> Option<Layout> {
         "draft_top" => layout!(DraftTopParams: depth),
         "embed" => layout!(EmbedParams: width, stride, first, count),
         "compact_hidden" => layout!(CompactHiddenParams: width4, slots),
+        "head_norm" | "head_norm_inputs" => layout!(HeadNormParams: heads, kv_heads, width, head_dim4, eps),
+        "head_norm_weights" => layout!(HeadNormWeightsParams: rows, heads, kv_heads, head_dim),
         "log_probs" => layout!(LogProbsParams: vocab, stride),
         "lora" | "lora_inputs" => layout!(LoraParams: columns4, rank, t_stride),
         "lora_weights" => layout!(LoraWeightsParams: columns4, rank, t_stride, rows),
@@ -85,9 +89,11 @@ fn params(shader: &str) -> Option<Layout> {
         "stage_window" => layout!(StageWindowParams: num_rows, context, adapter),
         "rope_rows" => layout!(RopeRowsParams: rows, length, rotating, head_dim, half, stride, back),
         "causal_scores" | "causal_gather" | "causal_scatter" => {
-            layout!(CausalParams: length, heads, kv_heads, head_dim4, a_stride4, a_first4, b_stride4, b_first4, scale)
+            layout!(
+                CausalParams: length, heads, kv_heads, head_dim4, a_stride4, a_first4, b_stride4, b_first4, window, scale
+            )
         }
-        "causal_softmax" | "causal_softmax_inputs" => layout!(CausalSoftmaxParams: length, heads),
+        "causal_softmax" | "causal_softmax_inputs" => layout!(CausalSoftmaxParams: length, heads, window),
         "gather_rows" | "scatter_rows" => layout!(PickParams: picked, width4),
         "mix" => layout!(MixParams: count4, index),
         "mix_dot" => layout!(MixDotParams: count4, index),

@@ -16,7 +16,7 @@ pub(crate) struct Buffers {
     /// Normalised activations before attention and, apart, before the MLP: a parallel residual needs both.
     pub attention_in: Buffer,
     pub mlp_in: Buffer,
-    /// What a product gives of queries, keys and values where heads are normalised after it; else 4 bytes.
+    /// What a product gives of queries, keys and values where heads are normalised after it, else empty.
     pub projected: Buffer,
     /// Queries, keys and values that attention takes.
     pub qkv: Buffer,

@@ -6,7 +6,7 @@ use super::formats;
 use super::sizes::{self, Sizes, attention_shape};
 use crate::format::checkpoint::{Checkpoint, FoundHeads, HeadKind};
 use crate::format::config::ModelConfig;
-use crate::format::spec::{Activation, Norm};
+use crate::format::spec::{Activation, ModelSpec, Norm};
 use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
 use crate::kernels::WeightFormat;
@@ -34,6 +34,10 @@ pub struct Inspection {
     pub num_key_value_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
+    /// Whether query and key heads are normalised before they are rotated.
+    pub qk_norm: bool,
+    /// Positions that a position of each block sees, where that is not all before it; empty where no block has a window.
+    pub windows: Vec<Option<usize>>,
     /// The longest text the model was made for.
     pub max_position_embeddings: usize,
     /// `RMSNorm` or `LayerNorm`.
@@ -142,6 +146,8 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
         num_attention_heads: config.num_attention_heads,
         num_key_value_heads: config.num_key_value_heads,
         head_dim: config.head_dim,
+        qk_norm: sizes.qk_norm,
+        windows: windows(spec),
         max_position_embeddings: config.max_position_embeddings,
         norm: match spec.final_norm {
             Norm::Rms { .. } => "RMSNorm",
@@ -168,6 +174,11 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
         cache_bytes: sizes.cache_bytes,
         work_bytes: sizes.work_bytes(),
     })
+}
+
+fn windows(spec: &ModelSpec) -> Vec<Option<usize>> {
+    let windows: Vec<_> = spec.blocks.iter().map(|block| block.attention().window).collect();
+    if windows.iter().all(Option::is_none) { Vec::new() } else { windows }
 }
 
 fn quantized_bytes<F: Files>(checkpoint: &Checkpoint<'_, F>) -> BTreeMap<String, u64> {

@@ -129,7 +129,7 @@ impl Sizes {
 
     /// Bytes of queries, keys and values before heads are normalised.
     pub fn projected_bytes(&self) -> u64 {
-        if self.qk_norm { self.rows_bytes(self.qkv) } else { 4 }
+        if self.qk_norm { self.rows_bytes(self.qkv) } else { 0 }
     }
 
     /// Bytes of the attention scores.

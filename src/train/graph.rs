@@ -43,7 +43,7 @@ pub(super) struct Scratch {
     pub d_attention: Buffer,
     pub d_qkv: Buffer,
     /// The gradient of queries, keys and values before heads are normalised, and one over the root mean square of each head;
-    /// 4 bytes each where no block does that.
+    /// empty where no block does that.
     pub d_projected: Buffer,
     pub inverses: Buffer,
     /// Attention weights, `[sequences, heads, length, length]`.

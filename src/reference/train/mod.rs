@@ -3,6 +3,7 @@
 
 pub(crate) mod activate;
 pub(crate) mod causal;
+pub(crate) mod head_norm;
 pub(crate) mod label_means;
 pub(crate) mod lora;
 pub(crate) mod loss;

@@ -36,44 +36,37 @@ pub(crate) mod weights;
 mod window;
 
 pub(crate) use attention::{
-    AttentionShape, attention_scores, attention_softmax, attention_values, scores_variant, softmax_variant,
-    values_variant,
-};
+    AttentionShape, attention_scores, attention_softmax, attention_values};
 pub(crate) use batch::{DONE_END_TOKEN, DONE_LIMIT, DONE_NOT_FINITE, Row, State};
 pub(crate) use bench::{BENCH_READ_BYTES, bench_copy, bench_read};
 pub(crate) use commit::{
-    CommitIo, CommitParams, EMITTED_TRACE, EMITTED_WORDS, Emitted, MAX_EMITTED, MAX_END_TOKENS, MAX_ROUNDS, commit,
-    commit_variant,
-};
-pub(crate) use embed::{EmbedParams, embed, embed_variant};
-pub(crate) use head_norm::{HeadNormIo, HeadNormParams, head_norm, head_norm_variant};
-pub(crate) use hidden::{CopyHidden, Place, compact_hidden, compact_hidden_variant, copy_hidden, copy_hidden_variant};
-pub(crate) use log_probs::{LogProbsParams, log_probs, log_probs_variant};
-pub(crate) use lora::{LoraIo, LoraParams, NO_ADAPTER, lora, lora_variant};
+    CommitIo, CommitParams, EMITTED_TRACE, EMITTED_WORDS, Emitted, MAX_EMITTED, MAX_END_TOKENS, MAX_ROUNDS, commit};
+pub(crate) use embed::{EmbedParams, embed};
+pub(crate) use head_norm::{HeadNormIo, HeadNormParams, head_norm};
+pub(crate) use hidden::{CopyHidden, Place, compact_hidden, copy_hidden};
+pub(crate) use log_probs::{LogProbsParams, log_probs};
+pub(crate) use lora::{LoraIo, LoraParams, NO_ADAPTER, lora};
 pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, Partials, matmul, matmul_with_partials};
 pub use measure::measure_kernels;
 pub(crate) use mixture::{MixtureIo, mixture, normalizer};
-pub(crate) use norm::{NormIo, norm, norm_variant};
+pub(crate) use norm::{NormIo, norm};
 pub(crate) use nucleus::{Branch, Nucleus, NucleusIo, NucleusParams, nucleus};
 pub(crate) use ranking::{Ranking, RankingParams, ranking};
-pub(crate) use rope_cache::{RopeIo, rope_cache, rope_cache_variant};
+pub(crate) use rope_cache::{RopeIo, rope_cache};
 #[cfg(test)]
 pub(crate) use sample::NO_ID;
-pub(crate) use sample::{SampleIo, SampleParams, sample, sample_variant};
+pub(crate) use sample::{SampleIo, SampleParams, sample};
 pub use set::KernelSet;
 pub(crate) use set::Widths;
 pub(crate) use siblings::{Cursor, SiblingsIo, siblings};
-pub(crate) use trace::{MAX_TRACED_ROUNDS, TRACE_WORDS, TracedDraft, trace, trace_variant};
+pub(crate) use trace::{MAX_TRACED_ROUNDS, TRACE_WORDS, TracedDraft, trace};
 pub(crate) use tree::{
-    DraftTopIo, RECORDED_RANKS, Tree, compact_cache, compact_cache_variant, draft_likeliest, draft_lookup,
-    draft_lookup_variant, draft_recorded, draft_recorded_variant, draft_top, draft_top_variant, tree_rows,
-    tree_rows_variant,
-};
+    DraftTopIo, RECORDED_RANKS, Tree, compact_cache, draft_likeliest, draft_lookup,
+    draft_recorded, draft_top, tree_rows};
 pub use variants::shaders;
 pub use weights::WeightFormat;
 pub(crate) use window::{
-    ShiftTokensParams, StageWindowParams, shift_tokens, shift_tokens_variant, stage_window, stage_window_variant,
-};
+    ShiftTokensParams, StageWindowParams, shift_tokens, stage_window};
 
 use std::sync::Arc;
 
@@ -146,7 +139,7 @@ pub(crate) struct Op {
 
 impl Op {
     fn single(kernel: Arc<Kernel>, bind_group: BindGroup, grid: Grid) -> Self {
-        Self { forms: vec![Form { kernel, rows: 1, columns4: 1 }], bind_group, grid }
+        Self {forms: vec![Form {kernel, rows: 1, columns4: 1 }], bind_group, grid }
     }
 
     /// Records the op for this extent.
@@ -163,14 +156,14 @@ impl Op {
     fn form_and_grid(&self, extent: Extent) -> (&Form, [u32; 3]) {
         match self.grid {
             Grid::One => (&self.forms[0], [1, 1, 1]),
-            Grid::Columns { x } => (&self.forms[0], [x, 1, 1]),
-            Grid::Rows { x } => (&self.forms[0], [x, extent.rows, 1]),
-            Grid::LogitRows { x } => (&self.forms[0], [x, extent.logit_rows, 1]),
-            Grid::Heads { x, y } => (&self.forms[0], [x, y, extent.rows]),
-            Grid::Keys { heads } => (&self.forms[0], [extent.keys.div_ceil(64), heads, extent.rows]),
+            Grid::Columns {x } => (&self.forms[0], [x, 1, 1]),
+            Grid::Rows {x } => (&self.forms[0], [x, extent.rows, 1]),
+            Grid::LogitRows {x } => (&self.forms[0], [x, extent.logit_rows, 1]),
+            Grid::Heads {x, y } => (&self.forms[0], [x, y, extent.rows]),
+            Grid::Keys {heads } => (&self.forms[0], [extent.keys.div_ceil(64), heads, extent.rows]),
             Grid::Fixed(grid) => (&self.forms[0], grid),
-            Grid::Matmul { columns4, logits } => {
-                let rows = if logits { extent.logit_rows } else { extent.rows };
+            Grid::Matmul {columns4, logits } => {
+                let rows = if logits {extent.logit_rows } else {extent.rows };
                 let form = self.form_for(rows);
                 (form, [columns4.div_ceil(form.columns4), rows.div_ceil(form.rows), 1])
             }

@@ -1,31 +1,20 @@
 //! The forward pass over rows, as a flat list of ops that every step replays.
 
-use std::collections::BTreeSet;
-
 use super::buffers::Buffers;
-use super::engine::Model;
+use super::load::Model;
 use super::head_plan::{self, HeadsPlan};
 use super::upload::{Matrix, Shard};
 use super::weights::{Layer, Linear, NormWeights};
 use crate::format::spec::{self, Mlp};
-use crate::gpu::{Buffer, Variant};
+use crate::gpu::Buffer;
 use crate::kernels::{
-    Activation, CommitIo, CommitParams, EmbedParams, HeadNormIo, HeadNormParams, LogProbsParams, MAX_END_TOKENS, MatmulForm, MatmulIo, NormIo, Op,
-    Partials, RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, commit, commit_variant,
-    compact_cache, compact_cache_variant, compact_hidden_variant, copy_hidden_variant, draft_lookup,
-    draft_lookup_variant, draft_recorded, draft_recorded_variant, draft_top_variant, embed, embed_variant, head_norm, head_norm_variant, log_probs,
-    log_probs_variant, lora_variant, matmul, matmul_with_partials, norm, norm_variant, rope_cache, rope_cache_variant,
-    sample, sample_variant, scores_variant, shift_tokens_variant, softmax_variant, stage_window_variant, trace,
-    trace_variant, tree_rows, tree_rows_variant, values_variant,
+    Activation, EmbedParams, HeadNormIo, HeadNormParams, LogProbsParams, MatmulForm, MatmulIo, NormIo, Op,
+    Partials, RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, embed, head_norm, log_probs, matmul, matmul_with_partials, norm, rope_cache,
+    sample,
 };
 
 /// The ops of a session, in the order they run.
 pub(crate) struct Plan {
-    /// Candidates from the text itself, and from recorded drafts: one of them, or none, starts a round.
-    pub lookup: Vec<Op>,
-    pub recorded: Vec<Op>,
-    /// The text's last token and its drafts become rows.
-    pub tree: Vec<Op>,
     /// Embedding and blocks: rows to the residual stream, keys and values to the cache.
     pub body: Vec<Op>,
     /// Where each block of the body ends.
@@ -34,12 +23,6 @@ pub(crate) struct Plan {
     pub lm_head: Vec<Op>,
     /// What the target samples after each row.
     pub sample: Vec<Op>,
-    /// What the target thought of the drafts, where somebody wants to know.
-    pub trace: Vec<Op>,
-    /// The end of a round: what was sampled joins the text.
-    pub commit: Vec<Op>,
-    /// After a tree: the accepted path moves together in the cache.
-    pub compact: Vec<Op>,
     /// Log-probabilities of wanted tokens.
     pub score: Vec<Op>,
     /// Multi-token heads.
@@ -66,23 +49,11 @@ impl Plan {
             planner.save_final_norm(heads, buffers, &mut body);
         }
         let heads = heads.map(|(heads, buffers)| HeadsPlan::new(&planner, heads, buffers));
-        let b = buffers;
-        let (gpu, set, sizes) = (&model.gpu, model.kernels, &model.sizes);
-        let logits = (sizes.vocab, sizes.vocab_stride());
-        let compact = |(layer, (keys, values)): (&Layer, &(Buffer, Buffer))| {
-            compact_cache(gpu, model.attention_shape(layer), [&b.state, &b.path, keys, values])
-        };
         Self {
-            lookup: vec![draft_lookup(gpu, set, [&b.tree, &b.state, &b.text, &b.candidates])],
-            recorded: vec![draft_recorded(gpu, [&b.tree, &b.state, &b.recorded, &b.candidates])],
-            tree: vec![tree_rows(gpu, [&b.tree, &b.state, &b.rows, &b.text, &b.candidates])],
             body,
             block_ends,
             lm_head: planner.lm_head(),
             sample: vec![planner.sample()],
-            trace: vec![trace(gpu, set, logits, [&b.state, &b.rows, &b.logits, &b.sampled, &b.emitted])],
-            commit: vec![planner.commit()],
-            compact: model.weights.layers.iter().zip(&b.cache).map(compact).collect(),
             score: planner.score(),
             heads,
         }
@@ -90,63 +61,9 @@ impl Plan {
 
     /// Every op.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
-        let drafts = [&self.lookup, &self.recorded, &self.tree, &self.trace, &self.commit, &self.compact];
         let heads = self.heads.iter().flat_map(HeadsPlan::ops);
-        [&self.body, &self.lm_head, &self.sample, &self.score].into_iter().chain(drafts).flatten().chain(heads)
+        [&self.body, &self.lm_head, &self.sample, &self.score].into_iter().flatten().chain(heads)
     }
-}
-
-/// The variants behind the ops of a session of `model`, each once.
-pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
-    let (set, subgroup) = (model.kernels, model.gpu.summary().fixed_subgroup().unwrap_or(0));
-    let spec = &model.config.spec;
-    let mut variants = BTreeSet::from([
-        embed_variant(model.weights.embedding.format),
-        norm_variant(set, subgroup, spec.final_norm.is_layer()),
-        rope_cache_variant(),
-        scores_variant(),
-        softmax_variant(set, subgroup),
-        values_variant(set),
-        log_probs_variant(set, subgroup),
-        sample_variant(set),
-        commit_variant(),
-        tree_rows_variant(),
-        draft_lookup_variant(set),
-        draft_recorded_variant(),
-        compact_cache_variant(),
-        trace_variant(set),
-    ]);
-    if spec.blocks.iter().any(|block| block.attention().qk_norm.is_some()) {
-        variants.insert(head_norm_variant());
-    }
-    let mut forms = vec![plain_form(model, unembedding(model))];
-    forms.extend(model.weights.layers.iter().flat_map(|layer| layer_forms(model, layer)));
-    if let Some(heads) = &model.heads {
-        forms.extend(head_plan::forms(model, heads));
-        variants.extend([
-            copy_hidden_variant(),
-            compact_hidden_variant(),
-            lora_variant(),
-            shift_tokens_variant(),
-            stage_window_variant(),
-        ]);
-        variants.insert(draft_top_variant(set, false));
-    }
-    for form in forms {
-        variants.extend(model.widths.rows().iter().map(|&rows| form.narrow(rows)));
-        variants.extend(form.tiled());
-    }
-    variants
-}
-
-/// The products of a layer.
-pub(super) fn layer_forms(model: &Model, layer: &Layer) -> [MatmulForm; 4] {
-    [
-        linear_form(model, &layer.qkv),
-        accumulate(linear_form(model, &layer.out)),
-        mlp_in_form(model, layer),
-        accumulate(linear_form(model, &layer.mlp_out)),
-    ]
 }
 
 pub(crate) fn plain_form(model: &Model, matrix: &Matrix) -> MatmulForm {
@@ -297,31 +214,6 @@ impl Planner<'_> {
             sampled: &b.sampled,
         };
         sample(&self.model.gpu, self.model.kernels, io)
-    }
-
-    fn commit(&self) -> Op {
-        let b = self.buffers;
-        let eos = &self.model.config.eos_token_ids;
-        let mut end_tokens = [0; MAX_END_TOKENS];
-        end_tokens[..eos.len()].copy_from_slice(eos);
-        let sizes = &self.model.sizes;
-        let params = CommitParams {
-            num_end_tokens: eos.len() as u32,
-            vocab: sizes.vocab,
-            context: sizes.context,
-            pad: 0,
-            end_tokens,
-        };
-        let io = CommitIo {
-            state: &b.state,
-            rows: &b.rows,
-            sampled: &b.sampled,
-            counts: &b.counts,
-            emitted: &b.emitted,
-            text: &b.text,
-            path: &b.path,
-        };
-        commit(&self.model.gpu, &params, io)
     }
 
     fn score(&self) -> Vec<Op> {

@@ -24,6 +24,7 @@ pub(super) struct Change {
 }
 
 /// A low-rank change of a layer's queries, keys and values that acts on some rows only.
+#[derive(Clone)]
 pub(crate) struct Adapter {
     /// `A` of each changed product, one after the other.
     pub a: Matrix,

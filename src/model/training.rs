@@ -1,7 +1,7 @@
 //! A model to be trained: its heads in f32 and its LoRA apart, beside a backbone as it always is.
 
 use super::checks::check_kernels;
-use super::engine::{Model, Progress, expected_bytes, open, rotations, with_need};
+use super::load::{Model, Progress, expected_bytes, open, rotations, with_need};
 use super::formats;
 use super::heads;
 use super::lora::Changes;

@@ -79,6 +79,7 @@ impl Arrangement {
 }
 
 /// A buffer and where its values come from: how trained values find back into tensors.
+#[derive(Clone)]
 pub(crate) struct Placed {
     pub buffer: Buffer,
     /// Name and shape of each tensor.
@@ -120,6 +121,7 @@ pub(super) fn padded<T>(items: impl Iterator<Item = Option<T>>) -> Vec<Option<T>
 }
 
 /// A part of a matrix that fits one binding.
+#[derive(Clone)]
 pub(crate) struct Shard {
     pub buffer: Buffer,
     /// The first block of four columns, and how many.
@@ -128,6 +130,7 @@ pub(crate) struct Shard {
 }
 
 /// A matrix on the GPU, split by columns where it exceeds a binding.
+#[derive(Clone)]
 pub(crate) struct Matrix {
     pub format: WeightFormat,
     pub inputs4: u32,

@@ -17,12 +17,14 @@ const PART_BYTES: usize = 16 << 20;
 const PART_ROWS: usize = 8 << 10;
 
 /// A matrix with its optional bias. The bias is kept per shard.
+#[derive(Clone)]
 pub(crate) struct Linear {
     pub matrix: Matrix,
     pub bias: Option<Vec<Buffer>>,
 }
 
 /// A norm, its scale, and for a LayerNorm its shift.
+#[derive(Clone)]
 pub(crate) struct NormWeights {
     pub norm: Norm,
     pub scale: Buffer,
@@ -30,6 +32,7 @@ pub(crate) struct NormWeights {
 }
 
 /// One block, of the backbone or of a multi-token head.
+#[derive(Clone)]
 pub(crate) struct Layer {
     /// What it computes.
     pub spec: BlockSpec,
@@ -46,6 +49,7 @@ pub(crate) struct Layer {
 }
 
 /// All weights.
+#[derive(Clone)]
 pub(crate) struct Weights {
     pub embedding: Matrix,
     pub layers: Vec<Layer>,

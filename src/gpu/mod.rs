@@ -306,10 +306,10 @@ impl Gpu {
 
     fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Buffer {
         let counters = &self.inner.counters;
-        let number = counters.buffers.fetch_add(1, Ordering::Relaxed);
+        count(&counters.buffers);
         counters.buffer_bytes.fetch_add(size, Ordering::Relaxed);
         counters.largest_buffer.fetch_max(size, Ordering::Relaxed);
-        let Some(Open { device, .. }) = &self.inner.open else { return Buffer(Memory::Dry { number, bytes: size }) };
+        let Some(Open { device, .. }) = &self.inner.open else { return Buffer::dry(size) };
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
         Buffer(Memory::Device(device.create_buffer(&descriptor)))
     }

@@ -4,7 +4,7 @@ use super::head_plan::HeadBuffers;
 use super::heads::HeadWeights;
 use super::sizes::{Sizes, attention_shape};
 use crate::format::spec::{BlockSpec, ModelSpec};
-use crate::gpu::{Buffer, Gpu};
+use crate::gpu::{AdapterSummary, Buffer, Gpu};
 use crate::kernels::{EMITTED_WORDS, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, RECORDED_RANKS, Row, SampleParams, State, Tree};
 
 /// Everything a session keeps on the GPU.
@@ -84,5 +84,12 @@ impl Buffers {
             recorded: gpu.storage("recorded", 4 * RECORDED_RANKS as u64 * (u64::from(sizes.context) + 1)),
             heads: heads.map(|heads| HeadBuffers::new(gpu, spec, heads, sizes)),
         }
+    }
+
+    /// Bytes of everything beside the cache that a session of a model like `spec` needs, without heads.
+    pub fn work_bytes(spec: &ModelSpec, sizes: &Sizes) -> u64 {
+        let gpu = Gpu::dry(&AdapterSummary::unlimited());
+        Self::new(&gpu, spec, sizes, None);
+        gpu.counts().buffer_bytes.saturating_sub(sizes.cache_bytes)
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::try_join;
 
+use super::buffers::Buffers;
 use super::checks::{check_kernels, working_widths};
 use super::formats;
 use super::heads::{self, HeadWeights};
@@ -262,7 +263,7 @@ async fn load_parts<F: Files, H: Files>(
     };
     // A browser compiles the self-test's kernels while files come; natively one follows the other.
     let (widths, (tokenizer, weights, heads)) =
-        try_join(testing, loading).await.map_err(|error| with_need(error, need, &sizes))?;
+        try_join(testing, loading).await.map_err(|error| with_need(error, need, &config.spec, &sizes))?;
     let rotations = rotations(gpu, &config.spec, context);
     let model = Model {
         gpu: gpu.clone(),
@@ -353,14 +354,14 @@ pub(super) fn expected_bytes<F: Files>(checkpoint: &Checkpoint<'_, F>) -> u64 {
 }
 
 /// Adds what would have been needed to an out-of-memory error.
-pub(super) fn with_need(error: Error, weights_bytes: u64, sizes: &Sizes) -> Error {
+pub(super) fn with_need(error: Error, weights_bytes: u64, spec: &ModelSpec, sizes: &Sizes) -> Error {
     if error.kind() != ErrorKind::OutOfMemory {
         return error;
     }
     error.within(format!(
         "the model needs {weights_bytes} bytes for weights, {} for the cache and {} to work",
         sizes.cache_bytes,
-        sizes.work_bytes()
+        Buffers::work_bytes(spec, sizes)
     ))
 }
 

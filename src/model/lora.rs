@@ -170,6 +170,7 @@ impl Change {
             }
         }
         let bytes = matrix.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Ok(Tensor { name: name.to_owned(), dtype: StoredType::F32, row_len: inputs, bytes: Cow::Owned(bytes) })
+        let (rows, bytes) = (tensor.rows, Some(Cow::Owned(bytes)));
+        Ok(Tensor { name: name.to_owned(), dtype: StoredType::F32, rows, row_len: inputs, bytes })
     }
 }

@@ -28,9 +28,9 @@ pub(crate) use load::{Loaded, Model, load, load_with_heads};
 pub use load::{EngineOptions, Progress};
 pub(crate) use lora::Adapter;
 pub use merge::{Patch, merge_lora};
-pub(crate) use sizes::{Sizes, attention_shape};
+pub(crate) use sizes::Sizes;
 pub use sizes::context;
 #[cfg(feature = "train")]
-pub(crate) use training::{Measured, load_for_training, measure_for_training};
+pub(crate) use training::{TrainedSizes, dry_for_training, load_for_training};
 pub(crate) use upload::{Matrix, Placed, Shard};
 pub(crate) use weights::{Layer, Linear, NormWeights};

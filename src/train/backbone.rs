@@ -28,7 +28,6 @@ pub(super) struct StepPlan {
     pub sums: Vec<Buffer>,
     /// Rows whose loss is wanted at most.
     pub picked: u32,
-    pub bytes: u64,
 }
 
 /// The streams between blocks and, where the way back goes through them, what blocks have saved.
@@ -133,8 +132,8 @@ impl StepPlan {
         let sums = inputs.iter().flatten().filter_map(|input| Some(input.mixed.as_ref()?.dots.clone())).collect();
         let Losses { report, .. } = losses;
         let labelling = teacher.and_then(Teacher::rows);
-        let Graph { steps: train, batch, bytes, .. } = graph;
-        Ok(Self { backbone, teacher: labels, forward, train, batch, heads, labelling, report, sums, picked, bytes })
+        let Graph { steps: train, batch, .. } = graph;
+        Ok(Self { backbone, teacher: labels, forward, train, batch, heads, labelling, report, sums, picked })
     }
 }
 

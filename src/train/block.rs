@@ -272,7 +272,7 @@ impl<'a> Graph<'a> {
         if let Some(adapter) = block.adapter {
             self.reduced(adapter);
             let params = lora_params(adapter, qkv4);
-            if let Some(gradient) = self.gradients.of(&adapter.b).cloned() {
+            if let Some(gradient) = self.gradients.gradient(&adapter.b).cloned() {
                 let op = lora_weights(gpu, rows, params, &s.reduced, &d_projected, &adapter.starts, &gradient);
                 self.push(op, rows);
             }
@@ -292,7 +292,7 @@ impl<'a> Graph<'a> {
         let Some(((params, scale), x)) = norm else { return s.d_qkv };
         let (dy, dx, inverses) = (&s.d_qkv, &s.d_projected, &s.inverses);
         self.push(head_norm_inputs(gpu, params, rows, HeadNormInputsIo { x, dy, scale, dx, inverses }), rows);
-        if let Some(dscale) = self.gradients.of(scale) {
+        if let Some(dscale) = self.gradients.gradient(scale) {
             self.push(head_norm_weights(gpu, params, rows, HeadNormWeightsIo { x, dy, inverses, dscale }), rows);
         }
         s.d_projected

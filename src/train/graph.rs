@@ -28,7 +28,7 @@ impl Step {
 }
 
 /// Products go over rows in tiles and read whole ones.
-pub(super) const TILE_ROWS: u32 = 64;
+const TILE_ROWS: u32 = 64;
 
 /// What is written and read again within a block.
 #[derive(Clone)]
@@ -71,18 +71,14 @@ pub(super) struct Graph<'a> {
     pub batch: Buffer,
     pub scratch: Scratch,
     pub steps: Vec<Step>,
-    /// Bytes of the buffers made so far.
-    pub bytes: u64,
 }
 
 /// The input or the output of a product: its buffer and row stride in blocks of four.
 pub(super) type Strided<'a> = (&'a Buffer, u32);
 
 /// A buffer of `rows` rows of `width` values; products write whole tiles.
-fn row_buffer(gpu: &Gpu, bytes: &mut u64, label: &str, rows: u32, width: u32) -> Buffer {
-    let size = 4 * u64::from(rows.next_multiple_of(TILE_ROWS)) * u64::from(width);
-    *bytes += size;
-    gpu.storage(label, size)
+fn row_buffer(gpu: &Gpu, label: &str, rows: u32, width: u32) -> Buffer {
+    gpu.storage(label, 4 * u64::from(rows.next_multiple_of(TILE_ROWS)) * u64::from(width))
 }
 
 /// Values of a row that a block's activation reads.
@@ -103,8 +99,7 @@ impl<'a> Graph<'a> {
         let all_heads = model.config.spec.most(|block| block.attention().heads + 2 * block.attention().kv_heads) as u32;
         let adapters = model.heads.iter().flat_map(|heads| &heads.adapters).flatten();
         let reduced = adapters.map(Adapter::width).max().unwrap_or(4);
-        let mut bytes = 0;
-        let mut of = |label: &str, width: u32| row_buffer(gpu, &mut bytes, label, rows, width);
+        let of = |label: &str, width: u32| row_buffer(gpu, label, rows, width);
         let weights = sizes.heads * sizes.context;
         let scratch = Scratch {
             normed: of("normed", sizes.hidden),
@@ -126,7 +121,7 @@ impl<'a> Graph<'a> {
         };
         let batch = gpu.storage("batch", (rows as usize * size_of::<Row>()) as u64);
         let state = gpu.storage("state", size_of::<State>() as u64);
-        Self { model, gradients, sequences, rows, picked, state, batch, scratch, steps: Vec::new(), bytes }
+        Self { model, gradients, sequences, rows, picked, state, batch, scratch, steps: Vec::new() }
     }
 
     pub fn push(&mut self, op: Op, rows: u32) {
@@ -139,12 +134,12 @@ impl<'a> Graph<'a> {
         self.steps.push(Step { op, rows, work: u64::from(rows) * work });
     }
 
-    pub fn rows_of(&mut self, label: &str, rows: u32, width: u32) -> Buffer {
-        row_buffer(&self.model.gpu, &mut self.bytes, label, rows, width)
+    pub fn rows_of(&self, label: &str, rows: u32, width: u32) -> Buffer {
+        row_buffer(&self.model.gpu, label, rows, width)
     }
 
     /// A stream of all rows, `[rows, hidden]`.
-    pub fn stream(&mut self, label: &str) -> Buffer {
+    pub fn stream(&self, label: &str) -> Buffer {
         self.rows_of(label, self.rows, self.model.sizes.hidden)
     }
 
@@ -216,7 +211,7 @@ impl<'a> Graph<'a> {
         dx: Option<(Columns<'_>, bool)>,
     ) {
         let bias = linear.bias.iter().flatten().next();
-        if let Some(gradient) = bias.and_then(|bias| self.gradients.of(bias)) {
+        if let Some(gradient) = bias.and_then(|bias| self.gradients.gradient(bias)) {
             let columns4 = linear.matrix.shards[0].columns4;
             let op = column_sums(&self.model.gpu, rows, columns4, dy, gradient);
             self.push(op, rows);
@@ -237,7 +232,7 @@ impl<'a> Graph<'a> {
         for (index, shard) in matrix.shards.iter().enumerate() {
             let sizes = [rows, shard.columns4, matrix.inputs4];
             let dy = Columns { first4: dy.first4 + shard.first4, ..dy };
-            if let Some(gradient) = self.gradients.of(&shard.buffer) {
+            if let Some(gradient) = self.gradients.gradient(&shard.buffer) {
                 let op = matmul_weights(gpu, sizes, Columns::whole(x, x_stride4), dy, gradient);
                 self.push_work(op, rows, weights(matrix, shard));
             }
@@ -271,8 +266,8 @@ impl<'a> Graph<'a> {
         let io = NormInputsIo { x, dy, scale: &weights.scale, dx, stats: &stats };
         let op = norm_inputs(gpu, self.model.kernels, layer, rows, width, sizes.hidden, eps as f32, io);
         self.push(op, rows);
-        if let Some(dscale) = self.gradients.of(&weights.scale) {
-            let dshift = weights.shift.as_ref().and_then(|shift| self.gradients.of(shift));
+        if let Some(dscale) = self.gradients.gradient(&weights.scale) {
+            let dshift = weights.shift.as_ref().and_then(|shift| self.gradients.gradient(shift));
             let io = NormWeightsIo { x, dy, stats: &stats, dscale, dshift };
             let op = norm_weights(gpu, rows, width, sizes.hidden, io);
             self.push(op, rows);

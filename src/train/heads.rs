@@ -274,7 +274,7 @@ impl<'a> Graph<'a> {
 
     /// The gradient of the mix's logits, where they are trained.
     pub fn mix_back(&mut self, mixed: &Mixed, streams: &[Buffer], dz: &Buffer) {
-        let Some(gradient) = self.gradients.of(&mixed.logits).cloned() else { return };
+        let Some(gradient) = self.gradients.gradient(&mixed.logits).cloned() else { return };
         let gpu = &self.model.gpu;
         for (index, stream) in (0..mixed.layers).zip(streams) {
             self.push(mix_dot(gpu, self.count4(), index, stream, dz, &mixed.dots), self.rows);

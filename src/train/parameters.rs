@@ -4,7 +4,7 @@ use super::TrainOptions;
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::Op;
 use crate::kernels::train::{AdamIo, AdamStep, adamw, clip_factor, squares};
-use crate::model::Placed;
+use crate::model::{Model, Placed};
 
 /// One buffer of trained values.
 pub(super) struct Parameter {
@@ -51,7 +51,10 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    pub fn new(gpu: &Gpu, placed: Vec<Placed>, options: &TrainOptions) -> Self {
+    /// Those of the heads of `model`, which hands over where their values lie.
+    pub fn of(model: &mut Model, options: &TrainOptions) -> Self {
+        let placed = std::mem::take(&mut model.heads.as_mut().expect("a model to be trained has heads").placed);
+        let gpu = &model.gpu;
         let is_lora = |placed: &Placed| placed.tensors.iter().any(|(name, _)| name.starts_with("lora."));
         let wanted = |placed: &&Placed| if is_lora(placed) { options.train_lora } else { options.train_heads };
         let rate = |placed: &Placed| if is_lora(placed) { 1.0 } else { options.head_rate };
@@ -63,7 +66,7 @@ impl Parameters {
     }
 
     /// The gradient of the trained values in `buffer`; `None` if they are not trained.
-    pub fn of(&self, buffer: &Buffer) -> Option<&Buffer> {
+    pub fn gradient(&self, buffer: &Buffer) -> Option<&Buffer> {
         self.all.iter().find(|parameter| parameter.value == *buffer).map(|parameter| &parameter.gradient)
     }
 
@@ -71,11 +74,6 @@ impl Parameters {
     pub fn value(&self, name: &str) -> Buffer {
         let holds = |placed: &&Placed| placed.tensors[0].0 == name;
         self.placed.iter().find(holds).expect("loading places every tensor").buffer.clone()
-    }
-
-    /// Bytes of gradients and moments.
-    pub fn bytes(&self) -> u64 {
-        self.all.iter().map(|parameter| 12 * parameter.count as u64).sum()
     }
 
     /// The ops that end an optimizer step.

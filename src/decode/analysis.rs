@@ -98,12 +98,7 @@ impl Session {
     }
 
     /// Runs `ops` over the batch that `rows` and `state` describe.
-    pub(super) fn replay(
-        &self,
-        ops: &[&[Op]],
-        extent: Extent,
-        copy: Option<(&Buffer, &Staging)>,
-    ) -> Submission {
+    pub(super) fn replay(&self, ops: &[&[Op]], extent: Extent, copy: Option<(&Buffer, &Staging)>) -> Submission {
         let all = || ops.iter().copied().flatten();
         self.model.gpu.submit(None, |recorder| all().for_each(|op| op.record(recorder, extent)), copy)
     }

@@ -8,8 +8,8 @@ use super::generation::GenerateOptions;
 use super::round::Source;
 use super::sampling::Sampling;
 use super::session::Session;
-use crate::kernels::{Extent, MAX_BATCH_ROWS, RECORDED_RANKS, Row, State};
 use crate::Engine;
+use crate::kernels::{Extent, MAX_BATCH_ROWS, RECORDED_RANKS, Row, State};
 use crate::model::Progress;
 use crate::{Error, Result};
 

@@ -13,9 +13,7 @@ use crate::format::files::Files;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Gpu;
 use crate::kernels::KernelSet;
-use crate::model::{
-    Buffers, EngineOptions, Loaded, Model, Plan, Progress, Sizes, load, load_with_heads,
-};
+use crate::model::{Buffers, EngineOptions, Loaded, Model, Plan, Progress, Sizes, load, load_with_heads};
 use crate::self_test::InjectedFault;
 use crate::{Error, Result};
 
@@ -215,4 +213,3 @@ async fn warm_up(model: &Model, progress: &mut (dyn FnMut(Progress) + Send)) -> 
     progress(Progress::Pipelines { done: ops.len(), total: ops.len() });
     model.gpu.check()
 }
-

@@ -76,7 +76,7 @@ impl Session {
         // The siblings overwrite the session's own row, and would move on with every repetition.
         let state = gpu.storage_with("state", &[State::default()]);
         let rows = gpu.storage_with("rows", &[Row { position: committed as u32, ..Row::default() }]);
-        let anchor = run.work.nucleus_of(run.model, run.buffers, [&state, &rows]);
+        let anchor = run.work.nucleus_of(run.model, run.buffers, &state, &rows);
         StagedSiblings { anchor, branches, keys: committed + 2 }
     }
 

@@ -1,4 +1,4 @@
-//! Texts: sessions, sampling, and the loop that keeps the GPU busy without asking it after every token.
+//! Texts: the engine, its sessions, sampling, and the loop that keeps the GPU busy without asking it after every token.
 
 mod analysis;
 mod audit;

@@ -3,8 +3,9 @@
 use super::round::Step;
 use crate::gpu::Buffer;
 use crate::kernels::{
-    CommitIo, CommitParams, DraftTopIo, Extent, MAX_BATCH_ROWS, MAX_END_TOKENS, Op, StageWindowParams, commit,
-    compact_cache, compact_hidden, draft_lookup, draft_recorded, draft_top, stage_window, trace, tree_rows,
+    CommitIo, CommitParams, CompactCacheIo, CompactHiddenIo, DraftLookupIo, DraftRecordedIo, DraftTopIo, Extent,
+    MAX_BATCH_ROWS, MAX_END_TOKENS, Op, StageWindowIo, StageWindowParams, TraceIo, TreeRowsIo, commit, compact_cache,
+    compact_hidden, draft_lookup, draft_recorded, draft_top, stage_window, trace, tree_rows,
 };
 use crate::model::{Buffers, HeadsPlan, Layer, Model, history_buffers};
 
@@ -30,14 +31,25 @@ impl RoundPlan {
         let (gpu, set, sizes) = (&model.gpu, model.kernels, &model.sizes);
         let logits = (sizes.vocab, sizes.vocab_stride());
         let compact = |(layer, (keys, values)): (&Layer, &(Buffer, Buffer))| {
-            compact_cache(gpu, model.attention_shape(layer), [&b.state, &b.path, keys, values])
+            compact_cache(
+                gpu,
+                model.attention_shape(layer),
+                CompactCacheIo { state: &b.state, path: &b.path, keys, values },
+            )
         };
+        let lookup = DraftLookupIo { tree: &b.tree, state: &b.state, text: &b.text, candidates: &b.candidates };
+        let recorded =
+            DraftRecordedIo { tree: &b.tree, state: &b.state, recorded: &b.recorded, candidates: &b.candidates };
+        let tree =
+            TreeRowsIo { tree: &b.tree, state: &b.state, rows: &b.rows, text: &b.text, candidates: &b.candidates };
+        let traced =
+            TraceIo { state: &b.state, rows: &b.rows, logits: &b.logits, sampled: &b.sampled, emitted: &b.emitted };
         Self {
-            lookup: vec![draft_lookup(gpu, set, [&b.tree, &b.state, &b.text, &b.candidates])],
-            recorded: vec![draft_recorded(gpu, [&b.tree, &b.state, &b.recorded, &b.candidates])],
+            lookup: vec![draft_lookup(gpu, set, lookup)],
+            recorded: vec![draft_recorded(gpu, recorded)],
             heads: HeadDrafts::new(model, b),
-            tree: vec![tree_rows(gpu, [&b.tree, &b.state, &b.rows, &b.text, &b.candidates])],
-            trace: vec![trace(gpu, set, logits, [&b.state, &b.rows, &b.logits, &b.sampled, &b.emitted])],
+            tree: vec![tree_rows(gpu, tree)],
+            trace: vec![trace(gpu, set, logits, traced)],
             commit: vec![commit_op(model, b)],
             compact: model.weights.layers.iter().zip(&b.cache).map(compact).collect(),
         }
@@ -98,7 +110,7 @@ impl HeadDrafts {
         let (width, slots) = (sizes.hidden, sizes.context);
         let stage = |num_rows| {
             let params = StageWindowParams { num_rows, context: slots, adapter: heads.gated.into() };
-            stage_window(gpu, params, [&b.state, &b.rows])
+            stage_window(gpu, params, StageWindowIo { state: &b.state, rows: &b.rows })
         };
         let io = DraftTopIo {
             sampling: &b.sample_params,
@@ -115,16 +127,15 @@ impl HeadDrafts {
         };
         // Drafting rows leave all that heads read anew, where they belong.
         let kept = if heads.gated { &[][..] } else { history_buffers(b) };
+        let compact =
+            |history| compact_hidden(gpu, width, slots, CompactHiddenIo { state: &b.state, path: &b.path, history });
         let offsets = || heads.heads.iter().map(|head| head.offset);
         let depth = (0..MAX_BATCH_ROWS).take_while(|depth| offsets().any(|offset| offset == depth + 2)).count();
         let ahead = heads.heads.iter().map(|head| head.ahead).max().unwrap_or(0);
         Some(Self {
             windows: (1..=MAX_BATCH_ROWS as u32).map(stage).collect(),
             candidates: offsets().map(candidates).collect(),
-            compact: kept
-                .iter()
-                .map(|history| compact_hidden(gpu, width, slots, [&b.state, &b.path, history]))
-                .collect(),
+            compact: kept.iter().map(compact).collect(),
             depth,
             window: (depth + 1 + ahead.saturating_sub(1)).min(MAX_BATCH_ROWS),
         })

@@ -343,12 +343,7 @@ impl Session {
     }
 
     /// Records `repeats` times what `steps` gives, in one pass, and asks for what it emits.
-    pub(super) fn submit(
-        &mut self,
-        work: Work,
-        repeats: usize,
-        steps: impl for<'p> Fn(Ops<'p>) -> Vec<Step<'p>>,
-    ) {
+    pub(super) fn submit(&mut self, work: Work, repeats: usize, steps: impl for<'p> Fn(Ops<'p>) -> Vec<Step<'p>>) {
         debug_assert!(repeats <= MAX_ROUNDS && work.most_tokens() <= MAX_EMITTED, "{work:?} emits too much");
         let staging = &self.staging[self.next_staging];
         let emitted = std::mem::offset_of!(State, emitted) as u64;

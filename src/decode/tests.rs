@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{DraftOptions, Drafter, GenerateOptions, Sampling, Session};
+use crate::Engine;
 use crate::format::files::MemoryFiles;
 use crate::gpu::Recorder;
 use crate::kernels::tests::adapters::{on_every_adapter, on_every_set};
 use crate::kernels::{Extent, Row, State, Tree, Widths};
 use crate::marginal::MarginalOptions;
-use crate::Engine;
 use crate::model::Progress;
 use crate::reference::random::pcg4d;
 use crate::self_test::InjectedFault;

@@ -10,7 +10,10 @@ pub(crate) struct Buffer(pub(super) Memory);
 pub(super) enum Memory {
     Device(wgpu::Buffer),
     /// Of a dry device. No other has this number.
-    Dry { number: u64, bytes: u64 },
+    Dry {
+        number: u64,
+        bytes: u64,
+    },
 }
 
 impl Buffer {

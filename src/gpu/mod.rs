@@ -24,8 +24,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use adapter::AdapterSummary;
-pub(crate) use buffer::{BindGroup, Buffer};
 use buffer::Memory;
+pub(crate) use buffer::{BindGroup, Buffer};
 pub(crate) use composer::Variant;
 pub(crate) use kernel::Kernel;
 use poll::{Heard, Poller, Trouble};
@@ -356,7 +356,10 @@ impl Gpu {
             .bindings
             .iter()
             .zip(buffers)
-            .map(|(&binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.on_device().as_entire_binding() })
+            .map(|(&binding, buffer)| wgpu::BindGroupEntry {
+                binding,
+                resource: buffer.on_device().as_entire_binding(),
+            })
             .collect();
         let layout = &compiled.layout;
         let descriptor = wgpu::BindGroupDescriptor { label: Some(&kernel.label), layout, entries: &entries };

@@ -1,7 +1,12 @@
 //! Kernels that only move memory: what others are measured against.
 
+use super::declared::Declared;
 use super::{Grid, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] =
+    &[Declared::new(|_| vec![bench_read_variant(), bench_copy_variant()])];
 
 /// Workgroups of 64 threads: enough to fill any GPU, few enough that each thread reads many blocks.
 const GROUPS: u32 = 2048;

@@ -2,8 +2,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::{Declared, layout};
 use super::{Grid, Op, TRACE_WORDS, TracedDraft};
 use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] =
+    &[Declared::new(|_| vec![commit_variant()])
+        .params(layout!(CommitParams: num_end_tokens, vocab, context, end_tokens))];
 
 /// How many end tokens a generation can have.
 pub(crate) const MAX_END_TOKENS: usize = 32;

@@ -2,8 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::{Declared, layout};
 use super::{AttentionShape, Grid, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[Declared::new(|_| vec![head_norm_variant()])
+    .params(layout!(HeadNormParams: heads, kv_heads, width, head_dim4, eps))];
 
 /// The uniform of `head_norm.wgsl`, and of `head_norm_inputs.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

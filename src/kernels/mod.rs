@@ -6,6 +6,7 @@ mod attention;
 mod batch;
 mod bench;
 mod commit;
+pub(crate) mod declared;
 mod embed;
 mod head_norm;
 mod hidden;
@@ -31,27 +32,27 @@ mod trace;
 #[cfg(feature = "train")]
 pub(crate) mod train;
 mod tree;
-pub(crate) mod variants;
 pub(crate) mod weights;
 mod window;
 
-pub(crate) use attention::{
-    AttentionShape, attention_scores, attention_softmax, attention_values};
+pub(crate) use attention::{AttentionIo, AttentionShape, attention_scores, attention_softmax, attention_values};
 pub(crate) use batch::{DONE_END_TOKEN, DONE_LIMIT, DONE_NOT_FINITE, Row, State};
 pub(crate) use bench::{BENCH_READ_BYTES, bench_copy, bench_read};
 pub(crate) use commit::{
-    CommitIo, CommitParams, EMITTED_TRACE, EMITTED_WORDS, Emitted, MAX_EMITTED, MAX_END_TOKENS, MAX_ROUNDS, commit};
-pub(crate) use embed::{EmbedParams, embed};
+    CommitIo, CommitParams, EMITTED_TRACE, EMITTED_WORDS, Emitted, MAX_EMITTED, MAX_END_TOKENS, MAX_ROUNDS, commit,
+};
+pub use declared::shaders;
+pub(crate) use embed::{EmbedIo, EmbedParams, embed};
 pub(crate) use head_norm::{HeadNormIo, HeadNormParams, head_norm};
-pub(crate) use hidden::{CopyHidden, Place, compact_hidden, copy_hidden};
-pub(crate) use log_probs::{LogProbsParams, log_probs};
+pub(crate) use hidden::{CompactHiddenIo, CopyHidden, Place, compact_hidden, copy_hidden};
+pub(crate) use log_probs::{LogProbsIo, LogProbsParams, log_probs};
 pub(crate) use lora::{LoraIo, LoraParams, NO_ADAPTER, lora};
-pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, Partials, matmul, matmul_with_partials};
+pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, Partials, Store, matmul, matmul_with_partials};
 pub use measure::measure_kernels;
-pub(crate) use mixture::{MixtureIo, mixture, normalizer};
-pub(crate) use norm::{NormIo, norm};
+pub(crate) use mixture::{MixtureIo, NormalizerIo, mixture, normalizer};
+pub(crate) use norm::{NormForm, NormIo, norm};
 pub(crate) use nucleus::{Branch, Nucleus, NucleusIo, NucleusParams, nucleus};
-pub(crate) use ranking::{Ranking, RankingParams, ranking};
+pub(crate) use ranking::{Ranked, Ranking, RankingIo, RankingParams, ranking};
 pub(crate) use rope_cache::{RopeIo, rope_cache};
 #[cfg(test)]
 pub(crate) use sample::NO_ID;
@@ -59,18 +60,67 @@ pub(crate) use sample::{SampleIo, SampleParams, sample};
 pub use set::KernelSet;
 pub(crate) use set::Widths;
 pub(crate) use siblings::{Cursor, SiblingsIo, siblings};
-pub(crate) use trace::{MAX_TRACED_ROUNDS, TRACE_WORDS, TracedDraft, trace};
+pub(crate) use trace::{MAX_TRACED_ROUNDS, TRACE_WORDS, TraceIo, TracedDraft, trace};
 pub(crate) use tree::{
-    DraftTopIo, RECORDED_RANKS, Tree, compact_cache, draft_likeliest, draft_lookup,
-    draft_recorded, draft_top, tree_rows};
-pub use variants::shaders;
+    CompactCacheIo, DraftLookupIo, DraftRecordedIo, DraftTopIo, RECORDED_RANKS, Tree, TreeRowsIo, compact_cache,
+    draft_likeliest, draft_lookup, draft_recorded, draft_top, tree_rows,
+};
 pub use weights::WeightFormat;
 pub(crate) use window::{
-    ShiftTokensParams, StageWindowParams, shift_tokens, stage_window};
+    ShiftTokensIo, ShiftTokensParams, StageWindowIo, StageWindowParams, shift_tokens, stage_window,
+};
 
 use std::sync::Arc;
 
 use crate::gpu::{BindGroup, Kernel, Recorder};
+use declared::Declared;
+
+/// What each file of kernels declares.
+const KERNELS: &[&[Declared]] = &[
+    attention::KERNELS,
+    bench::KERNELS,
+    commit::KERNELS,
+    embed::KERNELS,
+    head_norm::KERNELS,
+    hidden::KERNELS,
+    log_probs::KERNELS,
+    lora::KERNELS,
+    matmul::KERNELS,
+    mixture::KERNELS,
+    norm::KERNELS,
+    nucleus::KERNELS,
+    ranking::KERNELS,
+    rope_cache::KERNELS,
+    sample::KERNELS,
+    siblings::KERNELS,
+    trace::KERNELS,
+    tree::KERNELS,
+    window::KERNELS,
+    #[cfg(feature = "train")]
+    train::activate::KERNELS,
+    #[cfg(feature = "train")]
+    train::causal::KERNELS,
+    #[cfg(feature = "train")]
+    train::head_norm::KERNELS,
+    #[cfg(feature = "train")]
+    train::label_means::KERNELS,
+    #[cfg(feature = "train")]
+    train::lora::KERNELS,
+    #[cfg(feature = "train")]
+    train::loss::KERNELS,
+    #[cfg(feature = "train")]
+    train::mix::KERNELS,
+    #[cfg(feature = "train")]
+    train::norm::KERNELS,
+    #[cfg(feature = "train")]
+    train::product::KERNELS,
+    #[cfg(feature = "train")]
+    train::rope_rows::KERNELS,
+    #[cfg(feature = "train")]
+    train::rows::KERNELS,
+    #[cfg(feature = "train")]
+    train::step::KERNELS,
+];
 
 /// The rows a verification batch may have, the anchor included.
 pub const MAX_BATCH_ROWS: usize = 32;
@@ -87,6 +137,22 @@ pub(crate) struct Extent {
     pub logit_rows: u32,
     /// An upper bound of the keys any row sees.
     pub keys: u32,
+}
+
+/// Which rows of a step an op is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// All.
+    Rows,
+    /// Those whose logits are wanted.
+    LogitRows,
+}
+
+impl Over {
+    /// Whether it is only those whose logits are wanted.
+    pub fn logits(self) -> bool {
+        self == Self::LogitRows
+    }
 }
 
 /// How many workgroups a dispatch takes, from its [`Extent`].
@@ -139,7 +205,7 @@ pub(crate) struct Op {
 
 impl Op {
     fn single(kernel: Arc<Kernel>, bind_group: BindGroup, grid: Grid) -> Self {
-        Self {forms: vec![Form {kernel, rows: 1, columns4: 1 }], bind_group, grid }
+        Self { forms: vec![Form { kernel, rows: 1, columns4: 1 }], bind_group, grid }
     }
 
     /// Records the op for this extent.
@@ -156,14 +222,14 @@ impl Op {
     fn form_and_grid(&self, extent: Extent) -> (&Form, [u32; 3]) {
         match self.grid {
             Grid::One => (&self.forms[0], [1, 1, 1]),
-            Grid::Columns {x } => (&self.forms[0], [x, 1, 1]),
-            Grid::Rows {x } => (&self.forms[0], [x, extent.rows, 1]),
-            Grid::LogitRows {x } => (&self.forms[0], [x, extent.logit_rows, 1]),
-            Grid::Heads {x, y } => (&self.forms[0], [x, y, extent.rows]),
-            Grid::Keys {heads } => (&self.forms[0], [extent.keys.div_ceil(64), heads, extent.rows]),
+            Grid::Columns { x } => (&self.forms[0], [x, 1, 1]),
+            Grid::Rows { x } => (&self.forms[0], [x, extent.rows, 1]),
+            Grid::LogitRows { x } => (&self.forms[0], [x, extent.logit_rows, 1]),
+            Grid::Heads { x, y } => (&self.forms[0], [x, y, extent.rows]),
+            Grid::Keys { heads } => (&self.forms[0], [extent.keys.div_ceil(64), heads, extent.rows]),
             Grid::Fixed(grid) => (&self.forms[0], grid),
-            Grid::Matmul {columns4, logits } => {
-                let rows = if logits {extent.logit_rows } else {extent.rows };
+            Grid::Matmul { columns4, logits } => {
+                let rows = if logits { extent.logit_rows } else { extent.rows };
                 let form = self.form_for(rows);
                 (form, [columns4.div_ceil(form.columns4), rows.div_ceil(form.rows), 1])
             }

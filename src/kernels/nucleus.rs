@@ -2,8 +2,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::{Declared, layout};
 use super::{Grid, KernelSet, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] =
+    &[Declared::new(|set| vec![nucleus_variant(set)])
+        .params(layout!(NucleusParams: vocab, stride, mass, most, capacity))];
 
 /// The uniform of `nucleus.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -2,8 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::{Declared, layout};
 use super::{AttentionShape, Grid, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[Declared::new(|_| vec![rope_cache_variant()])
+    .params(layout!(RopeParams: heads, kv_heads, head_dim, rotary_dim, stride, context))];
 
 /// The uniform of `rope_cache.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -2,8 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::Declared;
 use super::{Grid, KernelSet, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[Declared::new(|set| vec![sample_variant(set)])];
 
 /// The uniform of `sample.wgsl`.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]

@@ -2,8 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::{Declared, layout};
 use super::{Grid, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] =
+    &[Declared::new(|_| vec![siblings_variant()]).params(layout!(SiblingsParams: context))];
 
 /// The uniform of `siblings.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -8,8 +8,8 @@ use super::text::POSITIONS;
 use crate::Result;
 use crate::gpu::{Buffer, Gpu, Pending, Staging, Submission};
 use crate::kernels::{
-    Branch, Cursor, MAX_BATCH_ROWS, MixtureIo, Nucleus, NucleusIo, NucleusParams, Op, Ranking, RankingParams,
-    SiblingsIo, mixture, normalizer, nucleus, ranking, siblings,
+    Branch, Cursor, MAX_BATCH_ROWS, MixtureIo, NormalizerIo, Nucleus, NucleusIo, NucleusParams, Op, Ranked, Ranking,
+    RankingIo, RankingParams, SiblingsIo, mixture, normalizer, nucleus, ranking, siblings,
 };
 use crate::model::{Buffers, Model, lm_head_partials, lm_head_with_partials};
 
@@ -106,9 +106,12 @@ impl Workspace {
             parts: &parts,
             mixture: &mixed,
         };
+        let sums = NormalizerIo { row_weights: &row_weights, partials: &partials, normalizers: &normalizers };
         let mut mix = lm_head_with_partials(model, b, &partials);
-        mix.push(normalizer(gpu, set, kept, [&row_weights, &partials, &normalizers]));
+        mix.push(normalizer(gpu, set, kept, sums));
         mix.push(mixture(gpu, stride, mixture_io));
+        let of_mixture = RankingIo { params: &ranking_params, values: &mixed, targets: &targets, reports: &reports };
+        let of_rows = RankingIo { values: &b.probabilities, ..of_mixture };
         Self {
             vocab,
             stride,
@@ -116,8 +119,8 @@ impl Workspace {
             siblings: siblings(gpu, model.sizes.context, siblings_io),
             mix,
             partials: kept,
-            rank_mixture: ranking(gpu, set, true, [&ranking_params, &mixed, &targets, &reports]),
-            rank_rows: ranking(gpu, set, false, [&ranking_params, &b.probabilities, &targets, &reports]),
+            rank_mixture: ranking(gpu, set, Ranked::One, of_mixture),
+            rank_rows: ranking(gpu, set, Ranked::LogitRows, of_rows),
             draft: DraftOps::new(model, b, &mixed),
             staging: (0..IN_FLIGHT + 1).map(|_| Staging::new(gpu, cursor.size())).collect(),
             in_flight: VecDeque::new(),
@@ -134,7 +137,7 @@ impl Workspace {
     }
 
     /// The op that finds nuclei, for other rows than the session's.
-    pub fn nucleus_of(&self, model: &Model, b: &Buffers, [state, rows]: [&Buffer; 2]) -> Op {
+    pub fn nucleus_of(&self, model: &Model, b: &Buffers, state: &Buffer, rows: &Buffer) -> Op {
         let io = NucleusIo {
             params: &self.nucleus_params,
             state,

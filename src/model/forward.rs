@@ -1,16 +1,16 @@
 //! The forward pass over rows, as a flat list of ops that every step replays.
 
 use super::buffers::Buffers;
-use super::load::Model;
 use super::head_plan::{self, HeadsPlan};
+use super::load::Model;
 use super::upload::{Matrix, Shard};
 use super::weights::{Layer, Linear, NormWeights};
 use crate::format::spec::{self, Mlp};
 use crate::gpu::Buffer;
 use crate::kernels::{
-    Activation, EmbedParams, HeadNormIo, HeadNormParams, LogProbsParams, MatmulForm, MatmulIo, NormIo, Op,
-    Partials, RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, embed, head_norm, log_probs, matmul, matmul_with_partials, norm, rope_cache,
-    sample,
+    Activation, AttentionIo, EmbedIo, EmbedParams, HeadNormIo, HeadNormParams, LogProbsIo, LogProbsParams, MatmulForm,
+    MatmulIo, NormIo, Op, Over, Partials, RopeIo, SampleIo, attention_scores, attention_softmax, attention_values,
+    embed, head_norm, log_probs, matmul, matmul_with_partials, norm, rope_cache, sample,
 };
 
 /// The ops of a session, in the order they run.
@@ -129,8 +129,8 @@ impl Planner<'_> {
         let b = self.buffers;
         let (hidden4, inner4) = (self.model.sizes.hidden / 4, inner4(&layer.spec.mlp));
         let parallel = layer.spec.parallel;
-        let mlp_norm = || self.norm(&layer.mlp_norm, &b.mlp_in, false);
-        ops.push(self.norm(&layer.attention_norm, &b.attention_in, false));
+        let mlp_norm = || self.norm(&layer.mlp_norm, &b.mlp_in, Over::Rows);
+        ops.push(self.norm(&layer.attention_norm, &b.attention_in, Over::Rows));
         if parallel {
             ops.push(mlp_norm());
         }
@@ -149,7 +149,7 @@ impl Planner<'_> {
 
     /// What later rows need of a layer: its keys and values.
     pub(super) fn layer_keys(&self, layer: &Layer, cache: &(Buffer, Buffer), ops: &mut Vec<Op>) {
-        ops.push(self.norm(&layer.attention_norm, &self.buffers.attention_in, false));
+        ops.push(self.norm(&layer.attention_norm, &self.buffers.attention_in, Over::Rows));
         self.qkv(layer, cache, ops, |_, _| {});
     }
 
@@ -181,15 +181,24 @@ impl Planner<'_> {
     fn attention(&self, layer: &Layer, (keys, values): &(Buffer, Buffer), ops: &mut Vec<Op>) {
         let (gpu, b, shape) = (&self.model.gpu, self.buffers, self.model.attention_shape(layer));
         let scale = layer.spec.attention().scale;
-        ops.push(attention_scores(gpu, shape, scale, [&b.state, &b.rows, &b.qkv, keys, &b.scores]));
+        let io = AttentionIo {
+            state: &b.state,
+            rows: &b.rows,
+            qkv: &b.qkv,
+            keys,
+            values,
+            scores: &b.scores,
+            inverse_sums: &b.inverse_sums,
+            out: &b.attention_out,
+        };
         let set = self.model.kernels;
-        ops.push(attention_softmax(gpu, set, shape, [&b.state, &b.rows, &b.scores, &b.inverse_sums]));
-        let io = [&b.state, &b.rows, &b.scores, &b.inverse_sums, values, &b.attention_out];
+        ops.push(attention_scores(gpu, shape, scale, io));
+        ops.push(attention_softmax(gpu, set, shape, io));
         ops.push(attention_values(gpu, set, shape, io));
     }
 
     fn lm_head(&self) -> Vec<Op> {
-        let mut ops = vec![self.final_norm(&self.buffers.attention_in, true)];
+        let mut ops = vec![self.final_norm(&self.buffers.attention_in, Over::LogitRows)];
         ops.extend(self.unembed_with(unembedding(self.model)));
         ops
     }
@@ -199,7 +208,7 @@ impl Planner<'_> {
         let b = self.buffers;
         let x = (&b.attention_in, self.model.sizes.hidden / 4);
         let y = (&b.logits, self.model.sizes.vocab_stride() / 4);
-        self.product(plain_form(self.model, matrix), matrix, None, x, y, true)
+        self.product(plain_form(self.model, matrix), matrix, None, x, y, Over::LogitRows)
     }
 
     fn sample(&self) -> Op {
@@ -219,20 +228,21 @@ impl Planner<'_> {
     fn score(&self) -> Vec<Op> {
         let b = self.buffers;
         let params = LogProbsParams { vocab: self.model.sizes.vocab, stride: self.model.sizes.vocab_stride() };
-        vec![log_probs(&self.model.gpu, self.model.kernels, params, [&b.rows, &b.logits, &b.log_probs])]
+        let io = LogProbsIo { rows: &b.rows, logits: &b.logits, log_probs: &b.log_probs };
+        vec![log_probs(&self.model.gpu, self.model.kernels, params, io)]
     }
 
-    pub(super) fn norm(&self, weights: &NormWeights, y: &Buffer, logits: bool) -> Op {
-        norm_op(self.model, &self.buffers.state, weights, &self.buffers.x, y, logits)
+    pub(super) fn norm(&self, weights: &NormWeights, y: &Buffer, over: Over) -> Op {
+        norm_op(self.model, &self.buffers.state, weights, &self.buffers.x, y, over)
     }
 
     /// The norm before the LM head.
-    pub(super) fn final_norm(&self, y: &Buffer, logits: bool) -> Op {
-        self.norm(&self.model.weights.final_norm, y, logits)
+    pub(super) fn final_norm(&self, y: &Buffer, over: Over) -> Op {
+        self.norm(&self.model.weights.final_norm, y, over)
     }
 
     fn linear(&self, form: MatmulForm, linear: &Linear, x: Source<'_>, y: Source<'_>) -> Vec<Op> {
-        self.product(form, &linear.matrix, linear.bias.as_deref(), x, y, false)
+        self.product(form, &linear.matrix, linear.bias.as_deref(), x, y, Over::Rows)
     }
 
     pub(super) fn product(
@@ -242,9 +252,9 @@ impl Planner<'_> {
         bias: Option<&[Buffer]>,
         x: Source<'_>,
         y: Source<'_>,
-        logits: bool,
+        over: Over,
     ) -> Vec<Op> {
-        product_ops(self.model, &self.buffers.state, form, matrix, bias, x, y, logits)
+        product_ops(self.model, &self.buffers.state, form, matrix, bias, x, y, over)
     }
 }
 
@@ -263,7 +273,7 @@ pub(crate) fn lm_head_partials(model: &Model) -> u32 {
 pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &Buffer) -> Vec<Op> {
     let matrix = unembedding(model);
     let (form, stride) = (plain_form(model, matrix), lm_head_partials(model));
-    let mut ops = vec![norm_op(model, &b.state, &model.weights.final_norm, &b.x, &b.attention_in, true)];
+    let mut ops = vec![norm_op(model, &b.state, &model.weights.final_norm, &b.x, &b.attention_in, Over::LogitRows)];
     let mut first = 0;
     for shard in &matrix.shards {
         let io = MatmulIo {
@@ -291,22 +301,15 @@ pub(crate) fn embed_ops(model: &Model, table: &Matrix, rows: &Buffer, x: &Buffer
     let hidden = model.sizes.hidden;
     let shard = |shard: &Shard| {
         let params = EmbedParams { width: hidden, stride: hidden, first: shard.first4 * 4, count: shard.columns4 * 4 };
-        embed(&model.gpu, table.format, params, rows, &shard.buffer, x)
+        embed(&model.gpu, table.format, params, EmbedIo { rows, table: &shard.buffer, x })
     };
     table.shards.iter().map(shard).collect()
 }
 
 /// `y = norm(x)`; with `logits` of the rows whose logits are wanted.
-pub(crate) fn norm_op(
-    model: &Model,
-    state: &Buffer,
-    weights: &NormWeights,
-    x: &Buffer,
-    y: &Buffer,
-    logits: bool,
-) -> Op {
+pub(crate) fn norm_op(model: &Model, state: &Buffer, weights: &NormWeights, x: &Buffer, y: &Buffer, over: Over) -> Op {
     let eps = weights.norm.eps();
-    let io = NormIo { state, x, y, scale: &weights.scale, shift: weights.shift.as_ref(), logits };
+    let io = NormIo { state, x, y, scale: &weights.scale, shift: weights.shift.as_ref(), logits: over.logits() };
     norm(&model.gpu, model.kernels, model.config.hidden_size as u32, model.sizes.hidden, eps as f32, io)
 }
 
@@ -345,7 +348,7 @@ pub(crate) fn product_ops(
     bias: Option<&[Buffer]>,
     (x, x_stride4): Source<'_>,
     (y, y_stride4): Source<'_>,
-    logits: bool,
+    over: Over,
 ) -> Vec<Op> {
     let blocks = if form.gated { 2 } else { 1 };
     let op = |(index, shard): (usize, &Shard)| {
@@ -360,7 +363,7 @@ pub(crate) fn product_ops(
             x_stride4,
             y_stride4,
             y_first4: shard.first4 / blocks,
-            logits,
+            logits: over.logits(),
         };
         matmul(&model.gpu, form, io)
     };

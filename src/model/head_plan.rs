@@ -5,17 +5,17 @@
 //! `state.num_rows`, positions; masks 0), then replays the ops.
 
 use super::buffers::Buffers;
-use super::load::Model;
 use super::forward::{Planner, accumulate, linear_form, plain_form};
 use super::heads::{Body, Head, HeadWeights, Join, Source};
+use super::load::Model;
 use super::lora::Adapter;
 use super::sizes::{Sizes, attention_shape};
 use super::weights::Linear;
 use crate::format::spec::{BlockSpec, ModelSpec};
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{
-    Activation, CopyHidden, LoraIo, LoraParams, MatmulForm, Op, Place,
-    ShiftTokensParams, copy_hidden, lora, shift_tokens,
+    Activation, CopyHidden, LoraIo, LoraParams, MatmulForm, Op, Over, Place, ShiftTokensIo, ShiftTokensParams, Store,
+    copy_hidden, lora, shift_tokens,
 };
 
 fn residual_form(model: &Model, block: &Linear) -> MatmulForm {
@@ -98,7 +98,7 @@ impl HeadsPlan {
         Self {
             heads: (0..heads.heads.len()).map(|index| planner.head_plan(heads, index, buffers)).collect(),
             drafting: planner.drafting(heads, buffers),
-            tokens: vec![shift_tokens(&model.gpu, text, [&b.state, &b.rows, &b.text, &b.candidates])],
+            tokens: vec![shift_tokens(&model.gpu, text, shift_tokens_io(b))],
         }
     }
 }
@@ -108,8 +108,9 @@ impl Planner<'_> {
     pub(super) fn save_sources(&self, heads: &HeadWeights, buffers: &HeadBuffers, blocks: usize, ops: &mut Vec<Op>) {
         for (source, history) in heads.sources.iter().zip(&buffers.histories) {
             if let Some(weight) = source.weight_of(blocks) {
-                let accumulate = matches!(source, Source::Mix(_)) && blocks > 1;
-                ops.push(self.save_hidden(&self.buffers.x, history, weight, accumulate));
+                let adds = matches!(source, Source::Mix(_)) && blocks > 1;
+                let store = if adds { Store::Add } else { Store::Set };
+                ops.push(self.save_hidden(&self.buffers.x, history, weight, store));
             }
         }
     }
@@ -117,8 +118,8 @@ impl Planner<'_> {
     /// Leaves the output of the final norm, where heads read that.
     pub(super) fn save_final_norm(&self, heads: &HeadWeights, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
         let Some(at) = heads.sources.iter().position(|source| *source == Source::FinalNorm) else { return };
-        ops.push(self.final_norm(&self.buffers.attention_in, false));
-        ops.push(self.save_hidden(&self.buffers.attention_in, &buffers.histories[at], 1.0, false));
+        ops.push(self.final_norm(&self.buffers.attention_in, Over::Rows));
+        ops.push(self.save_hidden(&self.buffers.attention_in, &buffers.histories[at], 1.0, Store::Set));
     }
 
     /// The blocks below the heads with the adapters of a gated LoRA, over keys and values of drafting rows.
@@ -139,20 +140,13 @@ impl Planner<'_> {
     }
 
     /// Adds the changes of a gated LoRA to the queries, keys and values of the rows whose adapter is on.
-    fn adapt(
-        &self,
-        heads: &HeadWeights,
-        buffers: &HeadBuffers,
-        block: usize,
-        y: &Buffer,
-        ops: &mut Vec<Op>,
-    ) {
+    fn adapt(&self, heads: &HeadWeights, buffers: &HeadBuffers, block: usize, y: &Buffer, ops: &mut Vec<Op>) {
         let adapter = heads.adapters.get(block).and_then(Option::as_ref);
         let (Some(adapter), Some(t)) = (adapter, &buffers.adapted) else { return };
         let (b, sizes) = (self.buffers, &self.model.sizes);
         let width = adapter.width();
         let (x, reduced) = ((&b.attention_in, sizes.hidden / 4), (t, width / 4));
-        ops.extend(self.product(plain_form(self.model, &adapter.a), &adapter.a, None, x, reduced, false));
+        ops.extend(self.product(plain_form(self.model, &adapter.a), &adapter.a, None, x, reduced, Over::Rows));
         let columns4 = self.model.attention_shape(&self.model.weights.layers[block]).qkv_stride() / 4;
         let params = LoraParams { columns4, rank: adapter.rank, t_stride: width };
         let (state, rows) = (&b.state, &b.rows);
@@ -160,9 +154,9 @@ impl Planner<'_> {
         ops.push(lora(&self.model.gpu, params, io));
     }
 
-    fn save_hidden(&self, x: &Buffer, history: &Buffer, weight: f32, accumulate: bool) -> Op {
+    fn save_hidden(&self, x: &Buffer, history: &Buffer, weight: f32, store: Store) -> Op {
         let (x, y) = ((x, Place::Rows), (history, Place::Committed));
-        self.copy_hidden(CopyHidden { x, y, weight, accumulate, wanted: false })
+        self.copy_hidden(CopyHidden { x, y, weight, accumulate: store == Store::Add, wanted: false })
     }
 
     fn copy_hidden(&self, io: CopyHidden<'_>) -> Op {
@@ -199,7 +193,7 @@ impl Planner<'_> {
                 self.load_hidden(history, Place::Same, ops);
             } else {
                 let params = ShiftTokensParams { ahead: head.ahead as u32, vocab: self.model.sizes.vocab };
-                ops.push(shift_tokens(&self.model.gpu, params, [&b.state, &b.rows, &b.text, &b.candidates]));
+                ops.push(shift_tokens(&self.model.gpu, params, shift_tokens_io(b)));
                 self.load_hidden(history, Place::Committed, ops);
             }
             self.join(join, ops);
@@ -218,11 +212,11 @@ impl Planner<'_> {
         }
         let norm = head.final_norm.as_ref().unwrap_or(&self.model.weights.final_norm);
         if let Some(output) = output {
-            ops.push(self.norm(norm, &b.mlp_in, false));
-            ops.push(self.save_hidden(&b.mlp_in, output, 1.0, false));
+            ops.push(self.norm(norm, &b.mlp_in, Over::Rows));
+            ops.push(self.save_hidden(&b.mlp_in, output, 1.0, Store::Set));
         }
         if logits {
-            ops.push(self.norm(norm, &b.attention_in, true));
+            ops.push(self.norm(norm, &b.attention_in, Over::LogitRows));
             self.unembed(head, ops);
         }
     }
@@ -246,13 +240,20 @@ impl Planner<'_> {
     fn join(&self, join: &Join, ops: &mut Vec<Op>) {
         let b = self.buffers;
         let hidden4 = self.model.sizes.hidden / 4;
-        ops.push(self.norm(&join.hidden_norm, &b.mlp_in, false));
+        ops.push(self.norm(&join.hidden_norm, &b.mlp_in, Over::Rows));
         ops.extend(self.embed_with(join.embedding.as_ref().unwrap_or(&self.model.weights.embedding)));
-        ops.push(self.norm(&join.embedding_norm, &b.attention_in, false));
+        ops.push(self.norm(&join.embedding_norm, &b.attention_in, Over::Rows));
         let form = plain_form(self.model, &join.from_hidden);
-        ops.extend(self.product(form, &join.from_hidden, None, (&b.mlp_in, hidden4), (&b.x, hidden4), false));
+        ops.extend(self.product(form, &join.from_hidden, None, (&b.mlp_in, hidden4), (&b.x, hidden4), Over::Rows));
         let form = accumulate(plain_form(self.model, &join.from_embedding));
-        ops.extend(self.product(form, &join.from_embedding, None, (&b.attention_in, hidden4), (&b.x, hidden4), false));
+        ops.extend(self.product(
+            form,
+            &join.from_embedding,
+            None,
+            (&b.attention_in, hidden4),
+            (&b.x, hidden4),
+            Over::Rows,
+        ));
     }
 
     /// Medusa's: `x + silu(W x + b)` again and again, for the rows whose logits are wanted only.
@@ -266,7 +267,7 @@ impl Planner<'_> {
             ops.push(self.copy_hidden(copy((&b.x, Place::Rows), &b.attention_in)));
             let form = residual_form(self.model, block);
             let (x, y) = ((&b.attention_in, hidden4), (&b.x, hidden4));
-            ops.extend(self.product(form, &block.matrix, block.bias.as_deref(), x, y, true));
+            ops.extend(self.product(form, &block.matrix, block.bias.as_deref(), x, y, Over::LogitRows));
         }
         ops.push(self.copy_hidden(copy((&b.x, Place::Rows), &b.attention_in)));
         self.unembed(head, ops);
@@ -277,6 +278,10 @@ impl Planner<'_> {
         let matrix = head.lm_head.as_ref().or(weights.lm_head.as_ref()).unwrap_or(&weights.embedding);
         ops.extend(self.unembed_with(matrix));
     }
+}
+
+fn shift_tokens_io(b: &Buffers) -> ShiftTokensIo<'_> {
+    ShiftTokensIo { state: &b.state, rows: &b.rows, text: &b.text, candidates: &b.candidates }
 }
 
 impl HeadBuffers {

@@ -7,9 +7,9 @@ use super::formats;
 use super::sizes::{self, Sizes, attention_shape};
 use crate::format::checkpoint::{Checkpoint, FoundHeads, HeadKind};
 use crate::format::config::ModelConfig;
-use crate::format::spec::{Activation, ModelSpec, Norm};
 use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
+use crate::format::spec::{Activation, ModelSpec, Norm};
 use crate::kernels::WeightFormat;
 use crate::{ErrorKind, Result};
 

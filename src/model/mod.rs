@@ -18,14 +18,14 @@ mod weights;
 
 pub(crate) use buffers::Buffers;
 pub(crate) use forward::{
-    Plan, accumulate, activation, embed_ops, inner4, linear_form, lm_head_partials, lm_head_with_partials, norm_op, plain_form,
-    product_ops, shard_op,
+    Plan, accumulate, activation, embed_ops, inner4, linear_form, lm_head_partials, lm_head_with_partials, norm_op,
+    plain_form, product_ops, shard_op,
 };
 pub(crate) use head_plan::{HeadsPlan, history_buffers};
 pub(crate) use heads::{Body, Head, HeadWeights, Join, Mix, Source};
 pub use inspect::{HeadsInfo, Inspection, inspect, inspect_with_heads};
-pub(crate) use load::{Loaded, Model, load, load_with_heads};
 pub use load::{EngineOptions, Progress};
+pub(crate) use load::{Loaded, Model, load, load_with_heads};
 pub(crate) use lora::Adapter;
 pub use merge::{Patch, merge_lora};
 pub(crate) use sizes::Sizes;

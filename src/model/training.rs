@@ -1,9 +1,9 @@
 //! A model to be trained: its heads in f32 and its LoRA apart, beside a backbone as it always is.
 
 use super::checks::check_kernels;
-use super::load::{Model, Progress, expected_bytes, open, rotations, with_need};
 use super::formats;
 use super::heads;
+use super::load::{Model, Progress, expected_bytes, open, rotations, with_need};
 use super::lora::Changes;
 use super::sizes::Sizes;
 use super::weights;

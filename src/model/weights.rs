@@ -292,12 +292,7 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         Ok(Linear { matrix, bias })
     }
 
-    async fn bias(
-        &mut self,
-        names: &[String],
-        arrangement: &Arrangement,
-        matrix: &Matrix,
-    ) -> Result<Vec<Buffer>> {
+    async fn bias(&mut self, names: &[String], arrangement: &Arrangement, matrix: &Matrix) -> Result<Vec<Buffer>> {
         let mut tensors = Vec::with_capacity(names.len());
         for name in names {
             tensors.push(self.tensor(&format!("{name}.bias")).await?.to_f32());

@@ -7,6 +7,7 @@ use super::parameters::Parameters;
 use super::teacher::{Teacher, TeacherRows};
 use super::{Target, TrainOptions};
 use crate::gpu::Buffer;
+use crate::kernels::train::Weighing;
 use crate::model::{Adapter, Body, HeadWeights, Model, Source};
 use crate::{Error, Result};
 
@@ -77,6 +78,7 @@ impl StepPlan {
         let inputs: Vec<_> = sources.iter().map(|source| source.map(|source| graph.input(source, &streams))).collect();
         let count = heads.heads.len() as u32;
         let losses = graph.losses(count);
+        let weighing = if options.balance { Weighing::Balanced } else { Weighing::Alike };
         let weight = 1.0 / options.accumulate as f32;
         let backbone = std::mem::take(&mut graph.steps);
         let gated = heads.heads.iter().any(|head| heads.is_base(head));
@@ -100,9 +102,9 @@ impl StepPlan {
         let forward = std::mem::take(&mut graph.steps);
         if let Some(teacher) = &teacher {
             head_graphs.iter().for_each(|head| graph.label_loss(head, teacher, &losses));
-            graph.label_factors(count, options.balance, weight, teacher, &losses);
+            graph.label_factors(count, weighing, weight, teacher, &losses);
         } else {
-            graph.factors(count, options.balance, weight, &losses);
+            graph.factors(count, weighing, weight, &losses);
         }
         for input in inputs.iter().flatten() {
             graph.zero(&input.dz, graph.rows);
@@ -185,7 +187,7 @@ impl<'a> Graph<'a> {
         for (index, layer) in model.weights.layers.iter().enumerate().take(top) {
             let keeps = lowest.is_some_and(|lowest| index >= lowest);
             let saved = if keeps { self.saved(layer, self.rows) } else { unsaved.clone() };
-            let block = self.block(layer, self.adapter(index), [&after[index], &after[index + 1]], &saved, None);
+            let block = self.block(layer, self.adapter(index), &after[index], &after[index + 1], &saved, None);
             blocks.push(keeps.then_some(block));
         }
         Streams { after, blocks, unsaved }

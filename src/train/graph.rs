@@ -7,7 +7,9 @@ use crate::kernels::train::{
     Columns, NormInputsIo, NormWeightsIo, SequenceShape, column_sums, matmul_inputs, matmul_weights, norm_inputs,
     norm_weights,
 };
-use crate::kernels::{AttentionShape, CopyHidden, Extent, MatmulForm, Op, Place, Row, State, copy_hidden};
+use crate::kernels::{
+    AttentionShape, CopyHidden, Extent, MatmulForm, NormForm, Op, Over, Place, Row, State, Store, copy_hidden,
+};
 use crate::model::{
     Adapter, Layer, Linear, Matrix, Model, NormWeights, Shard, embed_ops, inner4, norm_op, product_ops,
 };
@@ -156,7 +158,7 @@ impl<'a> Graph<'a> {
     }
 
     pub fn norm(&mut self, weights: &NormWeights, x: &Buffer, y: &Buffer, rows: u32) {
-        let op = norm_op(self.model, &self.state, weights, x, y, false);
+        let op = norm_op(self.model, &self.state, weights, x, y, Over::Rows);
         self.push(op, rows);
     }
 
@@ -173,7 +175,7 @@ impl<'a> Graph<'a> {
         y: Strided<'_>,
         rows: u32,
     ) {
-        let ops = product_ops(self.model, &self.state, form, matrix, bias, x, y, false);
+        let ops = product_ops(self.model, &self.state, form, matrix, bias, x, y, Over::Rows);
         for (op, shard) in ops.into_iter().zip(&matrix.shards) {
             self.push_work(op, rows, weights(matrix, shard));
         }
@@ -181,34 +183,34 @@ impl<'a> Graph<'a> {
 
     /// `y = x`, rows of the stream.
     pub fn copy(&mut self, x: &Buffer, y: &Buffer, rows: u32) {
-        self.copy_hidden(x, y, false, rows);
+        self.copy_hidden(x, y, Store::Set, rows);
     }
 
     /// `y += x`
     pub fn add(&mut self, x: &Buffer, y: &Buffer, rows: u32) {
-        self.copy_hidden(x, y, true, rows);
+        self.copy_hidden(x, y, Store::Add, rows);
     }
 
     pub fn zero(&mut self, y: &Buffer, rows: u32) {
         let zeros = self.scratch.zeros.clone();
-        self.copy_hidden(&zeros, y, false, rows);
+        self.copy_hidden(&zeros, y, Store::Set, rows);
     }
 
-    fn copy_hidden(&mut self, x: &Buffer, y: &Buffer, accumulate: bool, rows: u32) {
+    fn copy_hidden(&mut self, x: &Buffer, y: &Buffer, store: Store, rows: u32) {
+        let accumulate = store == Store::Add;
         let io = CopyHidden { x: (x, Place::Rows), y: (y, Place::Rows), weight: 1.0, accumulate, wanted: false };
         let op = copy_hidden(&self.model.gpu, self.model.sizes.hidden, self.rows, &self.state, io);
         self.push(op, rows);
     }
 
-    /// Gradients of a product's weights and bias, where they are trained, and of its input, where it is wanted (and
-    /// whether it adds).
+    /// Gradients of a product's weights and bias, where they are trained, and of its input, where it is wanted.
     pub fn linear_back(
         &mut self,
         linear: &Linear,
         rows: u32,
         x: Strided<'_>,
         dy: Columns<'_>,
-        dx: Option<(Columns<'_>, bool)>,
+        dx: Option<(Columns<'_>, Store)>,
     ) {
         let bias = linear.bias.iter().flatten().next();
         if let Some(gradient) = bias.and_then(|bias| self.gradients.gradient(bias)) {
@@ -226,7 +228,7 @@ impl<'a> Graph<'a> {
         rows: u32,
         (x, x_stride4): Strided<'_>,
         dy: Columns<'_>,
-        dx: Option<(Columns<'_>, bool)>,
+        dx: Option<(Columns<'_>, Store)>,
     ) {
         let gpu = &self.model.gpu;
         for (index, shard) in matrix.shards.iter().enumerate() {
@@ -236,8 +238,9 @@ impl<'a> Graph<'a> {
                 let op = matmul_weights(gpu, sizes, Columns::whole(x, x_stride4), dy, gradient);
                 self.push_work(op, rows, weights(matrix, shard));
             }
-            if let Some((dx, accumulate)) = dx {
-                let op = matmul_inputs(gpu, matrix.format, accumulate || index > 0, sizes, dy, &shard.buffer, dx);
+            if let Some((dx, store)) = dx {
+                let store = if index > 0 { Store::Add } else { store };
+                let op = matmul_inputs(gpu, matrix.format, store, sizes, dy, &shard.buffer, dx);
                 self.push_work(op, rows, weights(matrix, shard));
             }
         }
@@ -251,20 +254,13 @@ impl<'a> Graph<'a> {
     }
 
     /// [`Graph::norm_back`] from the gradient `dy`.
-    pub fn norm_back_from(
-        &mut self,
-        weights: &NormWeights,
-        x: &Buffer,
-        dy: &Buffer,
-        dx: &Buffer,
-        rows: u32,
-    ) {
+    pub fn norm_back_from(&mut self, weights: &NormWeights, x: &Buffer, dy: &Buffer, dx: &Buffer, rows: u32) {
         let (gpu, sizes) = (&self.model.gpu, &self.model.sizes);
-        let (layer, eps) = (weights.norm.is_layer(), weights.norm.eps());
+        let (form, eps) = (NormForm::with_shift(weights.norm.is_layer()), weights.norm.eps());
         let width = self.model.config.hidden_size as u32;
         let stats = self.scratch.stats.clone();
         let io = NormInputsIo { x, dy, scale: &weights.scale, dx, stats: &stats };
-        let op = norm_inputs(gpu, self.model.kernels, layer, rows, width, sizes.hidden, eps as f32, io);
+        let op = norm_inputs(gpu, self.model.kernels, form, rows, width, sizes.hidden, eps as f32, io);
         self.push(op, rows);
         if let Some(dscale) = self.gradients.gradient(&weights.scale) {
             let dshift = weights.shift.as_ref().and_then(|shift| self.gradients.gradient(shift));

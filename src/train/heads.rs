@@ -5,8 +5,10 @@ use super::block::{Block, Picked};
 use super::graph::{Graph, weights};
 use super::teacher::{Labels, Teacher};
 use crate::gpu::Buffer;
+use crate::kernels::Store;
 use crate::kernels::train::{
-    Columns, LossShape, loss_factors, loss_inputs, loss_scan, loss_summary, matmul_inputs, mix, mix_dot, mix_softmax,
+    Against, Columns, LossInputsIo, LossScanIo, LossShape, LossSummaryIo, MixDotIo, MixIo, MixSoftmaxInputsIo,
+    Weighing, loss_factors, loss_inputs, loss_scan, loss_summary, matmul_inputs, mix, mix_dot, mix_softmax,
     mix_softmax_inputs,
 };
 use crate::model::{Body, Head, Join, Matrix, Mix, Shard, accumulate, plain_form, shard_op};
@@ -129,7 +131,7 @@ impl<'a> Graph<'a> {
             let y = if last { output.clone() } else { self.stream("head stream") };
             let picked =
                 last.then(|| Picked { picks: rows.picks.clone(), input: self.rows_of("picked", self.picked, hidden) });
-            blocks.push(self.block(layer, adapter, [&stream, &y], &saved, picked));
+            blocks.push(self.block(layer, adapter, &stream, &y, &saved, picked));
             stream = y;
         }
         let normed = self.rows_of("head normed", self.picked, hidden);
@@ -179,17 +181,18 @@ impl<'a> Graph<'a> {
         let (targets, partials) = (&head.rows.targets, &head.partials);
         for (index, shard) in self.lm_head().shards.iter().enumerate() {
             self.logits(&head.normed, shard, losses);
-            let op = loss_scan(gpu, set, self.chunk(shard), index == 0, targets, &losses.logits, partials);
+            let io = LossScanIo { targets, logits: &losses.logits, partials };
+            let op = loss_scan(gpu, set, self.chunk(shard), Store::nth(index), io);
             self.push(op, self.picked);
         }
-        let op =
-            loss_summary(gpu, set, self.picked, head.slot, false, targets, partials, &losses.losses, &losses.report);
+        let io = LossSummaryIo { targets, partials, losses: &losses.losses, report: &losses.report };
+        let op = loss_summary(gpu, set, self.picked, head.slot, Against::Targets, io);
         self.push(op, self.picked);
     }
 
     /// What the gradients of the losses are multiplied with.
-    pub fn factors(&mut self, heads: u32, balance: bool, weight: f32, losses: &Losses) {
-        let op = loss_factors(&self.model.gpu, heads, balance, weight, &losses.report, &losses.factors);
+    pub fn factors(&mut self, heads: u32, weighing: Weighing, weight: f32, losses: &Losses) {
+        let op = loss_factors(&self.model.gpu, heads, weighing, weight, &losses.report, &losses.factors);
         self.push(op, 1);
     }
 
@@ -214,12 +217,13 @@ impl<'a> Graph<'a> {
             if let Some(teacher) = teacher {
                 self.label_softmax(head, teacher, losses, self.chunk(shard));
             } else {
-                let op = loss_inputs(&model.gpu, self.chunk(shard), head.slot, targets, partials, factors, logits);
+                let io = LossInputsIo { targets, partials, factors, logits };
+                let op = loss_inputs(&model.gpu, self.chunk(shard), head.slot, io);
                 self.push(op, picked);
             }
             let sizes = [picked, shard.columns4, matrix.inputs4];
             let (dy, dx) = (Columns::whole(logits, shard.columns4), Columns::whole(&losses.d_normed, hidden4));
-            let op = matmul_inputs(&model.gpu, matrix.format, index > 0, sizes, dy, &shard.buffer, dx);
+            let op = matmul_inputs(&model.gpu, matrix.format, Store::nth(index), sizes, dy, &shard.buffer, dx);
             self.push_work(op, picked, weights(matrix, shard));
         }
         if let Some(teacher) = teacher {
@@ -244,7 +248,7 @@ impl<'a> Graph<'a> {
         let (rows, hidden4) = (self.rows, self.model.sizes.hidden / 4);
         let Joined { join, hidden, embedded } = joined;
         let (dy, x) = (Columns::whole(d, hidden4), (&s.normed, hidden4));
-        let dx = Some((Columns::whole(&s.d_normed, hidden4), false));
+        let dx = Some((Columns::whole(&s.d_normed, hidden4), Store::Set));
         self.norm(&join.hidden_norm, hidden, &s.normed, rows);
         self.matrix_back(&join.from_hidden, rows, x, dy, dx);
         self.norm_back(&join.hidden_norm, hidden, dz, rows);
@@ -263,7 +267,8 @@ impl<'a> Graph<'a> {
         let mixed = Mixed { logits, weights: of("mix"), dots: of("dots"), layers, temperature };
         self.push(mix_softmax(gpu, layers, temperature, &mixed.logits, &mixed.weights), 1);
         for (index, stream) in (0..layers).zip(streams) {
-            self.push(mix(gpu, self.count4(), index, index > 0, &mixed.weights, stream, z), self.rows);
+            let io = MixIo { weights: &mixed.weights, x: stream, y: z };
+            self.push(mix(gpu, self.count4(), index, Store::nth(index as usize), io), self.rows);
         }
         mixed
     }
@@ -277,15 +282,17 @@ impl<'a> Graph<'a> {
         let Some(gradient) = self.gradients.gradient(&mixed.logits).cloned() else { return };
         let gpu = &self.model.gpu;
         for (index, stream) in (0..mixed.layers).zip(streams) {
-            self.push(mix_dot(gpu, self.count4(), index, stream, dz, &mixed.dots), self.rows);
+            self.push(mix_dot(gpu, self.count4(), index, MixDotIo { x: stream, dy: dz, dots: &mixed.dots }), self.rows);
         }
-        let op = mix_softmax_inputs(gpu, mixed.layers, mixed.temperature, &mixed.weights, &mixed.dots, &gradient);
+        let io = MixSoftmaxInputsIo { weights: &mixed.weights, dots: &mixed.dots, dlogits: &gradient };
+        let op = mix_softmax_inputs(gpu, mixed.layers, mixed.temperature, io);
         self.push(op, 1);
     }
 
     /// Adds to `d` what the mix with the gradient `dz` sends to the stream after `blocks` blocks.
     pub fn mix_to_stream(&mut self, mixed: &Mixed, blocks: usize, dz: &Buffer, d: &Buffer) {
-        let op = mix(&self.model.gpu, self.count4(), blocks as u32 - 1, true, &mixed.weights, dz, d);
+        let io = MixIo { weights: &mixed.weights, x: dz, y: d };
+        let op = mix(&self.model.gpu, self.count4(), blocks as u32 - 1, Store::Add, io);
         self.push(op, self.rows);
     }
 }

@@ -7,9 +7,11 @@ use super::graph::{Graph, weights};
 use super::heads::{HeadGraph, Losses};
 use super::labels::LABEL_TOKENS;
 use crate::gpu::Buffer;
+use crate::kernels::Store;
 use crate::kernels::train::{
-    Columns, LossShape, label_mean_columns, label_mean_inputs, label_mean_scores, loss_factors, loss_inputs, loss_scan,
-    loss_summary, matmul_inputs,
+    Against, Columns, LabelMeanColumnsIo, LabelMeanInputsIo, LabelMeanScoresIo, LossInputsIo, LossScanIo, LossShape,
+    LossSummaryIo, Weighing, label_mean_columns, label_mean_inputs, label_mean_scores, loss_factors, loss_inputs,
+    loss_scan, loss_summary, matmul_inputs,
 };
 
 /// What the host writes for the base model's labels in every micro-batch.
@@ -94,7 +96,7 @@ impl<'a> Graph<'a> {
             self.copy(&streams.after[from], &x, self.rows);
         }
         for layer in &model.weights.layers[from..last] {
-            self.block(layer, None, [&x, &x], &streams.unsaved, None);
+            self.block(layer, None, &x, &x, &streams.unsaved, None);
         }
         x
     }
@@ -129,25 +131,28 @@ impl<'a> Graph<'a> {
             (self.rows_of("base output", picked, hidden), self.rows_of("base normed", picked, hidden));
         let saved = self.saved(layer, picked);
         let input = self.rows_of("base picked", picked, hidden);
-        self.block(layer, None, [base, &output], &saved, Some(Picked { picks: rows.picks.clone(), input }));
+        self.block(layer, None, base, &output, &saved, Some(Picked { picks: rows.picks.clone(), input }));
         self.norm(&model.weights.final_norm, &output, &normed, picked);
         let (means, partials) = (self.rows_of("label means", picked, hidden), self.rows_of("base partials", picked, 4));
         let matrix = self.lm_head();
         for (index, shard) in matrix.shards.iter().enumerate() {
             self.logits(&normed, shard, losses);
             let shape = self.chunk(shard);
-            let op = loss_scan(&model.gpu, model.kernels, shape, index == 0, &rows.counted, &losses.logits, &partials);
+            let io = LossScanIo { targets: &rows.counted, logits: &losses.logits, partials: &partials };
+            let op = loss_scan(&model.gpu, model.kernels, shape, Store::nth(index), io);
             self.push(op, picked);
         }
         for (index, shard) in matrix.shards.iter().enumerate() {
             if matrix.shards.len() > 1 {
                 self.logits(&normed, shard, losses);
             }
-            let op = loss_inputs(&model.gpu, self.chunk(shard), 0, &rows.counted, &partials, one, &losses.logits);
+            let (targets, partials, factors, logits) = (&rows.counted, &partials, one, &losses.logits);
+            let io = LossInputsIo { targets, partials, factors, logits };
+            let op = loss_inputs(&model.gpu, self.chunk(shard), 0, io);
             self.push(op, picked);
             let sizes = [picked, shard.columns4, matrix.inputs4];
             let (dy, dx) = (Columns::whole(&losses.logits, shard.columns4), Columns::whole(&means, hidden / 4));
-            let op = matmul_inputs(&model.gpu, matrix.format, index > 0, sizes, dy, &shard.buffer, dx);
+            let op = matmul_inputs(&model.gpu, matrix.format, Store::nth(index), sizes, dy, &shard.buffer, dx);
             self.push_work(op, picked, weights(matrix, shard));
         }
         BaseLabels { rows, means }
@@ -158,9 +163,10 @@ impl<'a> Graph<'a> {
         let (model, hidden4) = (self.model, self.model.sizes.hidden / 4);
         let matrix = self.lm_head();
         for (index, shard) in matrix.shards.iter().enumerate() {
-            let (form, io) = ((matrix.format, index > 0), [&lists.entries, &shard.buffer]);
+            let form = (matrix.format, Store::nth(index));
+            let io = LabelMeanColumnsIo { entries: &lists.entries, matrix: &shard.buffer, means: &lists.means };
             let shape = self.chunk(shard);
-            let op = label_mean_columns(&model.gpu, form, hidden4, LABEL_TOKENS as u32, shape, io, &lists.means);
+            let op = label_mean_columns(&model.gpu, form, hidden4, LABEL_TOKENS as u32, shape, io);
             self.push_work(op, self.picked, 4 * u64::from(hidden4) * LABEL_TOKENS as u64);
         }
     }
@@ -172,17 +178,20 @@ impl<'a> Graph<'a> {
         if let Some(lists) = &labels.lists {
             self.list_means(lists);
         }
-        let io = [&labels.picks, labels.means(teacher), &head.normed];
-        let op = label_mean_scores(gpu, set, [picked, self.model.sizes.hidden / 4], io, &head.partials);
+        let means = labels.means(teacher);
+        let io = LabelMeanScoresIo { picks: &labels.picks, means, x: &head.normed, partials: &head.partials };
+        let op = label_mean_scores(gpu, set, [picked, self.model.sizes.hidden / 4], io);
         self.push(op, picked);
         let (slot, counted) = (head.slot, &labels.counted);
-        let op = loss_summary(gpu, set, picked, slot, true, counted, &head.partials, &losses.losses, &teacher.report);
+        let (losses, report) = (&losses.losses, &teacher.report);
+        let io = LossSummaryIo { targets: counted, partials: &head.partials, losses, report };
+        let op = loss_summary(gpu, set, picked, slot, Against::Labels, io);
         self.push(op, picked);
     }
 
     /// [`Graph::factors`] of the losses against labels.
-    pub fn label_factors(&mut self, heads: u32, balance: bool, weight: f32, teacher: &Teacher, losses: &Losses) {
-        let op = loss_factors(&self.model.gpu, heads, balance, weight, &teacher.report, &losses.factors);
+    pub fn label_factors(&mut self, heads: u32, weighing: Weighing, weight: f32, teacher: &Teacher, losses: &Losses) {
+        let op = loss_factors(&self.model.gpu, heads, weighing, weight, &teacher.report, &losses.factors);
         self.push(op, 1);
     }
 
@@ -190,16 +199,18 @@ impl<'a> Graph<'a> {
     pub fn label_softmax(&mut self, head: &HeadGraph<'a>, teacher: &Teacher, losses: &Losses, shape: LossShape) {
         let labels = head.labels();
         let (counted, partials) = (&labels.counted, &head.partials);
-        let op = loss_inputs(&self.model.gpu, shape, 0, counted, partials, &teacher.one, &losses.logits);
+        let io = LossInputsIo { targets: counted, partials, factors: &teacher.one, logits: &losses.logits };
+        let op = loss_inputs(&self.model.gpu, shape, 0, io);
         self.push(op, self.picked);
     }
 
     /// Makes the mean of the LM head's columns under the head's softmax the gradient of its losses against labels.
     pub fn label_inputs(&mut self, head: &HeadGraph<'a>, teacher: &Teacher, losses: &Losses) {
         let labels = head.labels();
-        let io = [&labels.picks, labels.means(teacher), &losses.factors];
+        let (means, factors) = (labels.means(teacher), &losses.factors);
+        let io = LabelMeanInputsIo { picks: &labels.picks, means, factors, dx: &losses.d_normed };
         let sizes = [self.picked, self.model.sizes.hidden / 4];
-        let op = label_mean_inputs(&self.model.gpu, sizes, head.slot, io, &losses.d_normed);
+        let op = label_mean_inputs(&self.model.gpu, sizes, head.slot, io);
         self.push(op, self.picked);
     }
 }

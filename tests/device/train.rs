@@ -487,12 +487,15 @@ fn a_training_takes_the_bytes_that_were_estimated() {
         // The buffers of other tests are none of this device's.
         let adapter = Some(shared.summary().index.to_string());
         let gpu = Gpu::open(&GpuOptions { adapter, ..GpuOptions::default() }).await.expect("a device");
-        for (case, vocab_chunk) in CASES.iter().flat_map(|case| [(case, TrainOptions::default().vocab_chunk), (case, 16)]) {
+        for (case, vocab_chunk) in
+            CASES.iter().flat_map(|case| [(case, TrainOptions::default().vocab_chunk), (case, 16)])
+        {
             let expected = Expected::of(case);
             let options = TrainOptions { vocab_chunk, ..expected.options() };
             let (base, heads) = (expected.base(), DiskFiles(golden("train").join(case)));
             let memory = Trainer::memory(&gpu, &base, &heads, &options).await.expect("an estimate");
-            let load = async || Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.expect("a trainer");
+            let load =
+                async || Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.expect("a trainer");
             // The first time the self-test has buffers too.
             let trained = load().await.trained();
             let before = gpu.counts().buffer_bytes;

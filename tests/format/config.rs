@@ -69,7 +69,9 @@ fn gpt_neox_defaults_and_fields() {
     let (norm, spec) = (Norm::Layer { eps: 1e-5 }, block(&config));
     assert_eq!((config.head_dim, config.num_key_value_heads), (8, 4));
     assert_eq!((spec.norm, config.spec.final_norm, rope(&config).rotary_dim), (norm, norm, 2));
-    assert!(spec.parallel && spec.attention().qkv_bias && spec.attention().out_bias && spec.mlp.bias && !spec.mlp.gated);
+    assert!(
+        spec.parallel && spec.attention().qkv_bias && spec.attention().out_bias && spec.mlp.bias && !spec.mlp.gated
+    );
     assert!(!block(&accepted(gpt_neox(), json!({"use_parallel_residual": false}))).parallel);
     assert!(!attention(&accepted(gpt_neox(), json!({"attention_bias": false}))).qkv_bias);
     assert_eq!(rope(&accepted(gpt_neox(), json!({"rotary_pct": null}))).rotary_dim, 2);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::adapters::{checked_gpus, on_every_set};
 use crate::Gpu;
-use crate::kernels::variants::all_variants;
+use crate::kernels::declared::all_variants;
 use crate::kernels::{KernelSet, WeightFormat, Widths};
 use crate::self_test::{InjectedFault, KernelCheck, self_test, width_invariance};
 

@@ -8,6 +8,16 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::{Grid, KernelSet, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
+use crate::kernels::declared::{Declared, SUBGROUPS, layout};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[
+    Declared::new(|_| vec![causal_scores_variant(), causal_gather_variant(), causal_scatter_variant()]).params(layout!(CausalParams: length, heads, kv_heads, head_dim4, a_stride4, a_first4, b_stride4, b_first4, window, scale)),
+    Declared::new(|set| {
+        let of = |subgroup| [causal_softmax_variant(set, subgroup), causal_softmax_inputs_variant(set, subgroup)];
+        SUBGROUPS.into_iter().flat_map(of).collect()
+    }).params(layout!(CausalSoftmaxParams: length, heads, window)),
+];
 
 /// Sequences of one length, one after the other: row r is position `r % length` of sequence `r / length`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,13 +165,7 @@ pub(crate) fn causal_softmax(gpu: &Gpu, set: KernelSet, shape: SequenceShape, m:
 }
 
 /// `dm = p * (dm - sum over j of p dm)` in place, over `j <= i`: the gradient of the scores from that of `p`.
-pub(crate) fn causal_softmax_inputs(
-    gpu: &Gpu,
-    set: KernelSet,
-    shape: SequenceShape,
-    p: &Buffer,
-    dm: &Buffer,
-) -> Op {
+pub(crate) fn causal_softmax_inputs(gpu: &Gpu, set: KernelSet, shape: SequenceShape, p: &Buffer, dm: &Buffer) -> Op {
     let variant = causal_softmax_inputs_variant(set, gpu.summary().fixed_subgroup().unwrap_or(0));
     rowwise(gpu, set, &variant, shape, &[p, dm])
 }

@@ -5,6 +5,15 @@ use bytemuck::{Pod, Zeroable};
 use super::{Op, fixed};
 use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::HeadNormParams;
+use crate::kernels::declared::{Declared, layout};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[
+    Declared::new(|_| vec![head_norm_inputs_variant()])
+        .params(layout!(HeadNormParams: heads, kv_heads, width, head_dim4, eps)),
+    Declared::new(|_| vec![head_norm_weights_variant()])
+        .params(layout!(HeadNormWeightsParams: rows, heads, kv_heads, head_dim)),
+];
 
 /// The uniform of `head_norm_weights.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -7,7 +7,19 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Columns, Op, fixed};
 use crate::gpu::{Buffer, Gpu, Variant};
-use crate::kernels::WeightFormat;
+use crate::kernels::declared::{Declared, layout};
+use crate::kernels::{Store, WeightFormat};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[
+    Declared::new(|_| {
+        let forms = || Cut::ALL.into_iter().flat_map(|cut| WeightFormat::ALL.iter().map(move |&format| (cut, format)));
+        let inputs = |store| forms().map(move |(cut, format)| matmul_inputs_variant(cut, format, store));
+        Store::ALL.into_iter().flat_map(inputs).chain(Cut::ALL.map(matmul_weights_variant)).collect()
+    })
+    .params(layout!(ProductParams: rows, columns4, inputs4, x_stride4, x_first4, y_stride4, y_first4)),
+    Declared::new(|_| vec![column_sums_variant()]).params(layout!(ColumnSumsParams: rows, columns4, stride4, first4)),
+];
 
 /// The uniform of `matmul_inputs.wgsl` and `matmul_weights.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -71,9 +83,8 @@ const INPUTS_SHAPE: [u32; 3] = [8, 8, 4];
 const WEIGHTS_SHAPE: [u32; 3] = [8, 4, 4];
 
 /// The variant for weights of a format.
-pub(crate) fn matmul_inputs_variant(cut: Cut, format: WeightFormat, accumulate: bool) -> Variant {
-    let bound =
-        |shader| format.bound(Variant::of(shader)).piece("store", if accumulate { "store_add" } else { "store_set" });
+pub(crate) fn matmul_inputs_variant(cut: Cut, format: WeightFormat, store: Store) -> Variant {
+    let bound = |shader| format.bound(Variant::of(shader)).piece("store", store.piece());
     let [lanes, rows, blocks] = INPUTS_SHAPE;
     match cut {
         Cut::Blocks => {
@@ -104,25 +115,25 @@ pub(crate) fn column_sums_variant() -> Variant {
 pub(crate) fn matmul_inputs(
     gpu: &Gpu,
     format: WeightFormat,
-    accumulate: bool,
+    store: Store,
     sizes: [u32; 3],
     dy: Columns<'_>,
     weight: &Buffer,
     dx: Columns<'_>,
 ) -> Op {
-    matmul_inputs_cut(gpu, (Cut::of(gpu), format, accumulate), sizes, dy, weight, dx)
+    matmul_inputs_cut(gpu, (Cut::of(gpu), format, store), sizes, dy, weight, dx)
 }
 
 /// The same, cut as asked for.
 pub(crate) fn matmul_inputs_cut(
     gpu: &Gpu,
-    (cut, format, accumulate): (Cut, WeightFormat, bool),
+    (cut, format, store): (Cut, WeightFormat, Store),
     [rows, columns4, inputs4]: [u32; 3],
     dy: Columns<'_>,
     weight: &Buffer,
     dx: Columns<'_>,
 ) -> Op {
-    let kernel = gpu.kernel(&matmul_inputs_variant(cut, format, accumulate));
+    let kernel = gpu.kernel(&matmul_inputs_variant(cut, format, store));
     let uniform = gpu.uniform("matmul inputs", &ProductParams::new([rows, columns4, inputs4], dx, dy));
     let bind_group = gpu.bind(&kernel, &[&uniform, dy.buffer, weight, dx.buffer]);
     let [lanes, tall, blocks] = INPUTS_SHAPE;

@@ -6,6 +6,11 @@ use super::super::Op;
 use super::SequenceShape;
 use super::spread::spread;
 use crate::gpu::{Buffer, Gpu, Variant};
+use crate::kernels::declared::{Declared, layout};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[Declared::new(|_| vec![rope_rows_variant()])
+    .params(layout!(RopeRowsParams: rows, length, rotating, head_dim, half, stride, back))];
 
 /// The uniform of `rope_rows.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -20,18 +25,25 @@ pub(crate) struct RopeRowsParams {
     pub back: u32,
 }
 
+/// Which way rows are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Forward,
+    /// By the opposite angle: a rotation's transpose, so the gradient.
+    Back,
+}
+
 /// The one variant.
 pub(crate) fn rope_rows_variant() -> Variant {
     Variant::of("rope_rows")
 }
 
-/// Rotates queries and keys of every row in place by its position in its sequence. `back` rotates by the opposite angle:
-/// a rotation's transpose, so the gradient.
+/// Rotates queries and keys of every row in place by its position in its sequence.
 pub(crate) fn rope_rows(
     gpu: &Gpu,
     shape: SequenceShape,
     rotary_dim: u32,
-    back: bool,
+    turn: Turn,
     qkv: &Buffer,
     rotation: &Buffer,
 ) -> Op {
@@ -44,7 +56,7 @@ pub(crate) fn rope_rows(
         head_dim: shape.head_dim,
         half: rotary_dim / 2,
         stride: shape.qkv_stride(),
-        back: back.into(),
+        back: (turn == Turn::Back).into(),
     };
     let uniform = gpu.uniform("rope_rows", &params);
     let kernel = gpu.kernel(&rope_rows_variant());

@@ -7,6 +7,14 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Op, fixed};
 use crate::gpu::{Buffer, Gpu, Variant};
+use crate::kernels::declared::{Declared, layout};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[
+    Declared::new(|_| vec![squares_variant()]).params(layout!(SquaresParams: count4, slot)),
+    Declared::new(|_| vec![clip_factor_variant()]).params(layout!(ClipParams: count, max_norm)),
+    Declared::new(|_| vec![adamw_variant()]).params(layout!(AdamParams: count4, scale)),
+];
 
 /// Lanes of the one workgroup that adds squares.
 const SQUARES_LANES: u32 = 256;

@@ -38,7 +38,7 @@ impl ModelConfig {
 
     /// The tensors of a head's layer whose names begin with `at`.
     pub fn layer_tensors(&self, at: &str) -> Vec<(String, Vec<usize>)> {
-        self.block_tensors(at, self.spec.head_block())
+        self.block_tensors(at, self.spec.last_block())
     }
 
     /// The tensors of a block like `spec` whose names begin with `at`.
@@ -63,7 +63,7 @@ impl ModelConfig {
 
     /// The products of a block that a LoRA may change, by name within the block, with their outputs.
     pub fn adaptable(&self) -> Vec<(&'static str, usize)> {
-        let attention = self.spec.head_block().attention();
+        let attention = self.spec.last_block().attention();
         let sizes = [
             (BlockRole::Query, attention.q_size()),
             (BlockRole::Key, attention.kv_size()),

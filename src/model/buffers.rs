@@ -27,6 +27,7 @@ pub(crate) struct Buffers {
     /// Keys and values of each layer.
     pub cache: Vec<(Buffer, Buffer)>,
     pub logits: Buffer,
+    /// `exp(logit - highest)` of the rows last sampled, not normalised.
     pub probabilities: Buffer,
     pub counts: Buffer,
     pub sampled: Buffer,

@@ -154,7 +154,7 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
             Norm::Rms { .. } => "RMSNorm",
             Norm::Layer { .. } => "LayerNorm",
         },
-        activation: match spec.head_block().mlp.activation {
+        activation: match spec.last_block().mlp.activation {
             Activation::Silu => "silu",
             Activation::Gelu => "gelu",
             Activation::GeluTanh => "gelu_tanh",
@@ -233,7 +233,7 @@ fn describe<F: Files>(set: &HeadSet<'_, F>, config: &ModelConfig, sizes: &Sizes,
     heads.layers = set.heads.iter().map(|head| head.layers.len()).collect();
     heads.parameters = set.parameters(config);
     heads.unused.clone_from(&set.unused);
-    let layer = attention_shape(config.spec.head_block().attention(), sizes.context).cache_bytes();
+    let layer = attention_shape(config.spec.last_block().attention(), sizes.context).cache_bytes();
     let caches = heads.layers.iter().sum::<usize>() as u64 * 2 * layer;
     // At most: heads that read the same share it.
     heads.bytes = set.byte_len(config) + caches + set.heads.len() as u64 * sizes.history_bytes();

@@ -213,3 +213,66 @@ async fn warm_up(model: &Model, progress: &mut (dyn FnMut(Progress) + Send)) -> 
     progress(Progress::Pipelines { done: ops.len(), total: ops.len() });
     model.gpu.check()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::decode::head_tests::golden;
+    use crate::gpu::AdapterSummary;
+    use crate::kernels::declared::all_variants;
+
+    /// Backbones, and heads for them.
+    const MODELS: [(&str, Option<&str>); 9] = [
+        ("llama-gqa", None),
+        ("llama-odd-f16", None),
+        ("neox-sequential", None),
+        ("qwen3-bias", None),
+        ("mistral-window", None),
+        ("llama-gqa", Some("heads-parallel")),
+        ("llama-sharded", Some("heads-whs")),
+        ("mistral", Some("heads-medusa")),
+        ("neox-parallel", Some("heads-sequential")),
+    ];
+
+    /// A session of a model, made without any device.
+    fn dry(gpu: &Gpu, (base, heads): (&str, Option<&str>), kernels: KernelSet) -> Model {
+        let options = EngineOptions { kernels: Some(kernels), self_test: false, ..EngineOptions::default() };
+        let base = golden(base);
+        let loaded = match heads {
+            Some(heads) => pollster::block_on(load_with_heads(gpu, &base, &golden(heads), &options, &mut |_| {})),
+            None => pollster::block_on(load(gpu, &base, &options, &mut |_| {}, None)),
+        };
+        loaded.expect("it loads").model
+    }
+
+    #[test]
+    fn sessions_are_planned_without_a_device_and_ask_for_declared_kernels_only() {
+        let declared = all_variants();
+        for subgroup in [None, Some((32, 32))] {
+            let gpu = Gpu::dry(&AdapterSummary { subgroup, ..AdapterSummary::unlimited() });
+            for (kernels, of) in
+                KernelSet::available(gpu.summary()).into_iter().flat_map(|set| MODELS.map(|of| (set, of)))
+            {
+                let model = dry(&gpu, of, kernels);
+                let planned = model.dry();
+                SessionParts::new(&planned, &planned.sizes);
+                let variants = planned.gpu.variants();
+                let unknown: Vec<_> = variants.iter().filter(|variant| !declared.contains(*variant)).collect();
+                assert!(unknown.is_empty(), "{of:?}, {kernels}: no file of kernels declares {unknown:?}");
+                let shaders: BTreeSet<&str> = variants.iter().map(|variant| variant.shader).collect();
+                let draft = ["draft_top", "stage_window", "copy_hidden", "compact_hidden"];
+                assert!(shaders.contains("matmul") && shaders.contains("commit"), "{of:?}: {shaders:?}");
+                assert_eq!(
+                    draft.iter().filter(|shader| shaders.contains(*shader)).count() > 0,
+                    of.1.is_some(),
+                    "{of:?}"
+                );
+                let made = planned.gpu.counts();
+                assert!(made.bind_groups > 0 && (made.pipelines, made.submits) == (0, 0), "{of:?}: {made:?}");
+                assert!(made.buffer_bytes > model.sizes.cache_bytes, "{of:?}: {made:?}");
+            }
+        }
+    }
+}

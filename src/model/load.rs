@@ -276,7 +276,8 @@ async fn load_parts<F: Files, H: Files>(
         weights,
         rotations,
         heads,
-        sync_seconds: gpu.time_readback().await?,
+        // Nothing runs on a dry device.
+        sync_seconds: if gpu.is_dry() { 0.0 } else { gpu.time_readback().await? },
     };
     let head_parameters = set.map_or(0, |set| set.parameters(&model.config));
     Ok(Loaded { model, notes, heads_summary: set.map(HeadSet::summary), head_parameters })

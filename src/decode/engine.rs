@@ -171,7 +171,7 @@ impl SessionParts {
     /// Those of a session of `model` with buffers of `sizes`.
     fn new(model: &Model, sizes: &Sizes) -> Self {
         let buffers = Buffers::new(&model.gpu, &model.config.spec, sizes, model.heads.as_ref());
-        let (plan, rounds) = (Plan::new(model, &buffers), RoundPlan::new(model, &buffers));
+        let (plan, rounds) = (Plan::new(model, &buffers), RoundPlan::new(model, &buffers, sizes));
         Self { buffers, plan, rounds }
     }
 }

@@ -91,8 +91,8 @@ impl Session {
     }
 
     fn marginal_run<'a>(&'a mut self, options: &'a MarginalOptions) -> Run<'a> {
-        let Self { model, buffers, plan, marginal, .. } = self;
-        let work = marginal.get_or_insert_with(|| Box::new(Workspace::new(model, buffers)));
+        let Self { model, buffers, plan, rounds, marginal, .. } = self;
+        let work = marginal.get_or_insert_with(|| Box::new(Workspace::new(model, buffers, &rounds.buffers.tree)));
         Run { model, buffers, plan, work, options }
     }
 }

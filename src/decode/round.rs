@@ -223,7 +223,7 @@ impl Session {
 
     fn write_tree(&mut self, layout: Tree) {
         if self.tree.replace(layout) != Some(layout) {
-            self.model.gpu.write(&self.buffers.tree, 0, &[layout]);
+            self.model.gpu.write(&self.rounds.buffers.tree, 0, &[layout]);
         }
     }
 
@@ -278,7 +278,7 @@ impl Session {
     pub(super) fn write_recorded(&self, recorded: &RecordedDrafts) {
         let mut candidates = recorded.0.clone();
         candidates.resize(self.context() + 1, [u32::MAX; RECORDED_RANKS]);
-        self.model.gpu.write(&self.buffers.recorded, 0, &candidates);
+        self.model.gpu.write(&self.rounds.buffers.recorded, 0, &candidates);
     }
 }
 

@@ -1,16 +1,42 @@
 //! The ops of a round beside the forward pass: drafts become candidates, candidates rows, and what was sampled joins the text.
 
 use super::round::Step;
-use crate::gpu::Buffer;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{
-    CommitIo, CommitParams, CompactCacheIo, CompactHiddenIo, DraftLookupIo, DraftRecordedIo, DraftTopIo, Extent,
-    MAX_BATCH_ROWS, MAX_END_TOKENS, Op, StageWindowIo, StageWindowParams, TraceIo, TreeRowsIo, commit, compact_cache,
-    compact_hidden, draft_lookup, draft_recorded, draft_top, stage_window, trace, tree_rows,
+    CommitIo, CommitParams, CompactCacheIo, CompactHiddenIo, DraftLookupIo, DraftRecordedIo, DraftTopIo, EMITTED_WORDS,
+    Extent, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MAX_END_TOKENS, Op, RECORDED_RANKS, StageWindowIo, StageWindowParams,
+    TraceIo, Tree, TreeRowsIo, commit, compact_cache, compact_hidden, draft_lookup, draft_recorded, draft_top,
+    stage_window, trace, tree_rows,
 };
-use crate::model::{Buffers, HeadsPlan, Layer, Model, history_buffers};
+use crate::model::{Buffers, HeadsPlan, Layer, Model, Sizes, history_buffers};
 
-/// The ops of rounds, in the order they run.
+/// What rounds keep on the GPU beside the buffers of the forward pass.
+pub(crate) struct RoundBuffers {
+    /// What a submit brings back: ids, the reason of the end, drafted and accepted tokens of each round, and if wanted
+    /// what the target thought of each draft.
+    pub emitted: Buffer,
+    /// How many rows the last batch committed, then which, ascending.
+    path: Buffer,
+    /// The tree of a round.
+    pub tree: Buffer,
+    /// Drafts written down beforehand, `[context + 1, RECORDED_RANKS]`.
+    pub recorded: Buffer,
+}
+
+impl RoundBuffers {
+    fn new(gpu: &Gpu, context: u32) -> Self {
+        Self {
+            emitted: gpu.storage("emitted", 4 * EMITTED_WORDS as u64),
+            path: gpu.storage("path", 4 * (1 + MAX_CHUNK_ROWS as u64)),
+            tree: gpu.uniform("tree", &<Tree as bytemuck::Zeroable>::zeroed()),
+            recorded: gpu.storage("recorded", 4 * RECORDED_RANKS as u64 * (u64::from(context) + 1)),
+        }
+    }
+}
+
+/// The ops of rounds, in the order they run, and what they keep.
 pub(crate) struct RoundPlan {
+    pub buffers: RoundBuffers,
     /// Candidates from the text itself, and from recorded drafts: one of them, or none, starts a round.
     pub lookup: Vec<Op>,
     pub recorded: Vec<Op>,
@@ -27,31 +53,29 @@ pub(crate) struct RoundPlan {
 }
 
 impl RoundPlan {
-    pub fn new(model: &Model, b: &Buffers) -> Self {
-        let (gpu, set, sizes) = (&model.gpu, model.kernels, &model.sizes);
+    pub fn new(model: &Model, b: &Buffers, sizes: &Sizes) -> Self {
+        let (gpu, set) = (&model.gpu, model.kernels);
+        let buffers = RoundBuffers::new(gpu, sizes.context);
+        let RoundBuffers { emitted, path, tree, recorded } = &buffers;
+        let sizes = &model.sizes;
         let logits = (sizes.vocab, sizes.vocab_stride());
         let compact = |(layer, (keys, values)): (&Layer, &(Buffer, Buffer))| {
-            compact_cache(
-                gpu,
-                model.attention_shape(layer),
-                CompactCacheIo { state: &b.state, path: &b.path, keys, values },
-            )
+            compact_cache(gpu, model.attention_shape(layer), CompactCacheIo { state: &b.state, path, keys, values })
         };
-        let lookup = DraftLookupIo { tree: &b.tree, state: &b.state, text: &b.text, candidates: &b.candidates };
-        let recorded =
-            DraftRecordedIo { tree: &b.tree, state: &b.state, recorded: &b.recorded, candidates: &b.candidates };
-        let tree =
-            TreeRowsIo { tree: &b.tree, state: &b.state, rows: &b.rows, text: &b.text, candidates: &b.candidates };
-        let traced =
-            TraceIo { state: &b.state, rows: &b.rows, logits: &b.logits, sampled: &b.sampled, emitted: &b.emitted };
+        let (state, rows, text, candidates) = (&b.state, &b.rows, &b.text, &b.candidates);
+        let lookup = DraftLookupIo { tree, state, text, candidates };
+        let recorded = DraftRecordedIo { tree, state, recorded, candidates };
+        let as_rows = TreeRowsIo { tree, state, rows, text, candidates };
+        let traced = TraceIo { state, rows, logits: &b.logits, sampled: &b.sampled, emitted };
         Self {
             lookup: vec![draft_lookup(gpu, set, lookup)],
             recorded: vec![draft_recorded(gpu, recorded)],
-            heads: HeadDrafts::new(model, b),
-            tree: vec![tree_rows(gpu, tree)],
+            heads: HeadDrafts::new(model, b, &buffers),
+            tree: vec![tree_rows(gpu, as_rows)],
             trace: vec![trace(gpu, set, logits, traced)],
-            commit: vec![commit_op(model, b)],
+            commit: vec![commit_op(model, b, &buffers)],
             compact: model.weights.layers.iter().zip(&b.cache).map(compact).collect(),
+            buffers,
         }
     }
 
@@ -63,7 +87,7 @@ impl RoundPlan {
     }
 }
 
-fn commit_op(model: &Model, b: &Buffers) -> Op {
+fn commit_op(model: &Model, b: &Buffers, of_rounds: &RoundBuffers) -> Op {
     let eos = &model.config.eos_token_ids;
     let mut end_tokens = [0; MAX_END_TOKENS];
     end_tokens[..eos.len()].copy_from_slice(eos);
@@ -79,9 +103,9 @@ fn commit_op(model: &Model, b: &Buffers) -> Op {
         rows: &b.rows,
         sampled: &b.sampled,
         counts: &b.counts,
-        emitted: &b.emitted,
+        emitted: &of_rounds.emitted,
         text: &b.text,
-        path: &b.path,
+        path: &of_rounds.path,
     };
     commit(&model.gpu, &params, io)
 }
@@ -104,7 +128,7 @@ pub(crate) struct HeadDrafts {
 }
 
 impl HeadDrafts {
-    fn new(model: &Model, b: &Buffers) -> Option<Self> {
+    fn new(model: &Model, b: &Buffers, of_rounds: &RoundBuffers) -> Option<Self> {
         let heads = model.heads.as_ref()?;
         let (gpu, set, sizes) = (&model.gpu, model.kernels, &model.sizes);
         let (width, slots) = (sizes.hidden, sizes.context);
@@ -114,7 +138,7 @@ impl HeadDrafts {
         };
         let io = DraftTopIo {
             sampling: &b.sample_params,
-            tree: &b.tree,
+            tree: &of_rounds.tree,
             state: &b.state,
             logits: &b.logits,
             counts: &b.counts,
@@ -127,8 +151,9 @@ impl HeadDrafts {
         };
         // Drafting rows leave all that heads read anew, where they belong.
         let kept = if heads.gated { &[][..] } else { history_buffers(b) };
-        let compact =
-            |history| compact_hidden(gpu, width, slots, CompactHiddenIo { state: &b.state, path: &b.path, history });
+        let compact = |history| {
+            compact_hidden(gpu, width, slots, CompactHiddenIo { state: &b.state, path: &of_rounds.path, history })
+        };
         let offsets = || heads.heads.iter().map(|head| head.offset);
         let depth = (0..MAX_BATCH_ROWS).take_while(|depth| offsets().any(|offset| offset == depth + 2)).count();
         let ahead = heads.heads.iter().map(|head| head.ahead).max().unwrap_or(0);

@@ -101,7 +101,7 @@ pub fn check_prompt(ids: &[u32], config: &ModelConfig, tokenizer: Option<&Tokeni
 
 impl Session {
     pub(super) fn new(model: Arc<Model>, buffers: Buffers, plan: Plan, rounds: RoundPlan) -> Self {
-        let emitted_bytes = buffers.emitted.size();
+        let emitted_bytes = rounds.buffers.emitted.size();
         let staging = (0..IN_FLIGHT + 1).map(|_| Staging::new(&model.gpu, emitted_bytes)).collect();
         let sync = model.sync_seconds;
         let score_staging = Staging::new(&model.gpu, buffers.log_probs.size());
@@ -238,8 +238,10 @@ impl Session {
             self.write_recorded(recorded);
         }
         if options.draft.drafter == Drafter::Marginal {
-            let Self { model, buffers, marginal, .. } = self;
-            marginal.get_or_insert_with(|| Box::new(Workspace::new(model, buffers))).ask_draft(&model.gpu);
+            let Self { model, buffers, rounds, marginal, .. } = self;
+            marginal
+                .get_or_insert_with(|| Box::new(Workspace::new(model, buffers, &rounds.buffers.tree)))
+                .ask_draft(&model.gpu);
         }
     }
 
@@ -360,7 +362,7 @@ impl Session {
                     }
                 }
             },
-            Some((&self.buffers.emitted, staging)),
+            Some((&self.rounds.buffers.emitted, staging)),
         );
         let pending = staging.read_after(submission);
         self.in_flight.push_back(InFlight { pending, staging: self.next_staging, work, sent, span });

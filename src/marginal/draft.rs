@@ -22,11 +22,11 @@ pub(super) struct DraftOps {
 }
 
 impl DraftOps {
-    pub fn new(model: &Model, b: &Buffers, mixture: &Buffer) -> Self {
+    pub fn new(model: &Model, b: &Buffers, tree: &Buffer, mixture: &Buffer) -> Self {
         let (gpu, sizes) = (&model.gpu, &model.sizes);
         let io = DraftTopIo {
             sampling: &b.sample_params,
-            tree: &b.tree,
+            tree,
             state: &b.state,
             logits: mixture,
             counts: &b.counts,

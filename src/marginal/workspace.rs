@@ -62,7 +62,8 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    pub fn new(model: &Model, b: &Buffers) -> Self {
+    /// For a session whose rounds draft as `tree` says.
+    pub fn new(model: &Model, b: &Buffers, tree: &Buffer) -> Self {
         let (gpu, set) = (&model.gpu, model.kernels);
         let (vocab, stride) = (model.sizes.vocab, model.sizes.vocab_stride());
         let all = vocab as usize;
@@ -121,7 +122,7 @@ impl Workspace {
             partials: kept,
             rank_mixture: ranking(gpu, set, Ranked::One, of_mixture),
             rank_rows: ranking(gpu, set, Ranked::LogitRows, of_rows),
-            draft: DraftOps::new(model, b, &mixed),
+            draft: DraftOps::new(model, b, tree, &mixed),
             staging: (0..IN_FLIGHT + 1).map(|_| Staging::new(gpu, cursor.size())).collect(),
             in_flight: VecDeque::new(),
             next_staging: 0,

@@ -5,9 +5,9 @@ use super::heads::HeadWeights;
 use super::sizes::{Sizes, attention_shape};
 use crate::format::spec::{BlockSpec, ModelSpec};
 use crate::gpu::{AdapterSummary, Buffer, Gpu};
-use crate::kernels::{EMITTED_WORDS, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, RECORDED_RANKS, Row, SampleParams, State, Tree};
+use crate::kernels::{MAX_BATCH_ROWS, MAX_CHUNK_ROWS, Row, SampleParams, State};
 
-/// Everything a session keeps on the GPU.
+/// What the forward pass of a session keeps on the GPU.
 pub(crate) struct Buffers {
     pub state: Buffer,
     pub rows: Buffer,
@@ -33,19 +33,10 @@ pub(crate) struct Buffers {
     pub sampled: Buffer,
     pub log_probs: Buffer,
     pub sample_params: Buffer,
-    /// What a submit brings back: ids, the reason of the end, drafted and accepted tokens of each round, and if wanted
-    /// what the target thought of each draft.
-    pub emitted: Buffer,
     /// The text by position, `[context + 1]`.
     pub text: Buffer,
-    /// How many rows the last batch committed, then which, ascending.
-    pub path: Buffer,
-    /// The tree of a round.
-    pub tree: Buffer,
-    /// Drafted tokens, `[depth, rank]`.
+    /// What may follow the text, `[depth, rank]`: heads read it too.
     pub candidates: Buffer,
-    /// Drafts written down beforehand, `[context + 1, RECORDED_RANKS]`.
-    pub recorded: Buffer,
     /// Those of the model's heads.
     pub heads: Option<HeadBuffers>,
 }
@@ -77,17 +68,13 @@ impl Buffers {
             sampled: gpu.storage("sampled", 4 * MAX_BATCH_ROWS as u64),
             log_probs: gpu.storage("log_probs", 4 * MAX_BATCH_ROWS as u64),
             sample_params: gpu.uniform("sample", &<SampleParams as bytemuck::Zeroable>::zeroed()),
-            emitted: gpu.storage("emitted", 4 * EMITTED_WORDS as u64),
             text: gpu.storage("text", 4 * (u64::from(sizes.context) + 1)),
-            path: gpu.storage("path", 4 * (1 + MAX_CHUNK_ROWS as u64)),
-            tree: gpu.uniform("tree", &<Tree as bytemuck::Zeroable>::zeroed()),
             candidates: gpu.storage("candidates", 4 * (MAX_BATCH_ROWS * MAX_BATCH_ROWS) as u64),
-            recorded: gpu.storage("recorded", 4 * RECORDED_RANKS as u64 * (u64::from(sizes.context) + 1)),
             heads: heads.map(|heads| HeadBuffers::new(gpu, spec, heads, sizes)),
         }
     }
 
-    /// Bytes of everything beside the cache that a session of a model like `spec` needs, without heads.
+    /// Bytes of everything beside the cache that the forward pass of a model like `spec` needs, without heads.
     pub fn work_bytes(spec: &ModelSpec, sizes: &Sizes) -> u64 {
         let gpu = Gpu::dry(&AdapterSummary::unlimited());
         Self::new(&gpu, spec, sizes, None);

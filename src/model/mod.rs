@@ -1,4 +1,4 @@
-//! A model on the GPU: configuration, weights and the ops of a forward pass over rows. Knows nothing of speculation.
+//! A model on the GPU: configuration, weights and the ops of a forward pass over rows, of heads too. Knows nothing of speculation.
 
 mod buffers;
 mod checks;

@@ -359,6 +359,10 @@ fn known_buffers_are_told_from_unknown_tensors() {
     assert!(neox.is_known_buffer("gpt_neox.layers.3.attention.bias"));
     assert!(!neox.is_known_buffer("gpt_neox.layers.3.attention.dense.bias"));
     assert!(!tied.is_known_buffer("model.layers.0.self_attn.q_norm.weight"));
+    assert!(tied.is_in_block("model.layers.1.self_attn.q_norm.weight"));
+    for outside in ["model.layers.2.eh_proj.weight", "model.norm.weight", "model.layers.x", "model.layersx.0.a"] {
+        assert!(!tied.is_in_block(outside), "{outside}");
+    }
 }
 
 #[test]

@@ -220,7 +220,7 @@ impl KernelBench<'_> {
         let io = LogProbsIo { rows: &rows, logits: &logits, log_probs: &found };
         let op = log_probs(gpu, self.set, LogProbsParams { vocab, stride: vocab }, io);
         self.rate(format!("log_probs of {vocab}"), &[op], extent(32, 0), 32.0 * row_bytes, None).await?;
-        self.marginals([&rows, &logits]).await?;
+        self.marginals(&rows, &logits).await?;
         let filtered = Sampling { temperature: 1.0, top_k: 40, top_p: 0.9, ..Sampling::default() };
         for (name, sampling) in [("greedy", Sampling::default()), ("top-k and top-p", filtered)] {
             let io = SampleIo {
@@ -241,7 +241,7 @@ impl KernelBench<'_> {
 
 impl KernelBench<'_> {
     /// What marginals take beyond forward passes: nuclei of 99 %, and mixtures of rows.
-    async fn marginals(&mut self, [rows, logits]: [&Buffer; 2]) -> Result<()> {
+    async fn marginals(&mut self, rows: &Buffer, logits: &Buffer) -> Result<()> {
         let (gpu, set, vocab) = (self.gpu, self.set, self.scale.vocab);
         let params = NucleusParams { vocab, stride: vocab, mass: 0.99, most: vocab, capacity: vocab, pad: [0; 3] };
         let state = &gpu.storage_with("state", &[State { num_rows: 32, ..State::default() }]);

@@ -1,9 +1,10 @@
-//! Texts: sessions, sampling, and the loop that keeps the GPU busy without asking it after every token.
+//! Texts: the engine, its sessions, sampling, and the loop that keeps the GPU busy without asking it after every token.
 
 mod analysis;
 mod audit;
 mod depth;
 mod draft;
+mod engine;
 mod generation;
 #[cfg(test)]
 mod head_tests;
@@ -13,6 +14,7 @@ mod pacing;
 mod quantized_tests;
 mod reading;
 mod round;
+mod rounds;
 mod sampling;
 mod session;
 mod stats;
@@ -22,6 +24,7 @@ mod tests;
 
 pub use audit::{Audit, AuditCase, AuditOptions, AuditedLogits, Difference};
 pub use draft::{DraftOptions, DraftTree, Drafter, RecordedDrafts};
+pub use engine::Engine;
 pub use generation::{GenerateOptions, Generation, Stop, Token};
 pub use marginals::MarginalReader;
 pub use reading::{ReadOptions, Reading};

@@ -2,8 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::{Declared, layout};
 use super::{AttentionShape, Grid, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[Declared::new(|_| vec![rope_cache_variant()])
+    .params(layout!(RopeParams: heads, kv_heads, head_dim, rotary_dim, stride, context))];
 
 /// The uniform of `rope_cache.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -20,13 +25,13 @@ pub(crate) struct RopeParams {
 /// The buffers of `rope_cache`.
 #[derive(Clone, Copy)]
 pub(crate) struct RopeIo<'a> {
-    pub state: &'a wgpu::Buffer,
-    pub rows: &'a wgpu::Buffer,
-    pub qkv: &'a wgpu::Buffer,
+    pub state: &'a Buffer,
+    pub rows: &'a Buffer,
+    pub qkv: &'a Buffer,
     /// `[context, rotary_dim / 2]` of (cos, sin).
-    pub rotation: &'a wgpu::Buffer,
-    pub keys: &'a wgpu::Buffer,
-    pub values: &'a wgpu::Buffer,
+    pub rotation: &'a Buffer,
+    pub keys: &'a Buffer,
+    pub values: &'a Buffer,
 }
 
 /// The one variant.

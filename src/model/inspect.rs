@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::buffers::Buffers;
 use super::formats;
 use super::sizes::{self, Sizes, attention_shape};
 use crate::format::checkpoint::{Checkpoint, FoundHeads, HeadKind};
@@ -172,7 +173,7 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
         missing: account.missing,
         context,
         cache_bytes: sizes.cache_bytes,
-        work_bytes: sizes.work_bytes(),
+        work_bytes: Buffers::work_bytes(spec, &sizes),
     })
 }
 

@@ -3,10 +3,10 @@
 use super::KernelCheck;
 use super::bench::{compare, noise, read, run, wide};
 use crate::Result;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{
-    AttentionShape, Extent, KernelSet, MAX_CHUNK_ROWS, Op, RopeIo, Row, State, attention_scores, attention_softmax,
-    attention_values, rope_cache,
+    AttentionIo, AttentionShape, Extent, KernelSet, MAX_CHUNK_ROWS, Op, RopeIo, Row, State, attention_scores,
+    attention_softmax, attention_values, rope_cache,
 };
 use crate::reference;
 
@@ -53,12 +53,12 @@ pub(crate) struct Attending<'a> {
 }
 
 struct Buffers {
-    state: wgpu::Buffer,
-    rows: wgpu::Buffer,
-    qkv: wgpu::Buffer,
-    keys: wgpu::Buffer,
-    values: wgpu::Buffer,
-    out: wgpu::Buffer,
+    state: Buffer,
+    rows: Buffer,
+    qkv: Buffer,
+    keys: Buffer,
+    values: Buffer,
+    out: Buffer,
 }
 
 impl<'a> Attending<'a> {
@@ -87,10 +87,11 @@ impl<'a> Attending<'a> {
         let table = gpu.storage_with("rotation", &rotation);
         let rope =
             rope_cache(gpu, shape, rotary_dim, RopeIo { state, rows, qkv, rotation: &table, keys: k, values: v });
+        let io = AttentionIo { state, rows, qkv, keys: k, values: v, scores: &scores, inverse_sums: &sums, out };
         let attend = [
-            attention_scores(gpu, shape, scale, [state, rows, qkv, k, &scores]),
-            attention_softmax(gpu, set, shape, [state, rows, &scores, &sums]),
-            attention_values(gpu, set, shape, [state, rows, &scores, &sums, v, out]),
+            attention_scores(gpu, shape, scale, io),
+            attention_softmax(gpu, set, shape, io),
+            attention_values(gpu, set, shape, io),
         ];
         Self { gpu, set, shape, rotary_dim: rotary_dim as usize, scale, rotation, keys, values, buffers, rope, attend }
     }

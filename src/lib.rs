@@ -55,7 +55,7 @@ pub use decode::{DraftOptions, DraftTree, Drafter, GenerateOptions, Generation, 
 pub use default_model::default_model;
 pub use error::{Error, ErrorKind, Result};
 pub use gpu::{Gpu, GpuOptions};
-pub use kernels::{KernelSet, WeightFormat};
+pub use kernels::{CacheType, KernelSet, WeightFormat};
 pub use marginal::{MarginalOptions, Marginals};
 pub use model::{Engine, EngineOptions};
 pub use self_test::{KernelCheck, self_test};

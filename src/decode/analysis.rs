@@ -17,6 +17,7 @@ impl Session {
     pub async fn score(&mut self, ids: &[u32], progress: &mut (dyn FnMut(Progress) + Send)) -> Result<Vec<f32>> {
         self.check_ids(ids)?;
         self.restart().await?;
+        self.reserve(ids.len())?;
         let total = ids.len() - 1;
         let mut log_probs = Vec::with_capacity(total);
         while log_probs.len() < total {
@@ -45,6 +46,7 @@ impl Session {
     pub async fn logits(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
         self.check_ids(ids)?;
         self.restart().await?;
+        self.reserve(ids.len())?;
         let (vocab, stride) = (self.model.sizes.vocab as usize, self.model.sizes.vocab_stride() as usize);
         let mut logits = Vec::with_capacity(ids.len());
         for first in (0..ids.len()).step_by(MAX_BATCH_ROWS) {

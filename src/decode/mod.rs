@@ -12,6 +12,7 @@ mod pacing;
 #[cfg(test)]
 mod quantized_tests;
 mod reading;
+mod room;
 mod round;
 mod sampling;
 mod session;

@@ -207,15 +207,15 @@ fn the_marginal_drafts_what_the_marginal_says() {
 
 /// Bits of the keys and values that the session's text has in the last layer, which all others have a part in.
 fn cache_bits(session: &Session) -> [Vec<Vec<u32>>; 2] {
-    let shape = session.model.attention_shape(&session.model.weights.layers[0]);
-    let (keys, values) = session.buffers.cache.last().expect("a layer");
+    let kept = session.buffers.layers.last().expect("a layer").key_values();
+    let shape = kept.shape;
     let rows = |buffer, row: u32, used: usize| -> Vec<Vec<u32>> {
         let bits: Vec<u32> = pollster::block_on(session.model.gpu.read(buffer)).expect("a cache");
         bits.chunks_exact(row as usize).map(|row| row[..used].to_vec()).collect()
     };
-    // `[heads, head_dim / 4, context, 4]` and `[heads, context, head_dim]`
-    let values = rows(values, shape.context * shape.head_dim, session.cached * shape.head_dim as usize);
-    [rows(keys, shape.context * 4, session.cached * 4), values]
+    // `[heads, head_dim / 4, slots, 4]` and `[heads, slots, head_dim]`
+    let values = rows(&kept.values, shape.slots * shape.head_dim, session.cached * shape.head_dim as usize);
+    [rows(&kept.keys, shape.slots * 4, session.cached * 4), values]
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::cache::{CacheType, with_cache};
 use super::{Grid, KernelSet, Op};
 use crate::gpu::{Gpu, Variant};
 
@@ -13,13 +14,22 @@ pub(crate) struct AttentionShape {
     pub heads: u32,
     pub kv_heads: u32,
     pub head_dim: u32,
-    /// Slots of the cache.
+    /// Positions that rows may see, from the first on: a row of scores is as long.
     pub context: u32,
+    /// Slots of the cache: what counts as position p lies in slot `p % slots`. Fewer than positions are enough for a window.
+    pub slots: u32,
     /// Positions that a position sees, itself included; `None`: all before it.
     pub window: Option<u32>,
+    /// What keys and values are kept in.
+    pub cache: CacheType,
 }
 
 impl AttentionShape {
+    /// Rows that see all before them, over a cache in f32 with a slot for each position.
+    pub fn new(heads: u32, kv_heads: u32, head_dim: u32, context: u32) -> Self {
+        Self { heads, kv_heads, head_dim, context, slots: context, window: None, cache: CacheType::F32 }
+    }
+
     /// Values of a row of queries, keys and values.
     pub fn qkv_stride(self) -> u32 {
         (self.heads + 2 * self.kv_heads) * self.head_dim
@@ -37,15 +47,25 @@ impl AttentionShape {
 
     /// Bytes of the keys, or of the values, of one layer.
     pub fn cache_bytes(self) -> u64 {
-        4 * u64::from(self.kv_heads) * u64::from(self.head_dim) * u64::from(self.context)
+        self.slot_bytes() * u64::from(self.slots)
+    }
+
+    /// Bytes of the key, or of the value, of one position.
+    pub fn slot_bytes(self) -> u64 {
+        self.cache.bytes() * u64::from(self.kv_heads) * u64::from(self.head_dim)
+    }
+
+    /// Whether slots are taken anew: a window's are, though in a short context nothing comes round.
+    pub fn ring(self) -> bool {
+        self.window.is_some()
     }
 }
 
 impl std::fmt::Display for AttentionShape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { heads, kv_heads, head_dim, context, window } = self;
-        write!(f, "{heads} heads, {kv_heads} of keys, of {head_dim}, context {context}")?;
-        window.map_or(Ok(()), |window| write!(f, ", window {window}"))
+        let Self { heads, kv_heads, head_dim, context, slots, window, cache } = self;
+        write!(f, "{heads} heads, {kv_heads} of keys in {cache}, of {head_dim}, context {context}")?;
+        window.map_or(Ok(()), |window| write!(f, ", window {window} in {slots} slots"))
     }
 }
 
@@ -58,6 +78,7 @@ pub(crate) struct ScoresParams {
     pub head_dim4: u32,
     pub stride4: u32,
     pub context: u32,
+    pub slots: u32,
     pub window: u32,
     pub scale: f32,
 }
@@ -79,13 +100,14 @@ pub(crate) struct ValuesParams {
     pub kv_heads: u32,
     pub head_dim4: u32,
     pub context: u32,
+    pub slots: u32,
     pub window: u32,
     pub stride4: u32,
 }
 
-/// The one variant of `attention_scores`.
-pub(crate) fn scores_variant() -> Variant {
-    Variant::of("attention_scores")
+/// The variant of `attention_scores` for a kind of cache.
+pub(crate) fn scores_variant(cache: CacheType, ring: bool) -> Variant {
+    with_cache(Variant::of("attention_scores"), cache, ring)
 }
 
 /// The variant of `attention_softmax` of a set.
@@ -93,9 +115,9 @@ pub(crate) fn softmax_variant(set: KernelSet, subgroup: u32) -> Variant {
     set.with_reduce(Variant::of("attention_softmax"), subgroup)
 }
 
-/// The variant of `attention_values` of a set.
-pub(crate) fn values_variant(set: KernelSet) -> Variant {
-    KernelSet::with_split(Variant::of("attention_values"), set.values_shape())
+/// The variant of `attention_values` of a set for a kind of cache.
+pub(crate) fn values_variant(set: KernelSet, cache: CacheType, ring: bool) -> Variant {
+    with_cache(KernelSet::with_split(Variant::of("attention_values"), set.values_shape()), cache, ring)
 }
 
 /// `scores[rows, heads, context]` of the queries in `qkv`, scaled by `scale`.
@@ -111,11 +133,12 @@ pub(crate) fn attention_scores(
         head_dim4: shape.head_dim / 4,
         stride4: shape.qkv_stride() / 4,
         context: shape.context,
+        slots: shape.slots,
         window: shape.window_or_all(),
         scale,
     };
     let params = gpu.uniform("attention_scores", &params);
-    let kernel = gpu.kernel(&scores_variant());
+    let kernel = gpu.kernel(&scores_variant(shape.cache, shape.ring()));
     let bind_group = gpu.bind(&kernel, &[&params, state, rows, qkv, keys, scores]);
     Op::single(kernel, bind_group, Grid::Keys { heads: shape.heads })
 }
@@ -146,11 +169,12 @@ pub(crate) fn attention_values(
         kv_heads: shape.kv_heads,
         head_dim4: shape.head_dim / 4,
         context: shape.context,
+        slots: shape.slots,
         window: shape.window_or_all(),
         stride4: shape.out_stride() / 4,
     };
     let params = gpu.uniform("attention_values", &params);
-    let kernel = gpu.kernel(&values_variant(set));
+    let kernel = gpu.kernel(&values_variant(set, shape.cache, shape.ring()));
     let bind_group = gpu.bind(&kernel, &[&params, state, rows, scores, inverse_sums, values, out]);
     let (lanes, _) = set.values_shape();
     Op::single(kernel, bind_group, Grid::Heads { x: (shape.head_dim / 4).div_ceil(lanes), y: shape.heads })

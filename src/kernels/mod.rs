@@ -5,6 +5,7 @@
 mod attention;
 mod batch;
 mod bench;
+pub(crate) mod cache;
 mod commit;
 mod embed;
 mod head_norm;
@@ -41,6 +42,7 @@ pub(crate) use attention::{
 };
 pub(crate) use batch::{DONE_END_TOKEN, DONE_LIMIT, DONE_NOT_FINITE, Row, State};
 pub(crate) use bench::{BENCH_READ_BYTES, bench_copy, bench_read};
+pub use cache::CacheType;
 pub(crate) use commit::{
     CommitIo, CommitParams, EMITTED_TRACE, EMITTED_WORDS, Emitted, MAX_EMITTED, MAX_END_TOKENS, MAX_ROUNDS, commit,
     commit_variant,

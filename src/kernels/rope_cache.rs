@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::cache::{CacheType, with_cache};
 use super::{AttentionShape, Grid, Op};
 use crate::gpu::{Gpu, Variant};
 
@@ -15,6 +16,7 @@ pub(crate) struct RopeParams {
     pub rotary_dim: u32,
     pub stride: u32,
     pub context: u32,
+    pub slots: u32,
 }
 
 /// The buffers of `rope_cache`.
@@ -29,9 +31,9 @@ pub(crate) struct RopeIo<'a> {
     pub values: &'a wgpu::Buffer,
 }
 
-/// The one variant.
-pub(crate) fn rope_cache_variant() -> Variant {
-    Variant::of("rope_cache")
+/// The variant for a kind of cache.
+pub(crate) fn rope_cache_variant(cache: CacheType, ring: bool) -> Variant {
+    with_cache(Variant::of("rope_cache"), cache, ring)
 }
 
 /// Rotates queries in place, and writes rotated keys and values to the rows' cache slots.
@@ -47,9 +49,10 @@ pub(crate) fn rope_cache(gpu: &Gpu, shape: AttentionShape, rotary_dim: u32, io: 
             rotary_dim,
             stride: shape.qkv_stride(),
             context: shape.context,
+            slots: shape.slots,
         },
     );
-    let kernel = gpu.kernel(&rope_cache_variant());
+    let kernel = gpu.kernel(&rope_cache_variant(shape.cache, shape.ring()));
     let bind_group = gpu.bind(&kernel, &[&params, io.state, io.rows, io.qkv, io.rotation, io.keys, io.values]);
     let grid = Grid::Heads { x: (shape.head_dim / 2).div_ceil(64), y: shape.heads + 2 * shape.kv_heads };
     Op::single(kernel, bind_group, grid)

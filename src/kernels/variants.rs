@@ -6,6 +6,7 @@ use crate::gpu::Variant;
 use crate::gpu::composer;
 use crate::kernels::attention::{scores_variant, softmax_variant, values_variant};
 use crate::kernels::bench::{bench_copy_variant, bench_read_variant};
+use crate::kernels::cache::kinds;
 use crate::kernels::commit::commit_variant;
 use crate::kernels::embed::embed_variant;
 use crate::kernels::head_norm::head_norm_variant;
@@ -47,8 +48,12 @@ pub(crate) fn all_variants() -> BTreeSet<Variant> {
 }
 
 fn variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
-    let mut all = BTreeSet::from([commit_variant(), rope_cache_variant(), scores_variant()]);
-    all.extend([tree_rows_variant(), draft_recorded_variant(), compact_cache_variant()]);
+    let mut all = BTreeSet::from([commit_variant()]);
+    for (cache, ring) in kinds() {
+        all.extend([rope_cache_variant(cache, ring), scores_variant(cache, ring), compact_cache_variant(cache, ring)]);
+        all.extend(sets.iter().map(|&set| values_variant(set, cache, ring)));
+    }
+    all.extend([tree_rows_variant(), draft_recorded_variant()]);
     all.extend([siblings_variant(), mixture_variant(), head_norm_variant()]);
     all.extend([bench_copy_variant(), bench_read_variant()]);
     all.extend([
@@ -62,7 +67,7 @@ fn variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
     #[cfg(feature = "train")]
     all.extend(super::train::variants::variants(sets));
     for &set in sets {
-        all.extend([values_variant(set), sample_variant(set), draft_lookup_variant(set), trace_variant(set)]);
+        all.extend([sample_variant(set), draft_lookup_variant(set), trace_variant(set)]);
         all.extend([false, true].map(|probabilities| draft_top_variant(set, probabilities)));
         all.extend([nucleus_variant(set), normalizer_variant(set), ranking_variant(set)]);
         all.extend(SUBGROUPS.iter().flat_map(|&subgroup| reductions(set, subgroup)));

@@ -12,6 +12,7 @@ use super::forward::{Plan, pipelines};
 use super::heads::{self, HeadWeights};
 use super::lora::Changes;
 use super::sizes::{self, Sizes, attention_shape};
+use super::state::kept_shape;
 use super::upload::Matrix;
 use super::weights::{self, Layer, Weights};
 use crate::analysis::HeadFacts;
@@ -23,17 +24,17 @@ use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
 use crate::format::rope::Rope;
 use crate::format::safetensors::TensorInfo;
-use crate::format::spec::ModelSpec;
+use crate::format::spec::{BlockSpec, ModelSpec};
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Gpu;
-use crate::kernels::{AttentionShape, KernelSet, MAX_END_TOKENS, Widths};
+use crate::kernels::{AttentionShape, CacheType, KernelSet, MAX_END_TOKENS, Widths};
 use crate::self_test::InjectedFault;
 use crate::{Error, ErrorKind, Result, WeightFormat};
 
 /// How to load a model.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// Tokens the cache holds. Default: the model's maximum, at most 4096.
+    /// Tokens a text may have. Default: the model's maximum, at most 4096. The cache grows with the text.
     pub context: Option<usize>,
     /// The kernel set. Default: [`KernelSet::default_for`] the adapter.
     pub kernels: Option<KernelSet>,
@@ -44,11 +45,13 @@ pub struct EngineOptions {
     pub heads: bool,
     /// Pack every matrix in this format as it is loaded; norms and biases stay what they are. Default: as they are stored.
     pub quantize: Option<WeightFormat>,
+    /// What sessions keep keys and values in. Every guarantee holds within one type; between them texts may differ.
+    pub cache: CacheType,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { context: None, kernels: None, self_test: true, heads: true, quantize: None }
+        Self { context: None, kernels: None, self_test: true, heads: true, quantize: None, cache: CacheType::F32 }
     }
 }
 
@@ -119,7 +122,11 @@ impl Model {
         let head = weights.lm_head.as_ref().unwrap_or(&weights.embedding);
         let matrices: u64 = weights.block_matrices().chain([head]).map(Matrix::bytes).sum();
         let passes = rows.div_ceil(widths.rows().last().map_or(1, |&widest| widest as usize)) as u64;
-        passes * matrices + sizes.cache_bytes / u64::from(sizes.context) * (rows * keys) as u64
+        let read_of_block = |block: &BlockSpec| {
+            let shape = kept_shape(block.attention(), sizes.context, sizes.cache);
+            2 * shape.slot_bytes() * keys.min(shape.window_or_all() as usize) as u64
+        };
+        passes * matrices + rows as u64 * self.config.spec.blocks.iter().map(read_of_block).sum::<u64>()
     }
 
     /// The sizes that the kernels of a layer's attention share.
@@ -204,7 +211,7 @@ impl Engine {
     ) -> Result<Self> {
         let config = checkpoint.config().clone();
         let context = sizes::context(&config, options.context)?;
-        let sizes = Sizes::new(&config.spec, context, gpu.summary().max_binding_bytes)?;
+        let sizes = Sizes::new(&config.spec, context, options.cache, gpu.summary().max_binding_bytes)?;
         check_end_tokens(&config)?;
         let kernels = options.kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
         kernels.check(gpu.summary())?;
@@ -220,8 +227,9 @@ impl Engine {
             if !options.self_test {
                 return Ok(Some(Widths::Each));
             }
-            check_kernels(gpu, kernels, &in_use).await?;
-            working_widths(gpu, kernels, &in_use, fault, &mut notes).await
+            let cache = options.cache;
+            check_kernels(gpu, kernels, &in_use, cache).await?;
+            working_widths(gpu, kernels, (&in_use, cache), fault, &mut notes).await
         };
         let total = expected_bytes(checkpoint) + set.map_or(0, |set| set.byte_len(&config));
         let need = formats::backbone_bytes(checkpoint, quantize)
@@ -293,6 +301,11 @@ impl Engine {
         self.model.kernels
     }
 
+    /// What sessions keep keys and values in.
+    pub fn cache(&self) -> CacheType {
+        self.model.sizes.cache
+    }
+
     /// Tokens a session holds.
     pub fn context(&self) -> usize {
         self.model.sizes.context as usize
@@ -350,12 +363,14 @@ impl Engine {
         &self.notes
     }
 
-    /// Starts an empty text with a cache of its own.
+    /// Starts an empty text with a cache of its own, which grows as the text does.
     ///
     /// # Errors
     /// [`ErrorKind::OutOfMemory`] if the cache does not fit the GPU.
     pub fn session(&self) -> Result<Session> {
-        let buffers = Buffers::new(&self.model.gpu, &self.model.config.spec, &self.model.sizes, self.model.heads.as_ref());
+        let Model { gpu, config, sizes, heads, .. } = &*self.model;
+        let capacity = sizes::capacity(1, sizes.context);
+        let buffers = Buffers::new(gpu, &config.spec, sizes, capacity, heads.as_ref());
         let plan = Plan::new(&self.model, &buffers);
         self.model.gpu.check()?;
         Ok(Session::new(Arc::clone(&self.model), buffers, plan))
@@ -426,7 +441,7 @@ fn note_heads<H: Files>(set: &HeadSet<'_, H>, notes: &mut Vec<String>) {
 async fn warm_up(model: &Model, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<()> {
     const OPS_A_SUBMIT: usize = 8;
     let small = Sizes { context: 4, chunk_rows: 1, vocab: 4, ..model.sizes };
-    let buffers = Buffers::new(&model.gpu, &model.config.spec, &small, model.heads.as_ref());
+    let buffers = Buffers::new(&model.gpu, &model.config.spec, &small, small.context, model.heads.as_ref());
     let sampling = Sampling::default().params(model.sizes.vocab, model.sizes.vocab_stride());
     model.gpu.write(&buffers.sample_params, 0, &[sampling]);
     let plan = Plan::new(model, &buffers);
@@ -475,7 +490,7 @@ pub(super) fn with_need(error: Error, weights_bytes: u64, sizes: &Sizes) -> Erro
         return error;
     }
     error.within(format!(
-        "the model needs {weights_bytes} bytes for weights, {} for the cache and {} to work",
+        "the model needs {weights_bytes} bytes for weights, {} for the cache of a full context and {} to work",
         sizes.cache_bytes,
         sizes.work_bytes()
     ))

@@ -5,16 +5,17 @@ use std::collections::BTreeSet;
 use super::buffers::Buffers;
 use super::engine::Model;
 use super::head_plan::{self, HeadsPlan};
+use super::state::{AppendIo, KeyValues, LayerState};
 use super::upload::{Matrix, Shard};
 use super::weights::{Layer, Linear, NormWeights};
 use crate::format::spec::{self, Mlp};
 use crate::gpu::Variant;
 use crate::kernels::{
     Activation, CommitIo, CommitParams, EmbedParams, HeadNormIo, HeadNormParams, LogProbsParams, MAX_END_TOKENS, MatmulForm, MatmulIo, NormIo, Op,
-    Partials, RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, commit, commit_variant,
-    compact_cache, compact_cache_variant, compact_hidden_variant, copy_hidden_variant, draft_lookup,
+    Partials, SampleIo, attention_scores, attention_softmax, attention_values, commit, commit_variant,
+    compact_cache_variant, compact_hidden_variant, copy_hidden_variant, draft_lookup,
     draft_lookup_variant, draft_recorded, draft_recorded_variant, draft_top_variant, embed, embed_variant, head_norm, head_norm_variant, log_probs,
-    log_probs_variant, lora_variant, matmul, matmul_with_partials, norm, norm_variant, rope_cache, rope_cache_variant,
+    log_probs_variant, lora_variant, matmul, matmul_with_partials, norm, norm_variant, rope_cache_variant,
     sample, sample_variant, scores_variant, shift_tokens_variant, softmax_variant, stage_window_variant, trace,
     trace_variant, tree_rows, tree_rows_variant, values_variant,
 };
@@ -56,7 +57,7 @@ impl Plan {
             if let Some((heads, buffers)) = heads.filter(|_| index + 1 == model.weights.layers.len()) {
                 planner.load_mix_of_target(heads, buffers, &mut body);
             }
-            planner.layer(layer, &buffers.cache[index], &mut body);
+            planner.layer(layer, &buffers.layers[index], &mut body);
             if let Some((heads, buffers)) = heads.filter(|(heads, _)| !heads.gated) {
                 planner.save_sources(heads, buffers, index + 1, &mut body);
             }
@@ -69,9 +70,6 @@ impl Plan {
         let b = buffers;
         let (gpu, set, sizes) = (&model.gpu, model.kernels, &model.sizes);
         let logits = (sizes.vocab, sizes.vocab_stride());
-        let compact = |(layer, (keys, values)): (&Layer, &(wgpu::Buffer, wgpu::Buffer))| {
-            compact_cache(gpu, model.attention_shape(layer), [&b.state, &b.path, keys, values])
-        };
         Self {
             lookup: vec![draft_lookup(gpu, set, [&b.tree, &b.state, &b.text, &b.candidates])],
             recorded: vec![draft_recorded(gpu, [&b.tree, &b.state, &b.recorded, &b.candidates])],
@@ -82,7 +80,7 @@ impl Plan {
             sample: vec![planner.sample()],
             trace: vec![trace(gpu, set, logits, [&b.state, &b.rows, &b.logits, &b.sampled, &b.emitted])],
             commit: vec![planner.commit()],
-            compact: model.weights.layers.iter().zip(&b.cache).map(compact).collect(),
+            compact: b.layers.iter().map(|layer| layer.commit_tree(gpu, [&b.state, &b.path])).collect(),
             score: planner.score(),
             heads,
         }
@@ -103,19 +101,20 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
     let mut variants = BTreeSet::from([
         embed_variant(model.weights.embedding.format),
         norm_variant(set, subgroup, spec.final_norm.is_layer()),
-        rope_cache_variant(),
-        scores_variant(),
         softmax_variant(set, subgroup),
-        values_variant(set),
         log_probs_variant(set, subgroup),
         sample_variant(set),
         commit_variant(),
         tree_rows_variant(),
         draft_lookup_variant(set),
         draft_recorded_variant(),
-        compact_cache_variant(),
         trace_variant(set),
     ]);
+    for ring in spec.blocks.iter().map(|block| block.attention().window.is_some()) {
+        let cache = model.sizes.cache;
+        variants.extend([rope_cache_variant(cache, ring), scores_variant(cache, ring), values_variant(set, cache, ring)]);
+        variants.insert(compact_cache_variant(cache, ring));
+    }
     if spec.blocks.iter().any(|block| block.attention().qk_norm.is_some()) {
         variants.insert(head_norm_variant());
     }
@@ -197,15 +196,15 @@ impl Planner<'_> {
 
     /// Pre-norm attention and MLP. In a parallel residual (GPT-NeoX) both read the block's input, so the MLP's norm is
     /// taken before attention adds to the stream.
-    pub(super) fn layer(&self, layer: &Layer, cache: &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
-        self.layer_with(layer, cache, ops, |_, _| {});
+    pub(super) fn layer(&self, layer: &Layer, kept: &LayerState, ops: &mut Vec<Op>) {
+        self.layer_with(layer, kept, ops, |_, _| {});
     }
 
     /// A layer; `adapt` may change queries, keys and values.
     pub(super) fn layer_with(
         &self,
         layer: &Layer,
-        cache: &(wgpu::Buffer, wgpu::Buffer),
+        kept: &LayerState,
         ops: &mut Vec<Op>,
         adapt: impl Fn(&wgpu::Buffer, &mut Vec<Op>),
     ) {
@@ -217,8 +216,8 @@ impl Planner<'_> {
         if parallel {
             ops.push(mlp_norm());
         }
-        self.qkv(layer, cache, ops, adapt);
-        self.attention(layer, cache, ops);
+        self.qkv(layer, kept, ops, adapt);
+        self.attention(layer, kept.key_values(), ops);
         let out = (&b.attention_out, self.model.attention_shape(layer).out_stride() / 4);
         ops.extend(self.linear(accumulate(linear_form(self.model, &layer.out)), &layer.out, out, (&b.x, hidden4)));
         if !parallel {
@@ -231,9 +230,9 @@ impl Planner<'_> {
     }
 
     /// What later rows need of a layer: its keys and values.
-    pub(super) fn layer_keys(&self, layer: &Layer, cache: &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
+    pub(super) fn layer_keys(&self, layer: &Layer, kept: &LayerState, ops: &mut Vec<Op>) {
         ops.push(self.norm(&layer.attention_norm, &self.buffers.attention_in, false));
-        self.qkv(layer, cache, ops, |_, _| {});
+        self.qkv(layer, kept, ops, |_, _| {});
     }
 
     /// Queries, keys and values of the rows: queries to `qkv`, the others to the cache. `adapt` may change what the product
@@ -241,7 +240,7 @@ impl Planner<'_> {
     fn qkv(
         &self,
         layer: &Layer,
-        (keys, values): &(wgpu::Buffer, wgpu::Buffer),
+        kept: &LayerState,
         ops: &mut Vec<Op>,
         adapt: impl Fn(&wgpu::Buffer, &mut Vec<Op>),
     ) {
@@ -257,18 +256,18 @@ impl Planner<'_> {
             ops.push(head_norm(&model.gpu, params, HeadNormIo { x: projected, scale, y: &b.qkv }));
         }
         let rotation = model.rotation(&attention.rope);
-        let rope = RopeIo { state: &b.state, rows: &b.rows, qkv: &b.qkv, rotation, keys, values };
-        ops.push(rope_cache(&model.gpu, shape, attention.rope.rotary_dim as u32, rope));
+        let io = AppendIo { state: &b.state, rows: &b.rows, qkv: &b.qkv, rotation };
+        ops.push(kept.append(&model.gpu, attention.rope.rotary_dim as u32, io));
     }
 
-    fn attention(&self, layer: &Layer, (keys, values): &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
-        let (gpu, b, shape) = (&self.model.gpu, self.buffers, self.model.attention_shape(layer));
+    fn attention(&self, layer: &Layer, kept: &KeyValues, ops: &mut Vec<Op>) {
+        let (gpu, b, KeyValues { shape, keys, values }) = (&self.model.gpu, self.buffers, kept);
         let scale = layer.spec.attention().scale;
-        ops.push(attention_scores(gpu, shape, scale, [&b.state, &b.rows, &b.qkv, keys, &b.scores]));
+        ops.push(attention_scores(gpu, *shape, scale, [&b.state, &b.rows, &b.qkv, keys, &b.scores]));
         let set = self.model.kernels;
-        ops.push(attention_softmax(gpu, set, shape, [&b.state, &b.rows, &b.scores, &b.inverse_sums]));
+        ops.push(attention_softmax(gpu, set, *shape, [&b.state, &b.rows, &b.scores, &b.inverse_sums]));
         let io = [&b.state, &b.rows, &b.scores, &b.inverse_sums, values, &b.attention_out];
-        ops.push(attention_values(gpu, set, shape, io));
+        ops.push(attention_values(gpu, set, *shape, io));
     }
 
     fn lm_head(&self) -> Vec<Op> {

@@ -11,6 +11,7 @@ mod inspect;
 mod lora;
 mod merge;
 mod sizes;
+mod state;
 #[cfg(feature = "train")]
 mod training;
 mod upload;
@@ -28,8 +29,9 @@ pub(crate) use heads::{Body, Head, HeadWeights, Join, Mix, Source};
 pub use inspect::{HeadsInfo, Inspection, inspect, inspect_with_heads};
 pub(crate) use lora::Adapter;
 pub use merge::{Patch, merge_lora};
-pub(crate) use sizes::{Sizes, attention_shape};
+pub(crate) use sizes::{Sizes, attention_shape, capacity};
 pub use sizes::context;
+pub(crate) use state::LayerState;
 #[cfg(feature = "train")]
 pub(crate) use training::{Measured, load_for_training, measure_for_training};
 pub(crate) use upload::{Matrix, Placed, Shard};

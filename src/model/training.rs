@@ -11,7 +11,7 @@ use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::{Head, HeadSet, Lora};
 use crate::gpu::Gpu;
-use crate::kernels::{KernelSet, WeightFormat, Widths};
+use crate::kernels::{CacheType, KernelSet, WeightFormat, Widths};
 use crate::{Error, Result};
 
 /// The sizes of a model to be trained.
@@ -48,7 +48,7 @@ pub(crate) async fn measure_for_training<F: Files, H: Files>(
             "sequences of {length} tokens: expected 1 to {limit}, the model's max_position_embeddings"
         )));
     }
-    let sizes = Sizes::new(&config.spec, length, gpu.summary().max_binding_bytes)?;
+    let sizes = Sizes::new(&config.spec, length, CacheType::F32, gpu.summary().max_binding_bytes)?;
     let (backbone_bytes, head_elements) = (formats::backbone_bytes(&checkpoint, quantize), set.parameters(&config));
     let HeadSet { heads, lora, .. } = set;
     Ok(Measured { config, sizes, heads, lora, backbone_bytes, head_elements })
@@ -70,14 +70,14 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     let checkpoint = open(files).await?;
     let set = HeadSet::open(heads, checkpoint.config()).await?;
     let config = checkpoint.config().clone();
-    let sizes = Sizes::new(&config.spec, length, gpu.summary().max_binding_bytes)?;
+    let sizes = Sizes::new(&config.spec, length, CacheType::F32, gpu.summary().max_binding_bytes)?;
     let kernels = kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
     kernels.check(gpu.summary())?;
     formats::check(formats::of_backbone(&checkpoint), quantize)?;
     let mut in_use = formats::in_use(&checkpoint, None::<&HeadSet<'_, H>>, quantize);
     // Heads are trained in it, whatever they are stored in.
     in_use.insert(WeightFormat::F32);
-    check_kernels(gpu, kernels, &in_use).await?;
+    check_kernels(gpu, kernels, &in_use, CacheType::F32).await?;
     let total = expected_bytes(&checkpoint) + set.byte_len(&config);
     let mut bytes = 0;
     let mut on_bytes = |more: u64| {

@@ -19,6 +19,7 @@ const TOLERANCES: &[(&str, f64, &str)] = &[
     ("matmul activated", 3e-5, "WGSL allows tanh an error of 1e-5, and exp one that grows with its argument"),
     ("matmul with partials", 2e-5, "as attention: what the outputs may be off by, and exp"),
     ("rope_cache", 5e-7, "two products and a sum: some units in the last place"),
+    ("rope_cache in halves", 1e-3, "the half next to a number on either side: 2^-10 of it"),
     ("attention", 2e-5, "WGSL allows exp an error of 3 + 2 |x| units in the last place; scores lie within |x| < 50"),
     ("copy_hidden", 2e-7, "a product and a sum"),
     ("lora", 4e-6, "as matmul"),

@@ -8,12 +8,12 @@ use crate::self_test::attending::{Attending, Token, chain, tree};
 use crate::self_test::attention_is_invariant;
 use crate::self_test::bench::bits;
 
-const fn shape(heads: u32, kv_heads: u32, head_dim: u32, context: u32) -> AttentionShape {
-    AttentionShape { heads, kv_heads, head_dim, context, window: None }
+fn shape(heads: u32, kv_heads: u32, head_dim: u32, context: u32) -> AttentionShape {
+    AttentionShape::new(heads, kv_heads, head_dim, context)
 }
 
 /// The same, and positions see only the last few.
-const fn within(window: u32, shape: AttentionShape) -> AttentionShape {
+fn within(window: u32, shape: AttentionShape) -> AttentionShape {
     AttentionShape { window: Some(window), ..shape }
 }
 

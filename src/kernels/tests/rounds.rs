@@ -86,7 +86,7 @@ fn a_prompt_ends_with_its_first_token() {
 
 #[test]
 fn accepted_rows_move_together() {
-    let shape = |kv_heads, head_dim| AttentionShape { heads: kv_heads, kv_heads, head_dim, context: 40, window: None };
+    let shape = |kv_heads, head_dim| AttentionShape::new(kv_heads, kv_heads, head_dim, 40);
     on_every_adapter(|gpu| {
         for (shape, first, path) in [
             (shape(1, 4), 0, &[0, 1, 2][..]),

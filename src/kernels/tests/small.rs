@@ -50,7 +50,7 @@ fn log_probs_are_those_of_the_targets() {
 
 #[test]
 fn rope_rotates_queries_and_fills_the_cache() {
-    let shape = |heads, kv_heads, head_dim| AttentionShape { heads, kv_heads, head_dim, context: 77, window: None };
+    let shape = |heads, kv_heads, head_dim| AttentionShape::new(heads, kv_heads, head_dim, 77);
     on_every_adapter(|gpu| {
         for (shape, rotary_dim, committed) in [
             (shape(1, 1, 4), 4, 0),

@@ -13,6 +13,8 @@ mod pacing;
 mod quantized_tests;
 mod reading;
 mod room;
+#[cfg(test)]
+mod room_tests;
 mod round;
 mod sampling;
 mod session;

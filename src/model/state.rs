@@ -8,6 +8,11 @@ use crate::format::spec::Attention;
 use crate::gpu::{Copies, Gpu};
 use crate::kernels::{AttentionShape, CacheType, MAX_CHUNK_ROWS, Op, RopeIo, compact_cache, rope_cache};
 
+/// Slots of a ring beside those of its window: for the rows of a batch, of which there are at most [`MAX_CHUNK_ROWS`], and so
+/// that a text can go back somewhat without being read again.
+const RING_ROOM: u32 = 256;
+const _: () = assert!(RING_ROOM as usize >= MAX_CHUNK_ROWS);
+
 /// The state of one layer in one session.
 pub(crate) enum LayerState {
     /// Keys and values of every position; it grows with the text.
@@ -33,12 +38,10 @@ pub(crate) struct AppendIo<'a> {
     pub rotation: &'a wgpu::Buffer,
 }
 
-/// The shape of what a layer of the model keeps of `capacity` positions. A window's ring holds what the first row of the
-/// largest batch sees beside the rows of that batch.
+/// The shape of what a layer of the model keeps of `capacity` positions.
 pub(crate) fn kept_shape(attention: &Attention, capacity: u32, cache: CacheType) -> AttentionShape {
     let whole = whole_shape(attention, capacity, cache);
-    let slots = whole.window.map_or(capacity, |window| capacity.min(window + MAX_CHUNK_ROWS as u32));
-    AttentionShape { slots, ..whole }
+    AttentionShape { slots: whole.window.map_or(capacity, |window| capacity.min(window + RING_ROOM)), ..whole }
 }
 
 /// The same where every position is kept, whatever the layer's rows see.
@@ -96,7 +99,7 @@ impl LayerState {
         match self {
             Self::Kv(kept) => Self::Kv(kept.grown(gpu, capacity, capacity, copies)),
             Self::Window(kept) => {
-                let most = kept.shape.window_or_all().saturating_add(MAX_CHUNK_ROWS as u32);
+                let most = kept.shape.window_or_all().saturating_add(RING_ROOM);
                 Self::Window(kept.grown(gpu, capacity, capacity.min(most), copies))
             }
         }

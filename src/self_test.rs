@@ -52,7 +52,9 @@ pub async fn self_test(
     }
     seen(check_norm(gpu, kernels, 77, 3, (true, false)).await?);
     seen(check_norm(gpu, kernels, 300, 2, (false, true)).await?);
-    for shape in CacheType::ALL.into_iter().flat_map(|cache| [SHAPE, RING].map(|shape| AttentionShape { cache, ..shape })) {
+    for shape in
+        CacheType::ALL.into_iter().flat_map(|cache| [SHAPE, RING].map(|shape| AttentionShape { cache, ..shape }))
+    {
         seen(Attending::new(gpu, kernels, shape, 4).check_rope(20, &chain(20, &[0, 1, 2])).await?);
         seen(check_compact(gpu, AttentionShape { heads: 3, kv_heads: 3, ..shape }, 2, &[0, 2, 5]).await?);
         seen(check_compact(gpu, AttentionShape { heads: 3, kv_heads: 3, ..shape }, 19, &[0, 2, 5]).await?);
@@ -137,15 +139,8 @@ async fn sampled(gpu: &Gpu, set: KernelSet, settings: Settings) -> Result<Kernel
     draw.check(gpu, set, &[1, 2, 3, 1000]).await
 }
 
-const SHAPE: AttentionShape = AttentionShape {
-    heads: 4,
-    kv_heads: 2,
-    head_dim: 8,
-    context: 40,
-    slots: 40,
-    window: None,
-    cache: CacheType::F32,
-};
+const SHAPE: AttentionShape =
+    AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, context: 40, slots: 40, window: None, cache: CacheType::F32 };
 
 /// The same with a window, whose slots are taken anew in the middle of a batch.
 const RING: AttentionShape = AttentionShape { slots: 21, window: Some(9), ..SHAPE };

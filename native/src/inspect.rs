@@ -94,7 +94,9 @@ fn attention(inspection: &Inspection) -> String {
     let Inspection { num_attention_heads, num_key_value_heads, head_dim, .. } = inspection;
     let norm = if inspection.qk_norm { ", query and key heads normalised" } else { "" };
     let windows = windows(&inspection.windows);
-    format!("{num_attention_heads} query heads, {num_key_value_heads} key and value heads, {head_dim} wide{norm}{windows}")
+    format!(
+        "{num_attention_heads} query heads, {num_key_value_heads} key and value heads, {head_dim} wide{norm}{windows}"
+    )
 }
 
 /// Which blocks see a window, where some do.

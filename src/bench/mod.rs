@@ -94,8 +94,12 @@ pub async fn run<F: Files>(
     kernels.check(gpu.summary())?;
     // First, so that whatever is wrong with the model is said before minutes of measurements.
     progress("loading the model");
-    let engine_options =
-        EngineOptions { kernels: Some(kernels), quantize: options.quantize, cache: options.cache, ..EngineOptions::default() };
+    let engine_options = EngineOptions {
+        kernels: Some(kernels),
+        quantize: options.quantize,
+        cache: options.cache,
+        ..EngineOptions::default()
+    };
     let engine = Engine::load(gpu, files, &engine_options, &mut |_| {}).await?;
     let watch = Stopwatch::new(gpu, if options.quick { Effort::QUICK } else { Effort::FULL });
     progress("reading and copying memory");

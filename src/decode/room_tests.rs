@@ -219,7 +219,10 @@ fn a_cache_grows_with_its_text() {
                 let bytes = |session: &Session| (session.cache_bytes(), session.buffers.capacity);
                 let (first, capacity) = bytes(&growing);
                 assert_eq!(capacity, 256);
-                assert!(run(&mut growing, &prompt, 900, drafting(Drafter::Heads, &[2])).await? == all, "{set}, {backbone}");
+                assert!(
+                    run(&mut growing, &prompt, 900, drafting(Drafter::Heads, &[2])).await? == all,
+                    "{set}, {backbone}"
+                );
                 assert_eq!(bytes(&growing), (8 * first, 2048));
                 // A prompt that is long from the start, and what was read before it.
                 let mut other = engine.session()?;

@@ -106,7 +106,7 @@ fn check_ids(fields: &Fields<'_>, key: &str, ids: &[u32], vocab_size: usize) -> 
 fn assemble(fields: &Fields<'_>, family: &Family) -> Result<ModelConfig> {
     let spec = (family.spec)(fields)?;
     family.names.check(&spec)?;
-    let (last, attention) = (spec.head_block(), spec.head_block().attention());
+    let (last, attention) = (spec.last_block(), spec.last_block().attention());
     Ok(ModelConfig {
         model_type: family.model_type.to_owned(),
         vocab_size: spec.vocab_size,

@@ -5,10 +5,12 @@
 
 pub mod checkpoint;
 pub mod config;
+mod expected;
 pub mod families;
 mod fields;
 pub mod files;
-mod layout;
+pub mod hash;
+pub mod layouts;
 pub mod mtp;
 mod refusals;
 pub mod rope;

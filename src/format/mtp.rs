@@ -13,6 +13,8 @@ use std::collections::BTreeSet;
 use super::checkpoint::{Checkpoint, HeadKind};
 use super::config::ModelConfig;
 use super::files::Files;
+use super::hash::hash_files;
+use super::layouts;
 use super::tensors::Tensors;
 use crate::error::{Error, Result};
 
@@ -70,6 +72,22 @@ pub enum Wiring {
         /// The blocks' names.
         blocks: Vec<String>,
     },
+}
+
+/// Files of heads beside those of a model.
+pub const FILES: [&str; 3] = [own::CONFIG, own::TENSORS, published::MEDUSA];
+
+/// What a folder with heads has, for messages.
+pub const EXPECTED: &str = "mtp_config.json and mtp.safetensors, or heads in a published layout";
+
+/// A hash of everything in `files` that decides what its heads compute, as [`Checkpoint::identity`].
+///
+/// # Errors
+/// If a file cannot be read.
+pub async fn identity<F: Files>(files: &F) -> Result<String> {
+    let mut names: BTreeSet<String> = FILES.map(str::to_owned).into();
+    names.extend(layouts::files(files).await?);
+    hash_files(files, names).await
 }
 
 /// One head. Names are those of modules: `.weight` and `.bias` come behind.

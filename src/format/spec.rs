@@ -187,9 +187,16 @@ impl ModelSpec {
         tensors
     }
 
-    /// What the layers of multi-token heads are like: the last block.
-    pub fn head_block(&self) -> &BlockSpec {
+    /// The last block.
+    pub fn last_block(&self) -> &BlockSpec {
         self.blocks.last().expect("a model has at least one block")
+    }
+
+    /// The block that layer `layer` of a multi-token head with `layers` of them is like: heads are like the last blocks, in
+    /// whose place they may be.
+    pub fn block_of_head(&self, layer: usize, layers: usize) -> &BlockSpec {
+        let first = self.blocks.len().saturating_sub(layers);
+        self.blocks.get(first + layer).unwrap_or_else(|| self.last_block())
     }
 
     /// The same value of every block, or the most of any.

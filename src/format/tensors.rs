@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::checkpoint::find_headers;
 use super::files::{Files, read_exact};
+use super::layouts::find_headers;
 use super::safetensors::{Header, PREFIX_BYTES, SkippedTensor, TensorInfo, brief_shape, header_len};
 use crate::error::{Error, Result};
 

@@ -1,8 +1,8 @@
 //! The buffers of a session, made once.
 
+use super::engine::Model;
 use super::head_plan::HeadBuffers;
 use super::heads::HeadWeights;
-use super::engine::Model;
 use super::sizes::Sizes;
 use super::state::LayerState;
 use crate::format::spec::{BlockSpec, ModelSpec};
@@ -31,6 +31,7 @@ pub(crate) struct Buffers {
     /// Positions that scores, the layers' states and what heads keep have room for; see [`Self::grow`].
     pub capacity: u32,
     pub logits: wgpu::Buffer,
+    /// `exp(logit - highest)` of the rows last sampled, not normalised.
     pub probabilities: wgpu::Buffer,
     pub counts: wgpu::Buffer,
     pub sampled: wgpu::Buffer,

@@ -11,13 +11,13 @@ use super::weights::{Layer, Linear, NormWeights};
 use crate::format::spec::{self, Mlp};
 use crate::gpu::Variant;
 use crate::kernels::{
-    Activation, CommitIo, CommitParams, EmbedParams, HeadNormIo, HeadNormParams, LogProbsParams, MAX_END_TOKENS, MatmulForm, MatmulIo, NormIo, Op,
-    Partials, SampleIo, attention_scores, attention_softmax, attention_values, commit, commit_variant,
-    compact_cache_variant, compact_hidden_variant, copy_hidden_variant, draft_lookup,
-    draft_lookup_variant, draft_recorded, draft_recorded_variant, draft_top_variant, embed, embed_variant, head_norm, head_norm_variant, log_probs,
-    log_probs_variant, lora_variant, matmul, matmul_with_partials, norm, norm_variant, rope_cache_variant,
-    sample, sample_variant, scores_variant, shift_tokens_variant, softmax_variant, stage_window_variant, trace,
-    trace_variant, tree_rows, tree_rows_variant, values_variant,
+    Activation, CommitIo, CommitParams, EmbedParams, HeadNormIo, HeadNormParams, LogProbsParams, MAX_END_TOKENS,
+    MatmulForm, MatmulIo, NormIo, Op, Partials, SampleIo, attention_scores, attention_softmax, attention_values,
+    commit, commit_variant, compact_cache_variant, compact_hidden_variant, copy_hidden_variant, draft_lookup,
+    draft_lookup_variant, draft_recorded, draft_recorded_variant, draft_top_variant, embed, embed_variant, head_norm,
+    head_norm_variant, log_probs, log_probs_variant, lora_variant, matmul, matmul_with_partials, norm, norm_variant,
+    rope_cache_variant, sample, sample_variant, scores_variant, shift_tokens_variant, softmax_variant,
+    stage_window_variant, trace, trace_variant, tree_rows, tree_rows_variant, values_variant,
 };
 
 /// The ops of a session, in the order they run.
@@ -112,7 +112,11 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
     ]);
     for ring in spec.blocks.iter().map(|block| block.attention().window.is_some()) {
         let cache = model.sizes.cache;
-        variants.extend([rope_cache_variant(cache, ring), scores_variant(cache, ring), values_variant(set, cache, ring)]);
+        variants.extend([
+            rope_cache_variant(cache, ring),
+            scores_variant(cache, ring),
+            values_variant(set, cache, ring),
+        ]);
         variants.insert(compact_cache_variant(cache, ring));
     }
     if spec.blocks.iter().any(|block| block.attention().qk_norm.is_some()) {
@@ -237,13 +241,7 @@ impl Planner<'_> {
 
     /// Queries, keys and values of the rows: queries to `qkv`, the others to the cache. `adapt` may change what the product
     /// gives, which is in the buffer that it is handed.
-    fn qkv(
-        &self,
-        layer: &Layer,
-        kept: &LayerState,
-        ops: &mut Vec<Op>,
-        adapt: impl Fn(&wgpu::Buffer, &mut Vec<Op>),
-    ) {
+    fn qkv(&self, layer: &Layer, kept: &LayerState, ops: &mut Vec<Op>, adapt: impl Fn(&wgpu::Buffer, &mut Vec<Op>)) {
         let (model, b) = (self.model, self.buffers);
         let (attention, shape) = (layer.spec.attention(), model.attention_shape(layer));
         let projected = if layer.qk_norm.is_some() { &b.projected } else { &b.qkv };

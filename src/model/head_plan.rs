@@ -170,7 +170,11 @@ impl HeadsPlan {
         let (width, slots) = (sizes.hidden, b.capacity);
         let adapter = heads.gated.into();
         let stage = |num_rows| {
-            stage_window(&model.gpu, StageWindowParams { num_rows, context: sizes.context, adapter }, [&b.state, &b.rows])
+            stage_window(
+                &model.gpu,
+                StageWindowParams { num_rows, context: sizes.context, adapter },
+                [&b.state, &b.rows],
+            )
         };
         let text = ShiftTokensParams { ahead: 0, vocab: sizes.vocab };
         // Drafting rows leave all that heads read anew, where they belong.
@@ -224,14 +228,7 @@ impl Planner<'_> {
     }
 
     /// Adds the changes of a gated LoRA to the queries, keys and values of the rows whose adapter is on.
-    fn adapt(
-        &self,
-        heads: &HeadWeights,
-        buffers: &HeadBuffers,
-        block: usize,
-        y: &wgpu::Buffer,
-        ops: &mut Vec<Op>,
-    ) {
+    fn adapt(&self, heads: &HeadWeights, buffers: &HeadBuffers, block: usize, y: &wgpu::Buffer, ops: &mut Vec<Op>) {
         let adapter = heads.adapters.get(block).and_then(Option::as_ref);
         let (Some(adapter), Some(t)) = (adapter, &buffers.adapted) else { return };
         let (b, sizes) = (self.buffers, &self.model.sizes);

@@ -203,8 +203,8 @@ async fn head_weights<F: Files>(
     let (vocab, hidden, norm) = (config.vocab_size, config.hidden_size, config.spec.final_norm);
     let mut layers = Vec::with_capacity(head.layers.len());
     let taken = head.target && loader.placed.is_none();
-    for name in head.layers.iter().filter(|_| !taken) {
-        layers.push(loader.layer(name, config.spec.head_block()).await?);
+    for (index, name) in head.layers.iter().enumerate().filter(|_| !taken) {
+        layers.push(loader.layer(name, config.spec.block_of_head(index, head.layers.len())).await?);
     }
     let body = match &head.wiring {
         Wiring::LastLayer => Body::LastLayer,

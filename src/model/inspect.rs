@@ -7,9 +7,9 @@ use super::sizes::{self, Sizes};
 use super::state::whole_shape;
 use crate::format::checkpoint::{Checkpoint, FoundHeads, HeadKind};
 use crate::format::config::ModelConfig;
-use crate::format::spec::{Activation, ModelSpec, Norm};
 use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
+use crate::format::spec::{Activation, ModelSpec, Norm};
 use crate::kernels::{CacheType, WeightFormat};
 use crate::{ErrorKind, Result};
 
@@ -154,7 +154,7 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
             Norm::Rms { .. } => "RMSNorm",
             Norm::Layer { .. } => "LayerNorm",
         },
-        activation: match spec.head_block().mlp.activation {
+        activation: match spec.last_block().mlp.activation {
             Activation::Silu => "silu",
             Activation::Gelu => "gelu",
             Activation::GeluTanh => "gelu_tanh",
@@ -233,7 +233,7 @@ fn describe<F: Files>(set: &HeadSet<'_, F>, config: &ModelConfig, sizes: &Sizes,
     heads.layers = set.heads.iter().map(|head| head.layers.len()).collect();
     heads.parameters = set.parameters(config);
     heads.unused.clone_from(&set.unused);
-    let layer = whole_shape(config.spec.head_block().attention(), sizes.context, sizes.cache).cache_bytes();
+    let layer = whole_shape(config.spec.last_block().attention(), sizes.context, sizes.cache).cache_bytes();
     let caches = heads.layers.iter().sum::<usize>() as u64 * 2 * layer;
     // At most: heads that read the same share it.
     heads.bytes = set.byte_len(config) + caches + set.heads.len() as u64 * sizes.history_bytes();

@@ -21,16 +21,16 @@ pub(crate) use buffers::Buffers;
 pub(crate) use engine::Model;
 pub use engine::{Engine, EngineOptions, Progress};
 pub(crate) use forward::{
-    Plan, accumulate, activation, embed_ops, inner4, linear_form, lm_head_partials, lm_head_with_partials, norm_op, plain_form,
-    product_ops, shard_op,
+    Plan, accumulate, activation, embed_ops, inner4, linear_form, lm_head_partials, lm_head_with_partials, norm_op,
+    plain_form, product_ops, shard_op,
 };
 pub(crate) use head_plan::HeadsPlan;
 pub(crate) use heads::{Body, Head, HeadWeights, Join, Mix, Source};
 pub use inspect::{HeadsInfo, Inspection, inspect, inspect_with_heads};
 pub(crate) use lora::Adapter;
 pub use merge::{Patch, merge_lora};
-pub(crate) use sizes::{Sizes, attention_shape, capacity};
 pub use sizes::context;
+pub(crate) use sizes::{Sizes, attention_shape, capacity};
 pub(crate) use state::LayerState;
 #[cfg(feature = "train")]
 pub(crate) use training::{Measured, load_for_training, measure_for_training};

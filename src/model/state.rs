@@ -132,7 +132,11 @@ impl KeyValues {
         let blocks = u64::from(old.head_dim / 4);
         for head in 0..u64::from(old.kv_heads) {
             for run in head * blocks..(head + 1) * blocks {
-                copies.add((&self.keys, run * old.slots_of(block)), (&grown.keys, run * shape.slots_of(block)), old.slots_of(block));
+                copies.add(
+                    (&self.keys, run * old.slots_of(block)),
+                    (&grown.keys, run * shape.slots_of(block)),
+                    old.slots_of(block),
+                );
             }
             let of_head = |shape: AttentionShape| shape.slots_of(block * blocks);
             copies.add((&self.values, head * of_head(old)), (&grown.values, head * of_head(shape)), of_head(old));

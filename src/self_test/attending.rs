@@ -7,8 +7,8 @@ use super::bench::{compare, noise, read, run, wide};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    AttentionShape, CacheType, Extent, KernelSet, MAX_CHUNK_ROWS, Op, RopeIo, Row, State, attention_scores, attention_softmax,
-    attention_values, rope_cache,
+    AttentionShape, CacheType, Extent, KernelSet, MAX_CHUNK_ROWS, Op, RopeIo, Row, State, attention_scores,
+    attention_softmax, attention_values, rope_cache,
 };
 use crate::reference;
 
@@ -59,7 +59,9 @@ pub(super) fn stored(gpu: &Gpu, label: &str, numbers: &[f32], cache: CacheType) 
 pub(super) async fn fetched(gpu: &Gpu, buffer: &wgpu::Buffer, count: usize, cache: CacheType) -> Result<Vec<f32>> {
     match cache {
         CacheType::F32 => read(gpu, buffer, count).await,
-        CacheType::F16 => Ok(read::<u16>(gpu, buffer, count).await?.into_iter().map(|x| f16::from_bits(x).to_f32()).collect()),
+        CacheType::F16 => {
+            Ok(read::<u16>(gpu, buffer, count).await?.into_iter().map(|x| f16::from_bits(x).to_f32()).collect())
+        }
     }
 }
 

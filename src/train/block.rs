@@ -2,8 +2,9 @@
 
 use super::graph::{Graph, pre_stride};
 use crate::kernels::train::{
-    Columns, HeadNormInputsIo, HeadNormWeightsIo, HeadsOf, SequenceShape, activate, activate_inputs, causal_gather, causal_scatter, causal_scores, causal_softmax,
-    causal_softmax_inputs, gather_rows, head_norm_inputs, head_norm_weights, lora_inputs, lora_weights, rope_rows, scatter_rows,
+    Columns, HeadNormInputsIo, HeadNormWeightsIo, HeadsOf, SequenceShape, activate, activate_inputs, causal_gather,
+    causal_scatter, causal_scores, causal_softmax, causal_softmax_inputs, gather_rows, head_norm_inputs,
+    head_norm_weights, lora_inputs, lora_weights, rope_rows, scatter_rows,
 };
 use crate::kernels::{HeadNormIo, HeadNormParams, LoraIo, LoraParams, head_norm, lora};
 use crate::model::{Adapter, Layer, accumulate, activation, inner4, linear_form};
@@ -114,7 +115,8 @@ impl<'a> Graph<'a> {
     /// The MLP's activations from what was saved, to the scratch.
     fn activated(&mut self, block: &Block<'_>) {
         let (rows, mlp) = (self.mlp_rows(block), &block.layer.spec.mlp);
-        let op = activate(&self.model.gpu, activation(mlp), mlp.gated, rows, inner4(mlp), &block.pre, &self.scratch.inner);
+        let op =
+            activate(&self.model.gpu, activation(mlp), mlp.gated, rows, inner4(mlp), &block.pre, &self.scratch.inner);
         self.push(op, rows);
     }
 

@@ -238,25 +238,30 @@ impl Plan<'_> {
             count.rows(&[h]);
         }
         if self.labelled_by_base() {
-            let block = self.config.spec.head_block();
+            let block = self.config.spec.last_block();
             count.rows(&self.kept(block));
             count.picked(&[h, pre_stride(block).into(), h, h, h, h, 4]);
         }
     }
 
     fn head(&self, head: &Head, count: &mut Count) {
-        let block = self.config.spec.head_block();
-        let (h, pre) = (u64::from(self.sizes.hidden), u64::from(pre_stride(block)));
+        let h = u64::from(self.sizes.hidden);
         if matches!(head.wiring, Wiring::Sequential { .. }) {
             count.rows(&[h, h]);
         }
         let layers = head.layers.len().max(1);
-        for _ in 1..layers {
+        for layer in 0..layers {
+            let block = self.config.spec.block_of_head(layer, layers);
             count.rows(&self.kept(block));
-            count.rows(&[h, pre, h]);
+            let mlp = [h, pre_stride(block).into()];
+            if layer + 1 < layers {
+                count.rows(&mlp);
+                count.rows(&[h]);
+            } else {
+                count.picked(&mlp);
+            }
         }
-        count.rows(&self.kept(block));
-        count.picked(&[h, pre, h, h, h, 4]);
+        count.picked(&[h, h, h, 4]);
         if self.options.target == Target::Marginal && head.offset > 1 {
             count.picked(&[2 * LABEL_TOKENS as u64, h]);
         }

@@ -14,7 +14,7 @@ use foretoken::{
 };
 
 /// Every base model of tests/golden.
-const FIXTURES: [&str; 16] = [
+const FIXTURES: [&str; 20] = [
     "llama-bf16",
     "llama-bias",
     "llama-f16",
@@ -26,11 +26,15 @@ const FIXTURES: [&str; 16] = [
     "llama-rope3",
     "llama-sharded",
     "mistral",
+    "mistral-long",
     "neox-f16",
     "neox-fast",
     "neox-parallel",
     "neox-sequential",
     "neox-tanh",
+    "qwen2-window",
+    "qwen3",
+    "qwen3-bias",
 ];
 
 const PROMPT: [u32; 7] = [1, 5, 9, 13, 17, 21, 25];
@@ -143,13 +147,15 @@ fn drafts_never_change_the_text() {
 }
 
 /// Fixtures of heads with their backbones.
-const HEADS: [(&str, &str); 10] = [
+const HEADS: [(&str, &str); 12] = [
     ("llama-gqa", "heads-parallel"),
     ("llama-sharded", "heads-whs"),
     ("llama-gqa", "heads-lora"),
     ("neox-parallel", "heads-neox"),
     ("neox-f16", "heads-neox-lora"),
     ("neox-parallel", "heads-sequential"),
+    ("qwen3", "heads-qwen3-sequential"),
+    ("mistral-window", "heads-window"),
     ("llama-odd", "heads-deepseek"),
     ("llama-bias", "heads-mimo"),
     ("llama-gqa", "heads-qwen"),

@@ -154,6 +154,26 @@ fn known_buffers_and_heads_are_accounted_for() {
 }
 
 #[test]
+fn a_tensor_of_a_block_that_the_family_has_not_is_refused() {
+    let with_tensor = |name: &str| {
+        let mut files = checkpoint(&llama());
+        let mut list = open(&files).unwrap().config().expected_tensors();
+        list.extend(tensors(&[(name, &[2])]));
+        put(&mut files, "model.safetensors", zeros(&list));
+        files
+    };
+    for name in ["model.layers.1.self_attn.q_norm.weight", "model.layers.0.self_attn.q_proj.bias"] {
+        let error = open(&with_tensor(name)).unwrap().check().unwrap_err();
+        let message = format!(
+            "memory: tensor \"{name}\": the blocks of a llama model have none like it, so it would compute something else"
+        );
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Unsupported, message));
+    }
+    open(&with_tensor("model.layers.0.self_attn.rotary_emb.inv_freq")).unwrap().check().unwrap();
+    open(&with_tensor("model.layers.2.self_attn.q_proj.bias")).unwrap().check().unwrap();
+}
+
+#[test]
 fn multi_token_heads_are_found_by_their_layouts() {
     let check = |files: &MemoryFiles, kind: HeadKind, count: usize, note: &str| {
         let found = open(files).unwrap().multi_token_heads();

@@ -15,7 +15,7 @@ fn parse(config: &Value) -> Result<ModelConfig> {
 
 /// The block that all blocks of `config` are like.
 fn block(config: &ModelConfig) -> &BlockSpec {
-    let block = config.spec.head_block();
+    let block = config.spec.last_block();
     assert!(config.spec.blocks.iter().all(|other| other == block), "{config:?}");
     block
 }
@@ -55,7 +55,7 @@ fn llama_defaults_and_fields() {
     assert!(!attention.qkv_bias && !attention.out_bias && !block.mlp.bias && attention.qk_norm.is_none());
     assert_eq!((config.bos_token_id, config.eos_token_ids.as_slice()), (Some(1), [2].as_slice()));
     let config = accepted(llama(), json!({"num_key_value_heads": null, "head_dim": 6, "attention_bias": true}));
-    let attention = config.spec.head_block().attention();
+    let attention = config.spec.last_block().attention();
     assert_eq!((attention.kv_heads, attention.q_size()), (4, 24));
     assert!(attention.qkv_bias && attention.out_bias);
     let config = accepted(llama(), json!({"torch_dtype": "float16", "num_nextn_predict_layers": 1, "something": [1]}));
@@ -69,7 +69,9 @@ fn gpt_neox_defaults_and_fields() {
     let (norm, spec) = (Norm::Layer { eps: 1e-5 }, block(&config));
     assert_eq!((config.head_dim, config.num_key_value_heads), (8, 4));
     assert_eq!((spec.norm, config.spec.final_norm, rope(&config).rotary_dim), (norm, norm, 2));
-    assert!(spec.parallel && spec.attention().qkv_bias && spec.attention().out_bias && spec.mlp.bias && !spec.mlp.gated);
+    assert!(
+        spec.parallel && spec.attention().qkv_bias && spec.attention().out_bias && spec.mlp.bias && !spec.mlp.gated
+    );
     assert!(!block(&accepted(gpt_neox(), json!({"use_parallel_residual": false}))).parallel);
     assert!(!attention(&accepted(gpt_neox(), json!({"attention_bias": false}))).qkv_bias);
     assert_eq!(rope(&accepted(gpt_neox(), json!({"rotary_pct": null}))).rotary_dim, 2);
@@ -165,7 +167,8 @@ fn mistral_has_a_window_and_llama_none() {
     assert_eq!(window(json!({})), Some(4096), "transformers' default for mistral");
     assert_eq!(attention(&accepted(llama(), json!({"sliding_window": 7}))).window, None, "transformers reads none");
     broken(mistral(), json!({"sliding_window": 0}), &["sliding_window", "whole number from 1", "0"]);
-    unsupported(mistral(), json!({"attention_bias": true}), &["attention_bias"]);
+    let config = accepted(mistral(), json!({"attention_bias": true, "mlp_bias": true}));
+    assert!(!attention(&config).qkv_bias && !block(&config).mlp.bias, "transformers reads none");
 }
 
 #[test]
@@ -356,6 +359,10 @@ fn known_buffers_are_told_from_unknown_tensors() {
     assert!(neox.is_known_buffer("gpt_neox.layers.3.attention.bias"));
     assert!(!neox.is_known_buffer("gpt_neox.layers.3.attention.dense.bias"));
     assert!(!tied.is_known_buffer("model.layers.0.self_attn.q_norm.weight"));
+    assert!(tied.is_in_block("model.layers.1.self_attn.q_norm.weight"));
+    for outside in ["model.layers.2.eh_proj.weight", "model.norm.weight", "model.layers.x", "model.layersx.0.a"] {
+        assert!(!tied.is_in_block(outside), "{outside}");
+    }
 }
 
 #[test]

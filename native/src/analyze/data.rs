@@ -8,9 +8,9 @@ use foretoken::analysis::DataFacts;
 use foretoken::train::data::{DataFormat, Vocabulary, read as read_documents};
 use foretoken::{Error, Result};
 
-use crate::hash::Hash;
 use crate::output::io_error;
 use crate::source::Checked;
+use foretoken::format::hash::Hash;
 
 /// A sample's tokens.
 pub struct Sample {

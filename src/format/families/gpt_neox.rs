@@ -1,8 +1,6 @@
 //! GPT-NeoX: LayerNorm, fused queries, keys and values, heads of which a part rotates, a plain MLP, a parallel residual.
 
-use super::{
-    Family, GELU_FORMS, Place, TensorNames, activation, even_head_dim, norm_eps, num_blocks, usual_scale,
-};
+use super::{Family, GELU_FORMS, Place, TensorNames, activation, even_head_dim, norm_eps, num_blocks, usual_scale};
 use crate::error::Result;
 use crate::format::fields::Fields;
 use crate::format::refusals::Neutral;

@@ -1,6 +1,8 @@
 //! Llama: RMSNorm, grouped keys and values, a gated MLP.
 
-use super::{Family, LLAMA_NAMES, SILU_FORMS, activation, even_head_dim, norm_eps, num_blocks, usual_scale, whole_rope};
+use super::{
+    Family, LLAMA_NAMES, SILU_FORMS, activation, even_head_dim, norm_eps, num_blocks, usual_scale, whole_rope,
+};
 use crate::error::Result;
 use crate::format::fields::Fields;
 use crate::format::refusals::Neutral;

@@ -119,7 +119,8 @@ impl TensorNames {
             let lost = block.tensors(spec.hidden_size).into_iter().find(|(role, ..)| self.find(*role).is_none());
             if let Some((role, ..)) = lost {
                 let Self { blocks, .. } = self;
-                let message = format!("block {index} needs a tensor {role:?}, for which files with {blocks} have no name");
+                let message =
+                    format!("block {index} needs a tensor {role:?}, for which files with {blocks} have no name");
                 return Err(Error::unsupported(message));
             }
         }

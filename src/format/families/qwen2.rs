@@ -17,7 +17,8 @@ const DEFAULT_FULL_BLOCKS: usize = 28;
 pub(super) const FAMILY: Family = Family { model_type: "qwen2", spec, names: &LLAMA_NAMES, rules: &[] };
 
 fn spec(fields: &Fields<'_>) -> Result<ModelSpec> {
-    let attention = Attention { qkv_bias: true, out_bias: false, ..llama::attention(fields, llama::head_dim(fields)?)? };
+    let attention =
+        Attention { qkv_bias: true, out_bias: false, ..llama::attention(fields, llama::head_dim(fields)?)? };
     with_windows(fields, &attention)
 }
 
@@ -36,7 +37,8 @@ fn windows(fields: &Fields<'_>) -> Result<Vec<Option<usize>>> {
         false => None,
     };
     let Some(types) = fields.get("layer_types") else {
-        let full = if fields.has_key("max_window_layers") { fields.count("max_window_layers")? } else { DEFAULT_FULL_BLOCKS };
+        let full =
+            if fields.has_key("max_window_layers") { fields.count("max_window_layers")? } else { DEFAULT_FULL_BLOCKS };
         return Ok((0..count).map(|block| window.filter(|_| block >= full)).collect());
     };
     let wrong = || {

@@ -4,11 +4,14 @@ use super::adapters::{checked_gpus, gpus, pass};
 use crate::gpu::Gpu;
 use crate::kernels::train::product::{Cut, matmul_inputs_cut, matmul_weights_cut};
 use crate::kernels::train::{
-    AdamIo, AdamStep, Columns, HeadNormInputsIo, HeadNormWeightsIo, NormInputsIo, NormWeightsIo, activate, activate_inputs,
-    adamw, clip_factor, column_sums, head_norm_inputs, head_norm_weights, lora_inputs, lora_weights, norm_inputs, norm_weights, squares,
+    AdamIo, AdamStep, Columns, HeadNormInputsIo, HeadNormWeightsIo, NormInputsIo, NormWeightsIo, activate,
+    activate_inputs, adamw, clip_factor, column_sums, head_norm_inputs, head_norm_weights, lora_inputs, lora_weights,
+    norm_inputs, norm_weights, squares,
 };
 use crate::kernels::variants::ACTIVATIONS;
-use crate::kernels::{Activation, AttentionShape, Extent, HeadNormParams, KernelSet, LoraParams, NO_ADAPTER, Op, WeightFormat};
+use crate::kernels::{
+    Activation, AttentionShape, Extent, HeadNormParams, KernelSet, LoraParams, NO_ADAPTER, Op, WeightFormat,
+};
 use crate::reference::matmul::pack;
 use crate::reference::train as reference;
 use crate::reference::train::activate::Curve;

@@ -65,7 +65,8 @@ impl Sequences {
     fn each_score(self) -> impl Iterator<Item = ([usize; 4], usize)> {
         let Self { sequences, length, heads, .. } = self;
         let all = (0..sequences).flat_map(move |s| (0..heads).map(move |h| (s, h)));
-        let pairs = all.flat_map(move |(s, h)| (0..length).flat_map(move |i| (self.first_seen(i)..=i).map(move |j| [s, h, i, j])));
+        let pairs = all
+            .flat_map(move |(s, h)| (0..length).flat_map(move |i| (self.first_seen(i)..=i).map(move |j| [s, h, i, j])));
         pairs.map(move |[s, h, i, j]| ([s, h, i, j], ((s * heads + h) * length + i) * length + j))
     }
 

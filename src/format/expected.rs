@@ -36,9 +36,14 @@ impl ModelConfig {
         (tensor_name(&format!("{block}.{}", place.name()), part), shape)
     }
 
+    /// The name of the tensor of a role.
+    pub fn name_of(&self, role: Role) -> String {
+        self.locate(role, vec![1]).0
+    }
+
     /// The tensors of a head's layer whose names begin with `at`.
     pub fn layer_tensors(&self, at: &str) -> Vec<(String, Vec<usize>)> {
-        self.block_tensors(at, self.spec.head_block())
+        self.block_tensors(at, self.spec.last_block())
     }
 
     /// The tensors of a block like `spec` whose names begin with `at`.
@@ -63,7 +68,7 @@ impl ModelConfig {
 
     /// The products of a block that a LoRA may change, by name within the block, with their outputs.
     pub fn adaptable(&self) -> Vec<(&'static str, usize)> {
-        let attention = self.spec.head_block().attention();
+        let attention = self.spec.last_block().attention();
         let sizes = [
             (BlockRole::Query, attention.q_size()),
             (BlockRole::Key, attention.kv_size()),
@@ -88,6 +93,12 @@ impl ModelConfig {
     /// The name of the LM head, `[vocab_size, hidden_size]`: the embedding's where they are tied.
     pub fn lm_head_name(&self) -> String {
         if self.spec.tied { self.embedding_name() } else { tensor_name(self.names.lm_head, Part::Weight) }
+    }
+
+    /// Whether a tensor of this name belongs to one of the model's blocks.
+    pub fn is_in_block(&self, name: &str) -> bool {
+        let number = name.strip_prefix(self.names.blocks).and_then(|rest| rest.strip_prefix('.')?.split('.').next());
+        number.and_then(|number| number.parse().ok()).is_some_and(|block: usize| block < self.spec.blocks.len())
     }
 
     /// Whether `name` is a tensor that some checkpoints carry and no forward pass needs: rotary frequencies and causal

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::head_tests::golden;
-use super::{DraftOptions, DraftTree, Drafter, GenerateOptions, ReadOptions, RecordedDrafts, Sampling, Session};
+use super::{
+    AuditOptions, DraftOptions, DraftTree, Drafter, GenerateOptions, ReadOptions, RecordedDrafts, Sampling, Session,
+};
 use crate::format::files::MemoryFiles;
 use crate::kernels::tests::adapters::on_every_set;
 use crate::marginal::MarginalOptions;
@@ -15,10 +17,12 @@ use crate::{CacheType, Engine, EngineOptions, Gpu, GpuOptions, KernelSet, Result
 /// Slots of the ring that `windowed` models have: what a position sees, and the room beside it.
 const RING: usize = 8 + 256;
 
-/// A golden model with other values in its configuration.
+/// A golden model with other values in its configuration, whose texts have no end.
 fn configured(name: &str, changes: &[(&str, Value)]) -> MemoryFiles {
     let mut files = golden(name);
     let mut config: Value = serde_json::from_slice(&files.files["config.json"]).expect("JSON");
+    config.as_object_mut().expect("an object").remove("eos_token_id");
+    files.files.remove("generation_config.json");
     changes.iter().for_each(|(key, value)| config[*key] = value.clone());
     files.files.insert("config.json".to_owned(), config.to_string().into_bytes().into());
     files
@@ -75,18 +79,6 @@ async fn run(session: &mut Session, prompt: &[u32], new: usize, draft: DraftOpti
     Ok([prompt, generation.ids()].concat())
 }
 
-/// A prompt whose continuation does not end early.
-async fn long_text(session: &mut Session, prompt: usize, new: usize) -> Result<(Vec<u32>, Vec<u32>)> {
-    for length in prompt.. {
-        let prompt = text(length);
-        let all = run(session, &prompt, new, DraftOptions::off()).await?;
-        if all.len() == length + new {
-            return Ok((prompt, all));
-        }
-    }
-    unreachable!()
-}
-
 #[test]
 fn a_ring_gives_the_bits_of_a_whole_cache() {
     on_every_set(|gpu, set| {
@@ -139,8 +131,9 @@ fn drafts_leave_a_text_in_a_ring_as_it_is() {
             let engine = engine(gpu, &windowed(), &options(set, cache));
             let (mut ring, mut whole) = (engine.session().expect("a session"), whole(&engine));
             let check = async {
-                let (prompt, all) = long_text(&mut whole, 150, 3 * RING - 150).await?;
-                let new = all.len() - prompt.len();
+                let (prompt, new) = (text(150), 2 * RING);
+                let all = run(&mut whole, &prompt, new, DraftOptions::off()).await?;
+                assert_eq!(all.len(), 150 + new);
                 for draft in [
                     DraftOptions::off(),
                     drafting(half_right(&all), &[1, 1, 1]),
@@ -166,7 +159,8 @@ fn a_ring_goes_back_as_far_as_it_reaches() {
         let engine = engine(gpu, &windowed(), &options(set, CacheType::F32));
         let (mut ring, mut whole) = (engine.session().expect("a session"), whole(&engine));
         let check = async {
-            let (prompt, all) = long_text(&mut whole, 150, 500).await?;
+            let prompt = text(150);
+            let all = run(&mut whole, &prompt, 500, DraftOptions::off()).await?;
             let back = |session: &mut Session, length: usize| {
                 session.set_text(&all[..length]);
                 session.cached
@@ -215,7 +209,8 @@ fn a_cache_grows_with_its_text() {
             let engine = engine.expect("it loads");
             let (mut growing, mut whole) = (engine.session().expect("a session"), whole(&engine));
             let check = async {
-                let (prompt, all) = long_text(&mut whole, 200, 900).await?;
+                let prompt = text(200);
+                let all = run(&mut whole, &prompt, 900, DraftOptions::off()).await?;
                 let bytes = |session: &Session| (session.cache_bytes(), session.buffers.capacity);
                 let (first, capacity) = bytes(&growing);
                 assert_eq!(capacity, 256);
@@ -252,6 +247,10 @@ fn halves_take_half_the_memory_and_are_another_model() {
                 let engine = engine(gpu, &files, &options(set, cache));
                 let mut session = engine.session().expect("a session");
                 let logits = pollster::block_on(session.logits(&text(60))).expect("logits");
+                // Within either, drafts change nothing, and rows do not feel each other.
+                let audit = AuditOptions { prompts: vec![text(12)], tokens: Some(10) };
+                let audit = pollster::block_on(session.audit(&audit, &mut |_| {})).expect("an audit");
+                assert!(audit.equal && audit.logits.equal && audit.width_invariant, "{name}, {cache}: {audit:?}");
                 (session.cache_bytes(), logits.concat())
             });
             assert_eq!(singles.0, 2 * halves.0, "{name}");

@@ -35,6 +35,7 @@ impl Session {
         }
         self.tokens.extend_from_slice(ids);
         self.cached = total;
+        self.reported = total + 1;
         Ok(log_probs)
     }
 
@@ -57,6 +58,7 @@ impl Session {
         }
         self.tokens.extend_from_slice(ids);
         self.cached = ids.len();
+        self.reported = ids.len() + 1;
         Ok(logits)
     }
 
@@ -96,7 +98,7 @@ impl Session {
         self.write_rows(ids, first, rows);
         let (committed, num_rows) = (first as u32, rows as u32);
         self.write_state(State { committed, length: ids.len() as u32, num_rows, ..State::default() });
-        self.replay(&[&self.plan.body, &self.plan.lm_head, tail], every_row(first, rows), copy)
+        self.replay(&[&self.plan.body, &self.plan.settle, &self.plan.lm_head, tail], every_row(first, rows), copy)
     }
 
     /// Runs `ops` over the batch that `rows` and `state` describe.

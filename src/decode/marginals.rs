@@ -38,6 +38,7 @@ impl Session {
         let cached = std::mem::take(&mut self.cached);
         let found = self.marginal_run(options).marginals(ids, cached, progress).await?;
         self.cached = ids.len();
+        self.reported = ids.len() + 1;
         Ok(found)
     }
 

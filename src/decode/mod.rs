@@ -12,6 +12,8 @@ mod pacing;
 #[cfg(test)]
 mod quantized_tests;
 mod reading;
+#[cfg(test)]
+mod recurrent_tests;
 mod room;
 #[cfg(test)]
 mod room_tests;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::session::Session;
 use crate::Result;
-use crate::model::{Buffers, LayerState, Model, Plan, capacity};
+use crate::model::{Buffers, LayerState, Model, Plan, Stood, capacity};
 
 impl Session {
     /// Makes room for rows at places before `end`, of which the context may have fewer. Growing makes buffers and ops anew and
@@ -31,6 +31,11 @@ impl Session {
         self.written = self.written.max(end.min(self.context()));
     }
 
+    /// Notes that exactly the first `length` tokens of a text are committed once what was submitted is done.
+    pub(super) fn stands(&mut self, length: usize) {
+        self.buffers.layers.iter_mut().for_each(|layer| layer.stands(&self.model.gpu, length));
+    }
+
     /// [`Self::room`] for rows that are written.
     pub(super) fn reserve(&mut self, end: usize) -> Result<()> {
         self.wrote(end);
@@ -40,12 +45,18 @@ impl Session {
     /// Goes back to the first `length` tokens of the text, or as far as every layer reaches. `cached` says how far.
     pub(super) fn go_back(&mut self, length: usize) {
         let mut length = length.min(self.cached);
-        while let Some(reached) = self.buffers.layers.iter().map(|layer| layer.go_back(length, self.written)).min()
-            && reached < length
-        {
-            length = reached;
+        let mut stood = Stood { written: self.written, committed: self.reported.saturating_sub(1) };
+        // Whoever reached less takes the others along.
+        loop {
+            let go_back = |layer: &mut LayerState| layer.go_back(&self.model.gpu, length, stood);
+            let reached = self.buffers.layers.iter_mut().map(go_back).min().unwrap_or(length);
+            if reached == length {
+                break;
+            }
+            (length, stood.committed) = (reached, usize::MAX);
         }
         self.cached = length;
+        self.reported = length + 1;
         if length == 0 {
             self.written = 0;
         }
@@ -65,7 +76,7 @@ impl Session {
         gpu.check()?;
         let mut fork = Self::new(Arc::clone(&self.model), buffers, plan);
         fork.tokens.clone_from(&self.tokens);
-        (fork.cached, fork.written) = (self.cached, self.written);
+        (fork.cached, fork.written, fork.reported) = (self.cached, self.written, self.reported);
         fork.heads_filled = self.heads_filled;
         Ok(fork)
     }

@@ -18,7 +18,7 @@ use crate::{CacheType, Engine, EngineOptions, Gpu, GpuOptions, KernelSet, Result
 const RING: usize = 8 + 256;
 
 /// A golden model with other values in its configuration, whose texts have no end.
-fn configured(name: &str, changes: &[(&str, Value)]) -> MemoryFiles {
+pub(super) fn configured(name: &str, changes: &[(&str, Value)]) -> MemoryFiles {
     let mut files = golden(name);
     let mut config: Value = serde_json::from_slice(&files.files["config.json"]).expect("JSON");
     config.as_object_mut().expect("an object").remove("eos_token_id");
@@ -33,11 +33,11 @@ fn windowed() -> MemoryFiles {
     configured("mistral-window", &[("max_position_embeddings", json!(2048)), ("sliding_window", json!(8))])
 }
 
-fn options(set: KernelSet, cache: CacheType) -> EngineOptions {
+pub(super) fn options(set: KernelSet, cache: CacheType) -> EngineOptions {
     EngineOptions { kernels: Some(set), cache, self_test: false, ..EngineOptions::default() }
 }
 
-fn engine(gpu: &Gpu, files: &MemoryFiles, options: &EngineOptions) -> Engine {
+pub(super) fn engine(gpu: &Gpu, files: &MemoryFiles, options: &EngineOptions) -> Engine {
     pollster::block_on(Engine::load(gpu, files, options, &mut |_| {})).expect("it loads")
 }
 
@@ -53,12 +53,12 @@ fn whole(engine: &Engine) -> Session {
     session
 }
 
-fn text(length: usize) -> Vec<u32> {
+pub(super) fn text(length: usize) -> Vec<u32> {
     (0..length).map(|at| (1 + at * at * 7 % 89 + at % 5) as u32).collect()
 }
 
 /// Drafts that are right at some positions and wrong at others.
-fn half_right(text: &[u32]) -> Drafter {
+pub(super) fn half_right(text: &[u32]) -> Drafter {
     let candidates = |(at, &id): (usize, &u32)| match at % 5 {
         0 => [id + 1, id + 2, id + 3, id + 4].map(|id| id % 90),
         1 | 2 => [id, 5, 6, 7],
@@ -67,11 +67,11 @@ fn half_right(text: &[u32]) -> Drafter {
     Drafter::Recorded(Arc::new(RecordedDrafts(text.iter().enumerate().map(candidates).collect())))
 }
 
-fn drafting(drafter: Drafter, tree: &[usize]) -> DraftOptions {
+pub(super) fn drafting(drafter: Drafter, tree: &[usize]) -> DraftOptions {
     DraftOptions { drafter, tree: Some(DraftTree::new(tree).expect("a tree")), trace: false }
 }
 
-async fn run(session: &mut Session, prompt: &[u32], new: usize, draft: DraftOptions) -> Result<Vec<u32>> {
+pub(super) async fn run(session: &mut Session, prompt: &[u32], new: usize, draft: DraftOptions) -> Result<Vec<u32>> {
     let sampling = Sampling { temperature: 1.0, seed: 3, ..Sampling::default() };
     let options = GenerateOptions { max_tokens: Some(new), sampling, draft, ..GenerateOptions::default() };
     let mut generation = session.generate(prompt, &options, &mut |_| {}).await?;

@@ -18,7 +18,7 @@ use crate::error::counted;
 use crate::format::config::ModelConfig;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::{Pending, Staging};
-use crate::kernels::{Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, Op, Row, State, Tree};
+use crate::kernels::{DONE_NOT_FINITE, Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, Op, Row, State, Tree};
 use crate::marginal::Workspace;
 use crate::model::{Buffers, HeadsPlan, Model, Plan, Progress};
 use crate::{Error, Result};
@@ -39,7 +39,7 @@ pub struct Session {
     pub(super) cached: usize,
     /// Places before it have been written to since the text was empty: by its tokens, by drafts, by siblings.
     pub(super) written: usize,
-    /// The length of the text on the GPU, as far as submits have reported it.
+    /// The length of the text on the GPU, as far as submits have reported it: one more than its committed tokens.
     pub(super) reported: usize,
     /// Made when it is first needed.
     pub(super) marginal: Option<Box<Workspace>>,
@@ -223,8 +223,12 @@ impl Session {
                 ..State::default()
             });
             let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (at + rows) as u32 };
-            self.submit(Work::Prompt { rows, last: false }, 1, |plan, _| vec![(&plan.body[..], extent)]);
+            self.submit(Work::Prompt { rows, last: false }, 1, |plan, _| {
+                vec![(&plan.body[..], extent), (&plan.settle[..], extent)]
+            });
             self.cached += rows;
+            self.reported = self.cached + 1;
+            self.stands(self.cached);
             if self.in_flight.len() >= IN_FLIGHT {
                 self.receive().await?;
             }
@@ -314,7 +318,6 @@ impl Session {
         let total = prompt.len() - at;
         let most = self.model.sizes.chunk_rows as usize;
         self.room(prompt.len())?;
-        self.reported = prompt.len();
         self.row_pacing.restart();
         while at < prompt.len() {
             if is_set(interrupt) {
@@ -341,8 +344,11 @@ impl Session {
                     ops.map(|ops| (&ops[..], extent)).into()
                 });
             } else {
-                self.submit(work, 1, |plan, _| vec![(&plan.body[..], extent)]);
+                self.submit(work, 1, |plan, _| vec![(&plan.body[..], extent), (&plan.settle[..], extent)]);
             }
+            // The token that the last one brings is counted when it comes.
+            self.reported = at + usize::from(!last);
+            self.stands(at);
             if self.in_flight.len() >= IN_FLIGHT && !last {
                 self.receive().await?;
             }
@@ -403,7 +409,9 @@ impl Session {
         let InFlight { work, sent, span, .. } = done;
         let emitted = Emitted::of(words);
         span.record("tokens", emitted.ids.len());
-        self.reported += emitted.ids.len();
+        // A row whose logits are not finite was committed, and brought none.
+        let without_id = emitted.done == DONE_NOT_FINITE && !emitted.rounds.is_empty();
+        self.reported += emitted.ids.len() + usize::from(without_id);
         let seconds = match &work {
             Work::Prompt { rows, .. } => self.row_pacing.ended(0, *rows, sent),
             Work::Rounds { tree, .. } if !emitted.rounds.is_empty() => {

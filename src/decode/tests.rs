@@ -10,7 +10,7 @@ use crate::gpu::Recorder;
 use crate::kernels::tests::adapters::{on_every_adapter, on_every_set};
 use crate::kernels::{Extent, Row, State, Tree, Widths};
 use crate::marginal::MarginalOptions;
-use crate::model::{Engine, Progress};
+use crate::model::{Engine, LayerState, Progress};
 use crate::reference::random::pcg4d;
 use crate::self_test::InjectedFault;
 use crate::{CacheType, EngineOptions, ErrorKind, Gpu, GpuOptions, KernelSet};
@@ -213,7 +213,7 @@ fn the_marginal_drafts_what_the_marginal_says() {
 
 /// Bits of the keys and values that the session's text has in the last layer, which all others have a part in.
 fn cache_bits(session: &Session) -> [Vec<Vec<u32>>; 2] {
-    let kept = session.buffers.layers.last().expect("a layer").key_values();
+    let kept = session.buffers.layers.last().and_then(LayerState::key_values).expect("a layer with keys");
     let shape = kept.shape;
     let rows = |buffer, row: u32, used: usize| -> Vec<Vec<u32>> {
         let bits: Vec<u32> = pollster::block_on(session.model.gpu.read(buffer)).expect("a cache");

@@ -147,7 +147,8 @@ pub(crate) struct Op {
 }
 
 impl Op {
-    fn single(kernel: Arc<Kernel>, bind_group: wgpu::BindGroup, grid: Grid) -> Self {
+    /// One form for any number of rows.
+    pub fn single(kernel: Arc<Kernel>, bind_group: wgpu::BindGroup, grid: Grid) -> Self {
         Self { forms: vec![Form { kernel, rows: 1, columns4: 1 }], bind_group, grid }
     }
 

@@ -95,7 +95,7 @@ impl Buffers {
         let (gpu, sizes) = (&model.gpu, model.sizes.within(capacity));
         let mut copies = Copies::default();
         self.scores = gpu.storage("scores", sizes.scores_bytes());
-        self.layers.iter_mut().for_each(|layer| *layer = layer.grown(gpu, capacity, &mut copies));
+        self.layers.iter_mut().for_each(|layer| layer.grow(gpu, capacity, &mut copies));
         if let Some(heads) = &mut self.heads {
             heads.grow(gpu, &sizes, &mut copies);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::buffers::Buffers;
 use super::engine::Model;
 use super::head_plan::{self, HeadsPlan};
-use super::state::{AppendIo, KeyValues, LayerState};
+use super::state::{self, AppendIo, KeyValues, LayerState, MixIo};
 use super::upload::{Matrix, Shard};
 use super::weights::{Layer, Linear, NormWeights};
 use crate::format::spec::{self, Mlp};
@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     pub sample: Vec<Op>,
     /// What the target thought of the drafts, where somebody wants to know.
     pub trace: Vec<Op>,
+    /// The end of a batch of a prompt but the last, whose rows are all committed.
+    pub settle: Vec<Op>,
     /// The end of a round: what was sampled joins the text.
     pub commit: Vec<Op>,
     /// After a tree: the accepted path moves together in the cache.
@@ -70,6 +72,9 @@ impl Plan {
         let b = buffers;
         let (gpu, set, sizes) = (&model.gpu, model.kernels, &model.sizes);
         let logits = (sizes.vocab, sizes.vocab_stride());
+        let batch = state::CommitIo { state: &b.state, path: &b.path };
+        let moved = b.layers.iter().filter_map(|layer| layer.commit_path(gpu, batch));
+        let commit_ops = std::iter::once(planner.commit()).chain(moved);
         Self {
             lookup: vec![draft_lookup(gpu, set, [&b.tree, &b.state, &b.text, &b.candidates])],
             recorded: vec![draft_recorded(gpu, [&b.tree, &b.state, &b.recorded, &b.candidates])],
@@ -79,8 +84,9 @@ impl Plan {
             lm_head: planner.lm_head(),
             sample: vec![planner.sample()],
             trace: vec![trace(gpu, set, logits, [&b.state, &b.rows, &b.logits, &b.sampled, &b.emitted])],
-            commit: vec![planner.commit()],
-            compact: b.layers.iter().map(|layer| layer.commit_tree(gpu, [&b.state, &b.path])).collect(),
+            settle: b.layers.iter().filter_map(|layer| layer.commit_rows(gpu, batch)).collect(),
+            commit: commit_ops.collect(),
+            compact: b.layers.iter().filter_map(|layer| layer.commit_tree(gpu, batch)).collect(),
             score: planner.score(),
             heads,
         }
@@ -88,7 +94,7 @@ impl Plan {
 
     /// Every op.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
-        let drafts = [&self.lookup, &self.recorded, &self.tree, &self.trace, &self.commit, &self.compact];
+        let drafts = [&self.lookup, &self.recorded, &self.tree, &self.trace, &self.settle, &self.commit, &self.compact];
         let heads = self.heads.iter().flat_map(HeadsPlan::ops);
         [&self.body, &self.lm_head, &self.sample, &self.score].into_iter().chain(drafts).flatten().chain(heads)
     }
@@ -220,8 +226,16 @@ impl Planner<'_> {
         if parallel {
             ops.push(mlp_norm());
         }
-        self.qkv(layer, kept, ops, adapt);
-        self.attention(layer, kept.key_values(), ops);
+        match kept {
+            LayerState::Kv(kept) | LayerState::Window(kept) => {
+                self.qkv(layer, kept, ops, adapt);
+                self.attention(layer, kept, ops);
+            }
+            LayerState::Recurrent(kept) => {
+                let io = MixIo { state: &b.state, rows: &b.rows, x: &b.attention_in, out: &b.attention_out };
+                ops.extend(kept.mixer.mix(&self.model.gpu, io));
+            }
+        }
         let out = (&b.attention_out, self.model.attention_shape(layer).out_stride() / 4);
         ops.extend(self.linear(accumulate(linear_form(self.model, &layer.out)), &layer.out, out, (&b.x, hidden4)));
         if !parallel {
@@ -236,12 +250,14 @@ impl Planner<'_> {
     /// What later rows need of a layer: its keys and values.
     pub(super) fn layer_keys(&self, layer: &Layer, kept: &LayerState, ops: &mut Vec<Op>) {
         ops.push(self.norm(&layer.attention_norm, &self.buffers.attention_in, false));
-        self.qkv(layer, kept, ops, |_, _| {});
+        if let Some(kept) = kept.key_values() {
+            self.qkv(layer, kept, ops, |_, _| {});
+        }
     }
 
     /// Queries, keys and values of the rows: queries to `qkv`, the others to the cache. `adapt` may change what the product
     /// gives, which is in the buffer that it is handed.
-    fn qkv(&self, layer: &Layer, kept: &LayerState, ops: &mut Vec<Op>, adapt: impl Fn(&wgpu::Buffer, &mut Vec<Op>)) {
+    fn qkv(&self, layer: &Layer, kept: &KeyValues, ops: &mut Vec<Op>, adapt: impl Fn(&wgpu::Buffer, &mut Vec<Op>)) {
         let (model, b) = (self.model, self.buffers);
         let (attention, shape) = (layer.spec.attention(), model.attention_shape(layer));
         let projected = if layer.qk_norm.is_some() { &b.projected } else { &b.qkv };

@@ -390,7 +390,7 @@ impl HeadBuffers {
     /// Makes room for the context of `sizes`, more than before.
     pub fn grow(&mut self, gpu: &Gpu, sizes: &Sizes, copies: &mut Copies) {
         for layer in self.layers.iter_mut().flatten().chain(&mut self.drafting) {
-            *layer = layer.grown(gpu, sizes.context, copies);
+            layer.grow(gpu, sizes.context, copies);
         }
         for history in &mut self.histories {
             let grown = gpu.storage("history", sizes.history_bytes());

@@ -31,7 +31,9 @@ pub(crate) use lora::Adapter;
 pub use merge::{Patch, merge_lora};
 pub use sizes::context;
 pub(crate) use sizes::{Sizes, attention_shape, capacity};
-pub(crate) use state::LayerState;
+#[cfg(test)]
+pub(crate) use state::{CommitIo, Committed, MixIo, Recurrence, Recurrent};
+pub(crate) use state::{LayerState, Stood};
 #[cfg(feature = "train")]
 pub(crate) use training::{Measured, load_for_training, measure_for_training};
 pub(crate) use upload::{Matrix, Placed, Shard};

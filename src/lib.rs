@@ -55,7 +55,7 @@ pub use decode::{DraftOptions, DraftTree, Drafter, Engine, GenerateOptions, Gene
 pub use default_model::default_model;
 pub use error::{Error, ErrorKind, Result};
 pub use gpu::{Gpu, GpuOptions};
-pub use kernels::{KernelSet, WeightFormat};
+pub use kernels::{CacheType, KernelSet, WeightFormat};
 pub use marginal::{MarginalOptions, Marginals};
 pub use model::EngineOptions;
 pub use self_test::{KernelCheck, self_test};

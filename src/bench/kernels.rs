@@ -81,8 +81,7 @@ struct Scale {
 
 impl Scale {
     fn of(gpu: &Gpu, quick: bool) -> Self {
-        let shape =
-            |heads, head_dim, context| AttentionShape { heads, kv_heads: heads, head_dim, context, window: None };
+        let shape = |heads, head_dim, context| AttentionShape::new(heads, heads, head_dim, context);
         match (gpu.summary().software, quick) {
             (false, false) => {
                 Self { buffer_bytes: 128 << 20, buffers: 2, attention: shape(32, 128, 4096), vocab: 128_000 }

@@ -17,6 +17,7 @@ impl Session {
     pub async fn score(&mut self, ids: &[u32], progress: &mut (dyn FnMut(Progress) + Send)) -> Result<Vec<f32>> {
         self.check_ids(ids)?;
         self.restart().await?;
+        self.reserve(ids.len())?;
         let total = ids.len() - 1;
         let mut log_probs = Vec::with_capacity(total);
         while log_probs.len() < total {
@@ -34,6 +35,7 @@ impl Session {
         }
         self.tokens.extend_from_slice(ids);
         self.cached = total;
+        self.reported = total + 1;
         Ok(log_probs)
     }
 
@@ -45,6 +47,7 @@ impl Session {
     pub async fn logits(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
         self.check_ids(ids)?;
         self.restart().await?;
+        self.reserve(ids.len())?;
         let (vocab, stride) = (self.model.sizes.vocab as usize, self.model.sizes.vocab_stride() as usize);
         let mut logits = Vec::with_capacity(ids.len());
         for first in (0..ids.len()).step_by(MAX_BATCH_ROWS) {
@@ -55,6 +58,7 @@ impl Session {
         }
         self.tokens.extend_from_slice(ids);
         self.cached = ids.len();
+        self.reported = ids.len() + 1;
         Ok(logits)
     }
 
@@ -94,7 +98,7 @@ impl Session {
         self.write_rows(ids, first, rows);
         let (committed, num_rows) = (first as u32, rows as u32);
         self.write_state(State { committed, length: ids.len() as u32, num_rows, ..State::default() });
-        self.replay(&[&self.plan.body, &self.plan.lm_head, tail], every_row(first, rows), copy)
+        self.replay(&[&self.plan.body, &self.plan.settle, &self.plan.lm_head, tail], every_row(first, rows), copy)
     }
 
     /// Runs `ops` over the batch that `rows` and `state` describe.

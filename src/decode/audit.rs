@@ -370,6 +370,7 @@ impl Session {
     /// The first position of `text` whose logits differ in a chain or a tree from those of its row alone, and that batch.
     async fn audit_logits(&mut self, text: &[u32], meter: &mut Meter<'_>) -> Result<Option<(usize, DraftTree)>> {
         self.restart().await?;
+        self.reserve(text.len() + MAX_BATCH_ROWS)?;
         let mut found = None;
         let mut differs = |position: usize, tree: &DraftTree| {
             if found.as_ref().is_none_or(|&(first, _)| position < first) {

@@ -12,8 +12,8 @@ use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Gpu;
-use crate::kernels::KernelSet;
-use crate::model::{Buffers, EngineOptions, Loaded, Model, Plan, Progress, Sizes, load, load_with_heads};
+use crate::kernels::{CacheType, KernelSet};
+use crate::model::{Buffers, EngineOptions, Loaded, Model, Plan, Progress, Sizes, capacity, load, load_with_heads};
 use crate::self_test::InjectedFault;
 use crate::{Error, Result};
 
@@ -119,6 +119,11 @@ impl Engine {
         self.model.width_invariant
     }
 
+    /// What sessions keep keys and values in.
+    pub fn cache(&self) -> CacheType {
+        self.model.sizes.cache
+    }
+
     /// What the multi-token heads in use are, for people; `None` without any.
     pub fn heads_summary(&self) -> Option<&str> {
         self.heads_summary.as_deref()
@@ -149,7 +154,7 @@ impl Engine {
         &self.notes
     }
 
-    /// Starts an empty text with a cache of its own.
+    /// Starts an empty text with a cache of its own, which grows as the text does.
     ///
     /// # Errors
     /// [`ErrorKind::OutOfMemory`] if the cache does not fit the GPU.
@@ -168,9 +173,10 @@ struct SessionParts {
 }
 
 impl SessionParts {
-    /// Those of a session of `model` with buffers of `sizes`.
+    /// Those of a session of `model` with buffers of `sizes`, for a text that is empty.
     fn new(model: &Model, sizes: &Sizes) -> Self {
-        let buffers = Buffers::new(&model.gpu, &model.config.spec, sizes, model.heads.as_ref());
+        let capacity = capacity(1, sizes.context);
+        let buffers = Buffers::new(&model.gpu, &model.config.spec, sizes, capacity, model.heads.as_ref());
         let (plan, rounds) = (Plan::new(model, &buffers), RoundPlan::new(model, &buffers, sizes));
         Self { buffers, plan, rounds }
     }

@@ -13,6 +13,11 @@ mod pacing;
 #[cfg(test)]
 mod quantized_tests;
 mod reading;
+#[cfg(test)]
+mod recurrent_tests;
+mod room;
+#[cfg(test)]
+mod room_tests;
 mod round;
 mod rounds;
 mod sampling;

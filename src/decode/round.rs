@@ -148,6 +148,9 @@ impl Session {
     }
 
     /// Sends `rounds` rounds on their way: draft, verify, accept. `length` bounds the text's length before them.
+    ///
+    /// # Errors
+    /// If the cache has to grow and does not fit the GPU.
     pub(super) fn submit_rounds(
         &mut self,
         rounds: usize,
@@ -155,18 +158,20 @@ impl Session {
         source: Source,
         length: usize,
         traced: bool,
-    ) {
+    ) -> Result<()> {
         let layout = tree.layout();
         self.write_tree(layout);
         let (depth, chain) = (tree.depth(), tree.is_chain());
         let work = Work::Rounds { rounds, tree };
         let keys = (length + work.most_tokens()).min(self.context()) as u32;
+        self.room(keys as usize + MAX_BATCH_ROWS)?;
         let extent = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys };
         let round = Round { source, depth, traced, chain };
         if depth == 0 {
             self.heads_current = false;
         }
         self.submit(work, rounds, |ops| round.steps(ops, extent));
+        Ok(())
     }
 
     /// Seconds of the draft alone of a round, once it has been measured.
@@ -177,13 +182,18 @@ impl Session {
 
     /// Begins to measure a draft by drafting some times in a row, which changes nothing. Nothing may be in flight; `keys`
     /// bounds the text's length.
-    pub(super) fn time_draft(&mut self, source: Source, tree: &DraftTree, keys: usize) {
+    ///
+    /// # Errors
+    /// If the cache does not fit the GPU.
+    pub(super) fn time_draft(&mut self, source: Source, tree: &DraftTree, keys: usize) -> Result<()> {
+        self.reserve(keys + MAX_BATCH_ROWS)?;
         let (layout, depth) = (tree.layout(), tree.depth());
         self.write_tree(layout);
         let keys = (keys + depth + 1).min(self.context()) as u32;
         let verify = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys };
         let round = Round { source, depth, traced: false, chain: tree.is_chain() };
         self.timing = Some(self.submit_drafts(round, verify, Timing::REPEATS[0]));
+        Ok(())
     }
 
     /// Whether [`Self::time_draft`] has begun, and [`Self::poll_timing`] has not ended it.
@@ -265,6 +275,7 @@ impl Session {
     /// Tells the GPU that the next round goes on after the text's last token.
     pub(super) fn stage_end(&mut self, limit: usize) {
         let length = self.tokens.len();
+        self.reported = length;
         self.write_state(between_rounds(length, limit, length - 1, 1));
     }
 

@@ -3,20 +3,18 @@
 use super::round::Step;
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{
-    CommitIo, CommitParams, CompactCacheIo, CompactHiddenIo, DraftLookupIo, DraftRecordedIo, DraftTopIo, EMITTED_WORDS,
-    Extent, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MAX_END_TOKENS, Op, RECORDED_RANKS, StageWindowIo, StageWindowParams,
-    TraceIo, Tree, TreeRowsIo, commit, compact_cache, compact_hidden, draft_lookup, draft_recorded, draft_top,
-    stage_window, trace, tree_rows,
+    CommitIo, CommitParams, CompactHiddenIo, DraftLookupIo, DraftRecordedIo, DraftTopIo, EMITTED_WORDS, Extent,
+    MAX_BATCH_ROWS, MAX_END_TOKENS, Op, RECORDED_RANKS, StageWindowIo, StageWindowParams, TraceIo, Tree, TreeRowsIo,
+    commit, compact_hidden, draft_lookup, draft_recorded, draft_top, stage_window, trace, tree_rows,
 };
-use crate::model::{Buffers, HeadsPlan, Layer, Model, Sizes, history_buffers};
+use crate::model::{Buffers, CommitIo as CommitBatch, HeadsPlan, Model, Sizes, history_buffers};
 
 /// What rounds keep on the GPU beside the buffers of the forward pass.
+#[derive(Clone)]
 pub(crate) struct RoundBuffers {
     /// What a submit brings back: ids, the reason of the end, drafted and accepted tokens of each round, and if wanted
     /// what the target thought of each draft.
     pub emitted: Buffer,
-    /// How many rows the last batch committed, then which, ascending.
-    path: Buffer,
     /// The tree of a round.
     pub tree: Buffer,
     /// Drafts written down beforehand, `[context + 1, RECORDED_RANKS]`.
@@ -27,7 +25,6 @@ impl RoundBuffers {
     fn new(gpu: &Gpu, context: u32) -> Self {
         Self {
             emitted: gpu.storage("emitted", 4 * EMITTED_WORDS as u64),
-            path: gpu.storage("path", 4 * (1 + MAX_CHUNK_ROWS as u64)),
             tree: gpu.uniform("tree", &<Tree as bytemuck::Zeroable>::zeroed()),
             recorded: gpu.storage("recorded", 4 * RECORDED_RANKS as u64 * (u64::from(context) + 1)),
         }
@@ -54,14 +51,22 @@ pub(crate) struct RoundPlan {
 
 impl RoundPlan {
     pub fn new(model: &Model, b: &Buffers, sizes: &Sizes) -> Self {
+        Self::over(model, b, RoundBuffers::new(&model.gpu, sizes.context))
+    }
+
+    /// The same buffers of rounds, and ops over `b`, whose room has grown.
+    pub fn regrown(&self, model: &Model, b: &Buffers) -> Self {
+        Self::over(model, b, self.buffers.clone())
+    }
+
+    fn over(model: &Model, b: &Buffers, buffers: RoundBuffers) -> Self {
         let (gpu, set) = (&model.gpu, model.kernels);
-        let buffers = RoundBuffers::new(gpu, sizes.context);
-        let RoundBuffers { emitted, path, tree, recorded } = &buffers;
+        let RoundBuffers { emitted, tree, recorded } = &buffers;
         let sizes = &model.sizes;
         let logits = (sizes.vocab, sizes.vocab_stride());
-        let compact = |(layer, (keys, values)): (&Layer, &(Buffer, Buffer))| {
-            compact_cache(gpu, model.attention_shape(layer), CompactCacheIo { state: &b.state, path, keys, values })
-        };
+        let batch = CommitBatch { state: &b.state, path: &b.path };
+        let moved = b.layers.iter().filter_map(|layer| layer.commit_path(gpu, batch));
+        let commit = std::iter::once(commit_op(model, b, &buffers)).chain(moved).collect();
         let (state, rows, text, candidates) = (&b.state, &b.rows, &b.text, &b.candidates);
         let lookup = DraftLookupIo { tree, state, text, candidates };
         let recorded = DraftRecordedIo { tree, state, recorded, candidates };
@@ -73,8 +78,8 @@ impl RoundPlan {
             heads: HeadDrafts::new(model, b, &buffers),
             tree: vec![tree_rows(gpu, as_rows)],
             trace: vec![trace(gpu, set, logits, traced)],
-            commit: vec![commit_op(model, b, &buffers)],
-            compact: model.weights.layers.iter().zip(&b.cache).map(compact).collect(),
+            commit,
+            compact: b.layers.iter().filter_map(|layer| layer.commit_tree(gpu, batch)).collect(),
             buffers,
         }
     }
@@ -105,7 +110,7 @@ fn commit_op(model: &Model, b: &Buffers, of_rounds: &RoundBuffers) -> Op {
         counts: &b.counts,
         emitted: &of_rounds.emitted,
         text: &b.text,
-        path: &of_rounds.path,
+        path: &b.path,
     };
     commit(&model.gpu, &params, io)
 }
@@ -131,9 +136,9 @@ impl HeadDrafts {
     fn new(model: &Model, b: &Buffers, of_rounds: &RoundBuffers) -> Option<Self> {
         let heads = model.heads.as_ref()?;
         let (gpu, set, sizes) = (&model.gpu, model.kernels, &model.sizes);
-        let (width, slots) = (sizes.hidden, sizes.context);
+        let (width, slots) = (sizes.hidden, b.capacity);
         let stage = |num_rows| {
-            let params = StageWindowParams { num_rows, context: slots, adapter: heads.gated.into() };
+            let params = StageWindowParams { num_rows, context: sizes.context, adapter: heads.gated.into() };
             stage_window(gpu, params, StageWindowIo { state: &b.state, rows: &b.rows })
         };
         let io = DraftTopIo {
@@ -151,9 +156,8 @@ impl HeadDrafts {
         };
         // Drafting rows leave all that heads read anew, where they belong.
         let kept = if heads.gated { &[][..] } else { history_buffers(b) };
-        let compact = |history| {
-            compact_hidden(gpu, width, slots, CompactHiddenIo { state: &b.state, path: &of_rounds.path, history })
-        };
+        let compact =
+            |history| compact_hidden(gpu, width, slots, CompactHiddenIo { state: &b.state, path: &b.path, history });
         let offsets = || heads.heads.iter().map(|head| head.offset);
         let depth = (0..MAX_BATCH_ROWS).take_while(|depth| offsets().any(|offset| offset == depth + 2)).count();
         let ahead = heads.heads.iter().map(|head| head.ahead).max().unwrap_or(0);

@@ -375,6 +375,17 @@ impl Gpu {
         queue.submit([encoder.finish()]);
     }
 
+    /// Does `copies`, after everything that was submitted before.
+    pub(crate) fn copy(&self, copies: &Copies) {
+        let Open { device, queue, .. } = self.opened();
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        for ((from, from_byte), (to, to_byte), bytes) in &copies.0 {
+            encoder.copy_buffer_to_buffer(from.on_device(), *from_byte, to.on_device(), *to_byte, Some(*bytes));
+        }
+        count(&self.inner.counters.submits);
+        queue.submit([encoder.finish()]);
+    }
+
     /// Records one compute pass with `record` and the copies of `copies` (source, staging), and submits them.
     pub(crate) fn submit(
         &self,
@@ -399,6 +410,20 @@ impl Gpu {
         }
         count(&self.inner.counters.submits);
         queue.submit([encoder.finish()])
+    }
+}
+
+/// Copies between buffers that were collected to be done at once.
+#[derive(Default)]
+pub(crate) struct Copies(Vec<(Place, Place, u64)>);
+
+/// A buffer, and from which byte on.
+type Place = (Buffer, u64);
+
+impl Copies {
+    /// Adds the copy of so many bytes; places and bytes are multiples of four.
+    pub fn add(&mut self, from: (&Buffer, u64), to: (&Buffer, u64), bytes: u64) {
+        self.0.push(((from.0.clone(), from.1), (to.0.clone(), to.1), bytes));
     }
 }
 

@@ -5,6 +5,7 @@
 mod attention;
 mod batch;
 mod bench;
+pub(crate) mod cache;
 mod commit;
 pub(crate) mod declared;
 mod embed;
@@ -38,6 +39,7 @@ mod window;
 pub(crate) use attention::{AttentionIo, AttentionShape, attention_scores, attention_softmax, attention_values};
 pub(crate) use batch::{DONE_END_TOKEN, DONE_LIMIT, DONE_NOT_FINITE, Row, State};
 pub(crate) use bench::{BENCH_READ_BYTES, bench_copy, bench_read};
+pub use cache::CacheType;
 pub(crate) use commit::{
     CommitIo, CommitParams, EMITTED_TRACE, EMITTED_WORDS, Emitted, MAX_EMITTED, MAX_END_TOKENS, MAX_ROUNDS, commit,
 };
@@ -204,7 +206,8 @@ pub(crate) struct Op {
 }
 
 impl Op {
-    fn single(kernel: Arc<Kernel>, bind_group: BindGroup, grid: Grid) -> Self {
+    /// One form for any number of rows.
+    pub fn single(kernel: Arc<Kernel>, bind_group: BindGroup, grid: Grid) -> Self {
         Self { forms: vec![Form { kernel, rows: 1, columns4: 1 }], bind_group, grid }
     }
 

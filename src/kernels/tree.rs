@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::cache::{CacheType, kinds, with_cache};
 use super::declared::{Declared, layout};
 use super::{AttentionShape, Grid, KernelSet, MAX_BATCH_ROWS, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
@@ -13,7 +14,8 @@ pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|_| vec![draft_recorded_variant()]),
     Declared::new(|set| [Likelihood::Logit, Likelihood::Probability].map(|of| draft_top_variant(set, of)).into())
         .params(layout!(DraftTopParams: depth)),
-    Declared::new(|_| vec![compact_cache_variant()]).params(layout!(CompactParams: kv_heads, head_dim4, context)),
+    Declared::new(|_| kinds().map(|(cache, ring)| compact_cache_variant(cache, ring)).collect())
+        .params(layout!(CompactParams: kv_heads, head_dim4, context, slots)),
 ];
 
 /// Tokens that a match of the lookup drafter may have.
@@ -172,9 +174,9 @@ fn candidates(gpu: &Gpu, variant: &Variant, depth: u32, io: DraftTopIo<'_>) -> O
     Op::single(kernel, bind_group, Grid::One)
 }
 
-/// The one variant of `compact_cache`.
-pub(crate) fn compact_cache_variant() -> Variant {
-    Variant::of("compact_cache")
+/// The variant of `compact_cache` for a kind of cache.
+pub(crate) fn compact_cache_variant(cache: CacheType, ring: bool) -> Variant {
+    with_cache(Variant::of("compact_cache"), cache, ring)
 }
 
 /// The text's last token and the tree of `candidates` below it become the rows of the round.
@@ -205,14 +207,16 @@ pub(crate) struct CompactParams {
     pub kv_heads: u32,
     pub head_dim4: u32,
     pub context: u32,
+    pub slots: u32,
 }
 
 /// Moves the keys and values of the committed rows of a layer to consecutive slots.
 pub(crate) fn compact_cache(gpu: &Gpu, shape: AttentionShape, io: CompactCacheIo<'_>) -> Op {
-    let params = CompactParams { kv_heads: shape.kv_heads, head_dim4: shape.head_dim / 4, context: shape.context };
+    let AttentionShape { kv_heads, head_dim, context, slots, .. } = shape;
+    let params = CompactParams { kv_heads, head_dim4: head_dim / 4, context, slots };
     let threads = params.kv_heads * params.head_dim4;
     let params = gpu.uniform("compact_cache", &params);
-    let kernel = gpu.kernel(&compact_cache_variant());
+    let kernel = gpu.kernel(&compact_cache_variant(shape.cache, shape.ring()));
     let bind_group = gpu.bind(&kernel, &[&params, io.state, io.path, io.keys, io.values]);
     Op::single(kernel, bind_group, Grid::Columns { x: threads.div_ceil(64) })
 }

@@ -80,7 +80,7 @@ impl Run<'_> {
             let last = at + rows == ids.len();
             self.write_text(ids, at, rows, if last { rows - 1 } else { 0 });
             let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (at + rows) as u32 };
-            let parts = if last { &[Part::Body, Part::LmHead][..] } else { &[Part::Body] };
+            let parts = if last { &[Part::Body, Part::Settle, Part::LmHead][..] } else { &[Part::Body, Part::Settle] };
             self.send(parts, extent).await?;
             progress(Progress::Prefill { tokens: at + rows - first, total });
         }
@@ -131,6 +131,7 @@ impl Run<'_> {
     fn submit(&self, parts: &[Part], extent: Extent, copy: (&Buffer, &Staging)) -> Submission {
         let ops = |part: &Part| match part {
             Part::Body => &self.plan.body[..],
+            Part::Settle => &self.plan.settle[..],
             Part::LmHead => &self.plan.lm_head[..],
             part => self.work.ops(*part),
         };

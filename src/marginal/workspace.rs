@@ -24,6 +24,8 @@ const TREE_LIST: usize = 4096;
 pub(super) enum Part {
     /// From rows to the residual stream, and on to logits.
     Body,
+    /// After the body: its rows are committed, as those of a text are.
+    Settle,
     LmHead,
     /// Which tokens may come after each row.
     Nucleus,
@@ -192,7 +194,7 @@ impl Workspace {
             Part::Mix => &self.mix,
             Part::RankMixture => std::slice::from_ref(&self.rank_mixture),
             Part::RankRows => std::slice::from_ref(&self.rank_rows),
-            Part::Body | Part::LmHead => &[],
+            Part::Body | Part::Settle | Part::LmHead => &[],
         }
     }
 

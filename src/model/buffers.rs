@@ -2,9 +2,11 @@
 
 use super::head_plan::HeadBuffers;
 use super::heads::HeadWeights;
-use super::sizes::{Sizes, attention_shape};
+use super::load::Model;
+use super::sizes::Sizes;
+use super::state::LayerState;
 use crate::format::spec::{BlockSpec, ModelSpec};
-use crate::gpu::{AdapterSummary, Buffer, Gpu};
+use crate::gpu::{AdapterSummary, Buffer, Copies, Gpu};
 use crate::kernels::{MAX_BATCH_ROWS, MAX_CHUNK_ROWS, Row, SampleParams, State};
 
 /// What the forward pass of a session keeps on the GPU.
@@ -24,8 +26,10 @@ pub(crate) struct Buffers {
     pub intermediate: Buffer,
     pub scores: Buffer,
     pub inverse_sums: Buffer,
-    /// Keys and values of each layer.
-    pub cache: Vec<(Buffer, Buffer)>,
+    /// What each layer keeps of the text.
+    pub layers: Vec<LayerState>,
+    /// Positions that scores, the layers' states and what heads keep have room for; see [`Self::grow`].
+    pub capacity: u32,
     pub logits: Buffer,
     /// `exp(logit - highest)` of the rows last sampled, not normalised.
     pub probabilities: Buffer,
@@ -35,6 +39,8 @@ pub(crate) struct Buffers {
     pub sample_params: Buffer,
     /// The text by position, `[context + 1]`.
     pub text: Buffer,
+    /// How many rows the last batch committed, then which, ascending.
+    pub path: Buffer,
     /// What may follow the text, `[depth, rank]`: heads read it too.
     pub candidates: Buffer,
     /// Those of the model's heads.
@@ -42,13 +48,10 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    /// Those of a session of a model like `spec`, with heads.
-    pub fn new(gpu: &Gpu, spec: &ModelSpec, sizes: &Sizes, heads: Option<&HeadWeights>) -> Self {
+    /// Those of a session of a model like `spec`, with heads, at first for a text of `capacity` tokens.
+    pub fn new(gpu: &Gpu, spec: &ModelSpec, sizes: &Sizes, capacity: u32, heads: Option<&HeadWeights>) -> Self {
         let rows = |label: &str, width: u32| gpu.storage(label, sizes.rows_bytes(width));
-        let cache = |block: &BlockSpec| {
-            let bytes = attention_shape(block.attention(), sizes.context).cache_bytes();
-            (gpu.storage("keys", bytes), gpu.storage("values", bytes))
-        };
+        let layer = |block: &BlockSpec| LayerState::new(gpu, block.attention(), capacity, sizes.cache);
         Self {
             state: gpu.storage("state", size_of::<State>() as u64),
             rows: gpu.storage("rows", (MAX_CHUNK_ROWS * size_of::<Row>()) as u64),
@@ -59,9 +62,10 @@ impl Buffers {
             qkv: rows("qkv", sizes.qkv),
             attention_out: rows("attention_out", sizes.attention_out),
             intermediate: rows("intermediate", sizes.intermediate),
-            scores: gpu.storage("scores", sizes.scores_bytes()),
+            scores: gpu.storage("scores", sizes.within(capacity).scores_bytes()),
             inverse_sums: rows("inverse_sums", sizes.heads),
-            cache: spec.blocks.iter().map(cache).collect(),
+            layers: spec.blocks.iter().map(layer).collect(),
+            capacity,
             logits: gpu.storage("logits", sizes.logits_bytes()),
             probabilities: gpu.storage("probabilities", sizes.logits_bytes()),
             counts: gpu.storage("counts", 4 * u64::from(sizes.vocab)),
@@ -69,15 +73,41 @@ impl Buffers {
             log_probs: gpu.storage("log_probs", 4 * MAX_BATCH_ROWS as u64),
             sample_params: gpu.uniform("sample", &<SampleParams as bytemuck::Zeroable>::zeroed()),
             text: gpu.storage("text", 4 * (u64::from(sizes.context) + 1)),
+            path: gpu.storage("path", 4 * (1 + MAX_CHUNK_ROWS as u64)),
             candidates: gpu.storage("candidates", 4 * (MAX_BATCH_ROWS * MAX_BATCH_ROWS) as u64),
-            heads: heads.map(|heads| HeadBuffers::new(gpu, spec, heads, sizes)),
+            heads: heads.map(|heads| HeadBuffers::new(gpu, spec, heads, &sizes.within(capacity))),
         }
     }
 
-    /// Bytes of everything beside the cache that the forward pass of a model like `spec` needs, without heads.
+    /// Bytes of everything beside the cache that the forward pass of a model like `spec` needs for a full context, without heads.
     pub fn work_bytes(spec: &ModelSpec, sizes: &Sizes) -> u64 {
         let gpu = Gpu::dry(&AdapterSummary::unlimited());
-        Self::new(&gpu, spec, sizes, None);
+        Self::new(&gpu, spec, sizes, sizes.context, None);
         gpu.counts().buffer_bytes.saturating_sub(sizes.cache_bytes)
+    }
+
+    /// Makes room for `capacity` positions, more than before. What was kept of the text stays; a plan over these buffers has
+    /// to be made anew.
+    pub fn grow(&mut self, model: &Model, capacity: u32) {
+        let (gpu, sizes) = (&model.gpu, model.sizes.within(capacity));
+        let mut copies = Copies::default();
+        self.scores = gpu.storage("scores", sizes.scores_bytes());
+        self.layers.iter_mut().for_each(|layer| layer.grow(gpu, capacity, &mut copies));
+        if let Some(heads) = &mut self.heads {
+            heads.grow(gpu, &sizes, &mut copies);
+        }
+        self.capacity = capacity;
+        gpu.copy(&copies);
+    }
+
+    /// Takes over what `other`, of the same model and capacity, keeps of its text.
+    pub fn copy_text(&self, gpu: &Gpu, other: &Self) {
+        let mut copies = Copies::default();
+        self.layers.iter().zip(&other.layers).for_each(|(layer, other)| other.copy_to(layer, &mut copies));
+        if let (Some(heads), Some(others)) = (&self.heads, &other.heads) {
+            heads.copy_text(others, &mut copies);
+        }
+        copies.add((&other.text, 0), (&self.text, 0), self.text.size());
+        gpu.copy(&copies);
     }
 }

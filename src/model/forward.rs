@@ -3,14 +3,15 @@
 use super::buffers::Buffers;
 use super::head_plan::{self, HeadsPlan};
 use super::load::Model;
+use super::state::{AppendIo, CommitIo, KeyValues, LayerState, MixIo};
 use super::upload::{Matrix, Shard};
 use super::weights::{Layer, Linear, NormWeights};
 use crate::format::spec::{self, Mlp};
 use crate::gpu::Buffer;
 use crate::kernels::{
     Activation, AttentionIo, EmbedIo, EmbedParams, HeadNormIo, HeadNormParams, LogProbsIo, LogProbsParams, MatmulForm,
-    MatmulIo, NormIo, Op, Over, Partials, RopeIo, SampleIo, attention_scores, attention_softmax, attention_values,
-    embed, head_norm, log_probs, matmul, matmul_with_partials, norm, rope_cache, sample,
+    MatmulIo, NormIo, Op, Over, Partials, SampleIo, attention_scores, attention_softmax, attention_values, embed,
+    head_norm, log_probs, matmul, matmul_with_partials, norm, sample,
 };
 
 /// The ops of a session, in the order they run.
@@ -23,6 +24,8 @@ pub(crate) struct Plan {
     pub lm_head: Vec<Op>,
     /// What the target samples after each row.
     pub sample: Vec<Op>,
+    /// The end of a batch whose rows are all committed: of a prompt, or of a text that is read.
+    pub settle: Vec<Op>,
     /// Log-probabilities of wanted tokens.
     pub score: Vec<Op>,
     /// Multi-token heads.
@@ -39,7 +42,7 @@ impl Plan {
             if let Some((heads, buffers)) = heads.filter(|_| index + 1 == model.weights.layers.len()) {
                 planner.load_mix_of_target(heads, buffers, &mut body);
             }
-            planner.layer(layer, &buffers.cache[index], &mut body);
+            planner.layer(layer, &buffers.layers[index], &mut body);
             if let Some((heads, buffers)) = heads.filter(|(heads, _)| !heads.gated) {
                 planner.save_sources(heads, buffers, index + 1, &mut body);
             }
@@ -49,11 +52,13 @@ impl Plan {
             planner.save_final_norm(heads, buffers, &mut body);
         }
         let heads = heads.map(|(heads, buffers)| HeadsPlan::new(&planner, heads, buffers));
+        let batch = CommitIo { state: &buffers.state, path: &buffers.path };
         Self {
             body,
             block_ends,
             lm_head: planner.lm_head(),
             sample: vec![planner.sample()],
+            settle: buffers.layers.iter().filter_map(|layer| layer.commit_rows(&model.gpu, batch)).collect(),
             score: planner.score(),
             heads,
         }
@@ -62,7 +67,7 @@ impl Plan {
     /// Every op.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         let heads = self.heads.iter().flat_map(HeadsPlan::ops);
-        [&self.body, &self.lm_head, &self.sample, &self.score].into_iter().flatten().chain(heads)
+        [&self.body, &self.lm_head, &self.sample, &self.settle, &self.score].into_iter().flatten().chain(heads)
     }
 }
 
@@ -114,15 +119,15 @@ impl Planner<'_> {
 
     /// Pre-norm attention and MLP. In a parallel residual (GPT-NeoX) both read the block's input, so the MLP's norm is
     /// taken before attention adds to the stream.
-    pub(super) fn layer(&self, layer: &Layer, cache: &(Buffer, Buffer), ops: &mut Vec<Op>) {
-        self.layer_with(layer, cache, ops, |_, _| {});
+    pub(super) fn layer(&self, layer: &Layer, kept: &LayerState, ops: &mut Vec<Op>) {
+        self.layer_with(layer, kept, ops, |_, _| {});
     }
 
     /// A layer; `adapt` may change queries, keys and values.
     pub(super) fn layer_with(
         &self,
         layer: &Layer,
-        cache: &(Buffer, Buffer),
+        kept: &LayerState,
         ops: &mut Vec<Op>,
         adapt: impl Fn(&Buffer, &mut Vec<Op>),
     ) {
@@ -134,8 +139,16 @@ impl Planner<'_> {
         if parallel {
             ops.push(mlp_norm());
         }
-        self.qkv(layer, cache, ops, adapt);
-        self.attention(layer, cache, ops);
+        match kept {
+            LayerState::Kv(kept) | LayerState::Window(kept) => {
+                self.qkv(layer, kept, ops, adapt);
+                self.attention(layer, kept, ops);
+            }
+            LayerState::Recurrent(kept) => {
+                let io = MixIo { state: &b.state, rows: &b.rows, x: &b.attention_in, out: &b.attention_out };
+                ops.extend(kept.mixer.mix(&self.model.gpu, io));
+            }
+        }
         let out = (&b.attention_out, self.model.attention_shape(layer).out_stride() / 4);
         ops.extend(self.linear(accumulate(linear_form(self.model, &layer.out)), &layer.out, out, (&b.x, hidden4)));
         if !parallel {
@@ -148,20 +161,16 @@ impl Planner<'_> {
     }
 
     /// What later rows need of a layer: its keys and values.
-    pub(super) fn layer_keys(&self, layer: &Layer, cache: &(Buffer, Buffer), ops: &mut Vec<Op>) {
+    pub(super) fn layer_keys(&self, layer: &Layer, kept: &LayerState, ops: &mut Vec<Op>) {
         ops.push(self.norm(&layer.attention_norm, &self.buffers.attention_in, Over::Rows));
-        self.qkv(layer, cache, ops, |_, _| {});
+        if let Some(kept) = kept.key_values() {
+            self.qkv(layer, kept, ops, |_, _| {});
+        }
     }
 
     /// Queries, keys and values of the rows: queries to `qkv`, the others to the cache. `adapt` may change what the product
     /// gives, which is in the buffer that it is handed.
-    fn qkv(
-        &self,
-        layer: &Layer,
-        (keys, values): &(Buffer, Buffer),
-        ops: &mut Vec<Op>,
-        adapt: impl Fn(&Buffer, &mut Vec<Op>),
-    ) {
+    fn qkv(&self, layer: &Layer, kept: &KeyValues, ops: &mut Vec<Op>, adapt: impl Fn(&Buffer, &mut Vec<Op>)) {
         let (model, b) = (self.model, self.buffers);
         let (attention, shape) = (layer.spec.attention(), model.attention_shape(layer));
         let projected = if layer.qk_norm.is_some() { &b.projected } else { &b.qkv };
@@ -174,12 +183,12 @@ impl Planner<'_> {
             ops.push(head_norm(&model.gpu, params, HeadNormIo { x: projected, scale, y: &b.qkv }));
         }
         let rotation = model.rotation(&attention.rope);
-        let rope = RopeIo { state: &b.state, rows: &b.rows, qkv: &b.qkv, rotation, keys, values };
-        ops.push(rope_cache(&model.gpu, shape, attention.rope.rotary_dim as u32, rope));
+        let io = AppendIo { state: &b.state, rows: &b.rows, qkv: &b.qkv, rotation };
+        ops.push(kept.append(&model.gpu, attention.rope.rotary_dim as u32, io));
     }
 
-    fn attention(&self, layer: &Layer, (keys, values): &(Buffer, Buffer), ops: &mut Vec<Op>) {
-        let (gpu, b, shape) = (&self.model.gpu, self.buffers, self.model.attention_shape(layer));
+    fn attention(&self, layer: &Layer, kept: &KeyValues, ops: &mut Vec<Op>) {
+        let (gpu, b, KeyValues { shape, keys, values }) = (&self.model.gpu, self.buffers, kept);
         let scale = layer.spec.attention().scale;
         let io = AttentionIo {
             state: &b.state,
@@ -192,9 +201,9 @@ impl Planner<'_> {
             out: &b.attention_out,
         };
         let set = self.model.kernels;
-        ops.push(attention_scores(gpu, shape, scale, io));
-        ops.push(attention_softmax(gpu, set, shape, io));
-        ops.push(attention_values(gpu, set, shape, io));
+        ops.push(attention_scores(gpu, *shape, scale, io));
+        ops.push(attention_softmax(gpu, set, *shape, io));
+        ops.push(attention_values(gpu, set, *shape, io));
     }
 
     fn lm_head(&self) -> Vec<Op> {

@@ -9,10 +9,11 @@ use super::forward::{Planner, accumulate, linear_form, plain_form};
 use super::heads::{Body, Head, HeadWeights, Join, Source};
 use super::load::Model;
 use super::lora::Adapter;
-use super::sizes::{Sizes, attention_shape};
+use super::sizes::Sizes;
+use super::state::LayerState;
 use super::weights::Linear;
 use crate::format::spec::{BlockSpec, ModelSpec};
-use crate::gpu::{Buffer, Gpu};
+use crate::gpu::{Buffer, Copies, Gpu};
 use crate::kernels::{
     Activation, CopyHidden, LoraIo, LoraParams, MatmulForm, Op, Over, Place, ShiftTokensIo, ShiftTokensParams, Store,
     copy_hidden, lora, shift_tokens,
@@ -24,14 +25,14 @@ fn residual_form(model: &Model, block: &Linear) -> MatmulForm {
 
 /// The buffers of heads, made with those of a session.
 pub(crate) struct HeadBuffers {
-    /// `[context, hidden]` for each source: what heads read, by position.
+    /// `[capacity, hidden]` for each source: what heads read, by position.
     pub histories: Vec<Buffer>,
-    /// Keys and values of each layer of each head.
-    pub caches: Vec<Vec<(Buffer, Buffer)>>,
+    /// What each layer of each head keeps: all positions, since heads go over them in any order.
+    pub layers: Vec<Vec<LayerState>>,
     /// `A x` of a gated LoRA.
     pub adapted: Option<Buffer>,
-    /// Keys and values of the backbone's blocks as drafting rows have them, with a gated LoRA.
-    pub drafting: Vec<(Buffer, Buffer)>,
+    /// What the backbone's blocks keep of drafting rows, with a gated LoRA; all positions too.
+    pub drafting: Vec<LayerState>,
 }
 
 /// The ops of one head, over rows that were staged before.
@@ -129,8 +130,8 @@ impl Planner<'_> {
         }
         let layers = &self.model.weights.layers;
         let mut ops = self.embed_with(&self.model.weights.embedding);
-        for (index, (layer, cache)) in layers.iter().zip(&buffers.drafting).enumerate() {
-            self.layer_with(layer, cache, &mut ops, |y, ops| self.adapt(heads, buffers, index, y, ops));
+        for (index, (layer, kept)) in layers.iter().zip(&buffers.drafting).enumerate() {
+            self.layer_with(layer, kept, &mut ops, |y, ops| self.adapt(heads, buffers, index, y, ops));
             self.save_sources(heads, buffers, index + 1, &mut ops);
         }
         if buffers.drafting.len() == layers.len() {
@@ -161,7 +162,7 @@ impl Planner<'_> {
 
     fn copy_hidden(&self, io: CopyHidden<'_>) -> Op {
         let sizes = &self.model.sizes;
-        copy_hidden(&self.model.gpu, sizes.hidden, sizes.context, &self.buffers.state, io)
+        copy_hidden(&self.model.gpu, sizes.hidden, self.buffers.capacity, &self.buffers.state, io)
     }
 
     fn head_plan(&self, heads: &HeadWeights, index: usize, buffers: &HeadBuffers) -> HeadPlan {
@@ -200,15 +201,15 @@ impl Planner<'_> {
         } else {
             self.load_hidden(history, Place::Committed, ops);
         }
-        let caches = &buffers.caches[index];
+        let kept = &buffers.layers[index];
         // What siblings leave would lie where other positions' states belong.
         let output = head.output.filter(|_| pass != Pass::Siblings).map(|output| &buffers.histories[output]);
         let whole = head.layers().len() - usize::from(!logits && output.is_none());
-        for (layer, cache) in head.layers().iter().zip(caches).take(whole) {
-            self.layer(layer, cache, ops);
+        for (layer, kept) in head.layers().iter().zip(kept).take(whole) {
+            self.layer(layer, kept, ops);
         }
-        if let (Some(layer), Some(cache)) = (head.layers().get(whole), caches.get(whole)) {
-            self.layer_keys(layer, cache, ops);
+        if let (Some(layer), Some(kept)) = (head.layers().get(whole), kept.get(whole)) {
+            self.layer_keys(layer, kept, ops);
         }
         let norm = head.final_norm.as_ref().unwrap_or(&self.model.weights.final_norm);
         if let Some(output) = output {
@@ -286,17 +287,37 @@ fn shift_tokens_io(b: &Buffers) -> ShiftTokensIo<'_> {
 
 impl HeadBuffers {
     pub fn new(gpu: &Gpu, spec: &ModelSpec, heads: &HeadWeights, sizes: &Sizes) -> Self {
-        let cache = |block: &BlockSpec| {
-            let bytes = attention_shape(block.attention(), sizes.context).cache_bytes();
-            (gpu.storage("head keys", bytes), gpu.storage("head values", bytes))
-        };
-        let caches = |head: &Head| head.layers().iter().map(|layer| cache(&layer.spec)).collect();
+        let kept = |block: &BlockSpec| LayerState::whole(gpu, block.attention(), sizes.context, sizes.cache);
+        let layers = |head: &Head| head.layers().iter().map(|layer| kept(&layer.spec)).collect();
         let widest = heads.adapters.iter().flatten().map(Adapter::width).max();
         Self {
             histories: heads.sources.iter().map(|_| gpu.storage("history", sizes.history_bytes())).collect(),
-            caches: heads.heads.iter().map(caches).collect(),
+            layers: heads.heads.iter().map(layers).collect(),
             adapted: widest.map(|width| gpu.storage("adapted", sizes.rows_bytes(width))),
-            drafting: spec.blocks.iter().take(heads.drafting_blocks(spec.blocks.len())).map(cache).collect(),
+            drafting: spec.blocks.iter().take(heads.drafting_blocks(spec.blocks.len())).map(kept).collect(),
+        }
+    }
+
+    /// Makes room for the context of `sizes`, more than before.
+    pub fn grow(&mut self, gpu: &Gpu, sizes: &Sizes, copies: &mut Copies) {
+        for layer in self.layers.iter_mut().flatten().chain(&mut self.drafting) {
+            layer.grow(gpu, sizes.context, copies);
+        }
+        for history in &mut self.histories {
+            let grown = gpu.storage("history", sizes.history_bytes());
+            copies.add((history, 0), (&grown, 0), history.size());
+            *history = grown;
+        }
+    }
+
+    /// Takes over what `other` keeps of its text.
+    pub fn copy_text(&self, other: &Self, copies: &mut Copies) {
+        let pairs = self.layers.iter().flatten().zip(other.layers.iter().flatten());
+        for (layer, other) in pairs.chain(self.drafting.iter().zip(&other.drafting)) {
+            other.copy_to(layer, copies);
+        }
+        for (history, other) in self.histories.iter().zip(&other.histories) {
+            copies.add((other, 0), (history, 0), other.size());
         }
     }
 }

@@ -10,6 +10,7 @@ use super::formats;
 use super::heads::{self, HeadWeights};
 use super::lora::Changes;
 use super::sizes::{self, Sizes, attention_shape};
+use super::state::kept_shape;
 use super::upload::Matrix;
 use super::weights::{self, Layer, Weights};
 use crate::analysis::HeadFacts;
@@ -20,17 +21,17 @@ use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
 use crate::format::rope::Rope;
 use crate::format::safetensors::TensorInfo;
-use crate::format::spec::ModelSpec;
+use crate::format::spec::{BlockSpec, ModelSpec};
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::{Buffer, Gpu};
-use crate::kernels::{AttentionShape, KernelSet, MAX_END_TOKENS, Widths};
+use crate::kernels::{AttentionShape, CacheType, KernelSet, MAX_END_TOKENS, Widths};
 use crate::self_test::InjectedFault;
 use crate::{Error, ErrorKind, Result, WeightFormat};
 
 /// How to load a model.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// Tokens the cache holds. Default: the model's maximum, at most 4096.
+    /// Tokens a text may have. Default: the model's maximum, at most 4096. The cache grows with the text.
     pub context: Option<usize>,
     /// The kernel set. Default: [`KernelSet::default_for`] the adapter.
     pub kernels: Option<KernelSet>,
@@ -41,11 +42,13 @@ pub struct EngineOptions {
     pub heads: bool,
     /// Pack every matrix in this format as it is loaded; norms and biases stay what they are. Default: as they are stored.
     pub quantize: Option<WeightFormat>,
+    /// What sessions keep keys and values in. Every guarantee holds within one type; between them texts may differ.
+    pub cache: CacheType,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { context: None, kernels: None, self_test: true, heads: true, quantize: None }
+        Self { context: None, kernels: None, self_test: true, heads: true, quantize: None, cache: CacheType::F32 }
     }
 }
 
@@ -127,7 +130,11 @@ impl Model {
         let head = weights.lm_head.as_ref().unwrap_or(&weights.embedding);
         let matrices: u64 = weights.block_matrices().chain([head]).map(Matrix::bytes).sum();
         let passes = rows.div_ceil(widths.rows().last().map_or(1, |&widest| widest as usize)) as u64;
-        passes * matrices + sizes.cache_bytes / u64::from(sizes.context) * (rows * keys) as u64
+        let read_of_block = |block: &BlockSpec| {
+            let shape = kept_shape(block.attention(), sizes.context, sizes.cache);
+            2 * shape.slot_bytes() * keys.min(shape.window_or_all() as usize) as u64
+        };
+        passes * matrices + rows as u64 * self.config.spec.blocks.iter().map(read_of_block).sum::<u64>()
     }
 
     /// The multi-token heads in use, nearest first: wiring and cost.
@@ -221,7 +228,7 @@ async fn load_parts<F: Files, H: Files>(
 ) -> Result<Loaded> {
     let config = checkpoint.config().clone();
     let context = sizes::context(&config, options.context)?;
-    let sizes = Sizes::new(&config.spec, context, gpu.summary().max_binding_bytes)?;
+    let sizes = Sizes::new(&config.spec, context, options.cache, gpu.summary().max_binding_bytes)?;
     check_end_tokens(&config)?;
     let kernels = options.kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
     kernels.check(gpu.summary())?;
@@ -237,8 +244,9 @@ async fn load_parts<F: Files, H: Files>(
         if !options.self_test {
             return Ok(Some(Widths::Each));
         }
-        check_kernels(gpu, kernels, &in_use).await?;
-        working_widths(gpu, kernels, &in_use, fault, &mut notes).await
+        let cache = options.cache;
+        check_kernels(gpu, kernels, &in_use, cache).await?;
+        working_widths(gpu, kernels, (&in_use, cache), fault, &mut notes).await
     };
     let total = expected_bytes(checkpoint) + set.map_or(0, |set| set.byte_len(&config));
     let need = formats::backbone_bytes(checkpoint, quantize)
@@ -360,7 +368,7 @@ pub(super) fn with_need(error: Error, weights_bytes: u64, spec: &ModelSpec, size
         return error;
     }
     error.within(format!(
-        "the model needs {weights_bytes} bytes for weights, {} for the cache and {} to work",
+        "the model needs {weights_bytes} bytes for weights, {} for the cache of a full context and {} to work",
         sizes.cache_bytes,
         Buffers::work_bytes(spec, sizes)
     ))

@@ -11,6 +11,7 @@ mod load;
 mod lora;
 mod merge;
 mod sizes;
+mod state;
 #[cfg(feature = "train")]
 mod training;
 mod upload;
@@ -28,8 +29,11 @@ pub use load::{EngineOptions, Progress};
 pub(crate) use load::{Loaded, Model, load, load_with_heads};
 pub(crate) use lora::Adapter;
 pub use merge::{Patch, merge_lora};
-pub(crate) use sizes::Sizes;
 pub use sizes::context;
+pub(crate) use sizes::{Sizes, capacity};
+pub(crate) use state::{CommitIo, LayerState, Stood};
+#[cfg(test)]
+pub(crate) use state::{Committed, MixIo, Recurrence, Recurrent};
 #[cfg(feature = "train")]
 pub(crate) use training::{TrainedSizes, dry_for_training, load_for_training};
 pub(crate) use upload::{Matrix, Placed, Shard};

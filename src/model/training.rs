@@ -11,7 +11,7 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
 use crate::gpu::Gpu;
-use crate::kernels::{KernelSet, WeightFormat, Widths};
+use crate::kernels::{CacheType, KernelSet, WeightFormat, Widths};
 use crate::{Error, Result};
 
 /// What [`load_for_training`] would load, on a dry device: nothing but headers is read.
@@ -70,7 +70,7 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     let mut in_use = formats::in_use(&checkpoint, None::<&HeadSet<'_, H>>, sizes.quantize);
     // Heads are trained in it, whatever they are stored in.
     in_use.insert(WeightFormat::F32);
-    check_kernels(gpu, kernels, &in_use).await?;
+    check_kernels(gpu, kernels, &in_use, CacheType::F32).await?;
     let total = expected_bytes(&checkpoint) + set.byte_len(checkpoint.config());
     let mut bytes = 0;
     let mut on_bytes = |more: u64| {
@@ -90,7 +90,7 @@ async fn assemble<F: Files, H: Files>(
     on_bytes: &mut (dyn FnMut(u64) + Send),
 ) -> Result<Model> {
     let config = checkpoint.config().clone();
-    let sizes = Sizes::new(&config.spec, length, gpu.summary().max_binding_bytes)?;
+    let sizes = Sizes::new(&config.spec, length, CacheType::F32, gpu.summary().max_binding_bytes)?;
     let need = formats::backbone_bytes(checkpoint, quantize) + 4 * set.parameters(&config);
     let need = |error| with_need(error, need, &config.spec, &sizes);
     let none = Changes::default();

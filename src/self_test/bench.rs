@@ -22,6 +22,7 @@ const TOLERANCES: &[(&str, f64, &str)] = &[
     ("head_norm_inputs", 1e-5, "as norm_inputs, over a head"),
     ("head_norm_weights", 1e-5, "as norm_weights, over rows and heads"),
     ("rope_cache", 5e-7, "two products and a sum: some units in the last place"),
+    ("rope_cache in halves", 1e-3, "the half next to a number on either side: 2^-10 of it"),
     ("attention", 2e-5, "WGSL allows exp an error of 3 + 2 |x| units in the last place; scores lie within |x| < 50"),
     ("copy_hidden", 2e-7, "a product and a sum"),
     ("lora", 4e-6, "as matmul"),

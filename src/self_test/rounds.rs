@@ -1,6 +1,7 @@
 //! Checks of what a round adds to a forward pass: drafts, rows of a tree, the walk along what was sampled, the cache.
 
 use super::KernelCheck;
+use super::attending::{fetched, rounded, stored};
 use super::bench::{compare, compare_exactly, noise, read, run};
 use super::sampling::{NOISE_MARGIN, PLAIN};
 use crate::Result;
@@ -221,36 +222,39 @@ pub(crate) async fn check_prompt_end(gpu: &Gpu, num_rows: u32, id: u32, limit: u
     Ok(compare_exactly("rounds", format!("prompt of {num_rows}"), &got, &want))
 }
 
-/// Moves the rows of `path` together after `first` slots.
+/// Moves the rows of `path` together after `first` places.
 pub(crate) async fn check_compact(
     gpu: &Gpu,
     shape: AttentionShape,
     first: usize,
     path: &[usize],
 ) -> Result<KernelCheck> {
-    let [heads, size, context] = [shape.kv_heads, shape.head_dim, shape.context].map(|n| n as usize);
-    let total = heads * size * context;
-    let (keys, values) = (noise(61, total), noise(62, total));
+    let [heads, size, count] = [shape.kv_heads, shape.head_dim, shape.slots].map(|n| n as usize);
+    let (total, cache) = (heads * size * count, shape.cache);
+    let [keys, values] = [61, 62].map(|seed| rounded(noise(seed, total), cache));
     let state = State { committed: (first + path.len()) as u32, ..State::default() };
     let mut words = vec![path.len() as u32];
     words.extend(path.iter().map(|&row| row as u32));
     let io = CompactCacheIo {
         state: &gpu.storage_with("state", &[state]),
         path: &gpu.storage_with("path", &words),
-        keys: &gpu.storage_with("keys", &keys),
-        values: &gpu.storage_with("values", &values),
+        keys: &stored(gpu, "keys", &keys, cache),
+        values: &stored(gpu, "values", &values, cache),
     };
     run(gpu, &[&compact_cache(gpu, shape, io)], ONE);
-    let mut got: Vec<u32> = read(gpu, io.keys, total).await?;
-    got.extend(read::<u32>(gpu, io.values, total).await?);
-    // By slot: keys lie [heads, size / 4, context, 4], values [heads, context, size].
-    let key = |head: usize, d: usize, slot: usize| ((head * (size / 4) + d / 4) * context + slot) * 4 + d % 4;
-    let value = |head: usize, d: usize, slot: usize| (head * context + slot) * size + d;
+    let mut got = fetched(gpu, io.keys, total, cache).await?;
+    got.extend(fetched(gpu, io.values, total, cache).await?);
+    let got: Vec<u32> = got.into_iter().map(f32::to_bits).collect();
+    // By slot: keys lie [heads, size / 4, slots, 4], values [heads, slots, size].
+    let key = |head: usize, d: usize, slot: usize| ((head * (size / 4) + d / 4) * count + slot) * 4 + d % 4;
+    let value = |head: usize, d: usize, slot: usize| (head * count + slot) * size + d;
     let moved = |array: &[f32], index: &dyn Fn(usize, usize, usize) -> usize| {
         let all = || (0..heads).flat_map(|head| (0..size).map(move |d| (head, d)));
         let mut slots: Vec<Vec<f32>> =
-            (0..context).map(|slot| all().map(|(head, d)| array[index(head, d, slot)]).collect()).collect();
-        draft::compact(&mut slots, first, path);
+            (0..count).map(|slot| all().map(|(head, d)| array[index(head, d, slot)]).collect()).collect();
+        slots.rotate_left(first % count);
+        draft::compact(&mut slots, 0, path);
+        slots.rotate_right(first % count);
         let mut out = vec![0u32; total];
         for (slot, content) in slots.iter().enumerate() {
             all().zip(content).for_each(|((head, d), x)| out[index(head, d, slot)] = x.to_bits());

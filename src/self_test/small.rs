@@ -100,7 +100,7 @@ pub(crate) async fn check_head_norm(
     rows: usize,
 ) -> Result<KernelCheck> {
     let (head_dim, eps) = (width.next_multiple_of(4), 1e-5);
-    let shape = AttentionShape { heads, kv_heads, head_dim: head_dim as u32, context: 1, window: None };
+    let shape = AttentionShape::new(heads, kv_heads, head_dim as u32, 1);
     let stride = shape.qkv_stride() as usize;
     let padded = |mut x: Vec<f32>| {
         x.chunks_exact_mut(head_dim).for_each(|head| head[width..].fill(0.0));

@@ -147,7 +147,7 @@ impl<'a> Graph<'a> {
 
     /// The sizes of a layer's attention within sequences.
     pub fn sequence_shape(&self, layer: &Layer) -> SequenceShape {
-        let AttentionShape { heads, kv_heads, head_dim, context, window } = self.model.attention_shape(layer);
+        let AttentionShape { heads, kv_heads, head_dim, context, window, .. } = self.model.attention_shape(layer);
         SequenceShape { sequences: self.sequences, length: context, heads, kv_heads, head_dim, window }
     }
 

@@ -95,10 +95,11 @@ impl WebModel {
         on_lost: js_sys::Function,
     ) -> Js<WebModel> {
         let load = async || {
-            let LoadRequest { context, kernels, quantize } = parse(&request)?;
+            let LoadRequest { context, kernels, quantize, cache_type } = parse(&request)?;
             let kernels = kernels.map(|name| name.parse()).transpose()?;
             let quantize = quantize.map(|name| name.parse()).transpose()?;
-            let options = EngineOptions { context, kernels, quantize, ..EngineOptions::default() };
+            let cache = cache_type.map(|name| name.parse()).transpose()?.unwrap_or_default();
+            let options = EngineOptions { context, kernels, quantize, cache, ..EngineOptions::default() };
             let mut checkpoint = Checkpoint { files: JsFiles(source), options, on_progress };
             let engine = checkpoint.load().await?;
             // After a loss the same kernels, else the bits would be others.

@@ -427,7 +427,7 @@ fn norms_of_heads_have_gradients() {
         for ([heads, kv_heads], width, rows) in [([1, 1], 1, 1), ([4, 2], 6, 3), ([8, 2], 128, 5), ([70, 35], 12, 9)] {
             let (head_dim, eps) = (usize::next_multiple_of(width, 4), 1e-5_f32);
             let context = 1;
-            let shape = AttentionShape { heads, kv_heads, head_dim: head_dim as u32, context, window: None };
+            let shape = AttentionShape::new(heads, kv_heads, head_dim as u32, context);
             let padded = |seed, n| {
                 let mut x = noise(seed, n);
                 x.chunks_exact_mut(head_dim).for_each(|head| head[width..].fill(0.0));

@@ -282,6 +282,54 @@ fn a_copy_of_the_last_block_has_nothing_to_learn_from_the_base() {
     });
 }
 
+/// The mean loss of each head over the targets of a micro-batch, from logits of the same model as it serves.
+async fn losses_as_served(engine: &Engine, batch: &MicroBatch, length: usize) -> Vec<f64> {
+    let offsets: Vec<usize> = engine.head_facts().iter().map(|head| head.offset).collect();
+    let mut session = engine.session().expect("a session");
+    let mut sums = vec![(0.0, 0_u32); offsets.len()];
+    let counted = batch.counts.chunks_exact(length);
+    for (ids, counts) in batch.ids.chunks_exact(length).zip(counted) {
+        let logits = session.head_logits(ids).await.expect("logits");
+        for ((rows, &offset), (sum, count)) in logits.iter().zip(&offsets).zip(&mut sums) {
+            for (at, row) in rows.iter().enumerate().filter(|(at, _)| at + offset < length && counts[at + offset]) {
+                let most = row.iter().copied().fold(f32::MIN, f32::max);
+                let total: f64 = row.iter().map(|&logit| f64::from(logit - most).exp()).sum();
+                *sum += total.ln() - f64::from(row[ids[at + offset] as usize] - most);
+                *count += 1;
+            }
+        }
+    }
+    sums.into_iter().map(|(sum, count)| sum / f64::from(count)).collect()
+}
+
+/// The structure of a block is written twice: over rows and a cache, and over whole sequences.
+#[test]
+fn a_block_in_training_computes_what_it_serves() {
+    let cases =
+        ["frozen-parallel", "frozen-parallel-neox", "frozen-sequential-qwen2", "frozen-parallel-qwen3", "joint-window"];
+    each_adapter(|gpu| async move {
+        for case in cases {
+            let expected = Expected::of(case);
+            let (base, heads, options) = (expected.base(), DiskFiles(golden("train").join(case)), expected.options());
+            let batch = expected.batch(0, 0);
+            let mut trainer = Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.expect("a trainer");
+            let trained = trainer.evaluate(&batch).await.expect("losses");
+            let serving = EngineOptions { self_test: false, ..EngineOptions::default() };
+            let engine = Engine::load_with_heads(&gpu, &base, &heads, &serving, &mut |_| {}).await.expect("an engine");
+            let served = losses_as_served(&engine, &batch, options.length).await;
+            assert_eq!(trained.len(), served.len(), "{case}");
+            for (trained, served) in trained.iter().zip(served) {
+                let (offset, error) = (trained.offset, (trained.nll - served).abs());
+                assert!(
+                    trained.targets > 0 && error < 1e-4,
+                    "{case}, +{offset}: {} trained, {served} served",
+                    trained.nll
+                );
+            }
+        }
+    });
+}
+
 #[test]
 fn marginals_are_those_of_pytorch() {
     let expected = Expected::of("marginal");

@@ -31,7 +31,7 @@ impl Engine {
     ///
     /// # Errors
     /// Everything that can be wrong with a checkpoint, by file, tensor and value; an adapter too small for the model;
-    /// [`ErrorKind::SelfTest`] where a kernel computes wrong results on this adapter.
+    /// [`ErrorKind::SelfTest`](crate::ErrorKind::SelfTest) where a kernel computes wrong results on this adapter.
     pub async fn load<F: Files>(
         gpu: &Gpu,
         files: &F,
@@ -91,7 +91,7 @@ impl Engine {
     /// The tokenizer.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] if the checkpoint has none.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the checkpoint has none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.model.tokenizer.as_deref().ok_or_else(|| {
             Error::io("the checkpoint has no tokenizer.json, without which there are token ids, but no text")
@@ -157,7 +157,7 @@ impl Engine {
     /// Starts an empty text with a cache of its own, which grows as the text does.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfMemory`] if the cache does not fit the GPU.
+    /// [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory) if the cache does not fit the GPU.
     pub fn session(&self) -> Result<Session> {
         let SessionParts { buffers, plan, rounds } = SessionParts::new(&self.model, &self.model.sizes);
         self.model.gpu.check()?;

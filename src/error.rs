@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// The result of every fallible call in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What kind of trouble an [`Error`] reports, for callers that react differently to each.
+/// The kind of trouble that an [`Error`] reports, for callers that react differently to each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {

@@ -24,7 +24,7 @@ use crate::kernels::{Activation, AttentionShape, CacheType, MatmulForm, Place, W
 use crate::reference::sample::Settings;
 use crate::{Gpu, KernelSet, Result};
 
-/// What the self-test saw of one kernel.
+/// The self-test's findings on one kernel.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct KernelCheck {
     /// The kernel and its form.

@@ -90,7 +90,7 @@ pub struct Args {
     /// Resamples of the bootstrap
     #[arg(long, value_name = "N", default_value_t = 2000)]
     resamples: usize,
-    /// Of the bootstrap
+    /// Seed of the bootstrap
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Do a part of the samples only: the I-th of N, from 1

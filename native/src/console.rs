@@ -14,7 +14,7 @@ use std::{env, mem};
 use foretoken::{Gpu, GpuOptions, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
-/// What surrounds a run of the command.
+/// The surroundings of a run of the command.
 pub struct Console {
     /// Standard input.
     pub input: Box<dyn BufRead>,

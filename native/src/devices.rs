@@ -25,7 +25,7 @@ struct Report {
     /// Index of the adapter that is used.
     picked: usize,
     reason: String,
-    /// What to do about a software adapter.
+    /// Advice about a software adapter.
     advice: Option<String>,
     self_test: Vec<SetChecks>,
     passed: bool,

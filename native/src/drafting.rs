@@ -89,13 +89,13 @@ impl DraftFlags {
 /// The multi-token heads that a command loads its model with.
 #[derive(Clone, Copy, Debug)]
 pub enum HeadsWanted<'a> {
-    /// Those that the checkpoint brings.
+    /// The heads that the checkpoint brings.
     Own,
     /// None, whatever the checkpoint brings.
     Without,
-    /// As Own, but a model with broken heads loads without them. LoRA that heads bring belongs to the model, so heads are
-    /// loaded even where nobody drafts.
+    /// The heads that the checkpoint brings, but a model with broken heads loads without them. LoRA that heads bring
+    /// belongs to the model, so heads are loaded even where nobody drafts.
     IfSound,
-    /// Those in a folder of their own.
+    /// Heads in a folder of their own.
     Folder(&'a Path),
 }

@@ -36,7 +36,7 @@ pub struct Args {
     /// block before those that are copied]
     #[arg(long, value_name = "SOURCE", value_parser = source)]
     source: Option<InitSource>,
-    /// Of the random numbers
+    /// Seed of the random numbers
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// The first head is the model's own last block, for the next token

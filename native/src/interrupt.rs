@@ -8,7 +8,7 @@ use foretoken::{Error, Result};
 
 use crate::console;
 
-/// What a shell reports of a program that Ctrl-C ended.
+/// The exit code that a shell reports of a program that Ctrl-C ended.
 pub const EXIT_CODE: u8 = 130;
 
 static WATCHING: AtomicBool = AtomicBool::new(false);

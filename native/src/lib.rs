@@ -37,10 +37,10 @@ use console::Scope;
 pub use console::{Console, Environment, Gpus, Terminals};
 use terminal::{FAILURE, Failure, Outcome, SUCCESS, print_status};
 
-/// What programs report of a command line that makes no sense.
+/// The exit code for a command line that makes no sense.
 const WRONG_USAGE: u8 = 2;
 
-/// What a shell reports of a program that SIGPIPE ended.
+/// The exit code that a shell reports of a program that SIGPIPE ended.
 const READER_GONE: u8 = 141;
 
 #[derive(Parser)]

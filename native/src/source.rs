@@ -88,7 +88,7 @@ impl AdapterFlags {
     }
 }
 
-/// What to do about a software adapter.
+/// Advice about a software adapter.
 pub fn advice(adapter: &AdapterSummary) -> Option<String> {
     let driver = if cfg!(target_os = "linux") {
         "install its Vulkan driver (on Debian and Ubuntu mesa-vulkan-drivers for AMD and Intel, nvidia-driver for NVIDIA)"
@@ -124,7 +124,7 @@ pub struct Loaded {
     pub engine: Engine,
     /// The adapter it is on.
     pub adapter: AdapterSummary,
-    /// What messages and JSON call the model.
+    /// The name of the model in messages and JSON.
     pub model: String,
     /// How long loading took, from opening the adapter on.
     pub load_s: f64,
@@ -175,7 +175,7 @@ pub struct Checked<'a> {
     wanted: HeadsWanted<'a>,
     files: Source,
     head_files: Option<Folder>,
-    /// What the model computes.
+    /// The configuration of the model.
     pub config: ModelConfig,
     /// Tokens that a session will hold.
     pub context: usize,

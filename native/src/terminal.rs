@@ -21,11 +21,11 @@ pub const FAILURE: u8 = 1;
 pub enum Failure {
     /// Something went wrong; the message is for the user.
     Error(Error),
-    /// Whoever reads standard output has stopped reading (`foretoken ... | head`): nobody is left to tell.
+    /// The reader of standard output has stopped reading (`foretoken ... | head`): nobody is left to tell.
     ReaderGone,
 }
 
-/// What a command, or a part of one, comes to.
+/// The outcome of a command, or of a part of one.
 pub type Outcome<T> = Result<T, Failure>;
 
 impl From<Error> for Failure {

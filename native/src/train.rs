@@ -184,7 +184,7 @@ async fn train(args: &Args) -> Outcome<u8> {
     })
 }
 
-/// What the training needs, if the adapter has it.
+/// The memory that the training needs, if the adapter has it.
 async fn memory_needed(gpu: &Gpu, files: &Source, first: &FirstHeads, options: &TrainOptions) -> Result<Memory> {
     let memory = Trainer::memory(gpu, files, &first.files, options).await?;
     memory.check(gpu.summary().max_binding_bytes, memory_of_machine(gpu.summary().software))?;
@@ -223,7 +223,7 @@ fn texts(path: &Path, vocabulary: &Vocabulary<'_>) -> Result<(Vec<Document>, Dat
     Ok((documents, format, hash.text()))
 }
 
-/// What computes.
+/// The device that computes.
 fn device(gpu: &Gpu, kernels: KernelSet) -> Device {
     let summary = gpu.summary();
     let driver = format!("{} {}", summary.driver, summary.driver_info).trim().to_owned();
@@ -232,12 +232,12 @@ fn device(gpu: &Gpu, kernels: KernelSet) -> Device {
 
 /// The heads to begin with.
 struct FirstHeads {
-    /// As a folder in memory.
+    /// The heads' files, in memory.
     files: MemoryFiles,
     /// The hash of those that came from a folder on disk.
     hash: Option<String>,
     heads: Vec<Head>,
-    /// Of the LoRA that is trained.
+    /// The rank of the LoRA that is trained.
     rank: Option<usize>,
 }
 
@@ -399,7 +399,7 @@ struct Training<'a> {
     labels: Option<Labels>,
     schedule: Schedule,
     log: Log,
-    /// Of the steps of this run.
+    /// Seconds that the steps of this run took.
     seconds: f64,
 }
 

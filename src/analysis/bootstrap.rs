@@ -8,7 +8,7 @@ use crate::reference::random::pcg4d;
 /// nothing to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Interval {
-    /// Of all samples.
+    /// The value over all samples.
     pub value: f64,
     /// 2.5 % of the resamples lie below.
     pub low: f64,
@@ -71,13 +71,13 @@ impl Bootstrap {
         Interval { value, low: percentile(&values, 0.025), high: percentile(&values, 0.975) }
     }
 
-    /// Of a quotient of two quantities.
+    /// The interval of a quotient of two quantities.
     pub fn ratio(&self, over: usize, under: usize) -> Interval {
         self.interval(|totals| totals[over] / totals[under])
     }
 }
 
-/// Of sorted values, between neighbours in proportion.
+/// A percentile of sorted values, interpolated between neighbours in proportion.
 fn percentile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     let at = share * last as f64;

@@ -1,4 +1,4 @@
-//! What a vector of logits says.
+//! The distribution that a vector of logits gives.
 
 /// A softmax, computed in f64.
 pub struct Distribution<'a> {
@@ -9,7 +9,7 @@ pub struct Distribution<'a> {
 }
 
 impl<'a> Distribution<'a> {
-    /// Of at least one logit, all finite.
+    /// The distribution of at least one logit, all finite.
     pub fn of(logits: &'a [f32]) -> Self {
         let highest = f64::from(logits.iter().copied().fold(f32::MIN, f32::max));
         let sum = logits.iter().map(|&logit| (f64::from(logit) - highest).exp()).sum();

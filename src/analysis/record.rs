@@ -1,4 +1,4 @@
-//! What all columns said of one sample.
+//! Predictions of all columns for one sample.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +10,8 @@ use super::report::NUCLEUS_MASSES;
 pub struct Measured {
     /// The target's place, 1 for the likeliest.
     pub rank: u32,
-    /// That of the token after the target, which a prediction must not know; 0 at the end of a text. A list that ends before it
-    /// gives the first place beyond.
+    /// The place of the token after the target, which a prediction must not know; 0 at the end of a text. A list that
+    /// ends before it gives the first place beyond.
     pub control: u32,
     /// The target's probability.
     pub p: f64,

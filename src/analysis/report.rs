@@ -19,9 +19,9 @@ const CONFIDENCE_BINS: usize = 10;
 /// Everything that a run found. It depends on the settings and the samples only, not on how they were cut into shards.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Of the form of this report.
+    /// The version of the form of this report.
     pub version: u32,
-    /// What was asked for.
+    /// The settings that were asked for.
     pub settings: Settings,
     /// Samples that were scored.
     pub samples: usize,
@@ -35,7 +35,7 @@ pub struct Report {
     pub contrasts: Vec<Contrast>,
     /// How much of the gap between the first heads and the marginal other heads close.
     pub gaps: Vec<GapClosed>,
-    /// What drafting with a method would come to.
+    /// The outcome that drafting with each method would have.
     pub drafting: Vec<Drafting>,
     /// Mean sizes of the nuclei of the next-token distribution.
     pub nucleus: Vec<NucleusSize>,
@@ -75,7 +75,7 @@ pub struct ColumnReport {
 /// How often the target is among the `top` likeliest tokens.
 #[derive(Debug, Serialize)]
 pub struct Accuracy {
-    /// So many.
+    /// The number of likeliest tokens.
     pub top: usize,
     /// Share of the targets.
     pub accuracy: Interval,
@@ -119,9 +119,9 @@ pub struct Contrast {
 pub struct GapClosed {
     /// The place of ours in [`Report::columns`].
     pub column: usize,
-    /// That of the first heads.
+    /// The place of the first heads' column.
     pub first: usize,
-    /// That of the marginal.
+    /// The place of the marginal's column.
     pub marginal: usize,
     /// Among so many of the likeliest.
     pub top: usize,
@@ -161,7 +161,7 @@ pub struct Depth {
 }
 
 impl Report {
-    /// Of a run and the records of all its samples, sorted by sample.
+    /// The report of a run, from the records of all its samples, sorted by sample.
     ///
     /// # Errors
     /// Where no sample is long enough, or a record does not fit the run.

@@ -44,7 +44,7 @@ impl Column {
 pub struct DataFacts {
     /// The file's name.
     pub name: String,
-    /// Of its content.
+    /// The fingerprint of its content.
     pub fingerprint: String,
     /// Samples in it.
     pub samples: usize,
@@ -72,9 +72,9 @@ pub struct HeadFacts {
 pub struct FolderFacts {
     /// A name for tables.
     pub label: String,
-    /// Of their files.
+    /// The fingerprint of their files.
     pub fingerprint: String,
-    /// What they are, for people.
+    /// A description of them, for people.
     pub summary: String,
     /// Their weights.
     pub parameters: u64,
@@ -82,14 +82,14 @@ pub struct FolderFacts {
     pub heads: Vec<HeadFacts>,
 }
 
-/// What is measured of which model on which data.
+/// The settings of a run: what is measured of which model on which data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// `paper` or `own`.
     pub protocol: String,
     /// A name for tables.
     pub model: String,
-    /// Of the model's files.
+    /// The fingerprint of the model's files.
     pub model_fingerprint: String,
     /// The data.
     pub data: DataFacts,
@@ -113,9 +113,9 @@ pub struct Settings {
     pub context: usize,
     /// Longer ones are cut at their end.
     pub truncate: bool,
-    /// Of the bootstrap.
+    /// Resamples of the bootstrap.
     pub resamples: usize,
-    /// Of the bootstrap.
+    /// The seed of the bootstrap.
     pub seed: u64,
 }
 
@@ -181,9 +181,9 @@ impl Shard {
 /// A run: everything that its records need to be understood.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// Of this description.
+    /// The version of this description.
     pub version: u32,
-    /// What was asked for.
+    /// The settings that were asked for.
     pub settings: Settings,
     /// The heads.
     pub heads: Vec<FolderFacts>,
@@ -224,7 +224,7 @@ impl Run {
         columns
     }
 
-    /// What a column is called.
+    /// The name of a column.
     pub fn name(&self, column: &Column) -> String {
         let given = if column.given { ", given the text" } else { "" };
         match (column.method, column.folder) {

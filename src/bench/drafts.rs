@@ -1,4 +1,4 @@
-//! What each drafter brings and costs: tokens a round, and a round over a plain step.
+//! The gain and cost of each drafter: tokens a round, and a round over a plain step.
 
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::{DraftOptions, DraftTree, Drafter, Engine, GenerateOptions, KernelSet
 /// Samples of a drafter, each after one of the plain steps it is compared with.
 const SAMPLES: usize = 7;
 
-/// What drafters bring and cost with one model on one device; displayed, it is a table for people.
+/// The gain and cost of drafters with one model on one device; displayed, it is a table for people.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct DraftReport {

@@ -22,16 +22,16 @@ use crate::format::files::Files;
 use crate::gpu::AdapterSummary;
 use crate::{CacheType, Engine, EngineOptions, Gpu, KernelSet, Result, WeightFormat};
 
-/// What to measure, and how thoroughly.
+/// Options of a bench: what to measure, and how thoroughly.
 #[derive(Clone, Debug, Default)]
 pub struct BenchOptions {
     /// The kernel set. Default: [`KernelSet::default_for`] the adapter.
     pub kernels: Option<KernelSet>,
     /// Few points and few samples: shows that everything runs, not how fast.
     pub quick: bool,
-    /// What the model's matrices are packed in. Default: as they are stored.
+    /// The format in which the model's matrices are packed. Default: as they are stored.
     pub quantize: Option<WeightFormat>,
-    /// What keys and values are kept in.
+    /// The type in which keys and values are kept.
     pub cache: CacheType,
     /// The version of the source that the program was built from, for the report. Default: `unknown`.
     pub commit: Option<String>,
@@ -72,7 +72,7 @@ pub struct Report {
     pub prefill: PrefillRate,
     /// Generating, by the length of the text before.
     pub decode: Vec<ContextRate>,
-    /// What a generated token takes of the host.
+    /// The work that a generated token takes of the host.
     pub per_token: PerToken,
     /// Seconds of the host to record and submit one dispatch.
     pub cpu_per_dispatch: Spread,

@@ -61,7 +61,7 @@ pub struct ContextRate {
     pub share_of_read: f64,
 }
 
-/// What a generated token takes.
+/// The work that a generated token takes.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[non_exhaustive]
 pub struct PerToken {

@@ -22,7 +22,7 @@ const TREE: [usize; 4] = [3, 2, 1, 1];
 /// The longest chain that is drafted: with the text's last token it makes as many rows as a product takes at a time.
 const CHAIN: usize = 7;
 
-/// What to audit.
+/// Options of an audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditOptions {
     /// The texts to continue, as token ids.
@@ -62,7 +62,7 @@ impl AuditOptions {
     }
 }
 
-/// What an audit found.
+/// The findings of an audit.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Audit {
     /// Every text with drafts was the text without; and the logits had the same bits, unless drafts are off on this device
@@ -120,13 +120,13 @@ pub enum Difference {
     Text {
         /// Index of the prompt.
         prompt: usize,
-        /// Of the sampling.
+        /// The temperature of the sampling.
         temperature: f32,
         /// Where the drafts came from.
         drafter: &'static str,
         /// Children of each node by depth.
         tree: String,
-        /// Of the first token that differs.
+        /// The position of the first token that differs.
         position: usize,
         /// The token without drafts; `None` if the text ends before it.
         expected: Option<u32>,
@@ -137,7 +137,7 @@ pub enum Difference {
     Logits {
         /// Index of the prompt.
         prompt: usize,
-        /// Of the row.
+        /// The position of the row.
         position: usize,
         /// Rows of the batch.
         width: usize,

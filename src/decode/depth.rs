@@ -1,4 +1,21 @@
 //! How many tokens to draft: expected tokens a round over what a round costs on this device.
+//!
+//! A round of depth d verifies a chain of d drafts in d + 1 rows. For each submit the depth is chosen that maximises
+//! tokens(d) / cost(d + 1), from 0, a plain step, to the longest chain that the drafter can make.
+//!
+//! - tokens(d) is 1 plus, for each draft, the chance that it and all drafts before it are accepted. At each depth that is
+//!   the share of rounds that accepted the draft there, of those that came to it. A round counts 0.98 of the next one, and
+//!   one whose drafter had nothing to say counts as wrong. A depth that no round came to is taken to be as good as the one
+//!   before, and the first one to be right half of the time.
+//! - cost(n) is the usual time of a round of n rows over that of a plain step, both measured by [`super::pacing`]. A number of
+//!   rows that was not measured lies on the line through the measured ones around it. No round costs less than a step.
+//!
+//! Plain steps are measured first. Then chains of up to three drafts are tried out until three submits of them have been
+//! measured, and only then the depth is chosen. Where no depth is better than a plain step, drafts rest for 64 tokens, and
+//! are tried out again with the same three measurements. Each rest after a failed trial is twice as long as the one before;
+//! a depth that pays makes it 64 tokens again. Drafts are hopeless where even the fastest round takes as long as plain steps
+//! for all tokens it could bring: then the rest is at least 512 tokens, and once nine submits have been measured, a new text
+//! does not begin with a trial.
 
 use super::draft::DraftTree;
 use super::pacing::{MEASURED_ROUNDS, Pacing};
@@ -23,7 +40,7 @@ const MEMORY: f64 = 0.98;
 
 /// Chooses the depth of each submit.
 pub(super) struct Depth {
-    /// What the user fixed.
+    /// The tree that the user fixed.
     fixed: Option<DraftTree>,
     most: usize,
     /// Rounds that came to the draft at each depth, and those that accepted it; older ones count less.

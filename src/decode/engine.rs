@@ -119,12 +119,12 @@ impl Engine {
         self.model.width_invariant
     }
 
-    /// What sessions keep keys and values in.
+    /// The type in which sessions keep keys and values.
     pub fn cache(&self) -> CacheType {
         self.model.sizes.cache
     }
 
-    /// What the multi-token heads in use are, for people; `None` without any.
+    /// A summary of the multi-token heads in use, for people; `None` without any.
     pub fn heads_summary(&self) -> Option<&str> {
         self.heads_summary.as_deref()
     }
@@ -149,7 +149,7 @@ impl Engine {
         self.model.read_bytes(1, keys)
     }
 
-    /// What the user should know: tensors that were ignored, fallbacks that were taken.
+    /// Notes for the user: tensors that were ignored, fallbacks that were taken.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -165,7 +165,7 @@ impl Engine {
     }
 }
 
-/// What a session keeps on the GPU.
+/// The buffers and ops of a session on the GPU.
 struct SessionParts {
     buffers: Buffers,
     plan: Plan,
@@ -173,7 +173,7 @@ struct SessionParts {
 }
 
 impl SessionParts {
-    /// Those of a session of `model` with buffers of `sizes`, for a text that is empty.
+    /// The parts of a session of `model` with buffers of `sizes`, for a text that is empty.
     fn new(model: &Model, sizes: &Sizes) -> Self {
         let capacity = capacity(1, sizes.context);
         let buffers = Buffers::new(&model.gpu, &model.config.spec, sizes, capacity, model.heads.as_ref());

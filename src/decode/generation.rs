@@ -25,7 +25,7 @@ use crate::kernels::{DONE_END_TOKEN, DONE_LIMIT, DONE_NOT_FINITE, Emitted};
 use crate::model::{Body, HeadWeights, Progress};
 use crate::{Error, Result};
 
-/// What to generate.
+/// Options of a generation.
 #[derive(Clone, Debug, Default)]
 pub struct GenerateOptions {
     /// The most tokens to add to the prompt. `None`: as many as the context holds.
@@ -317,7 +317,7 @@ impl<'s> Generation<'s> {
         &self.text
     }
 
-    /// What it took so far.
+    /// Statistics of the generation so far.
     pub fn stats(&self) -> Stats {
         let now = self.session.model.gpu.counts();
         let first = self.first_token.unwrap_or(self.started);

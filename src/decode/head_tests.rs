@@ -120,7 +120,7 @@ fn staged_rows_give_the_bits_of_the_analysis() {
     });
 }
 
-/// What sequential heads say of `text` that were fed, by head and position.
+/// Logits of sequential heads that were fed over `text`, by head and position.
 fn fed(
     session: &mut Session,
     text: &[u32],

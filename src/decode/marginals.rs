@@ -104,7 +104,7 @@ impl Session {
     }
 }
 
-/// What [`Session::record_siblings`] repeats.
+/// The siblings that [`Session::record_siblings`] records again and again.
 pub(crate) struct StagedSiblings {
     /// Finds the branches.
     anchor: Op,

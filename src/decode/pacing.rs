@@ -1,4 +1,20 @@
 //! How much work goes into one submit, and what a round costs.
+//!
+//! A unit of work is a round, or a row of a prompt. The host measures submits: from the end of the one before, or from when
+//! this one was sent if that was later, to when the host hears of its end, less what a readback takes. That time over the
+//! submit's units is one measurement of a unit of so many rows.
+//!
+//! Two estimates are made of it for each number of rows:
+//!
+//! - The time at worst decides how many units a submit holds. A slower measurement replaces it at once, a faster one
+//!   moves it half of the way. A submit holds as many units as fit into 40 ms, or into 1.25 readbacks where those take
+//!   longer: then the GPU is still busy when the host hears of the submit before, and never waits. A number of rows that
+//!   was not measured yet is taken to cost in proportion to the next smaller one that was.
+//! - The usual time, the median of the latest seven measurements, is what [`super::depth`] weighs drafts by. The first
+//!   measurement is left out, as drivers compile at the first dispatch. So are submits of fewer than four units where four
+//!   would have fit, as they would charge a unit with what a submit takes.
+//!
+//! After a pause ([`Pacing::restart`]) the first submit teaches nothing: the GPU may have waited for the host.
 
 use web_time::{Duration, Instant};
 
@@ -46,7 +62,7 @@ struct Unit {
 }
 
 impl Unit {
-    /// Those that count.
+    /// Measurements that count: all so far but the first.
     fn counted(&self) -> usize {
         self.measured.saturating_sub(1)
     }

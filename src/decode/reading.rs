@@ -2,8 +2,15 @@
 //!
 //! A sequential head of offset n also reads the tokens before the one it predicts. The text's own would tell it what an
 //! analysis must not tell; so a head can also be *fed* what was to be expected: the likeliest next token, or a mixture over the
-//! likeliest ones. Those are siblings at one position. In a head's cache they lie where later positions lie, so they come
-//! after everything else, last position first.
+//! likeliest ones.
+//!
+//! A head that reads the next token only is fed each of the likeliest tokens in a row of its own. These rows are siblings
+//! at one position, and their softmaxes are added up with the tokens' probabilities as weights. In a head's cache siblings lie
+//! where later positions lie, so they come after everything else, last position first.
+//!
+//! A head that reads tokens beyond the next one would need a branch for each path through them. It is fed one chain
+//! instead, as in drafting: the likeliest next token, then what each head before it found likeliest. The chain goes over the
+//! positions in ascending order and computes again the cache entries that siblings, or the chain before, have left.
 
 use std::ops::Range;
 
@@ -16,29 +23,29 @@ use crate::{Error, Result};
 /// Whose logits a row of [`Session::read_logits`] holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// The model's own, for the next token.
+    /// The model's own logits, for the next token.
     Next,
-    /// Those of the stream after this many blocks, were it the last: the logit lens.
+    /// The logits of the stream after this many blocks, were it the last: the logit lens.
     Depth(usize),
-    /// Those of the head with this index, which reads the text's own tokens where it reads any. A head that is the model's own
-    /// last block has none beside [`Reading::Next`].
+    /// The logits of the head with this index, which reads the text's own tokens where it reads any. A head that is the
+    /// model's own last block has none beside [`Reading::Next`].
     Head(usize),
-    /// Those of a sequential head that has not read a token after its position. Of a mixture they are logarithms of
-    /// probabilities.
+    /// The logits of a sequential head that has not read a token after its position. For a mixture they are logarithms
+    /// of probabilities.
     Fed(usize),
 }
 
-/// What to read of a text.
+/// The logits to read of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// At which positions; that of a token the model has seen last.
+    /// The positions to read at; a position is that of the token the model has seen last.
     pub positions: Range<usize>,
-    /// Also [`Reading::Depth`], after every block but the last.
+    /// Whether to read [`Reading::Depth`] too, after every block but the last.
     pub depths: bool,
-    /// Also [`Reading::Head`], where the model has heads.
+    /// Whether to read [`Reading::Head`] too, where the model has heads.
     pub heads: bool,
-    /// Also [`Reading::Fed`]: so many of the likeliest next tokens y, weighted by p(y). 1 is the likeliest alone. A head that
-    /// reads tokens beyond the next one is fed the likeliest chain in any case.
+    /// Likeliest next tokens y that [`Reading::Fed`] is fed, weighted by p(y); `None` leaves it out. 1 is the likeliest
+    /// alone. A head that reads tokens beyond the next one is fed the likeliest chain in any case.
     pub feed: Option<usize>,
 }
 
@@ -278,7 +285,7 @@ impl Likeliest {
 #[derive(Default)]
 struct Mixture {
     sum: Vec<f64>,
-    /// Of one row its own logits are the answer.
+    /// The logits of the only row so far: with one row they are the answer.
     only: Option<Vec<f32>>,
 }
 

@@ -1,4 +1,15 @@
 //! Rounds: what one is made of, where its drafts come from, and what heads need before they draft.
+//!
+//! A round drafts, verifies and accepts within one submit, so the host learns only afterwards how many tokens it brought. One
+//! tree serves all rounds of a submit: [`super::depth`] chooses it, and [`super::pacing`] says how many rounds follow each
+//! other before the host looks again. A submit must therefore be planned for the most tokens that its rounds can bring.
+//!
+//! While drafts are off, rounds are plain steps and the heads do not run, but the histories that heads read are kept up by
+//! every step. Before heads draft again, [`Session::refill_heads`] lets them go over the positions that they have missed.
+//! Under a gated LoRA it fills the histories too, as only drafting rows compute what heads read.
+//!
+//! The draft alone is also measured, by drafting once to warm up and then three times in a row. That time is told in the
+//! statistics only. The depth is chosen by what whole rounds take.
 
 use std::task::{Context, Poll, ready};
 
@@ -17,7 +28,7 @@ use crate::kernels::{
 use crate::marginal::Workspace;
 use crate::model::Plan;
 
-/// What a submit does.
+/// The work of a submit.
 #[derive(Clone, Debug)]
 pub(super) enum Work {
     /// Reads as many rows of a prompt; the last such submit samples a token.
@@ -44,7 +55,7 @@ impl Work {
     }
 }
 
-/// What a submit has brought back, and the seconds it took.
+/// The result of a submit, and the seconds it took.
 pub(super) struct Received {
     pub work: Work,
     pub emitted: Emitted,
@@ -88,7 +99,7 @@ impl Timing {
     const REPEATS: [u32; 2] = [1, 3];
 }
 
-/// What a round is made of.
+/// The parts of a round.
 struct Round {
     source: Source,
     depth: usize,
@@ -108,7 +119,7 @@ pub(super) struct Ops<'p> {
 }
 
 impl Round {
-    /// What fills the candidates. Run twice, it does the same twice.
+    /// The ops that fill the candidates. Run twice, they do the same twice.
     fn draft<'p>(&self, Ops { plan, rounds, marginal }: Ops<'p>, verify: Extent) -> Vec<Step<'p>> {
         let one = Extent { rows: 1, logit_rows: 1, ..verify };
         match (self.source, plan.heads.as_ref().zip(rounds.heads.as_ref()), marginal) {

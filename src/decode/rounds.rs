@@ -9,10 +9,10 @@ use crate::kernels::{
 };
 use crate::model::{Buffers, CommitIo as CommitBatch, HeadsPlan, Model, Sizes, history_buffers};
 
-/// What rounds keep on the GPU beside the buffers of the forward pass.
+/// The buffers of rounds beside those of the forward pass.
 #[derive(Clone)]
 pub(crate) struct RoundBuffers {
-    /// What a submit brings back: ids, the reason of the end, drafted and accepted tokens of each round, and if wanted
+    /// The results of a submit: ids, the reason of the end, drafted and accepted tokens of each round, and if wanted
     /// what the target thought of each draft.
     pub emitted: Buffer,
     /// The tree of a round.
@@ -41,7 +41,7 @@ pub(crate) struct RoundPlan {
     pub heads: Option<HeadDrafts>,
     /// The text's last token and its drafts become rows.
     pub tree: Vec<Op>,
-    /// What the target thought of the drafts, where somebody wants to know.
+    /// The ops that note what the target thought of the drafts, where somebody wants to know.
     pub trace: Vec<Op>,
     /// The end of a round: what was sampled joins the text.
     pub commit: Vec<Op>,
@@ -115,7 +115,15 @@ fn commit_op(model: &Model, b: &Buffers, of_rounds: &RoundBuffers) -> Op {
     commit(&model.gpu, &params, io)
 }
 
-/// What makes drafters of the model's heads.
+/// The ops that make drafters of the model's heads.
+///
+/// A round's heads are fed the last [`HeadDrafts::window`] positions whose hidden states are known: those that the round
+/// before may have committed, and for heads that read later tokens those whose tokens were still drafts then. A position
+/// that was gone over before leaves the same bits again, so the window has one size whatever was accepted.
+///
+/// Parallel heads read hidden states only. They go over the window without logits, then each predicts from the last row.
+/// Sequential heads also read the tokens after a position: those of the text, and beyond its end the candidates. So they run
+/// in the order of their offsets, each over the whole window, and each writes its candidates before the next one reads them.
 pub(crate) struct HeadDrafts {
     /// `windows[n - 1]` stages the last n positions whose hidden states are known; the last is the row whose logits are
     /// wanted. It changes `state.committed`, `num_rows` and `logit_row`.

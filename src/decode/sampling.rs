@@ -1,4 +1,4 @@
-//! What the next token is drawn from.
+//! The distribution that the next token is drawn from.
 
 use crate::kernels::SampleParams;
 use crate::{Error, Result};

@@ -1,8 +1,8 @@
-//! What a generation took, and how its drafts did.
+//! The cost of a generation, and how its drafts did.
 
 use crate::kernels::TracedDraft;
 
-/// What a generation took.
+/// Statistics of a generation.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 #[non_exhaustive]
 pub struct Stats {
@@ -46,7 +46,7 @@ pub struct DraftStats {
     pub tokens_per_round: f64,
     /// Rounds that accepted 0, 1, 2, ... drafts.
     pub accepted_histogram: Vec<u64>,
-    /// Of the rounds that came to the first, second, ... draft, the share that accepted it.
+    /// The share of rounds that accepted the first, second, ... draft, of the rounds that came to it.
     pub acceptance: Vec<f64>,
     /// Rounds a submit.
     pub rounds_per_submit: f64,
@@ -96,14 +96,14 @@ pub struct Round {
     pub p: Vec<f32>,
     /// How many tokens the target found likelier.
     pub rank: Vec<u32>,
-    /// What the target sampled in the place of each.
+    /// The token that the target sampled in the place of each draft.
     pub target: Vec<u32>,
     /// Drafts that joined the text.
     pub accepted: usize,
 }
 
 impl Round {
-    /// Of the drafts that a drafter had something to say for.
+    /// A round of the drafts that a drafter had something to say for.
     pub(super) fn new(drafts: impl Iterator<Item = TracedDraft>, accepted: usize) -> Self {
         let mut round = Self { accepted, ..Self::default() };
         for draft in drafts.filter(|draft| draft.token != u32::MAX) {

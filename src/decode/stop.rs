@@ -36,7 +36,7 @@ impl StopStrings {
         }
     }
 
-    /// What is held back, at the end of the text.
+    /// Takes the text that is still held back, at the end of the text.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }

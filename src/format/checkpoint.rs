@@ -38,7 +38,7 @@ impl<'f, F: Files> Checkpoint<'f, F> {
         Ok(Self { files, config, stated_by, has_tokenizer, tensors, head_files, deciding })
     }
 
-    /// What the model computes.
+    /// The configuration of the model: what it computes.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
@@ -267,6 +267,6 @@ pub struct FoundHeads {
     pub kind: HeadKind,
     /// Their tensors in the checkpoint's own files; empty where they have a file of their own, or are missing.
     pub tensors: Vec<String>,
-    /// What was found, for people.
+    /// A note on what was found, for people.
     pub note: String,
 }

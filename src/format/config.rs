@@ -43,9 +43,9 @@ pub struct ModelConfig {
     pub torch_dtype: Option<String>,
     /// Extra layers for further tokens that the file announces (DeepSeek-V3's layout).
     pub num_nextn_predict_layers: usize,
-    /// What the model computes.
+    /// The description of what the model computes.
     pub spec: ModelSpec,
-    /// What files call its tensors.
+    /// The names of its tensors in files.
     pub names: &'static TensorNames,
 }
 

@@ -61,12 +61,12 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// What a message says that a field holds.
+    /// The value of a field, as a message says it.
     pub(super) fn got(&self, key: &str) -> String {
         self.get(key).map_or("nothing".to_owned(), brief)
     }
 
-    /// What messages call the field.
+    /// The name of the field in messages.
     pub(super) fn place_of(&self, key: &str) -> String {
         format!("{}, `{key}`", self.place)
     }

@@ -52,7 +52,7 @@ pub async fn read_whole<'f, F: Files>(files: &'f F, name: &str, max_bytes: u64) 
 /// Files in memory: the embedded model, and tests.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryFiles {
-    /// What messages call the set.
+    /// The name of the set in messages.
     pub name: String,
     /// The contents by file name.
     pub files: BTreeMap<String, Cow<'static, [u8]>>,

@@ -16,7 +16,7 @@ impl Default for Hash {
 }
 
 impl Hash {
-    /// Of nothing yet.
+    /// The hash of nothing yet.
     pub fn new() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
     }

@@ -28,7 +28,7 @@ pub const MAX_HEADS: usize = 32;
 /// The farthest offset of a head.
 pub const MAX_OFFSET: usize = 33;
 
-/// What a head reads.
+/// The hidden state that a head reads.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HeadSource {
     /// The residual stream after this many blocks of the backbone, before any norm.
@@ -77,7 +77,7 @@ pub enum Wiring {
 /// Files of heads beside those of a model.
 pub const FILES: [&str; 3] = [own::CONFIG, own::TENSORS, published::MEDUSA];
 
-/// What a folder with heads has, for messages.
+/// The files of a folder with heads, for messages.
 pub const EXPECTED: &str = "mtp_config.json and mtp.safetensors, or heads in a published layout";
 
 /// A hash of everything in `files` that decides what its heads compute, as [`Checkpoint::identity`].
@@ -95,11 +95,11 @@ pub async fn identity<F: Files>(files: &F) -> Result<String> {
 pub struct Head {
     /// It predicts the token this many places after the one at its position.
     pub offset: usize,
-    /// What it reads.
+    /// The hidden state that it reads.
     pub source: HeadSource,
-    /// What it computes.
+    /// The computation between its source and its final norm.
     pub wiring: Wiring,
-    /// What the tensors of each of its layers begin with.
+    /// The beginning of the names of each of its layers' tensors.
     pub layers: Vec<String>,
     /// Its final norm, where that is not the backbone's.
     pub final_norm: Option<String>,
@@ -136,7 +136,7 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// What `B A` is multiplied with.
+    /// The factor of `B A`.
     pub fn scale(&self) -> f64 {
         self.alpha / self.rank as f64
     }
@@ -304,7 +304,7 @@ impl<'f, F: Files> HeadSet<'f, F> {
         self.expected_tensors(config).iter().filter_map(|(name, _)| self.tensors.get(name)).collect()
     }
 
-    /// What they are, for people: `2 parallel heads for tokens +1 and +2, 1 layer each, ...`.
+    /// A summary for people: `2 parallel heads for tokens +1 and +2, 1 layer each, ...`.
     pub fn summary(&self) -> String {
         let count = self.heads.len();
         let kind = match self.heads.last().map(|head| &head.wiring) {

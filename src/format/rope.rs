@@ -21,7 +21,7 @@ pub struct Rope {
 /// The `llama3` rule: long wavelengths are divided by `factor`, short ones kept, those between interpolated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Llama3Scaling {
-    /// What low frequencies are divided by.
+    /// The number that low frequencies are divided by.
     pub factor: f64,
     /// Wavelengths above `original_max_position_embeddings / low_freq_factor` are long.
     pub low_freq_factor: f64,

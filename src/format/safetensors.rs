@@ -80,7 +80,7 @@ pub struct Header {
     pub tensors: BTreeMap<String, TensorInfo>,
     /// Tensors of other element types, by name.
     pub skipped: BTreeMap<String, SkippedTensor>,
-    /// What the writer noted under `__metadata__`.
+    /// Notes of the writer under `__metadata__`.
     pub metadata: BTreeMap<String, String>,
 }
 

@@ -23,7 +23,7 @@ pub struct ModelSpec {
 /// One block: a mixer, which reads other positions, and an MLP, each behind a norm and added to the residual stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BlockSpec {
-    /// What moves information between positions.
+    /// The mixer, which moves information between positions.
     pub mixer: Mixer,
     /// The MLP.
     pub mlp: Mlp,
@@ -33,7 +33,7 @@ pub struct BlockSpec {
     pub parallel: bool,
 }
 
-/// What moves information between positions.
+/// The mixer, which moves information between positions.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mixer {
     /// Softmax attention over keys and values.
@@ -49,7 +49,7 @@ pub struct Attention {
     pub kv_heads: usize,
     /// Elements of a head.
     pub head_dim: usize,
-    /// What scores are multiplied with.
+    /// The factor of the scores.
     pub scale: f32,
     /// The rotary embedding of queries and keys.
     pub rope: Rope,
@@ -99,7 +99,7 @@ pub enum Norm {
 }
 
 impl Norm {
-    /// What is added to the mean square, or to the variance.
+    /// The number that is added to the mean square, or to the variance.
     pub fn eps(self) -> f64 {
         let (Self::Rms { eps } | Self::Layer { eps }) = self;
         eps
@@ -135,7 +135,7 @@ pub enum Role {
     LmHead,
 }
 
-/// What a tensor is within a block. Matrices are `[outputs, inputs]`.
+/// The role of a tensor within a block. Matrices are `[outputs, inputs]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BlockRole {
     /// The norm before the mixer.
@@ -162,12 +162,12 @@ pub enum BlockRole {
     Down,
 }
 
-/// What of a linear map or of a norm a tensor is.
+/// The part of a linear map or of a norm that a tensor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
     /// The matrix, or the scale of a norm.
     Weight,
-    /// What is added.
+    /// The numbers that are added.
     Bias,
 }
 

@@ -24,17 +24,17 @@ impl<F: Files> Clone for Tensors<'_, F> {
 }
 
 impl<'f, F: Files> Tensors<'f, F> {
-    /// Those that `header` lists.
+    /// The tensors that `header` lists.
     pub(super) fn new(files: &'f F, header: Header) -> Self {
         Self { files, found: header.tensors, skipped: header.skipped }
     }
 
-    /// Those of the file `name`, or `None` when there is no such file. Fails, naming it, when it is broken.
+    /// The tensors of the file `name`, or `None` when there is no such file. Fails, naming it, when it is broken.
     pub(super) async fn of_file(files: &'f F, name: &str) -> Result<Option<Self>> {
         Ok(read_header(files, name).await?.map(|header| Self::new(files, header)))
     }
 
-    /// Those of a folder's checkpoint, in one file or several; `None` without either.
+    /// The tensors of a folder's checkpoint, in one file or several; `None` without either.
     pub(super) async fn of_checkpoint(files: &'f F) -> Result<Option<Self>> {
         Ok(find_headers(files).await?.map(|header| Self::new(files, header)))
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// What the rules learn on the way.
+/// The facts that the rules learn on the way.
 pub(super) struct Facts {
     /// The ids of all tokens that the file marks as special.
     pub(super) special: HashSet<u32>,

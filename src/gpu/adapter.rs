@@ -39,7 +39,7 @@ pub struct AdapterSummary {
 }
 
 impl AdapterSummary {
-    /// Of an adapter that any buffer fits, for a dry device where no adapter is chosen yet.
+    /// The summary of an adapter that any buffer fits, for a dry device where no adapter is chosen yet.
     pub(crate) fn unlimited() -> Self {
         Self {
             index: 0,

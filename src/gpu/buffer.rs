@@ -9,7 +9,7 @@ pub(crate) struct Buffer(pub(super) Memory);
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Memory {
     Device(wgpu::Buffer),
-    /// Of a dry device. No other has this number.
+    /// Memory of a dry device. No other has this number.
     Dry {
         number: u64,
         bytes: u64,

@@ -94,7 +94,7 @@ const SERVING: &[(&str, &str)] = sources![
     "lib/weight_q8_0",
 ];
 
-/// Those of training, which not every program brings along.
+/// Shaders of training, which not every program brings along.
 const TRAINING: &[(&str, &str)] = if cfg!(feature = "train") {
     sources![
         "activate",

@@ -19,7 +19,7 @@ pub(crate) struct Kernel {
     pub dispatched: AtomicBool,
 }
 
-/// What the driver makes of a shader.
+/// The objects that the driver makes of a shader.
 pub(super) struct Compiled {
     pub pipeline: wgpu::ComputePipeline,
     pub layout: wgpu::BindGroupLayout,

@@ -85,7 +85,7 @@ struct Open {
     poller: Poller,
 }
 
-/// What has been created and done on a device since it was opened.
+/// Counts of what has been created and done on a device since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Counts {
@@ -240,7 +240,7 @@ impl Gpu {
         &self.opened().queue
     }
 
-    /// What has been created and done so far.
+    /// Counts of what has been created and done so far.
     pub fn counts(&self) -> Counts {
         let c = &self.inner.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

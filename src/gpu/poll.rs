@@ -91,7 +91,7 @@ pub(super) enum Heard {
     Called,
 }
 
-/// What the threads and the handles have in common.
+/// The state that the threads and the handles share.
 struct Shared {
     device: wgpu::Device,
     deadline: Duration,

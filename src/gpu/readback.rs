@@ -73,7 +73,7 @@ impl Staging {
     }
 }
 
-/// What the driver says once a buffer can be read, or cannot.
+/// The driver's answer once a buffer can be read, or cannot.
 type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
 
 /// A readback on its way.

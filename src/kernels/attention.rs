@@ -9,7 +9,7 @@ use super::declared::{Declared, SUBGROUPS, layout};
 use super::{Grid, KernelSet, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|_| kinds().map(|(cache, ring)| scores_variant(cache, ring)).collect())
         .params(layout!(ScoresParams: heads, kv_heads, head_dim4, stride4, context, slots, window, scale)),
@@ -31,7 +31,7 @@ pub(crate) struct AttentionShape {
     pub slots: u32,
     /// Positions that a position sees, itself included; `None`: all before it.
     pub window: Option<u32>,
-    /// What keys and values are kept in.
+    /// The type in which keys and values are kept.
     pub cache: CacheType,
 }
 

@@ -1,4 +1,5 @@
-//! What every kernel reads: the rows of a step and the state of a session. Mirrors `shaders/lib/batch.wgsl`.
+//! The structs that every kernel reads: the rows of a step and the state of a session. Mirrors
+//! `shaders/lib/batch.wgsl`.
 
 use bytemuck::{Pod, Zeroable};
 

@@ -4,7 +4,7 @@ use super::declared::Declared;
 use super::{Grid, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] =
     &[Declared::new(|_| vec![bench_read_variant(), bench_copy_variant()])];
 
@@ -14,7 +14,7 @@ const GROUPS: u32 = 2048;
 /// Bytes that `bench_read` writes.
 pub(crate) const BENCH_READ_BYTES: u64 = GROUPS as u64 * 64 * 16;
 
-/// What the length of a buffer must be a multiple of: all workgroups take four blocks a thread at a time.
+/// The unit of a buffer's length: all workgroups take four blocks a thread at a time.
 const UNIT_BYTES: u64 = 4 * BENCH_READ_BYTES;
 
 /// The variant that reads.

@@ -1,4 +1,4 @@
-//! What a cache keeps of keys and values, and the pieces of shaders that know it.
+//! The types in which a cache keeps keys and values, and the pieces of shaders that know them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::gpu::Variant;
 use crate::{Error, Result};
 
-/// What keys and values are kept in. It is a property of an engine: whatever is exact is so within it.
+/// The type in which keys and values are kept. It is a property of an engine: whatever is exact is so within it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CacheType {

@@ -6,7 +6,7 @@ use super::declared::{Declared, layout};
 use super::{Grid, Op, TRACE_WORDS, TracedDraft};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] =
     &[Declared::new(|_| vec![commit_variant()])
         .params(layout!(CommitParams: num_end_tokens, vocab, context, end_tokens))];
@@ -66,7 +66,7 @@ pub(crate) fn commit(gpu: &Gpu, params: &CommitParams, io: CommitIo<'_>) -> Op {
     Op::single(kernel, bind_group, Grid::One)
 }
 
-/// What a submit has brought back.
+/// The results that a submit has brought back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Emitted {
     pub ids: Vec<u32>,
@@ -88,7 +88,7 @@ impl Emitted {
         Self { ids: ids[..emitted].to_vec(), done: header[1], rounds, trace: trace.to_vec() }
     }
 
-    /// What the target thought of the draft in `row` of `round`, if that was traced.
+    /// The target's opinion of the draft in `row` of `round`, if that was traced.
     pub fn traced(&self, round: usize, row: usize) -> TracedDraft {
         TracedDraft::of(&self.trace, round, row)
     }

@@ -1,4 +1,4 @@
-//! What the file of each kernel declares of it, once: its variants, and how its uniform lies.
+//! Declarations that the file of each kernel makes once: its variants, and how its uniform lies.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ pub(crate) struct Declared {
 }
 
 impl Declared {
-    /// Of the `variants` that the constructors can ask for with the kernels of a set, on any adapter.
+    /// Declares the `variants` that the constructors can ask for with the kernels of a set, on any adapter.
     pub const fn new(variants: fn(KernelSet) -> Vec<Variant>) -> Self {
         Self { variants, params: None }
     }

@@ -7,7 +7,7 @@ use super::weights::WeightFormat;
 use super::{Grid, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] =
     &[Declared::new(|_| WeightFormat::ALL.iter().map(|&format| embed_variant(format)).collect())
         .params(layout!(EmbedParams: width, stride, first, count))];

@@ -6,7 +6,7 @@ use super::declared::{Declared, layout};
 use super::{AttentionShape, Grid, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[Declared::new(|_| vec![head_norm_variant()])
     .params(layout!(HeadNormParams: heads, kv_heads, width, head_dim4, eps))];
 
@@ -23,7 +23,7 @@ pub(crate) struct HeadNormParams {
 }
 
 impl HeadNormParams {
-    /// Those of heads of `shape` with `width` elements each.
+    /// The parameters for heads of `shape` with `width` elements each.
     pub fn new(shape: AttentionShape, width: u32, eps: f32) -> Self {
         assert!(width.next_multiple_of(4) == shape.head_dim, "head_norm: {width} of {shape:?}");
         Self { heads: shape.heads, kv_heads: shape.kv_heads, width, head_dim4: shape.head_dim / 4, eps }
@@ -42,7 +42,7 @@ pub(crate) struct HeadNormIo<'a> {
     pub x: &'a Buffer,
     /// `[2, head_dim]`: the scales of queries and of keys.
     pub scale: &'a Buffer,
-    /// As `x`.
+    /// The normalised heads, laid out as `x`.
     pub y: &'a Buffer,
 }
 

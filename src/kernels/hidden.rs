@@ -9,7 +9,7 @@ use super::declared::{Declared, layout};
 use super::{Grid, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|_| vec![copy_hidden_variant()])
         .params(layout!(CopyHiddenParams: width4, slots, x_place, y_place, accumulate, weight)),
@@ -39,13 +39,13 @@ pub(crate) struct CompactHiddenParams {
 /// Which rows of a buffer take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// From the first on: an activation.
+    /// Rows from the first on: an activation.
     Rows,
-    /// From the committed length on: a history.
+    /// Rows from the committed length on: a history.
     Committed,
-    /// Of a history, from the first row of the batch whose logits are wanted on. Takes as many as those.
+    /// Rows of a history from the first row of the batch whose logits are wanted on. Takes as many as those.
     Wanted,
-    /// Of a history that is read, the slot at the committed length for every row: siblings.
+    /// The slot of a history at the committed length, read for every row: siblings.
     Same,
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn compact_hidden_variant() -> Variant {
     Variant::of("compact_hidden")
 }
 
-/// What `copy_hidden` does with the rows of `x`.
+/// The buffers of `copy_hidden`, and what it does with the rows of `x`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CopyHidden<'a> {
     pub x: (&'a Buffer, Place),

@@ -6,7 +6,7 @@ use super::declared::{Declared, SUBGROUPS, layout};
 use super::{Grid, KernelSet, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] =
     &[Declared::new(|set| SUBGROUPS.map(|subgroup| log_probs_variant(set, subgroup)).into())
         .params(layout!(LogProbsParams: vocab, stride))];

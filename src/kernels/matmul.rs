@@ -7,11 +7,11 @@ use super::weights::WeightFormat;
 use super::{Form, Grid, KernelSet, MAX_CHUNK_ROWS, Op, Widths};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] =
     &[Declared::new(variants).params(layout!(MatmulParams: columns4, inputs4, x_stride4, y_stride4, y_first4))];
 
-/// What follows a product.
+/// The activation that follows a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activation {
     None,
@@ -32,7 +32,7 @@ impl Activation {
     }
 }
 
-/// What a kernel does with what lies where it writes.
+/// The treatment of what lies where a kernel writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Store {
     /// Replaces it.
@@ -42,10 +42,10 @@ pub(crate) enum Store {
 }
 
 impl Store {
-    /// Both.
+    /// Both ways.
     pub const ALL: [Self; 2] = [Self::Set, Self::Add];
 
-    /// What the n-th part of a sum does, counted from 0.
+    /// The way in which the n-th part of a sum is stored, counted from 0.
     pub fn nth(n: usize) -> Self {
         if n == 0 { Self::Set } else { Self::Add }
     }
@@ -220,8 +220,9 @@ pub(crate) struct Partials {
 /// Rows at a time of [`matmul_with_partials`].
 const PARTIALS_ROWS: u32 = 8;
 
-/// As [`matmul`], and (highest, sum of exp(y - highest)) of every few neighbouring outputs to `buffer`: what their softmax
-/// needs, without a read of `y`. In one width: it is made for a session's rarer ops, and rows do not feel the width.
+/// Makes [`matmul`] that also writes (highest, sum of exp(y - highest)) of every few neighbouring outputs to `buffer`:
+/// what their softmax needs, without a read of `y`. In one width: it is made for a session's rarer ops, and rows do not
+/// feel the width.
 pub(crate) fn matmul_with_partials(
     gpu: &Gpu,
     form: MatmulForm,

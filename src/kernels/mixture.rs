@@ -6,7 +6,7 @@ use super::declared::{Declared, layout};
 use super::{Grid, KernelSet, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|set| vec![normalizer_variant(set)]).params(layout!(NormalizerParams: stride)),
     Declared::new(|_| vec![mixture_variant()]).params(layout!(MixtureParams: stride4)),
@@ -35,7 +35,7 @@ pub(crate) fn normalizer_variant(set: KernelSet) -> Variant {
 /// The buffers of `normalizer`.
 #[derive(Clone, Copy)]
 pub(crate) struct NormalizerIo<'a> {
-    /// Of each row in the mixture.
+    /// The weight of each row in the mixture.
     pub row_weights: &'a Buffer,
     /// Softmax partials of each row.
     pub partials: &'a Buffer,

@@ -77,7 +77,7 @@ use std::sync::Arc;
 use crate::gpu::{BindGroup, Kernel, Recorder};
 use declared::Declared;
 
-/// What each file of kernels declares.
+/// The declarations of each file of kernels.
 const KERNELS: &[&[Declared]] = &[
     attention::KERNELS,
     bench::KERNELS,
@@ -130,7 +130,7 @@ pub const MAX_BATCH_ROWS: usize = 32;
 /// The rows a prefill chunk may have; activations hold this many.
 pub(crate) const MAX_CHUNK_ROWS: usize = 64;
 
-/// What varies between two replays of the same ops.
+/// The sizes that vary between two replays of the same ops.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extent {
     /// Rows of the step.
@@ -144,9 +144,9 @@ pub(crate) struct Extent {
 /// Which rows of a step an op is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
-    /// All.
+    /// All rows.
     Rows,
-    /// Those whose logits are wanted.
+    /// The rows whose logits are wanted.
     LogitRows,
 }
 

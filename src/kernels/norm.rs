@@ -6,7 +6,7 @@ use super::declared::{Declared, SUBGROUPS, layout};
 use super::{Grid, KernelSet, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[Declared::new(|set| {
     let of = |subgroup| NormForm::ALL.map(|form| norm_variant(set, subgroup, form));
     SUBGROUPS.into_iter().flat_map(of).collect()
@@ -35,7 +35,7 @@ pub(crate) struct NormIo<'a> {
     pub logits: bool,
 }
 
-/// What a norm is.
+/// The kind of a norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NormForm {
     Rms,
@@ -43,10 +43,10 @@ pub(crate) enum NormForm {
 }
 
 impl NormForm {
-    /// Both.
+    /// Both forms.
     pub const ALL: [Self; 2] = [Self::Rms, Self::Layer];
 
-    /// That of a norm with a shift, or without.
+    /// The form of a norm with a shift, or without.
     pub fn with_shift(shift: bool) -> Self {
         if shift { Self::Layer } else { Self::Rms }
     }

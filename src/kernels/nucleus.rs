@@ -6,7 +6,7 @@ use super::declared::{Declared, layout};
 use super::{Grid, KernelSet, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] =
     &[Declared::new(|set| vec![nucleus_variant(set)])
         .params(layout!(NucleusParams: vocab, stride, mass, most, capacity))];
@@ -31,7 +31,7 @@ pub(crate) struct Branch {
     pub probability: f32,
 }
 
-/// What a row's branches are together. Mirrors `shaders/lib/branches.wgsl`.
+/// A row's branches taken together. Mirrors `shaders/lib/branches.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Nucleus {

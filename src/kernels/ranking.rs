@@ -1,4 +1,4 @@
-//! What comes back of a distribution: its largest values, and some sums.
+//! The part of a distribution that comes back: its largest values, and some sums.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -6,7 +6,7 @@ use super::declared::{Declared, layout};
 use super::{Branch, Grid, KernelSet, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] =
     &[Declared::new(|set| vec![ranking_variant(set)]).params(layout!(RankingParams: vocab, stride, top))];
 
@@ -21,7 +21,7 @@ pub(crate) struct RankingParams {
     pub pad: u32,
 }
 
-/// What `ranking` says of one row.
+/// The result of `ranking` for one row.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Ranking {
     /// The sum of the values, and that of value * ln(value).

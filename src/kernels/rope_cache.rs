@@ -7,7 +7,7 @@ use super::declared::{Declared, layout};
 use super::{AttentionShape, Grid, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] =
     &[Declared::new(|_| kinds().map(|(cache, ring)| rope_cache_variant(cache, ring)).collect())
         .params(layout!(RopeParams: heads, kv_heads, head_dim, rotary_dim, stride, context, slots))];

@@ -6,7 +6,7 @@ use super::declared::Declared;
 use super::{Grid, KernelSet, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[Declared::new(|set| vec![sample_variant(set)])];
 
 /// The uniform of `sample.wgsl`.
@@ -37,7 +37,7 @@ pub(crate) struct SampleIo<'a> {
     pub sampled: &'a Buffer,
 }
 
-/// What stands for the token of a row whose logits are not all finite.
+/// The id that stands for the token of a row whose logits are not all finite.
 #[cfg(test)]
 pub(crate) const NO_ID: u32 = u32::MAX;
 

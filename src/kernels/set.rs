@@ -15,7 +15,7 @@ pub enum KernelSet {
     Software,
     /// Threads share an output through workgroup memory: for every GPU.
     Workgroup,
-    /// As `Workgroup`, reductions by subgroups: for GPUs with one subgroup size.
+    /// Threads share an output as in `Workgroup`, reductions by subgroups: for GPUs with one subgroup size.
     Subgroup,
 }
 

@@ -48,7 +48,7 @@ fn translate(module: &Module, info: &ModuleInfo) -> Result<(), String> {
     Ok(())
 }
 
-/// What WebGPU guarantees everywhere, and what Tint refuses although naga takes it.
+/// Checks the limits that WebGPU guarantees everywhere, and what Tint refuses although naga takes it.
 fn check_limits(module: &Module) -> Result<(), String> {
     let entry = match module.entry_points.as_slice() {
         [entry] => entry,

@@ -6,7 +6,7 @@ use super::declared::{Declared, layout};
 use super::{Grid, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] =
     &[Declared::new(|_| vec![siblings_variant()]).params(layout!(SiblingsParams: context))];
 

@@ -1,4 +1,4 @@
-//! What the target thought of each draft.
+//! The target's opinion of each draft.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -6,7 +6,7 @@ use super::declared::{Declared, layout};
 use super::{EMITTED_TRACE, Grid, KernelSet, MAX_BATCH_ROWS, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] =
     &[Declared::new(|set| vec![trace_variant(set)]).params(layout!(TraceParams: vocab, stride))];
 
@@ -31,7 +31,7 @@ pub(crate) struct TraceIo<'a> {
     pub rows: &'a Buffer,
     pub logits: &'a Buffer,
     pub sampled: &'a Buffer,
-    /// What the submit brings back.
+    /// The results that the submit brings back.
     pub emitted: &'a Buffer,
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn trace(gpu: &Gpu, set: KernelSet, (vocab, stride): (u32, u32), io: 
     Op::single(kernel, bind_group, Grid::LogitRows { x: 1 })
 }
 
-/// What the target thought of one draft.
+/// The target's opinion of one draft.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct TracedDraft {
     pub token: u32,

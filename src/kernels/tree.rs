@@ -7,7 +7,7 @@ use super::declared::{Declared, layout};
 use super::{AttentionShape, Grid, KernelSet, MAX_BATCH_ROWS, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|_| vec![tree_rows_variant()]),
     Declared::new(|set| vec![draft_lookup_variant(set)]),
@@ -30,12 +30,12 @@ pub(crate) const RECORDED_RANKS: usize = 4;
 pub(crate) struct Tree {
     /// Rows of a round, the text's last token included.
     pub num_rows: u32,
-    /// Of the deepest node; 0 without drafts.
+    /// The depth of the deepest node; 0 without drafts.
     pub depth: u32,
     /// Children of a node, at most.
     pub ranks: u32,
     pub pad: u32,
-    /// Of each row: ancestor mask, depth, and which candidate of its depth it is.
+    /// The node of each row: ancestor mask, depth, and which candidate of its depth it is.
     pub nodes: [[u32; 4]; MAX_BATCH_ROWS],
 }
 
@@ -128,7 +128,7 @@ pub(crate) struct DraftTopParams {
     pub depth: u32,
 }
 
-/// What candidates are ranked by.
+/// The measure that candidates are ranked by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Likelihood {
     Logit,
@@ -150,7 +150,7 @@ pub(crate) struct DraftTopIo<'a> {
     pub sampling: &'a Buffer,
     pub tree: &'a Buffer,
     pub state: &'a Buffer,
-    /// Of the head, its first row.
+    /// The logits of the head, its first row.
     pub logits: &'a Buffer,
     pub counts: &'a Buffer,
     pub candidates: &'a Buffer,

@@ -6,7 +6,7 @@ use super::declared::{Declared, layout};
 use super::{Grid, MAX_CHUNK_ROWS, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|_| vec![stage_window_variant()]).params(layout!(StageWindowParams: num_rows, context, adapter)),
     Declared::new(|_| vec![shift_tokens_variant()]).params(layout!(ShiftTokensParams: ahead, vocab)),
@@ -43,7 +43,7 @@ pub(crate) struct ShiftTokensIo<'a> {
     pub state: &'a Buffer,
     pub rows: &'a Buffer,
     pub text: &'a Buffer,
-    /// What follows the text, `[depth, rank]`.
+    /// Candidates after the text, `[depth, rank]`.
     pub candidates: &'a Buffer,
 }
 

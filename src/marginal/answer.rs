@@ -1,4 +1,4 @@
-//! What comes back.
+//! The answers of marginalization.
 
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ pub struct Marginals {
     pub top: Vec<TopToken>,
     /// Nats of the renormalised distribution.
     pub entropy: f64,
-    /// What it took beyond reading the text.
+    /// The cost beyond reading the text.
     pub cost: Cost,
 }
 
@@ -38,7 +38,7 @@ pub struct TopToken {
     pub high: f64,
 }
 
-/// What a distribution was computed with.
+/// The work that a distribution was computed with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Cost {
@@ -50,7 +50,7 @@ pub struct Cost {
     pub bytes: u64,
 }
 
-/// What is predicted for one place of a text.
+/// The prediction for one place of a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Prediction {
@@ -73,7 +73,7 @@ pub struct Reference {
     pub rank: usize,
 }
 
-/// What a model predicts after the first tokens of a text.
+/// The predictions of a model after the first tokens of a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TextPosition {
@@ -89,7 +89,7 @@ pub struct TextPosition {
     pub branches: usize,
     /// There may not be more.
     pub capped: bool,
-    /// What the marginal took.
+    /// The cost of the marginal.
     pub cost: Cost,
 }
 
@@ -101,7 +101,7 @@ pub struct TextPosition {
 /// small where |x| is large.
 pub const SLACK: (f64, f64) = (5e-5, 1e-6);
 
-/// What was summed over.
+/// The branches that were summed over.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Branches {
     pub covered: f64,
@@ -131,17 +131,17 @@ impl Branches {
 pub(super) struct Scaled<'a> {
     ranking: &'a Ranking,
     branches: Branches,
-    /// What one unit of the ranking's values is.
+    /// The probability that one unit of the ranking's values stands for.
     unit: f64,
 }
 
 impl<'a> Scaled<'a> {
-    /// Of the mixture, whose values are truncated sums.
+    /// The ranking of the mixture, whose values are truncated sums.
     pub fn mixture(ranking: &'a Ranking, branches: Branches) -> Self {
         Self { ranking, branches, unit: 1.0 }
     }
 
-    /// Of a row's weights, whose values are in proportion to probabilities.
+    /// The ranking of a row's weights, whose values are in proportion to probabilities.
     pub fn softmax(ranking: &'a Ranking) -> Self {
         Self { ranking, branches: Branches::NONE, unit: 1.0 / f64::from(ranking.sum) }
     }

@@ -1,4 +1,4 @@
-//! What to marginalize, and how thoroughly.
+//! Options of marginalization: what to sum over, and how thoroughly.
 
 use crate::analysis::check_mass;
 use crate::error::counted;

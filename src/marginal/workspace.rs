@@ -19,7 +19,7 @@ const IN_FLIGHT: usize = 2;
 /// A row's list of a tree is never longer than this without being asked for.
 const TREE_LIST: usize = 4096;
 
-/// What a submit may consist of.
+/// The parts that a submit may consist of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// From rows to the residual stream, and on to logits.
@@ -38,7 +38,7 @@ pub(super) enum Part {
     RankRows,
 }
 
-/// What marginalization keeps on the GPU beside the session's own.
+/// The buffers and ops of marginalization beside the session's own.
 pub(crate) struct Workspace {
     vocab: u32,
     stride: u32,
@@ -206,7 +206,7 @@ impl Workspace {
         Ok(())
     }
 
-    /// What the next submit copies where. Nobody reads it: that it comes back is the news.
+    /// The buffer that the next submit copies, and where to. Nobody reads it: that it comes back is the news.
     pub fn staging(&self) -> (&Buffer, &Staging) {
         (&self.cursor, &self.staging[self.next_staging])
     }

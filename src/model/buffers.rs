@@ -9,7 +9,7 @@ use crate::format::spec::{BlockSpec, ModelSpec};
 use crate::gpu::{AdapterSummary, Buffer, Copies, Gpu};
 use crate::kernels::{MAX_BATCH_ROWS, MAX_CHUNK_ROWS, Row, SampleParams, State};
 
-/// What the forward pass of a session keeps on the GPU.
+/// The buffers that the forward pass of a session keeps on the GPU.
 pub(crate) struct Buffers {
     pub state: Buffer,
     pub rows: Buffer,
@@ -18,7 +18,7 @@ pub(crate) struct Buffers {
     /// Normalised activations before attention and, apart, before the MLP: a parallel residual needs both.
     pub attention_in: Buffer,
     pub mlp_in: Buffer,
-    /// What a product gives of queries, keys and values where heads are normalised after it, else empty.
+    /// Queries, keys and values as the product gives them, where heads are normalised after it; else empty.
     pub projected: Buffer,
     /// Queries, keys and values that attention takes.
     pub qkv: Buffer,
@@ -26,7 +26,7 @@ pub(crate) struct Buffers {
     pub intermediate: Buffer,
     pub scores: Buffer,
     pub inverse_sums: Buffer,
-    /// What each layer keeps of the text.
+    /// The state of each layer: what it keeps of the text.
     pub layers: Vec<LayerState>,
     /// Positions that scores, the layers' states and what heads keep have room for; see [`Self::grow`].
     pub capacity: u32,
@@ -41,14 +41,14 @@ pub(crate) struct Buffers {
     pub text: Buffer,
     /// How many rows the last batch committed, then which, ascending.
     pub path: Buffer,
-    /// What may follow the text, `[depth, rank]`: heads read it too.
+    /// Candidates that may follow the text, `[depth, rank]`: heads read them too.
     pub candidates: Buffer,
-    /// Those of the model's heads.
+    /// The buffers of the model's heads.
     pub heads: Option<HeadBuffers>,
 }
 
 impl Buffers {
-    /// Those of a session of a model like `spec`, with heads, at first for a text of `capacity` tokens.
+    /// The buffers of a session of a model like `spec`, with heads, at first for a text of `capacity` tokens.
     pub fn new(gpu: &Gpu, spec: &ModelSpec, sizes: &Sizes, capacity: u32, heads: Option<&HeadWeights>) -> Self {
         let rows = |label: &str, width: u32| gpu.storage(label, sizes.rows_bytes(width));
         let layer = |block: &BlockSpec| LayerState::new(gpu, block.attention(), capacity, sizes.cache);

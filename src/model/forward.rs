@@ -22,7 +22,7 @@ pub(crate) struct Plan {
     pub block_ends: Vec<usize>,
     /// Final norm and LM head of the rows whose logits are wanted.
     pub lm_head: Vec<Op>,
-    /// What the target samples after each row.
+    /// Sampling of the target's token after each row.
     pub sample: Vec<Op>,
     /// The end of a batch whose rows are all committed: of a prompt, or of a text that is read.
     pub settle: Vec<Op>,
@@ -160,7 +160,7 @@ impl Planner<'_> {
         ops.extend(self.linear(form, &layer.mlp_out, (&b.intermediate, inner4), (&b.x, hidden4)));
     }
 
-    /// What later rows need of a layer: its keys and values.
+    /// Adds the ops that leave what later rows need of a layer: its keys and values.
     pub(super) fn layer_keys(&self, layer: &Layer, kept: &LayerState, ops: &mut Vec<Op>) {
         ops.push(self.norm(&layer.attention_norm, &self.buffers.attention_in, Over::Rows));
         if let Some(kept) = kept.key_values() {
@@ -278,7 +278,7 @@ pub(crate) fn lm_head_partials(model: &Model) -> u32 {
     matrix.shards.iter().map(|shard| plain_form(model, matrix).partials(shard.columns4)).sum()
 }
 
-/// As [`Plan::lm_head`], and what the logits' softmax needs to `partials`.
+/// The ops of [`Plan::lm_head`] that also write what the logits' softmax needs to `partials`.
 pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &Buffer) -> Vec<Op> {
     let matrix = unembedding(model);
     let (form, stride) = (plain_form(model, matrix), lm_head_partials(model));

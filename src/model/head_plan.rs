@@ -27,11 +27,11 @@ fn residual_form(model: &Model, block: &Linear) -> MatmulForm {
 pub(crate) struct HeadBuffers {
     /// `[capacity, hidden]` for each source: what heads read, by position.
     pub histories: Vec<Buffer>,
-    /// What each layer of each head keeps: all positions, since heads go over them in any order.
+    /// The state of each layer of each head: all positions, since heads go over them in any order.
     pub layers: Vec<Vec<LayerState>>,
     /// `A x` of a gated LoRA.
     pub adapted: Option<Buffer>,
-    /// What the backbone's blocks keep of drafting rows, with a gated LoRA; all positions too.
+    /// The state of the backbone's blocks for drafting rows, with a gated LoRA; all positions too.
     pub drafting: Vec<LayerState>,
 }
 
@@ -47,14 +47,14 @@ pub(crate) struct HeadPlan {
     /// Leaves everything that later rows, and later heads, need of the staged rows: keys and values of every layer, and
     /// the output that another head reads.
     pub refill: Vec<Op>,
-    /// The same, and the logits of the rows from `state.logit_row` on to the first rows of `logits`.
+    /// The ops of `refill`, and the logits of the rows from `state.logit_row` on to the first rows of `logits`.
     pub full: Vec<Op>,
-    /// Of a head that reads the next token and a hidden state of the backbone: the logits of siblings. All rows read the hidden state at
-    /// the committed length, and the tokens that are in the rows already. None for others.
+    /// The logits of siblings, of a head that reads the next token and a hidden state of the backbone. All rows read
+    /// the hidden state at the committed length, and the tokens that are in the rows already. None for other heads.
     pub siblings: Vec<Op>,
 }
 
-/// What a head's ops are to leave.
+/// The results that a head's ops are to leave.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pass {
     /// [`HeadPlan::refill`]
@@ -65,7 +65,7 @@ enum Pass {
     Siblings,
 }
 
-/// What serves all heads.
+/// The ops of all heads.
 pub(crate) struct HeadsPlan {
     pub heads: Vec<HeadPlan>,
     /// With a gated LoRA: puts the staged rows, whose adapters are on, through the blocks below the heads, which have keys and
@@ -82,7 +82,8 @@ impl HeadsPlan {
         heads.chain(&self.drafting).chain(&self.tokens)
     }
 
-    /// What leaves everything that later rows, and later heads, need of the staged rows, which lie within the text.
+    /// The ops that leave everything that later rows, and later heads, need of the staged rows, which lie within the
+    /// text.
     pub fn refill(&self) -> impl Iterator<Item = &Op> {
         let tokens = self.tokens.iter().filter(|_| !self.drafting.is_empty());
         tokens.chain(&self.drafting).chain(self.heads.iter().flat_map(|head| &head.refill))
@@ -322,12 +323,12 @@ impl HeadBuffers {
     }
 }
 
-/// What heads read of every position, in the buffers of a session; none without heads.
+/// The histories that heads read, of every position, in the buffers of a session; none without heads.
 pub(crate) fn history_buffers(buffers: &Buffers) -> &[Buffer] {
     buffers.heads.as_ref().map_or(&[], |heads| &heads.histories)
 }
 
-/// What `buffers` of a model with heads has, with its heads.
+/// The heads of a model and their part of `buffers`; `None` without heads.
 pub(super) fn of<'a>(model: &'a Model, buffers: &'a Buffers) -> Option<(&'a HeadWeights, &'a HeadBuffers)> {
     model.heads.as_ref().zip(buffers.heads.as_ref())
 }

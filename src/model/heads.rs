@@ -10,7 +10,7 @@ use crate::format::mtp::{self, HeadSet, HeadSource, Wiring};
 use crate::gpu::Gpu;
 use crate::kernels::WeightFormat;
 
-/// What a history holds.
+/// The content of a history.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Source {
     /// The stream after this many blocks.
@@ -64,7 +64,7 @@ pub(crate) struct Join {
     pub embedding: Option<Matrix>,
 }
 
-/// What a head does with its source before the final norm.
+/// The part of a head between its source and the final norm.
 #[derive(Clone)]
 pub(crate) enum Body {
     /// The backbone does it.
@@ -80,7 +80,7 @@ pub(crate) struct Head {
     pub offset: usize,
     /// Places ahead of its position of the token that it reads; 0 if it reads none.
     pub ahead: usize,
-    /// Of [`HeadWeights::sources`].
+    /// The index of its source in [`HeadWeights::sources`].
     pub source: usize,
     pub body: Body,
     pub final_norm: Option<NormWeights>,
@@ -118,7 +118,7 @@ impl Head {
 #[derive(Clone)]
 pub(crate) struct HeadWeights {
     pub heads: Vec<Head>,
-    /// What heads read, each once.
+    /// The sources that heads read, each once.
     pub sources: Vec<Source>,
     /// By block of the backbone: the changes of a LoRA that was not merged. Empty without one.
     pub adapters: Vec<Option<Adapter>>,

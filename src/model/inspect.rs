@@ -1,4 +1,4 @@
-//! What a checkpoint holds and needs, without a GPU.
+//! A description of what a checkpoint holds and needs, made without a GPU.
 
 use std::collections::BTreeMap;
 
@@ -85,7 +85,7 @@ pub struct HeadsInfo {
     pub kind: String,
     /// Their tensors in the checkpoint's own files.
     pub tensors: Vec<String>,
-    /// What was found, and what the heads are.
+    /// A note on what was found, and what the heads are.
     pub note: String,
     /// Whether they are loaded with the model.
     pub used: bool,

@@ -42,7 +42,8 @@ pub struct EngineOptions {
     pub heads: bool,
     /// Pack every matrix in this format as it is loaded; norms and biases stay what they are. Default: as they are stored.
     pub quantize: Option<WeightFormat>,
-    /// What sessions keep keys and values in. Every guarantee holds within one type; between them texts may differ.
+    /// The type in which sessions keep keys and values. Every guarantee holds within one type; between them texts may
+    /// differ.
     pub cache: CacheType,
 }
 
@@ -92,7 +93,7 @@ pub enum Progress {
     },
 }
 
-/// What sessions share.
+/// The part of an engine that sessions share.
 #[derive(Clone)]
 pub(crate) struct Model {
     pub gpu: Gpu,
@@ -175,7 +176,7 @@ pub(crate) struct Loaded {
     pub model: Model,
     /// Tensors that were ignored, fallbacks that were taken.
     pub notes: Vec<String>,
-    /// What the multi-token heads in use are, for people; `None` without any.
+    /// A summary of the multi-token heads in use, for people; `None` without any.
     pub heads_summary: Option<String>,
     /// Their weights, with their LoRA.
     pub head_parameters: u64,

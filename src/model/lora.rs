@@ -88,7 +88,7 @@ pub(super) async fn adapter<F: Files>(
     Ok(Some(Adapter { a, b, starts: gpu.storage_with("lora starts", &starts), rank: lora.rank as u32 }))
 }
 
-/// What heads change of their backbone.
+/// The changes that heads make to their backbone.
 #[derive(Default)]
 pub(super) struct Changes {
     /// By the name of the weight they are added to.
@@ -127,7 +127,7 @@ impl Changes {
         self.added.get(name)
     }
 
-    /// What stands in place of the tensor `name`.
+    /// The tensor that stands in place of the tensor `name`.
     pub fn instead_of(&self, name: &str) -> Option<&Tensor<'static>> {
         self.replaced.get(name)
     }

@@ -21,7 +21,7 @@ pub struct Patch {
     pub file: String,
     /// Where in the file.
     pub range: Range<u64>,
-    /// As many as the range is long.
+    /// The new bytes, as many as the range is long.
     pub bytes: Vec<u8>,
 }
 
@@ -65,7 +65,7 @@ pub async fn merge_lora<F: Files, H: Files>(
     Ok(())
 }
 
-/// Such a head stays a head: no other program could mix the streams.
+/// Whether the head that is the target reads a mix. Such a head stays a head: no other program could mix the streams.
 fn target_reads_mix<H: Files>(heads: &HeadSet<'_, H>) -> bool {
     heads.heads.iter().any(|head| head.target && matches!(head.source, HeadSource::Mix { .. }))
 }

@@ -59,7 +59,7 @@ pub(crate) struct Sizes {
     pub intermediate: u32,
     /// Whether a block normalises heads.
     pub qk_norm: bool,
-    /// What keys and values are kept in.
+    /// The type in which keys and values are kept.
     pub cache: CacheType,
     /// Bytes of the keys and values of all blocks, once a text fills the context.
     pub cache_bytes: u64,

@@ -57,9 +57,9 @@ pub(crate) trait Recurrence: Send + Sync {
 /// Which rows of a batch a recurrent state moves on by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Committed {
-    /// All of them: `state.num_rows`.
+    /// All rows: `state.num_rows`.
     Rows,
-    /// Those of `path`, which may be none.
+    /// The rows of `path`, which may be none.
     Path,
 }
 
@@ -94,7 +94,7 @@ const SNAPSHOTS: usize = 4;
 
 /// Keys `[kv_heads, head_dim / 4, slots, 4]` and values `[kv_heads, slots, head_dim]`.
 pub(crate) struct KeyValues {
-    /// What the kernels of attention over it are for.
+    /// The shape that the kernels of attention over it are made for.
     pub shape: AttentionShape,
     pub keys: Buffer,
     pub values: Buffer,
@@ -148,7 +148,7 @@ impl LayerState {
         }
     }
 
-    /// What follows each batch that is committed as it is: the rows of a prompt.
+    /// The op that follows each batch that is committed as it is: the rows of a prompt.
     pub fn commit_rows(&self, gpu: &Gpu, batch: CommitIo<'_>) -> Option<Op> {
         match self {
             Self::Kv(_) | Self::Window(_) => None,
@@ -156,7 +156,8 @@ impl LayerState {
         }
     }
 
-    /// What follows each round: the rows of its path were committed. Of a chain keys and values lie as they should.
+    /// The op that follows each round: the rows of its path were committed. Keys and values of a chain lie as they
+    /// should.
     pub fn commit_path(&self, gpu: &Gpu, batch: CommitIo<'_>) -> Option<Op> {
         match self {
             Self::Kv(_) | Self::Window(_) => None,
@@ -164,7 +165,7 @@ impl LayerState {
         }
     }
 
-    /// What follows a round with a tree beside that: what the path's rows left moves together.
+    /// The op that follows a round with a tree beside that: what the path's rows left moves together.
     pub fn commit_tree(&self, gpu: &Gpu, CommitIo { state, path }: CommitIo<'_>) -> Option<Op> {
         let KeyValues { shape, keys, values } = self.key_values()?;
         Some(compact_cache(gpu, *shape, CompactCacheIo { state, path, keys, values }))
@@ -271,7 +272,8 @@ impl KeyValues {
         Self { shape, keys: gpu.storage("keys", bytes), values: gpu.storage("values", bytes) }
     }
 
-    /// As long as it has not got all its slots, a ring has not come round: each position lies in the slot of its number.
+    /// The same cache with room for more. As long as a ring has not got all its slots, it has not come round: each
+    /// position lies in the slot of its number.
     fn grown(&self, gpu: &Gpu, context: u32, slots: u32, copies: &mut Copies) -> Self {
         let old = self.shape;
         let shape = AttentionShape { context, slots, ..old };

@@ -14,7 +14,7 @@ use crate::gpu::Gpu;
 use crate::kernels::{CacheType, KernelSet, WeightFormat, Widths};
 use crate::{Error, Result};
 
-/// What [`load_for_training`] would load, on a dry device: nothing but headers is read.
+/// Loads on a dry device what [`load_for_training`] would load: nothing but headers is read.
 ///
 /// # Errors
 /// For files that are broken or do not fit each other, and a length that the model has not; [`crate::ErrorKind::Unsupported`] for
@@ -39,14 +39,14 @@ pub(crate) async fn dry_for_training<F: Files, H: Files>(
     assemble(&Gpu::dry(gpu.summary()), &checkpoint, &set, kernels, sizes, &mut |_| {}).await
 }
 
-/// What decides how a model to be trained lies on the GPU.
+/// The sizes that decide how a model to be trained lies on the GPU.
 #[derive(Clone, Copy)]
 pub(crate) struct TrainedSizes {
     /// Tokens of a sequence.
     pub length: usize,
     /// No buffer has more columns of a matrix over the vocabulary.
     pub vocab_chunk: usize,
-    /// What the backbone's matrices are packed in.
+    /// The format in which the backbone's matrices are packed.
     pub quantize: Option<WeightFormat>,
 }
 

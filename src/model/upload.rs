@@ -39,7 +39,7 @@ impl<'a> Tensor<'a> {
         Ok(Self { name: info.name.clone(), dtype: info.dtype, rows, row_len, bytes: Some(bytes) })
     }
 
-    /// What a dry device needs to know of a tensor.
+    /// A tensor as a dry device needs to know it.
     pub fn dry(info: &TensorInfo) -> Self {
         let (rows, row_len) = rows_of(info, info.byte_len() as usize);
         Self { name: info.name.clone(), dtype: info.dtype, rows, row_len, bytes: None }

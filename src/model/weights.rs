@@ -34,7 +34,7 @@ pub(crate) struct NormWeights {
 /// One block, of the backbone or of a multi-token head.
 #[derive(Clone)]
 pub(crate) struct Layer {
-    /// What it computes.
+    /// The description of what it computes.
     pub spec: BlockSpec,
     pub attention_norm: NormWeights,
     /// Queries, keys and values; heads padded to a multiple of four.
@@ -100,11 +100,11 @@ pub(super) struct Loader<'a, 'f, F: Files> {
     uploader: Uploader<'a>,
     on_bytes: &'a mut (dyn FnMut(u64) + Send),
     changes: Option<&'a Changes>,
-    /// What is added to the scales of norms.
+    /// The number that is added to the scales of norms.
     pub norm_offset: f32,
     /// To be trained: everything is kept in f32, and this remembers where it came from.
     pub placed: Option<Vec<Placed>>,
-    /// What matrices are packed in, unless they are to be trained; `None`: as they are stored.
+    /// The format in which matrices are packed, unless they are to be trained; `None`: as they are stored.
     pub quantize: Option<WeightFormat>,
     /// At most so many columns of a matrix over the vocabulary lie in one buffer.
     pub vocab_columns: usize,

@@ -17,12 +17,12 @@ pub(crate) struct Text {
     pub rounds: u32,
 }
 
-/// What a round did.
+/// The outcome of a round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Committed {
     /// The rows that were committed.
     pub path: Vec<u32>,
-    /// What joined the text: what was sampled after each row of the path.
+    /// The tokens that joined the text: those sampled after each row of the path.
     pub ids: Vec<u32>,
 }
 

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-/// What a cache in f16 keeps of a number.
+/// A number as a cache in f16 keeps it.
 pub(crate) fn half(x: f32) -> f32 {
     f16::from_f32(x.clamp(-65504.0, 65504.0)).to_f32()
 }

@@ -74,7 +74,7 @@ pub(crate) struct Attending<'a> {
     scale: f32,
     /// `[context, rotary_dim / 2]` of (cos, sin).
     rotation: Vec<[f32; 2]>,
-    /// What the cache holds by the reference: `[kv_heads, slots, head_dim]`.
+    /// The cache's content by the reference: `[kv_heads, slots, head_dim]`.
     keys: Vec<f32>,
     values: Vec<f32>,
     buffers: Buffers,

@@ -45,7 +45,7 @@ pub(crate) struct Product<'a> {
     plain: Plain,
     /// `[MAX_CHUNK_ROWS, x_stride]`; what lies beyond the inputs must not matter.
     rows: Vec<f32>,
-    /// What `y` holds before: `[MAX_CHUNK_ROWS, y_stride]`.
+    /// The content of `y` before: `[MAX_CHUNK_ROWS, y_stride]`.
     before: Vec<f32>,
     x: Buffer,
     y: Buffer,

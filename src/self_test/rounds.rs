@@ -54,7 +54,7 @@ impl<'a> Rounds<'a> {
         [0, 1, 2, 3].map(|rank| position as u32 % 7 + rank)
     }
 
-    /// What is drafted after the text, `[depth][rank]`.
+    /// The tokens drafted after the text, `[depth][rank]`.
     fn candidates(&self, drafts: Drafts) -> Vec<Vec<Option<u32>>> {
         let (depths, ranks) = (self.tree.depth as usize, self.tree.ranks as usize);
         let looked = |rank: usize| draft::lookup(&self.text, NGRAM, rank, depths);

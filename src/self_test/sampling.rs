@@ -7,7 +7,7 @@ use crate::gpu::Gpu;
 use crate::kernels::{Extent, KernelSet, Row, SampleIo, SampleParams, State, sample};
 use crate::reference::sample::{self as reference, Settings};
 
-/// What the rows of one dispatch share.
+/// The settings that the rows of one dispatch share.
 #[derive(Clone, Debug)]
 pub(crate) struct Draw {
     pub settings: Settings,

@@ -1,4 +1,13 @@
 //! The whole step: the backbone up to what heads read, the heads, and the way back as far as anything is trained.
+//!
+//! Without [`TrainOptions::detach`] the losses of all heads add up in the backbone, so a LoRA learns to serve the heads too,
+//! and may pay for it with the next token. With it, heads learn from the backbone's streams but send no gradient back:
+//!
+//! - The LoRA learns from the head that is the model's own last block alone, that is from the next token.
+//! - A head's own layers, norms and join learn from its own loss, and follow the backbone as it changes.
+//! - The weights of a mix learn from the heads that read it. The streams that are mixed get no gradient from them.
+//!
+//! A detached head's gradient goes to a buffer that nobody reads. A mix keeps its own, as its weights need it.
 
 use super::block::Saved;
 use super::graph::{Graph, Step};
@@ -25,7 +34,7 @@ pub(super) struct StepPlan {
     pub heads: Vec<HeadRows>,
     pub labelling: Option<TeacherRows>,
     pub report: Buffer,
-    /// What a micro-batch adds to from zero.
+    /// Buffers that a micro-batch adds to from zero.
     pub sums: Vec<Buffer>,
     /// Rows whose loss is wanted at most.
     pub picked: u32,
@@ -36,7 +45,7 @@ pub(super) struct Streams<'a> {
     /// After 0, 1, ... blocks; those that nobody reads share a buffer.
     pub after: Vec<Buffer>,
     blocks: Vec<Option<super::block::Block<'a>>>,
-    /// What blocks write that nobody needs.
+    /// Buffers for what blocks write and nobody needs.
     pub unsaved: Saved,
 }
 

@@ -16,7 +16,7 @@ use crate::model::{Adapter, Layer, accumulate, activation, inner4, linear_form};
 pub(super) struct Block<'a> {
     layer: &'a Layer,
     adapter: Option<&'a Adapter>,
-    /// What the block reads, `[rows, hidden]`.
+    /// The input of the block, `[rows, hidden]`.
     input: Buffer,
     /// Queries, keys and values before heads are normalised, where they are.
     projected: Option<Buffer>,
@@ -25,7 +25,7 @@ pub(super) struct Block<'a> {
     attention_out: Buffer,
     /// The stream between attention and MLP; of the picked rows only, if there are such.
     middle: Buffer,
-    /// What the MLP's activation reads.
+    /// The input of the MLP's activation.
     pre: Buffer,
     picked: Option<Picked>,
 }
@@ -106,7 +106,7 @@ impl<'a> Graph<'a> {
         if block.picked.is_some() { self.picked } else { self.rows }
     }
 
-    /// What the MLP's norm reads.
+    /// The input of the MLP's norm.
     fn mlp_source<'b>(&self, block: &'b Block<'_>) -> &'b Buffer {
         match (&block.picked, block.layer.spec.parallel) {
             (_, false) => &block.middle,

@@ -50,20 +50,20 @@ impl DataFormat {
 /// Which tokens a loss counts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
-    /// Of a prompt with a completion the completion and its end token; of any other text all tokens.
+    /// The completion and its end token, of a text with a prompt; all tokens of any other text.
     Completion,
     /// All tokens.
     All,
 }
 
-/// What texts must fit.
+/// The vocabulary that texts must fit.
 #[derive(Clone, Copy, Debug)]
 pub struct Vocabulary<'a> {
     /// Text to tokens.
     pub tokenizer: &'a Tokenizer,
     /// Ids are below this.
     pub size: usize,
-    /// What ends a text; `None` where the model has no such token.
+    /// The token that ends a text; `None` where the model has no such token.
     pub end: Option<u32>,
 }
 
@@ -95,7 +95,8 @@ impl Document {
         self.prompt.as_ref().map_or(0, |prompt| prompt.shared)
     }
 
-    /// What the model is asked to continue when it writes its own text: the prompt, else the first `tokens` tokens.
+    /// The tokens that the model is asked to continue when it writes its own text: the prompt, else the first `tokens`
+    /// tokens.
     pub fn opening(&self, tokens: usize) -> &[u32] {
         match &self.prompt {
             Some(prompt) => &prompt.ids,
@@ -182,7 +183,7 @@ fn lines(text: &str, vocabulary: &Vocabulary<'_>) -> Result<Vec<Document>> {
     Ok(documents)
 }
 
-/// What serde_json says, without a line of its own.
+/// The message of serde_json, without a line of its own.
 fn in_a_line(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column ", " at column ")
 }

@@ -23,7 +23,7 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// What the op is recorded with.
+    /// The op, and the extent that it is recorded with.
     pub fn parts(&self) -> (&Op, Extent) {
         (&self.op, Extent { rows: self.rows, logit_rows: self.rows, keys: 0 })
     }
@@ -32,7 +32,7 @@ impl Step {
 /// Products go over rows in tiles and read whole ones.
 const TILE_ROWS: u32 = 64;
 
-/// What is written and read again within a block.
+/// Buffers that are written and read again within a block.
 #[derive(Clone)]
 pub(super) struct Scratch {
     pub normed: Buffer,
@@ -67,7 +67,7 @@ pub(super) struct Graph<'a> {
     /// Rows of a micro-batch, and those whose loss is wanted at most.
     pub rows: u32,
     pub picked: u32,
-    /// Of a session that never runs: the kernels that serve ask it where to begin.
+    /// The state of a session that never runs: the kernels that serve ask it where to begin.
     pub state: Buffer,
     /// The tokens.
     pub batch: Buffer,

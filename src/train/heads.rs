@@ -13,7 +13,7 @@ use crate::kernels::train::{
 };
 use crate::model::{Body, Head, Join, Matrix, Mix, Shard, accumulate, plain_form, shard_op};
 
-/// What a head leaves for its way back.
+/// The buffers that a head leaves for its way back.
 pub(super) struct HeadGraph<'a> {
     head: &'a Head,
     /// Its place in the losses.
@@ -27,7 +27,7 @@ pub(super) struct HeadGraph<'a> {
     pub partials: Buffer,
 }
 
-/// What the host writes for a head in every micro-batch.
+/// The buffers that the host writes for a head in every micro-batch.
 #[derive(Clone)]
 pub(super) struct HeadRows {
     pub offset: usize,
@@ -64,7 +64,7 @@ pub(super) struct Mixed {
 pub(super) struct Losses {
     pub logits: Buffer,
     pub losses: Buffer,
-    /// Of each head: the sum of its losses, of their squares, and how many.
+    /// Sums of each head: of its losses, of their squares, and how many there are.
     pub report: Buffer,
     pub factors: Buffer,
     /// The gradient of what the LM head reads, and of what the final norm reads.
@@ -190,7 +190,7 @@ impl<'a> Graph<'a> {
         self.push(op, self.picked);
     }
 
-    /// What the gradients of the losses are multiplied with.
+    /// Adds the ops for the factors that the gradients of the losses are multiplied with.
     pub fn factors(&mut self, heads: u32, weighing: Weighing, weight: f32, losses: &Losses) {
         let op = loss_factors(&self.model.gpu, heads, weighing, weight, &losses.report, &losses.factors);
         self.push(op, 1);

@@ -10,7 +10,7 @@ pub const LABEL_TOKENS: usize = 32;
 /// A token and its probability.
 pub type Entry = (u32, f32);
 
-/// What heads are to predict in a micro-batch, where that was computed beforehand.
+/// The labels that heads are to predict in a micro-batch, where they were computed beforehand.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LabelLists {
     /// By offset, for each row of the micro-batch [`LABEL_TOKENS`] entries: what the head of that offset is to predict there. Lists

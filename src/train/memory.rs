@@ -1,4 +1,4 @@
-//! What a training needs on the GPU, known before anything is there: what it takes of a dry device.
+//! The memory that a training needs on the GPU, known before anything is there: what it takes of a dry device.
 
 use crate::{Error, ErrorKind, Result};
 
@@ -6,17 +6,17 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Memory {
-    /// Of the model and its heads.
+    /// Bytes of the model and its heads.
     pub weights: u64,
-    /// Of gradients and moments.
+    /// Bytes of gradients and moments.
     pub trained: u64,
-    /// Of what a micro-batch leaves for the way back.
+    /// Bytes that a micro-batch leaves for the way back.
     pub activations: u64,
-    /// Of the largest buffer of a micro-batch.
+    /// Bytes of the largest buffer of a micro-batch.
     pub largest: u64,
 }
 
-/// What helps against too little memory.
+/// Advice against too little memory.
 pub(super) const ADVICE: &str = "use a smaller `sequences` with a larger `accumulate`, or a smaller `length`";
 
 impl Memory {

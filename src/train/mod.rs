@@ -46,7 +46,7 @@ const ONE: Extent = Extent { rows: 1, logit_rows: 1, keys: 0 };
 /// The largest description of heads that is read.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
-/// What heads are to predict.
+/// The target that heads are to predict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Target {
@@ -85,9 +85,9 @@ pub struct TrainOptions {
     /// Heads learn from the backbone, but it does not from them: only what the backbone's own last block predicts changes the
     /// LoRA, so that heads cost the next token nothing.
     pub detach: bool,
-    /// What heads are to predict.
+    /// The target that heads are to predict.
     pub target: Target,
-    /// What the learning rate of the heads is multiplied with.
+    /// The factor of the heads' learning rate.
     pub head_rate: f64,
     /// Decoupled weight decay, on everything trained.
     pub weight_decay: f64,
@@ -144,7 +144,7 @@ pub struct HeadLoss {
     pub targets: u64,
 }
 
-/// What a step reports.
+/// The report of a step.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct StepReport {
@@ -169,7 +169,7 @@ pub struct Trainer {
     config: Vec<u8>,
 }
 
-/// What a training has beside its model, on a device or on a dry one.
+/// The parts of a training beside its model, on a device or on a dry one.
 struct Parts {
     parameters: Parameters,
     plan: StepPlan,
@@ -219,7 +219,7 @@ impl Trainer {
         Ok(Self { model, options, parameters, plan, update, report, clip, memory, steps: 0, config })
     }
 
-    /// What [`Trainer::load`] would need, before anything of it is there.
+    /// The memory that [`Trainer::load`] would need, before anything of it is there.
     ///
     /// # Errors
     /// As there, for files that are broken or do not fit each other, and for options that make no sense.
@@ -505,12 +505,12 @@ fn trained_sizes(options: &TrainOptions) -> TrainedSizes {
     TrainedSizes { length, vocab_chunk, quantize }
 }
 
-/// Of `most` rows the first `count` count, whatever their targets.
+/// Targets of `most` rows, of which the first `count` count, whatever their tokens.
 fn counted(count: usize, most: usize) -> Vec<u32> {
     (0..most).map(|n| if n < count { ANY_TARGET } else { NO_TARGET }).collect()
 }
 
-/// What helps against numbers that are not finite.
+/// Advice against numbers that are not finite.
 const ADVICE: &str = "begin anew with a smaller `rate`, or `max_norm` 1";
 
 fn check(options: &TrainOptions) -> Result<()> {

@@ -1,4 +1,4 @@
-//! What is trained: values, gradients and moments in the layout of the kernels.
+//! The trained parameters: values, gradients and moments in the layout of the kernels.
 
 use super::TrainOptions;
 use crate::gpu::{Buffer, Gpu};
@@ -15,7 +15,7 @@ pub(super) struct Parameter {
     pub gradient: Buffer,
     first: Buffer,
     second: Buffer,
-    /// What the learning rate is multiplied with.
+    /// The factor of the learning rate.
     rate: f64,
 }
 
@@ -28,12 +28,12 @@ impl Parameter {
         Self { name: names.join(" and "), count, value: placed.buffer.clone(), gradient, first, second, rate }
     }
 
-    /// What the values of `kind` are called in a checkpoint of the training. Two buffers may hold parts of one tensor.
+    /// The name of the values of `kind` in a checkpoint of the training. Two buffers may hold parts of one tensor.
     pub fn key(&self, index: usize, kind: &str) -> String {
         format!("{index}.{kind} of {}", self.name)
     }
 
-    /// What a checkpoint of the training holds, by name.
+    /// The buffers that a checkpoint of the training holds, by name.
     pub fn kept(&self) -> [(&'static str, &Buffer); 3] {
         [("value", &self.value), ("first", &self.first), ("second", &self.second)]
     }
@@ -51,7 +51,7 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    /// Those of the heads of `model`, which hands over where their values lie.
+    /// The parameters of the heads of `model`, which hands over where their values lie.
     pub fn of(model: &mut Model, options: &TrainOptions) -> Self {
         let placed = std::mem::take(&mut model.heads.as_mut().expect("a model to be trained has heads").placed);
         let gpu = &model.gpu;

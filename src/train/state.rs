@@ -1,4 +1,4 @@
-//! What a training goes on from: parameters, moments and the number of steps, as bytes.
+//! The state that a training goes on from: parameters, moments and the number of steps, as bytes.
 
 use std::collections::BTreeMap;
 

@@ -14,7 +14,7 @@ use crate::kernels::train::{
     loss_scan, loss_summary, matmul_inputs,
 };
 
-/// What the host writes for the base model's labels in every micro-batch.
+/// The buffers that the host writes for the base model's labels in every micro-batch.
 #[derive(Clone)]
 pub(super) struct TeacherRows {
     /// The rows that label tokens, and that they count.
@@ -45,7 +45,7 @@ pub(super) struct Lists {
 pub(super) struct Teacher {
     /// Where the base model labels anything.
     base: Option<BaseLabels>,
-    /// As of [`Losses`], of the losses against labels.
+    /// Sums as in [`Losses`], of the losses against labels.
     report: Buffer,
     /// Keeps a softmax as it is.
     one: Buffer,
@@ -58,7 +58,7 @@ struct BaseLabels {
 }
 
 impl Teacher {
-    /// What the host writes for the base model's labels.
+    /// The buffers that the host writes for the base model's labels.
     pub fn rows(self) -> Option<TeacherRows> {
         self.base.map(|base| base.rows)
     }
@@ -71,7 +71,7 @@ impl HeadGraph<'_> {
 }
 
 impl Labels {
-    /// Those of its own lists, or the base model's.
+    /// The label means of its own lists, or the base model's.
     fn means<'b>(&'b self, teacher: &'b Teacher) -> &'b Buffer {
         let own = self.lists.as_ref().map(|lists| &lists.means);
         own.or(teacher.base.as_ref().map(|base| &base.means)).expect("who has no lists is labelled by the base model")

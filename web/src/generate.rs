@@ -131,7 +131,7 @@ fn drafts(round: &foretoken::decode::Round, accepted: &[u32], tokenizer: &Tokeni
     Ok(drafts)
 }
 
-/// As JSON.
+/// Writes a value as JSON.
 pub fn json<T: serde::Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|error| input(format!("a result cannot be told as JSON: {error}")))
 }

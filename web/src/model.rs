@@ -67,7 +67,7 @@ pub struct WebModel {
     on_lost: js_sys::Function,
 }
 
-/// What it takes to load the model, at first and after the device was lost.
+/// The sources to load the model from, at first and after the device was lost.
 struct Checkpoint {
     files: JsFiles,
     options: EngineOptions,

@@ -1,4 +1,4 @@
-//! What every column says of one sample.
+//! The measurements of every column for one sample.
 
 use std::collections::BTreeMap;
 

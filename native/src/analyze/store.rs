@@ -15,7 +15,7 @@ use crate::output::{check_folder, io_error, lock, make_folder, write_whole};
 const RUN: &str = "run.json";
 const RECORDS: &str = "samples.jsonl";
 
-/// What a run leaves beside its records and plots.
+/// The file that a run leaves beside its records and plots.
 pub const REPORT: &str = "report.json";
 pub const TEXT: &str = "report.md";
 pub const TIMING: &str = "timing.json";
@@ -94,7 +94,7 @@ pub fn check(folder: &Path) -> Result<()> {
     }
 }
 
-/// What is measured in `folder`; none where nothing is.
+/// The run that is measured in `folder`; none where nothing is.
 pub fn load_run(folder: &Path) -> Result<Option<Run>> {
     let path = folder.join(RUN);
     if !path.exists() {

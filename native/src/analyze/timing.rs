@@ -1,4 +1,4 @@
-//! What a draft costs on this device. It differs from run to run, so it is no part of report.json.
+//! The cost of a draft on this device. It differs from run to run, so it is no part of report.json.
 
 use foretoken::decode::Stats;
 use foretoken::{DraftOptions, DraftTree, Drafter, Engine, GenerateOptions, Result, Session};

@@ -124,13 +124,13 @@ pub struct Args {
     /// Sequences that are computed together
     #[arg(long, value_name = "SEQUENCES", default_value_t = 64)]
     pub batch: usize,
-    /// Such batches a step, their gradients added
+    /// Batches a step, their gradients added
     #[arg(long, value_name = "BATCHES", default_value_t = 1)]
     pub accumulate: usize,
     /// Tokens of a sequence [default: the model's context, at most 256]
     #[arg(long, value_name = "TOKENS")]
     seq_len: Option<usize>,
-    /// Of the order of sequences and of new heads
+    /// Seed of the order of sequences and of new heads
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub seed: u64,
     /// Write a checkpoint after so many steps; 0: only at the end and at Ctrl-C
@@ -473,7 +473,7 @@ impl Args {
         }
     }
 
-    /// What the trainer is told.
+    /// The options for the trainer.
     pub fn train_options(&self, length: usize, picked: usize, heads: &[Head]) -> TrainOptions {
         let has = |of: fn(&Wiring) -> bool| heads.iter().any(|head| of(&head.wiring));
         TrainOptions {

@@ -26,23 +26,23 @@ pub const LOG: &str = "log.jsonl";
 /// The plot of the log's losses.
 pub const PLOT: &str = "loss.svg";
 
-/// What decides the model's own texts.
+/// The flags that decide the model's own texts.
 const DISTILLING: [&str; 5] = ["--model ", "--data ", "--self-distill ", "--distill-", "--seq-len "];
 
-/// What decides the outcome of a run: the same again is needed to go on with it.
+/// The settings that decide the outcome of a run: the same again are needed to go on with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
-    /// Of the checkpoint's configuration, tokenizer and weights.
+    /// The hash of the checkpoint's configuration, tokenizer and weights.
     pub model: String,
     pub data: String,
-    /// Of the heads that it began with, where they came from a folder.
+    /// The hash of the heads that it began with, where they came from a folder.
     pub warmup_heads: Option<String>,
-    /// Those that decide.
+    /// The flags that decide the outcome.
     pub flags: Map<String, Value>,
 }
 
-/// What computed: another one may give other bits.
+/// The device that computed: another one may give other bits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
@@ -65,14 +65,14 @@ struct State {
     version: u32,
     #[serde(flatten)]
     identity: Identity,
-    /// What computed last.
+    /// The device that computed last.
     #[serde(default)]
     device: Option<Device>,
     /// Steps done.
     step: u64,
     /// The file beside it with parameters and moments; none before the first checkpoint.
     state: Option<String>,
-    /// That file's hash.
+    /// The hash of the file [`Self::state`].
     #[serde(default)]
     hash: Option<String>,
 }
@@ -322,7 +322,7 @@ fn read_state(path: &Path) -> Result<Option<State>> {
     serde_json::from_value(value).map(Some).map_err(|error| broken(error.to_string()))
 }
 
-/// What differs, in the user's words.
+/// The differences, in the user's words.
 fn differences(then: &Identity, now: &Identity) -> Vec<String> {
     let mut differ = Vec::new();
     if then.model != now.model {

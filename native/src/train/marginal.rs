@@ -30,9 +30,9 @@ pub const FARTHEST: usize = 3;
 
 const ENTRY_BYTES: usize = 8;
 
-/// What the file of a run looks like.
+/// The layout of the file of a run.
 pub struct Layout {
-    /// Of the heads that learn from it.
+    /// The offsets of the heads that learn from it.
     offsets: Vec<usize>,
     /// Positions of a sequence.
     length: usize,
@@ -190,7 +190,7 @@ impl Labels {
         Ok(Self { path: path.to_owned(), file, layout })
     }
 
-    /// Those of a micro-batch of these sequences.
+    /// The labels of a micro-batch of these sequences.
     pub fn of(&mut self, sequences: &[usize]) -> Result<LabelLists> {
         let mut lists = LabelLists::default();
         let mut record = vec![0; self.layout.record_bytes()];

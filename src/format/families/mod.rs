@@ -16,11 +16,11 @@ use crate::error::{Error, Result};
 
 /// How one kind of configuration is read.
 pub(super) struct Family {
-    /// What `model_type` says.
+    /// The value of `model_type`.
     pub model_type: &'static str,
     /// Reads the structure.
     pub spec: fn(&Fields<'_>) -> Result<ModelSpec>,
-    /// What files call the tensors.
+    /// The names of the tensors in files.
     pub names: &'static TensorNames,
     /// Fields that change the mathematics of this family and are not implemented.
     pub rules: &'static [(&'static str, Neutral)],
@@ -42,12 +42,12 @@ pub(super) fn family(fields: &Fields<'_>) -> Result<&'static Family> {
     }
 }
 
-/// What the files of a family call its tensors. `.weight` and `.bias` come behind.
+/// The names of a family's tensors in its files. `.weight` and `.bias` come behind.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TensorNames {
     /// The embedding of tokens.
     pub embedding: &'static str,
-    /// What the tensors of a block begin with, before its number.
+    /// The beginning of the names of a block's tensors, before its number.
     pub blocks: &'static str,
     /// The norm before the LM head.
     pub final_norm: &'static str,
@@ -132,7 +132,7 @@ impl TensorNames {
         *self == LLAMA_NAMES
     }
 
-    /// What the tensors of block `index` begin with.
+    /// The beginning of the names of the tensors of block `index`.
     pub fn block_name(&self, index: usize) -> String {
         format!("{}.{index}", self.blocks)
     }

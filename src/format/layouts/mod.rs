@@ -16,7 +16,7 @@ use crate::error::Result;
 
 /// A way to lay out the files of a model.
 trait Layout {
-    /// What must be there, for messages.
+    /// The files that must be there, for messages.
     const EXPECTED: &'static str;
 
     /// Reads the configuration and the headers of tensors.
@@ -39,7 +39,7 @@ pub(super) struct Opened<'f, F: Files> {
     pub deciding: Vec<String>,
 }
 
-/// What a folder with a model has, for messages.
+/// The files of a folder with a model, for messages.
 pub const EXPECTED: &str = HuggingFace::EXPECTED;
 
 /// Opens the files in the layout that they have.

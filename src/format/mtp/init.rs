@@ -12,7 +12,7 @@ use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::safetensors::{TensorInfo, serialize_f32};
 
-/// What the weights of a new head are.
+/// The weights that a new head begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Init {
     /// Copies of the backbone's last blocks.
@@ -23,7 +23,7 @@ pub enum Init {
     RandomBeyondFirst,
 }
 
-/// What new heads read.
+/// The hidden state that new heads read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum InitSource {
     /// The stream before the backbone's last `depth` blocks: then copies compute what the backbone does.
@@ -48,11 +48,11 @@ pub struct InitOptions {
     pub sequential: bool,
     /// Layers of each.
     pub depth: usize,
-    /// What they read.
+    /// The hidden state that they read.
     pub source: InitSource,
     /// Their weights.
     pub init: Init,
-    /// Of the random numbers.
+    /// The seed of the random numbers.
     pub seed: u64,
     /// The first head is the backbone's own last block, without tensors.
     pub backbone_first: bool,

@@ -16,7 +16,7 @@ use crate::format::fields::parse_object;
 /// The largest rank that heads may bring.
 const MAX_RANK: usize = 1024;
 
-/// What the names of a LoRA's tensors begin with.
+/// The beginning of the names of a LoRA's tensors.
 const PREFIX: &str = "lora.";
 
 /// Which LoRA [`add_lora`] makes: of queries, keys and values, its alpha the rank.
@@ -28,7 +28,7 @@ pub struct LoraOptions {
     pub blocks: usize,
     /// Whether it acts on drafting rows only.
     pub gated: bool,
-    /// Of the random numbers.
+    /// The seed of the random numbers.
     pub seed: u64,
 }
 

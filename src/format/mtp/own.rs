@@ -18,7 +18,7 @@ pub const CONFIG: &str = "mtp_config.json";
 /// The file with their tensors.
 pub const TENSORS: &str = "mtp.safetensors";
 
-/// What `format` says.
+/// The value of `format`.
 pub const FORMAT: &str = "foretoken-mtp";
 
 /// The version this code reads and writes.

@@ -105,7 +105,7 @@ impl Names {
         Self { kind, blocks, hidden_norm, embedding_norm, projection, final_norm, embedding, lm_head }
     }
 
-    /// What the tensors of a module's layer begin with.
+    /// The beginning of the names of the tensors of a module's layer.
     fn layer(&self, index: usize) -> String {
         match self.kind {
             HeadKind::Qwen => format!("mtp.layers.{index}"),

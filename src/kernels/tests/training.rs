@@ -69,7 +69,7 @@ impl Strided {
         self.all.chunks_exact(Self::stride_of(self.width)).map(|row| wide(&row[4..4 + self.width])).collect()
     }
 
-    /// What the buffer holds once `values` are set in or added to its rows.
+    /// The buffer's content once `values` are set in or added to its rows.
     fn with(&self, values: &[Vec<f64>], accumulate: bool) -> Vec<f64> {
         let mut all = wide(&self.all);
         for (row, values) in all.chunks_exact_mut(Self::stride_of(self.width)).zip(values) {

@@ -7,7 +7,7 @@ use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::Activation;
 use crate::kernels::declared::{ACTIVATIONS, Declared, layout};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[Declared::new(|_| {
     let forms = ACTIVATIONS.into_iter().flat_map(|activation| [(activation, false), (activation, true)]);
     forms

@@ -10,7 +10,7 @@ use super::super::{Grid, KernelSet, Op};
 use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::declared::{Declared, SUBGROUPS, layout};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|_| vec![causal_scores_variant(), causal_gather_variant(), causal_scatter_variant()]).params(layout!(CausalParams: length, heads, kv_heads, head_dim4, a_stride4, a_first4, b_stride4, b_first4, window, scale)),
     Declared::new(|set| {

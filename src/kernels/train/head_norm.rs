@@ -7,7 +7,7 @@ use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::HeadNormParams;
 use crate::kernels::declared::{Declared, layout};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|_| vec![head_norm_inputs_variant()])
         .params(layout!(HeadNormParams: heads, kv_heads, width, head_dim4, eps)),
@@ -29,7 +29,7 @@ pub(crate) struct HeadNormWeightsParams {
 /// The buffers of `head_norm_inputs`; all but `scale` and `inverses` are `[rows, heads + 2 * kv_heads, head_dim]`.
 #[derive(Clone, Copy)]
 pub(crate) struct HeadNormInputsIo<'a> {
-    /// What the norm reads.
+    /// The input of the norm.
     pub x: &'a Buffer,
     /// The gradient of what it writes.
     pub dy: &'a Buffer,

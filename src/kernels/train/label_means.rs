@@ -15,7 +15,7 @@ use super::spread::spread;
 use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::declared::{Declared, SUBGROUPS, layout};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|_| {
         let of = |&format| Store::ALL.map(|store| label_mean_columns_variant(format, store));
@@ -68,7 +68,7 @@ pub(crate) struct LabelMeanScoresIo<'a> {
     pub picks: &'a Buffer,
     pub means: &'a Buffer,
     pub x: &'a Buffer,
-    /// Those of `loss_scan`.
+    /// The partials of `loss_scan`.
     pub partials: &'a Buffer,
 }
 

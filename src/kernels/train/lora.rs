@@ -7,7 +7,7 @@ use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::LoraParams;
 use crate::kernels::declared::{Declared, layout};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|_| vec![lora_inputs_variant()]).params(layout!(LoraParams: columns4, rank, t_stride)),
     Declared::new(|_| vec![lora_weights_variant()]).params(layout!(LoraWeightsParams: columns4, rank, t_stride, rows)),

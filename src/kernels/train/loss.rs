@@ -11,7 +11,7 @@ use super::rows_grid;
 use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::declared::{Declared, SUBGROUPS, layout};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|set| {
         let scans = SUBGROUPS.map(|subgroup| loss_scan_variant(set, subgroup));
@@ -68,7 +68,7 @@ pub(crate) struct LossFactorsParams {
 /// The target of a row that does not count.
 pub(crate) const NO_TARGET: u32 = u32::MAX;
 
-/// Of a row that counts, but is held against no token: `loss_inputs` makes its softmax of it.
+/// The target of a row that counts, but is held against no token: `loss_inputs` makes its softmax of it.
 pub(crate) const ANY_TARGET: u32 = u32::MAX - 1;
 
 /// Blocks of four that a thread of `loss_inputs` turns.
@@ -77,7 +77,7 @@ const BLOCKS_OF_A_THREAD: u32 = 16;
 /// The most heads that losses can be weighed of.
 const MAX_HEADS: u32 = 32;
 
-/// What losses are held against.
+/// The targets that losses are held against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Against {
     Targets,
@@ -106,7 +106,7 @@ pub(crate) struct LossScanIo<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct LossSummaryIo<'a> {
     pub targets: &'a Buffer,
-    /// As `loss_scan` left them.
+    /// The partials that `loss_scan` left.
     pub partials: &'a Buffer,
     /// `[picked]`
     pub losses: &'a Buffer,
@@ -119,7 +119,7 @@ pub(crate) struct LossSummaryIo<'a> {
 pub(crate) struct LossInputsIo<'a> {
     pub targets: &'a Buffer,
     pub partials: &'a Buffer,
-    /// Of each head.
+    /// The factor of each head.
     pub factors: &'a Buffer,
     /// A chunk, which becomes its gradient.
     pub logits: &'a Buffer,

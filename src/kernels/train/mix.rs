@@ -7,7 +7,7 @@ use super::spread::spread;
 use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::declared::{Declared, layout};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|_| Store::ALL.map(mix_variant).into()).params(layout!(MixParams: count4, index)),
     Declared::new(|_| vec![mix_dot_variant()]).params(layout!(MixDotParams: count4, index)),
@@ -62,7 +62,7 @@ pub(crate) fn mix_softmax_inputs_variant() -> Variant {
 /// The buffers of `mix`.
 #[derive(Clone, Copy)]
 pub(crate) struct MixIo<'a> {
-    /// Of all streams.
+    /// The weights of all streams.
     pub weights: &'a Buffer,
     pub x: &'a Buffer,
     pub y: &'a Buffer,

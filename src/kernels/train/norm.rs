@@ -7,7 +7,7 @@ use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::declared::{Declared, SUBGROUPS, layout};
 use crate::kernels::{KernelSet, NormForm};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|set| {
         let of = |subgroup| NormForm::ALL.map(|form| norm_inputs_variant(set, subgroup, form));
@@ -39,7 +39,7 @@ pub(crate) struct NormWeightsParams {
 /// The buffers of `norm_inputs`; all but `scale` and `stats` are `[rows, stride]`.
 #[derive(Clone, Copy)]
 pub(crate) struct NormInputsIo<'a> {
-    /// What the norm reads.
+    /// The input of the norm.
     pub x: &'a Buffer,
     /// The gradient of what it writes.
     pub dy: &'a Buffer,
@@ -55,7 +55,7 @@ pub(crate) struct NormInputsIo<'a> {
 pub(crate) struct NormWeightsIo<'a> {
     pub x: &'a Buffer,
     pub dy: &'a Buffer,
-    /// As `norm_inputs` left them.
+    /// The statistics that `norm_inputs` left.
     pub stats: &'a Buffer,
     pub dscale: &'a Buffer,
     /// Only a LayerNorm has one.

@@ -10,7 +10,7 @@ use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::declared::{Declared, layout};
 use crate::kernels::{Store, WeightFormat};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|_| {
         let forms = || Cut::ALL.into_iter().flat_map(|cut| WeightFormat::ALL.iter().map(move |&format| (cut, format)));
@@ -68,7 +68,7 @@ pub(crate) enum Cut {
 }
 
 impl Cut {
-    /// Both.
+    /// Both ways.
     pub const ALL: [Self; 2] = [Self::Blocks, Self::Tiles];
 
     fn of(gpu: &Gpu) -> Self {

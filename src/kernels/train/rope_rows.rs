@@ -8,7 +8,7 @@ use super::spread::spread;
 use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::declared::{Declared, layout};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[Declared::new(|_| vec![rope_rows_variant()])
     .params(layout!(RopeRowsParams: rows, length, rotating, head_dim, half, stride, back))];
 

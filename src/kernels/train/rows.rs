@@ -7,7 +7,7 @@ use super::spread::spread;
 use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::declared::{Declared, layout};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] =
     &[Declared::new(|_| vec![gather_rows_variant(), scatter_rows_variant()])
         .params(layout!(PickParams: picked, width4))];

@@ -9,7 +9,7 @@ use super::{Op, fixed};
 use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::declared::{Declared, layout};
 
-/// What is declared here, for the table of `kernels`.
+/// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|_| vec![squares_variant()]).params(layout!(SquaresParams: count4, slot)),
     Declared::new(|_| vec![clip_factor_variant()]).params(layout!(ClipParams: count, max_norm)),
@@ -67,7 +67,7 @@ pub(crate) struct AdamStep {
 pub(crate) struct AdamIo<'a> {
     /// A uniform, [`AdamStep`].
     pub step: &'a Buffer,
-    /// What `clip_factor` wrote.
+    /// The result of `clip_factor`.
     pub clip: &'a Buffer,
     pub value: &'a Buffer,
     pub grad: &'a Buffer,

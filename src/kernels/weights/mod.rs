@@ -62,7 +62,7 @@ pub(crate) struct Shape {
     pub columns: usize,
 }
 
-/// What a file of this folder says about a format.
+/// The description of a format by a file of this folder.
 trait Layout: Sync {
     /// The name for people.
     fn name(&self) -> &'static str;

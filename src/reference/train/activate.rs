@@ -40,7 +40,7 @@ fn gelu_tanh_slope(x: f64) -> f64 {
     0.5 * (1.0 + t) + bend
 }
 
-/// What `activate` makes of a row: gate and up alternate in blocks of four where gated.
+/// The output of `activate` for a row: gate and up alternate in blocks of four where gated.
 pub(crate) fn activate(curve: Curve, gated: bool, pre: &[f64]) -> Vec<f64> {
     if !gated {
         return pre.iter().map(|&x| (curve.value)(x)).collect();

@@ -5,7 +5,7 @@ use super::norm;
 /// Heads of queries, of keys (and of values), their elements, and the same padded.
 pub(crate) type HeadSizes = [usize; 4];
 
-/// That of a row's `x`.
+/// The gradient of one row's input `x`.
 pub(crate) fn head_norm_inputs(x: &[f64], dy: &[f64], sizes: HeadSizes, scales: [&[f64]; 2], eps: f64) -> Vec<f64> {
     let [heads, kv_heads, width, head_dim] = sizes;
     let head = |(index, (x, dy)): (usize, (&[f64], &[f64]))| -> Vec<f64> {
@@ -20,7 +20,7 @@ pub(crate) fn head_norm_inputs(x: &[f64], dy: &[f64], sizes: HeadSizes, scales: 
     x.chunks_exact(head_dim).zip(dy.chunks_exact(head_dim)).enumerate().flat_map(head).collect()
 }
 
-/// Those of the scales of queries and of keys, over all heads of rows of `x` and `dy`.
+/// The gradients of the scales of queries and of keys, over all heads of rows of `x` and `dy`.
 pub(crate) fn head_norm_weights(x: &[f64], dy: &[f64], sizes: HeadSizes, eps: f64) -> [Vec<f64>; 2] {
     let [heads, kv_heads, width, head_dim] = sizes;
     let all = x.chunks_exact(head_dim).zip(dy.chunks_exact(head_dim)).enumerate();

@@ -1,7 +1,7 @@
 //! The gradients of `y += B t`: column `n` takes `rank` values of `t` from `starts[n / 4]` on, or none. `b` is
 //! `[rank, columns]`, as in `reference::lora`.
 
-/// That of one row's `t`, of `width` values.
+/// The gradient of one row's `t`, of `width` values.
 pub(crate) fn lora_inputs(dy: &[f64], b: &[f64], rank: usize, starts: &[Option<usize>], width: usize) -> Vec<f64> {
     let mut dt = vec![0.0; width];
     for (n, &dy_n) in dy.iter().enumerate() {
@@ -11,7 +11,7 @@ pub(crate) fn lora_inputs(dy: &[f64], b: &[f64], rank: usize, starts: &[Option<u
     dt
 }
 
-/// That of `B`, over rows of `t` and `dy`.
+/// The gradient of `B`, over rows of `t` and `dy`.
 pub(crate) fn lora_weights(rows: &[(&[f64], &[f64])], rank: usize, starts: &[Option<usize>]) -> Vec<f64> {
     let columns = 4 * starts.len();
     let one = |k: usize, n: usize| starts[n / 4].map_or(0.0, |s| rows.iter().map(|(t, dy)| t[s + k] * dy[n]).sum());

@@ -18,7 +18,7 @@ pub(crate) fn summary(losses: &[f64], targets: &[Option<usize>]) -> [f64; 3] {
     [losses.iter().sum(), losses.iter().map(|loss| loss * loss).sum(), count as f64]
 }
 
-/// What the gradients of each head's losses are multiplied with.
+/// The factors of the gradients of each head's losses.
 pub(crate) fn factors(balance: bool, weight: f64, summaries: &[[f64; 3]]) -> Vec<f64> {
     let rms = |[_, squares, count]: [f64; 3]| (squares / count).sqrt();
     let factor = |(head, &own): (usize, &[f64; 3])| {

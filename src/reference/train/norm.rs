@@ -9,7 +9,7 @@ pub(crate) fn stats(x: &[f64], layer: bool, eps: f64) -> [f64; 2] {
     [mean, (squares / x.len() as f64 + eps).sqrt().recip()]
 }
 
-/// That of one row's `x`, by the chain rule through mean and deviation.
+/// The gradient of one row's input `x`, by the chain rule through mean and deviation.
 pub(crate) fn norm_inputs(x: &[f64], dy: &[f64], scale: &[f64], layer: bool, eps: f64) -> Vec<f64> {
     let [mean, inv] = stats(x, layer, eps);
     let width = x.len() as f64;
@@ -23,7 +23,7 @@ pub(crate) fn norm_inputs(x: &[f64], dy: &[f64], scale: &[f64], layer: bool, eps
     d_centred.iter().map(|d| d - by_mean).collect()
 }
 
-/// Those of scale and shift, over rows of `x` and `dy`.
+/// The gradients of scale and shift, over rows of `x` and `dy`.
 pub(crate) fn norm_weights(rows: &[(&[f64], &[f64])], layer: bool, eps: f64) -> [Vec<f64>; 2] {
     let width = rows[0].0.len();
     let (mut dscale, mut dshift) = (vec![0.0; width], vec![0.0; width]);

@@ -1,19 +1,19 @@
 //! The gradients of `y = W x + bias`. `w` is `[columns, inputs]`, as in `reference::matmul`.
 
-/// That of one row's `x`.
+/// The gradient of one row's input `x`.
 pub(crate) fn matmul_inputs(dy: &[f64], w: &[f64]) -> Vec<f64> {
     let inputs = w.len() / dy.len();
     (0..inputs).map(|i| dy.iter().enumerate().map(|(c, dy)| dy * w[c * inputs + i]).sum()).collect()
 }
 
-/// That of `W`, over rows of `x` and `dy`.
+/// The gradient of `W`, over rows of `x` and `dy`.
 pub(crate) fn matmul_weights(rows: &[(&[f64], &[f64])]) -> Vec<f64> {
     let (inputs, columns) = (rows[0].0.len(), rows[0].1.len());
     let one = |c: usize, i: usize| rows.iter().map(|(x, dy)| x[i] * dy[c]).sum();
     (0..columns).flat_map(|c| (0..inputs).map(move |i| (c, i))).map(|(c, i)| one(c, i)).collect()
 }
 
-/// That of the bias.
+/// The gradient of the bias.
 pub(crate) fn column_sums(dy: &[&[f64]]) -> Vec<f64> {
     (0..dy[0].len()).map(|c| dy.iter().map(|dy| dy[c]).sum()).collect()
 }

@@ -75,7 +75,7 @@ fn senseless_flags_are_refused() {
     }
 }
 
-/// Of a model of so many blocks.
+/// The configuration of a model with this many blocks.
 fn config(blocks: usize) -> ModelConfig {
     let json = include_str!("../../../../tests/golden/llama-gqa/config.json");
     let mut config: Value = serde_json::from_str(json).unwrap();

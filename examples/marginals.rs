@@ -1,4 +1,4 @@
-//! What may stand two places ahead, summed over all that may stand in between.
+//! The tokens that may stand two places ahead, summed over all that may stand in between.
 //!
 //! `cargo run --release --example marginals -- [PROMPT]`
 

@@ -142,18 +142,18 @@ async fn sampled(gpu: &Gpu, set: KernelSet, settings: Settings) -> Result<Kernel
 const SHAPE: AttentionShape =
     AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, context: 40, slots: 40, window: None, cache: CacheType::F32 };
 
-/// The same with a window, whose slots are taken anew in the middle of a batch.
+/// The same shape with a window, whose slots are taken anew in the middle of a batch.
 const RING: AttentionShape = AttentionShape { slots: 21, window: Some(9), ..SHAPE };
 
 /// A fault for tests to provoke: results that differ by their last bit from width to width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(dead_code, reason = "only tests provoke faults")]
 pub(crate) enum InjectedFault {
-    /// Where many rows have a tiled pipeline.
+    /// A fault in the tiled pipeline, where many rows have one.
     Tiled,
-    /// With a pipeline for each width.
+    /// A fault in the pipelines of each width.
     Each,
-    /// Also with the one pipeline for all widths.
+    /// A fault in these, and in the one pipeline for all widths.
     Both,
 }
 

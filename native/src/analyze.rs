@@ -26,7 +26,7 @@ use measure::Measurer;
 use store::Store;
 use timing::Timing;
 
-/// Where heads are to be measured and there are none.
+/// The message where heads are to be measured and there are none.
 const NO_HEADS: &str = "the model brings no multi-token heads: name folders with --heads";
 
 /// What only says something of a measurement; shards have theirs behind them. (An adapter may be named for every command.)

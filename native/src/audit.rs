@@ -97,7 +97,7 @@ fn conclusion(audit: &Audit) -> &'static str {
     }
 }
 
-/// For people, who count prompts from 1.
+/// Describes a difference for people, who count prompts from 1.
 fn describe(difference: &Difference) -> String {
     let id = |id: &Option<u32>| id.map_or("the end of the text".to_owned(), |id| id.to_string());
     match difference {

@@ -50,7 +50,7 @@ pub struct DraftFlags {
 }
 
 impl DraftFlags {
-    /// What the library is asked for.
+    /// The options that the library is asked for.
     ///
     /// # Errors
     /// For a chain that is too long, and for drafts of a shape where there are to be none.
@@ -91,7 +91,7 @@ impl DraftFlags {
 pub enum HeadsWanted<'a> {
     /// The heads that the checkpoint brings.
     Own,
-    /// None, whatever the checkpoint brings.
+    /// No heads, whatever the checkpoint brings.
     Without,
     /// The heads that the checkpoint brings, but a model with broken heads loads without them. LoRA that heads bring
     /// belongs to the model, so heads are loaded even where nobody drafts.

@@ -132,7 +132,7 @@ async fn once(loaded: &Loaded, prompt_ids: &[u32], options: &GenerateOptions, js
     Ok(finished.exit_code())
 }
 
-/// What becomes of the text while it comes.
+/// The use of the text while it comes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Output {
     Printed,
@@ -218,7 +218,7 @@ impl Finished {
         Report { model, adapter, prompt_ids, ids, text, stop, rounds, stats }
     }
 
-    /// On a terminal what follows starts on a line of its own; a pipe gets the text alone.
+    /// Ends the line on a terminal, so that what follows starts on a line of its own; a pipe gets the text alone.
     pub fn end_line(&self) -> Outcome<()> {
         let terminals = console::with(|console| console.terminals);
         if terminals.output {
@@ -258,7 +258,7 @@ impl Finished {
         }
     }
 
-    /// The same in fewer words, for every turn of a session.
+    /// Prints the speed in fewer words, for every turn of a session.
     pub fn print_speed(&self) {
         let Stats { new_tokens, tokens_per_s, ref drafts, .. } = self.stats;
         let (new, drafts) = (counted(new_tokens, "token"), drafted(drafts));

@@ -58,7 +58,7 @@ pub enum InitArg {
     Random,
 }
 
-/// What `--source` says.
+/// Reads the value of `--source`.
 pub fn source(text: &str) -> Result<InitSource, String> {
     match text {
         // The temperature of arXiv 2502.09419.

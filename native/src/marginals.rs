@@ -115,7 +115,7 @@ fn table(found: &Marginals, tokenizer: Option<&Tokenizer>) -> String {
     lines
 }
 
-/// On standard error: where, how long, how much; and that a cap has cut something off.
+/// Prints on standard error where, how long and how much it was; and that a cap has cut something off.
 fn print_cost(found: &Marginals, Loaded { engine, adapter, .. }: &Loaded, seconds: f64) {
     let (Cost { rows, chunks, bytes: read, .. }, kernels) = (found.cost, engine.kernels());
     let (read, rows, chunks) = (bytes(read), counted(rows, "row"), counted(chunks, "chunk"));

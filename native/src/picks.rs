@@ -75,7 +75,7 @@ fn cache_folder() -> Option<PathBuf> {
     caches.map(|caches| caches.join("foretoken"))
 }
 
-/// What `file` says; a file that is missing, broken or of another version says nothing.
+/// Reads the picks in `file`; a file that is missing, broken or of another version has none.
 fn read(file: &Path) -> Picks {
     fs::read(file).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
 }

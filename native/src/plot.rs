@@ -36,7 +36,7 @@ pub struct Series {
     pub points: Vec<Point>,
 }
 
-/// What stands around a plot. Labels say the unit.
+/// The labels around a plot. They say the unit.
 #[derive(Clone, Copy)]
 pub struct Labels<'a> {
     pub title: &'a str,
@@ -151,7 +151,7 @@ pub fn heat_map(labels: Labels<'_>, rows: &[String], columns: &[String], values:
     svg.end()
 }
 
-/// From numbers to places in the picture.
+/// Maps numbers to places in the picture.
 struct Scale {
     from: f64,
     to: f64,

@@ -30,7 +30,7 @@ fn token_id(text: &str) -> std::result::Result<u32, String> {
     text.trim().parse().map_err(|_| "expected token ids, such as 1 or 1,403,407".to_owned())
 }
 
-/// Where the text begins.
+/// The beginning of the text.
 pub enum Prompt {
     Text(String),
     Ids(Vec<u32>),

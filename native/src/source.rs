@@ -246,9 +246,9 @@ impl Checked<'_> {
 
 /// A checkpoint's files, wherever they are.
 pub enum Source {
-    /// In a folder of the user's.
+    /// Files in a folder of the user's.
     Folder(Folder),
-    /// In this program.
+    /// Files in this program.
     Embedded(MemoryFiles),
 }
 

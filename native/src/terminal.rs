@@ -1,4 +1,4 @@
-//! What the user sees: results on standard output, everything else on standard error.
+//! The output that the user sees: results on standard output, everything else on standard error.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
@@ -182,7 +182,7 @@ impl Work {
 }
 
 impl Drop for Work {
-    /// What is said next starts on a clean line.
+    /// Clears the line, so that what is said next starts on a clean one.
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

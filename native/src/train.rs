@@ -522,7 +522,7 @@ impl Training<'_> {
         Ok(Some(sums.into_iter().map(loss).collect()))
     }
 
-    /// What came of it: one JSON object, or one line for people.
+    /// Reports the outcome: one JSON object, or one line for people.
     fn report(&self, out: &OutFolder, gpu: &Gpu, model: &str, stopped: Stopped) -> Outcome<()> {
         let (step, steps) = (self.trainer.steps(), self.schedule.steps());
         let folder = out.join("");

@@ -21,7 +21,7 @@ impl<'a> Distribution<'a> {
         f64::from(self.logits[id as usize]) - self.highest - self.sum.ln()
     }
 
-    /// Its place: 1 for the likeliest, ties by id.
+    /// The place of a token: 1 for the likeliest, ties by id.
     pub fn rank(&self, id: u32) -> usize {
         let own = self.logits[id as usize];
         let before = |(other, &logit): (usize, &f32)| logit > own || logit == own && other < id as usize;

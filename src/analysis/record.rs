@@ -17,14 +17,14 @@ pub struct Measured {
     pub p: f64,
     /// The likeliest token.
     pub top: u32,
-    /// Its probability.
+    /// The likeliest token's probability.
     pub top_p: f64,
     /// Nats.
     pub entropy: f64,
 }
 
 impl Measured {
-    /// From logits.
+    /// Measures a prediction from its logits.
     pub fn of(logits: &[f32], target: u32, after: Option<u32>) -> Self {
         let distribution = Distribution::of(logits);
         let top = distribution.top();
@@ -73,13 +73,13 @@ impl Rows {
 /// A sample's predictions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its place in the data, from 0.
+    /// The sample's place in the data, from 0.
     pub sample: usize,
     /// Tokens that were predicted; 0 for a sample that is too short, which has nothing else.
     pub targets: usize,
-    /// In the order of the run's columns.
+    /// Predictions by column, in the order of the run's columns.
     pub columns: Vec<Rows>,
-    /// By mass: the size of the nucleus of the model's next-token distribution at each target.
+    /// Sizes of the nuclei of the model's next-token distribution at each target, by mass.
     pub nucleus: Vec<Vec<u32>>,
     /// Nats of the model's next-token distribution at each target.
     pub entropy: Vec<f32>,

@@ -1,4 +1,4 @@
-//! From records to a report.
+//! The report that is made of records.
 
 use serde::Serialize;
 
@@ -29,7 +29,7 @@ pub struct Report {
     pub too_short: usize,
     /// Target tokens that were scored, at every offset.
     pub targets: u64,
-    /// Each method at each offset.
+    /// Findings for each method at each offset.
     pub columns: Vec<ColumnReport>,
     /// Paired differences of columns of one offset.
     pub contrasts: Vec<Contrast>,
@@ -50,7 +50,7 @@ pub struct Report {
 /// One method at one offset.
 #[derive(Debug, Serialize)]
 pub struct ColumnReport {
-    /// For tables.
+    /// The name in tables.
     pub name: String,
     /// The method.
     #[serde(flatten)]
@@ -79,7 +79,7 @@ pub struct Accuracy {
     pub top: usize,
     /// Share of the targets.
     pub accuracy: Interval,
-    /// The same predictions against the token after the target, which nobody is to know.
+    /// The accuracy of the same predictions against the token after the target, which nobody is to know.
     pub control: Interval,
     /// The control is less than half of the accuracy, and the interval of the difference is above 0. An accuracy near that
     /// of guessing does not collapse.
@@ -89,9 +89,9 @@ pub struct Accuracy {
 /// A bin.
 #[derive(Debug, Serialize)]
 pub struct Bin {
-    /// Where it begins.
+    /// The beginning of the bin.
     pub from: f64,
-    /// Where it ends; the last bin of entropies has no end.
+    /// The end of the bin; the last bin of entropies has none.
     pub to: Option<f64>,
     /// Mean of what is binned.
     pub mean: f64,
@@ -106,9 +106,9 @@ pub struct Bin {
 pub struct Contrast {
     /// The place of a column in [`Report::columns`].
     pub column: usize,
-    /// The one it is compared with: the model's next token, or the marginal.
+    /// The column it is compared with: the model's next token, or the marginal.
     pub baseline: usize,
-    /// Among so many of the likeliest.
+    /// The number of likeliest tokens that count.
     pub top: usize,
     /// Accuracy of the column less that of the baseline.
     pub difference: Interval,
@@ -123,7 +123,7 @@ pub struct GapClosed {
     pub first: usize,
     /// The place of the marginal's column.
     pub marginal: usize,
-    /// Among so many of the likeliest.
+    /// The number of likeliest tokens that count.
     pub top: usize,
     /// 1 is the whole gap.
     pub closed: Interval,
@@ -132,9 +132,9 @@ pub struct GapClosed {
 /// A method as a drafter: teacher-forced, so a draft is right where it is the text's own token.
 #[derive(Debug, Serialize)]
 pub struct Drafting {
-    /// For tables.
+    /// The name in tables.
     pub name: String,
-    /// Its columns, from offset 2 on.
+    /// The method's columns, from offset 2 on.
     pub columns: Vec<usize>,
     /// How often each draft is right when all before it are.
     pub acceptance: Vec<Interval>,
@@ -145,7 +145,7 @@ pub struct Drafting {
 /// A mean nucleus.
 #[derive(Debug, Serialize)]
 pub struct NucleusSize {
-    /// Its probability.
+    /// The probability of the nucleus.
     pub mass: f64,
     /// Tokens.
     pub size: Interval,
@@ -216,7 +216,7 @@ impl Report {
 
 /// Where the quantities of a column are.
 struct ColumnPlan {
-    /// By size of the list: hits, hits of the control.
+    /// Sizes of the list, each with the places of its hits and of the control's hits.
     hits: Vec<(usize, usize, usize)>,
     /// Targets that have a control.
     controls: usize,

@@ -1,4 +1,4 @@
-//! What a run measures: all of it is part of the report, and runs that differ in it are not put together.
+//! The settings of a run: all of them are part of the report, and runs that differ in them are not put together.
 
 use std::ops::RangeInclusive;
 
@@ -24,11 +24,11 @@ pub enum Method {
 pub struct Column {
     /// The method.
     pub method: Method,
-    /// Which heads, as an index into [`Run::heads`].
+    /// The heads, as an index into [`Run::heads`].
     pub folder: Option<usize>,
     /// Places ahead of the last token seen.
     pub offset: usize,
-    /// It reads the text's own tokens before the target, as drafting does: it knows more than a marginal.
+    /// Whether it reads the text's own tokens before the target, as drafting does: it knows more than a marginal.
     pub given: bool,
 }
 
@@ -53,13 +53,13 @@ pub struct DataFacts {
 /// One head.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HeadFacts {
-    /// It predicts the token this many places after its position.
+    /// Places from its position to the token that it predicts.
     pub offset: usize,
     /// Places ahead of its position of the token that it reads; 0 if it reads none.
     pub ahead: usize,
-    /// It is the model's own last block.
+    /// Whether it is the model's own last block.
     pub backbone: bool,
-    /// Its layers.
+    /// The number of its layers.
     pub layers: usize,
     /// The weights of the streams after blocks 1, 2, ... in what it reads, where that is a mix.
     pub mix: Option<Vec<f32>>,
@@ -78,7 +78,7 @@ pub struct FolderFacts {
     pub summary: String,
     /// Their weights.
     pub parameters: u64,
-    /// Each.
+    /// The facts of each head.
     pub heads: Vec<HeadFacts>,
 }
 
@@ -157,9 +157,9 @@ const RESAMPLES: RangeInclusive<usize> = 100..=100_000;
 /// A part of the samples: every `of`-th, from the `index`-th on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shard {
-    /// From 1.
+    /// The number of the shard, from 1.
     pub index: usize,
-    /// How many there are.
+    /// The number of shards.
     pub of: usize,
 }
 
@@ -189,7 +189,7 @@ pub struct Run {
     pub heads: Vec<FolderFacts>,
     /// The columns of the records.
     pub columns: Vec<Column>,
-    /// Which samples.
+    /// The samples that it measures.
     pub shard: Shard,
 }
 

@@ -29,7 +29,7 @@ pub struct DraftReport {
     pub model: String,
     /// Tokens of each text.
     pub tokens: usize,
-    /// Each drafter with each tree.
+    /// The rates of each drafter with each tree.
     pub drafters: Vec<DraftRate>,
 }
 
@@ -37,7 +37,7 @@ pub struct DraftReport {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct DraftRate {
-    /// Its name; `recorded` knows the text beforehand, so it is what a perfect drafter would reach.
+    /// The name of the drafter; `recorded` knows the text beforehand, so it is what a perfect drafter would reach.
     pub drafter: String,
     /// Children of each node by depth; `auto` where the depth adapts.
     pub tree: String,

@@ -209,7 +209,7 @@ impl KernelBench<'_> {
         Ok(())
     }
 
-    /// What goes over the logits: counted as one read of them.
+    /// Measures the kernels that go over the logits, counted as one read of them.
     async fn vocabulary(&mut self) -> Result<()> {
         let (gpu, vocab) = (self.gpu, self.scale.vocab);
         let rows = gpu.storage_with("rows", &[Row::default(); 32]);
@@ -239,7 +239,7 @@ impl KernelBench<'_> {
 }
 
 impl KernelBench<'_> {
-    /// What marginals take beyond forward passes: nuclei of 99 %, and mixtures of rows.
+    /// Measures what marginals take beyond forward passes: nuclei of 99 %, and mixtures of rows.
     async fn marginals(&mut self, rows: &Buffer, logits: &Buffer) -> Result<()> {
         let (gpu, set, vocab) = (self.gpu, self.set, self.scale.vocab);
         let params = NucleusParams { vocab, stride: vocab, mass: 0.99, most: vocab, capacity: vocab, pad: [0; 3] };

@@ -76,7 +76,7 @@ pub struct Report {
     pub per_token: PerToken,
     /// Seconds of the host to record and submit one dispatch.
     pub cpu_per_dispatch: Spread,
-    /// Where the time of a step of one row goes.
+    /// The parts of a step of one row, and the time of each.
     pub step_parts: Vec<StepPart>,
 }
 

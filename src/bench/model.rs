@@ -31,7 +31,7 @@ pub struct SiblingWidth {
     pub branches: usize,
     /// Seconds from the logits of the last token to the report.
     pub seconds: Spread,
-    /// Its time over that of a step of one row.
+    /// The time over that of a step of one row.
     pub ratio: Spread,
 }
 
@@ -139,7 +139,7 @@ impl<'a> ModelBench<'a> {
         Ok(found)
     }
 
-    /// Where the time of a step of one row goes, most first.
+    /// Measures the parts of a step of one row, the longest first.
     pub async fn step_parts(&mut self) -> Result<Vec<StepPart>> {
         let extent = self.session.stage_chain(self.committed(), 1)?;
         let mut alike: BTreeMap<String, Vec<&Op>> = BTreeMap::new();

@@ -16,7 +16,7 @@ pub struct Spread {
     pub p10: f64,
     /// A tenth of the samples lies above.
     pub p90: f64,
-    /// How many samples there were.
+    /// The number of samples.
     pub samples: usize,
 }
 
@@ -33,13 +33,13 @@ impl Spread {
         Self { median: amount / self.median, p10: amount / self.p90, p90: amount / self.p10, ..self }
     }
 
-    /// In another unit.
+    /// Converts the spread to another unit.
     pub(super) fn times(self, factor: f64) -> Self {
         Self { median: self.median * factor, p10: self.p10 * factor, p90: self.p90 * factor, ..self }
     }
 }
 
-/// How thoroughly to measure one quantity.
+/// The effort to measure one quantity with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Effort {
     /// Seconds of work in one sample, where one repetition takes less.
@@ -96,7 +96,7 @@ impl<'a> Stopwatch<'a> {
         Ok((seconds, Spread::of(ratios)))
     }
 
-    /// How often to record in one submit; warms up.
+    /// Warms up, and finds how often to record in one submit.
     async fn repeats(&self, record: &impl Fn(&mut Recorder<'_>)) -> Result<usize> {
         self.sample(record, 1).await?;
         let (once, _) = self.sample(record, 1).await?;

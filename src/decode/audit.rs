@@ -70,7 +70,7 @@ pub struct Audit {
     pub equal: bool,
     /// Whether drafts are allowed on this device: [`Engine::width_invariant`].
     pub width_invariant: bool,
-    /// Each way of drafting, over all prompts.
+    /// The results of each way of drafting, over all prompts.
     pub cases: Vec<AuditCase>,
     /// The logits.
     pub logits: AuditedLogits,
@@ -112,7 +112,7 @@ pub struct AuditedLogits {
     pub equal: bool,
 }
 
-/// Where two things differ that should be equal. Positions are those of the text, prompt included, from 0.
+/// A difference of two things that should be equal. Positions are those of the text, prompt included, from 0.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[serde(tag = "of", rename_all = "snake_case")]
 pub enum Difference {
@@ -183,7 +183,7 @@ fn wrong(_: usize, id: u32, vocab: u32) -> [u32; RECORDED_RANKS] {
     [1, 2, 3, 4].map(|by| (id + by) % vocab)
 }
 
-/// In a chain right at every other place; in a tree the second child is right at the places between.
+/// Candidates that are right at every other place; in a tree the second child is right at the places between.
 fn half(at: usize, id: u32, vocab: u32) -> [u32; RECORDED_RANKS] {
     let mut candidates = wrong(at, id, vocab);
     candidates[at % 2] = id;
@@ -195,7 +195,7 @@ fn samplings() -> [Sampling; 2] {
     [Sampling::default(), warm]
 }
 
-/// How far the audit is.
+/// The progress of an audit.
 struct Meter<'p> {
     progress: &'p mut (dyn FnMut(Progress) + Send),
     done: usize,

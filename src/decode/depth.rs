@@ -29,13 +29,13 @@ const TRIED: usize = 3;
 /// Tokens without drafts before they are tried again; twice as many each time.
 const FIRST_PAUSE: usize = 64;
 
-/// The same where drafts are hopeless: not even if all were right would they pay.
+/// Tokens without drafts where drafts are hopeless: not even if all were right would they pay.
 const LONG_PAUSE: usize = 8 * FIRST_PAUSE;
 
 /// Measured submits after which a text takes it as known that drafts cannot pay.
 const CERTAIN: usize = 3 * TRIAL;
 
-/// How much an older round counts beside the next one.
+/// The weight of an older round beside the next one.
 const MEMORY: f64 = 0.98;
 
 /// Chooses the depth of each submit.
@@ -166,8 +166,8 @@ impl Depth {
     }
 }
 
-/// What a round of `rows` rows costs, in plain steps: measured, or on the line through the measured ones around it. Never less
-/// than a plain step, whatever a moment's noise says, so that drafts that bring nothing end.
+/// The cost of a round of `rows` rows, in plain steps: measured, or on the line through the measured ones around it.
+/// Never less than a plain step, whatever a moment's noise says, so that drafts that bring nothing end.
 fn cost(pacing: &Pacing, rows: usize) -> f64 {
     let Some(plain) = pacing.seconds(1) else { return 1.0 };
     let known = |rows: usize| pacing.seconds(rows).map(|seconds| (rows as f64, (seconds / plain).max(1.0)));

@@ -31,7 +31,7 @@ pub enum Drafter {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordedDrafts(pub Vec<[u32; RECORDED_RANKS]>);
 
-/// How to draft.
+/// Options of drafting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DraftOptions {
     /// Where drafts come from.

@@ -30,9 +30,9 @@ use crate::{Error, Result};
 pub struct GenerateOptions {
     /// The most tokens to add to the prompt. `None`: as many as the context holds.
     pub max_tokens: Option<usize>,
-    /// How each is chosen.
+    /// The sampling that chooses each token.
     pub sampling: Sampling,
-    /// How tokens are drafted. No draft changes the text.
+    /// Options of drafting. No draft changes the text.
     pub draft: DraftOptions,
     /// The text ends before the first of these.
     pub stop: Vec<String>,
@@ -51,7 +51,7 @@ impl GenerateOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Token {
-    /// Its id.
+    /// The token's id.
     pub id: u32,
     /// Whether it was drafted and found right.
     pub drafted: bool,
@@ -124,7 +124,7 @@ pub struct Generation<'s> {
 /// a product takes at a time.
 const DEEPEST: usize = 7;
 
-/// Where drafts come from, and why not if they do not.
+/// Settles where drafts come from, and why not if they do not.
 ///
 /// # Errors
 /// For heads or a depth that the model does not have.
@@ -196,7 +196,7 @@ impl<'s> Generation<'s> {
         Ok(generation)
     }
 
-    /// In the middle of a text: all its tokens but the last are cached.
+    /// Goes on in the middle of a text: all its tokens but the last are cached.
     pub(super) fn resume(
         session: &'s mut Session,
         prompt_tokens: usize,

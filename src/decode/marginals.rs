@@ -130,7 +130,7 @@ impl MarginalReader<'_> {
         self.reader.next(&mut run).await
     }
 
-    /// How far it has come, for a bar.
+    /// The progress, for a bar.
     pub fn progress(&self) -> Progress {
         Progress::Positions { done: self.reader.position(), total: self.reader.total() }
     }

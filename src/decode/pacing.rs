@@ -24,7 +24,7 @@ use crate::kernels::MAX_BATCH_ROWS;
 /// stopping is prompt, and no driver takes the GPU for hung (Windows does after two seconds).
 const TARGET: Duration = Duration::from_millis(40);
 
-/// What one submit must outlast, in terms of a readback: the next one is then still running when the host hears of its end
+/// Readbacks that one submit must outlast: the next one is then still running when the host hears of its end
 /// and sends another, and the GPU never waits. A little more than once, as readbacks vary.
 const SYNCS: f64 = 1.25;
 
@@ -40,19 +40,19 @@ pub(super) const MEASURED_ROUNDS: usize = 4;
 
 /// Learns how long a unit of work (a round, a prompt row) takes from when submits end.
 pub(super) struct Pacing {
-    /// Units of as many rows.
+    /// The estimates for units of each number of rows.
     units: [Unit; MAX_BATCH_ROWS + 1],
     /// Seconds from the end of a submit to when the host knows: microseconds natively, 100 ms in Firefox.
     sync: f64,
-    /// When the last submit ended.
+    /// The moment when the last submit ended.
     last_end: Instant,
-    /// No submit has ended since [`Self::restart`].
+    /// Whether no submit has ended since [`Self::restart`].
     first: bool,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Unit {
-    /// At worst, for the size of submits.
+    /// Seconds at worst, for the size of submits.
     slow: Option<f64>,
     /// The latest measurements, for what pays. The first one of all is not among them, as drivers compile at the first dispatch,
     /// nor are those of submits of fewer than [`MEASURED_ROUNDS`] where more would have fit.
@@ -67,14 +67,14 @@ impl Unit {
         self.measured.saturating_sub(1)
     }
 
-    /// A submit took `seconds` for each of its units.
+    /// Takes note, for the size of submits, that a submit took `seconds` for each of its units.
     fn sized(&mut self, seconds: f64) {
         // Slower is believed at once, faster by and by: a submit must not become too long.
         let known = self.slow.unwrap_or(seconds);
         self.slow = Some(if seconds > known { seconds } else { 0.5 * (known + seconds) });
     }
 
-    /// The same, of a submit long enough for it to be what a unit takes.
+    /// Adds a measurement, of a submit long enough for it to be what a unit takes.
     fn add(&mut self, seconds: f64) {
         if self.measured > 0 {
             self.recent[self.counted() % RECENT] = seconds;
@@ -82,7 +82,7 @@ impl Unit {
         self.measured += 1;
     }
 
-    /// The latest that count, fastest first.
+    /// The latest measurements that count, fastest first.
     fn sorted(&self) -> impl ExactSizeIterator<Item = f64> {
         let mut recent = self.recent;
         let known = self.counted().min(RECENT);
@@ -90,7 +90,7 @@ impl Unit {
         recent.into_iter().take(known)
     }
 
-    /// The median of the latest; the lower one of two.
+    /// The median of the latest measurements; the lower one of two.
     fn usual(&self) -> Option<f64> {
         let mut sorted = self.sorted();
         sorted.nth(sorted.len().saturating_sub(1) / 2)
@@ -116,7 +116,7 @@ impl Pacing {
         self.heard(Instant::now(), rows, count, sent)
     }
 
-    /// When what the host hears of at `now` has ended.
+    /// The end of the work of whose end the host hears at `now`.
     fn end(&self, now: Instant) -> Instant {
         now.checked_sub(Duration::from_secs_f64(self.sync)).unwrap_or(now)
     }
@@ -170,7 +170,7 @@ impl Pacing {
         self.units[rows.min(MAX_BATCH_ROWS)].sorted().next()
     }
 
-    /// How many measurements stand behind [`Self::seconds`], those included that it has forgotten.
+    /// Measurements that stand behind [`Self::seconds`], those included that it has forgotten.
     pub fn measurements(&self, rows: usize) -> usize {
         self.units[rows.min(MAX_BATCH_ROWS)].counted()
     }

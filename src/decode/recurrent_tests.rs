@@ -16,7 +16,7 @@ use crate::{CacheType, Engine, Gpu, GpuOptions, Result};
 /// Elements of the state: the model's hidden size.
 const WIDTH: u32 = 32;
 
-/// What both kernels share. A step is neither linear nor does it forget what came long before.
+/// The step that both kernels share. It is neither linear nor does it forget what came long before.
 const STEP: &str = "
 const WIDTH: u32 = 32u;
 

@@ -132,7 +132,7 @@ impl Round {
         }
     }
 
-    /// Draft, verify, accept.
+    /// The ops of a round: draft, verify, accept.
     fn steps<'p>(&self, ops: Ops<'p>, verify: Extent) -> Vec<Step<'p>> {
         let Ops { plan, rounds, .. } = ops;
         let one = Extent { rows: 1, logit_rows: 1, ..verify };

@@ -84,7 +84,7 @@ impl RoundPlan {
         }
     }
 
-    /// Every op.
+    /// All ops of rounds.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         let heads = self.heads.iter().flat_map(HeadDrafts::ops);
         let ops = [&self.lookup, &self.recorded, &self.tree, &self.trace, &self.commit, &self.compact];
@@ -128,8 +128,8 @@ pub(crate) struct HeadDrafts {
     /// `windows[n - 1]` stages the last n positions whose hidden states are known; the last is the row whose logits are
     /// wanted. It changes `state.committed`, `num_rows` and `logit_row`.
     pub windows: Vec<Op>,
-    /// For each head: from the logits of one row to the candidates of the depth that it drafts; none for the next token, which
-    /// nobody drafts.
+    /// The op of each head from the logits of one row to the candidates of the depth that it drafts; none for the next token,
+    /// which nobody drafts.
     candidates: Vec<Option<Op>>,
     /// After a batch that was a tree, once it is committed: moves hidden states as `compact_cache` moves keys and values.
     pub compact: Vec<Op>,

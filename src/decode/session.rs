@@ -37,7 +37,7 @@ pub struct Session {
     pub(super) rounds: RoundPlan,
     /// The text.
     pub(super) tokens: Vec<u32>,
-    /// How many of the tokens have valid keys and values.
+    /// The number of tokens that have valid keys and values.
     pub(super) cached: usize,
     /// Places before it have been written to since the text was empty: by its tokens, by drafts, by siblings.
     pub(super) written: usize,

@@ -16,7 +16,7 @@ pub struct Stats {
     pub decode_s: f64,
     /// Tokens after the first, over `decode_s`.
     pub tokens_per_s: f64,
-    /// How the drafts did.
+    /// Statistics of the drafts.
     #[serde(flatten)]
     pub drafts: DraftStats,
     /// Submits, prefill included; likewise the next three.
@@ -94,7 +94,7 @@ pub struct Round {
     pub drafted: Vec<u32>,
     /// The target's probability of each, given the drafts above it.
     pub p: Vec<f32>,
-    /// How many tokens the target found likelier.
+    /// The number of tokens that the target found likelier than each draft.
     pub rank: Vec<u32>,
     /// The token that the target sampled in the place of each draft.
     pub target: Vec<u32>,

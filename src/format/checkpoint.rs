@@ -43,7 +43,7 @@ impl<'f, F: Files> Checkpoint<'f, F> {
         &self.config
     }
 
-    /// Where it lies.
+    /// The files that it lies in.
     pub fn files(&self) -> &'f F {
         self.files
     }
@@ -215,7 +215,7 @@ impl<'f, F: Files> Checkpoint<'f, F> {
     }
 }
 
-/// What becomes of a checkpoint's tensors, each list sorted by name.
+/// The use of a checkpoint's tensors, each list sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TensorAccount {
     /// The model reads them.
@@ -224,7 +224,7 @@ pub struct TensorAccount {
     pub ignored: Vec<String>,
     /// Parts of multi-token heads.
     pub heads: Vec<String>,
-    /// Nothing is known about them.
+    /// Tensors of which nothing is known.
     pub unknown: Vec<String>,
     /// The model needs them, and the checkpoint does not have them.
     pub missing: Vec<String>,

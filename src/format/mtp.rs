@@ -50,7 +50,7 @@ pub enum HeadSource {
 /// follow.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Wiring {
-    /// It is the backbone's own last block: the head has no tensors.
+    /// The backbone's own last block: the head has no tensors.
     LastLayer,
     /// Layers.
     Layers,
@@ -93,7 +93,7 @@ pub async fn identity<F: Files>(files: &F) -> Result<String> {
 /// One head. Names are those of modules: `.weight` and `.bias` come behind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
-    /// It predicts the token this many places after the one at its position.
+    /// Places from the token at its position to the one that it predicts.
     pub offset: usize,
     /// The hidden state that it reads.
     pub source: HeadSource,
@@ -101,11 +101,11 @@ pub struct Head {
     pub wiring: Wiring,
     /// The beginning of the names of each of its layers' tensors.
     pub layers: Vec<String>,
-    /// Its final norm, where that is not the backbone's.
+    /// The head's final norm, where that is not the backbone's.
     pub final_norm: Option<String>,
-    /// Its LM head, where that is not the backbone's.
+    /// The head's LM head, where that is not the backbone's.
     pub lm_head: Option<String>,
-    /// Its layers take the place of the backbone's last ones: what it predicts is what the model generates.
+    /// Whether its layers take the place of the backbone's last ones: what it predicts is what the model generates.
     pub target: bool,
 }
 

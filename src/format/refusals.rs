@@ -5,13 +5,13 @@ use serde_json::Value;
 use super::fields::{Fields, brief};
 use crate::error::{Error, Result};
 
-/// When a field changes nothing.
+/// The values at which a field changes nothing.
 pub(super) enum Neutral {
-    /// At `null`, `false`, 0, or empty.
+    /// Values that change nothing: `null`, `false`, 0, or empty.
     Off,
-    /// At `null` or 1.
+    /// Values that change nothing: `null` or 1.
     One,
-    /// At `null` or one of these strings, or a list of them.
+    /// Values that change nothing: `null`, one of these strings, or a list of them.
     Among(&'static [&'static str]),
 }
 

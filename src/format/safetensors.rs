@@ -24,7 +24,7 @@ pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 const METADATA_KEY: &str = "__metadata__";
 
-/// Where one tensor lies and what it is.
+/// The place, type and shape of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     /// The tensor's name, unique in its checkpoint.
@@ -33,9 +33,10 @@ pub struct TensorInfo {
     pub file: String,
     /// The type of its elements.
     pub dtype: StoredType,
-    /// Its dimensions, outermost first; none is zero. Empty for a single number.
+    /// The tensor's dimensions, outermost first; none is zero. Empty for a single number.
     pub shape: Vec<usize>,
-    /// Its bytes in the file, from the file's start. The length is the product of `shape` times the dtype's size.
+    /// The tensor's bytes in the file, from the file's start. The length is the product of `shape` times the dtype's
+    /// size.
     pub range: Range<u64>,
 }
 
@@ -69,7 +70,7 @@ impl TensorInfo {
 pub struct SkippedTensor {
     /// The type's name in the file, such as `I64` or `F8_E4M3`.
     pub dtype: String,
-    /// Its dimensions, outermost first.
+    /// The tensor's dimensions, outermost first.
     pub shape: Vec<usize>,
 }
 

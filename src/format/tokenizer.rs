@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// The same, but blind to special tokens; made when first needed.
+    /// The same tokenizer, but blind to special tokens; made when first needed.
     blind: OnceLock<tokenizers::Tokenizer>,
     special: HashSet<u32>,
     byte_tokens: HashSet<u32>,

@@ -38,7 +38,7 @@ use crate::{Error, ErrorKind, Result};
 /// The environment variable that names a folder for linked shaders. A browser has none.
 const DUMP: &str = "FORETOKEN_DUMP_WGSL";
 
-/// How to open a [`Gpu`].
+/// Options to open a [`Gpu`] with.
 #[derive(Clone, Debug)]
 pub struct GpuOptions {
     /// The adapter to use: its index in [`Gpu::adapters`], or a part of its name, backend or driver, in any case.
@@ -70,7 +70,7 @@ struct Inner {
     open: Option<Open>,
     summary: AdapterSummary,
     checked_shaders: bool,
-    /// Where linked shaders are written.
+    /// The folder that linked shaders are written to.
     dump: Option<PathBuf>,
     trouble: Arc<Trouble>,
     kernels: Mutex<BTreeMap<Variant, Arc<Kernel>>>,

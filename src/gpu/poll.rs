@@ -77,13 +77,13 @@ pub(super) struct Poller {
 
 struct Threads {
     polls: JoinHandle<()>,
-    /// There may be no second one; then no deadline is kept.
+    /// The second thread, which may be missing; then no deadline is kept.
     watches: Option<JoinHandle<()>>,
 }
 
 /// When the callbacks of a submit will have been called.
 pub(super) enum Heard {
-    /// Not asked for yet.
+    /// Nobody has asked for it yet.
     Unasked,
     /// The thread will tell; it tells nothing where the device is in trouble.
     Asked(oneshot::Receiver<()>),
@@ -97,7 +97,7 @@ struct Shared {
     deadline: Duration,
     trouble: Arc<Trouble>,
     requests: Mutex<Requests>,
-    /// There is something to poll for, or an end to it.
+    /// Signals that there is something to poll for, or an end to it.
     asked: Condvar,
     /// Polling has ended.
     ended: Condvar,
@@ -123,7 +123,7 @@ struct Request {
 }
 
 impl Requests {
-    /// All that is to be told to nobody. To be dropped without the lock: that wakes tasks.
+    /// Takes all that is to be told to nobody. To be dropped without the lock: that wakes tasks.
     #[must_use]
     fn given_up(&mut self) -> (VecDeque<Request>, Option<(Instant, oneshot::Sender<()>)>) {
         (std::mem::take(&mut self.waiting), self.under_way.take())

@@ -11,7 +11,7 @@ pub(in crate::kernels) const KERNELS: &[Declared] =
     &[Declared::new(|_| vec![commit_variant()])
         .params(layout!(CommitParams: num_end_tokens, vocab, context, end_tokens))];
 
-/// How many end tokens a generation can have.
+/// The most end tokens that a generation can have.
 pub(crate) const MAX_END_TOKENS: usize = 32;
 
 /// The ids that one submit can bring back.
@@ -48,7 +48,7 @@ pub(crate) struct CommitIo<'a> {
     pub emitted: &'a Buffer,
     /// The tokens of the text by position.
     pub text: &'a Buffer,
-    /// How many rows were committed, then which.
+    /// The number of rows that were committed, then which.
     pub path: &'a Buffer,
 }
 

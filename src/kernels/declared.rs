@@ -19,7 +19,7 @@ impl Declared {
         Self { variants, params: None }
     }
 
-    /// With the uniform that their shaders call `Params`.
+    /// Adds the layout of the uniform that their shaders call `Params`.
     pub const fn params(self, params: Layout) -> Self {
         Self { params: Some(params), ..self }
     }

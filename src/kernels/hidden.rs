@@ -36,7 +36,7 @@ pub(crate) struct CompactHiddenParams {
     pub slots: u32,
 }
 
-/// Which rows of a buffer take part.
+/// The rows of a buffer that take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// Rows from the first on: an activation.
@@ -92,7 +92,7 @@ pub(crate) fn copy_hidden(gpu: &Gpu, width: u32, slots: u32, state: &Buffer, io:
 #[derive(Clone, Copy)]
 pub(crate) struct CompactHiddenIo<'a> {
     pub state: &'a Buffer,
-    /// How many rows were committed, then which.
+    /// The number of rows that were committed, then which.
     pub path: &'a Buffer,
     pub history: &'a Buffer,
 }

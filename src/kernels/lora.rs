@@ -37,7 +37,7 @@ pub(crate) struct LoraIo<'a> {
     pub t: &'a Buffer,
     /// `[rank, columns]`
     pub b: &'a Buffer,
-    /// For each block of four columns where its values begin in a row of `t`, or [`NO_ADAPTER`].
+    /// The place where the values of each block of four columns begin in a row of `t`, or [`NO_ADAPTER`].
     pub starts: &'a Buffer,
     pub y: &'a Buffer,
 }

@@ -77,7 +77,7 @@ fn variants(set: KernelSet) -> Vec<Variant> {
     variants
 }
 
-/// Which product: everything that selects pipelines.
+/// The form of a product: everything that selects pipelines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MatmulForm {
     pub set: KernelSet,

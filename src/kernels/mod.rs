@@ -141,7 +141,7 @@ pub(crate) struct Extent {
     pub keys: u32,
 }
 
-/// Which rows of a step an op is for.
+/// The rows of a step that an op is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
     /// All rows.
@@ -157,7 +157,7 @@ impl Over {
     }
 }
 
-/// How many workgroups a dispatch takes, from its [`Extent`].
+/// The workgroups that a dispatch takes, from its [`Extent`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Grid {
     One,

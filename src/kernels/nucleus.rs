@@ -45,7 +45,7 @@ pub(crate) struct Nucleus {
     pub left_out: f32,
     /// The branches' position in the text.
     pub position: u32,
-    /// Where they begin in the list.
+    /// The place where the branches begin in the list.
     pub first: u32,
     pub pad: [u32; 2],
 }

@@ -16,7 +16,7 @@ pub(in crate::kernels) const KERNELS: &[Declared] =
 pub(crate) struct RankingParams {
     pub vocab: u32,
     pub stride: u32,
-    /// At most the vocabulary.
+    /// The number of largest values, at most the vocabulary.
     pub top: u32,
     pub pad: u32,
 }
@@ -61,11 +61,11 @@ impl Ranking {
     }
 }
 
-/// How many distributions there are.
+/// The number of distributions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ranked {
     One,
-    /// One for each row whose logits are wanted.
+    /// One distribution for each row whose logits are wanted.
     LogitRows,
 }
 

@@ -180,7 +180,7 @@ impl FromStr for KernelSet {
 pub(crate) enum Widths {
     /// One pipeline each for 1, 2, 3, 4, 6 and 8 rows, and where the set has one a tiled one for more than a batch has.
     Each,
-    /// The same without the tiled one, where a driver computes different bits in that.
+    /// One pipeline for each width as in `Each`, without the tiled one, where a driver computes different bits in that.
     Narrow,
     /// One pipeline of 8 rows for every width, where a driver computes different bits in different pipelines.
     Fixed,

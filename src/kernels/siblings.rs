@@ -17,11 +17,11 @@ pub(crate) struct SiblingsParams {
     pub context: u32,
 }
 
-/// Which branches are the next siblings. Mirrors `shaders/lib/branches.wgsl`.
+/// The branches that are the next siblings. Mirrors `shaders/lib/branches.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Cursor {
-    /// Which of the nuclei.
+    /// The index of the nucleus.
     pub nucleus: u32,
     /// The branch that the next chunk begins with.
     pub first: u32,

@@ -42,7 +42,8 @@ pub(crate) fn trace_variant(set: KernelSet) -> Variant {
         .constant("MAX_TRACED_ROUNDS", MAX_TRACED_ROUNDS as u32)
 }
 
-/// To what the submit brings back, for each draft of the round: token, probability, rank, and what was sampled in its place.
+/// Makes the op that adds to what the submit brings back, for each draft of the round: token, probability, rank, and
+/// what was sampled in its place.
 pub(crate) fn trace(gpu: &Gpu, set: KernelSet, (vocab, stride): (u32, u32), io: TraceIo<'_>) -> Op {
     let params = gpu.uniform("trace", &TraceParams { vocab, stride });
     let kernel = gpu.kernel(&trace_variant(set));

@@ -99,7 +99,7 @@ pub(crate) struct DraftRecordedIo<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct CompactCacheIo<'a> {
     pub state: &'a Buffer,
-    /// How many rows were committed, then which.
+    /// The number of rows that were committed, then which.
     pub path: &'a Buffer,
     pub keys: &'a Buffer,
     pub values: &'a Buffer,

@@ -8,13 +8,13 @@ use crate::kernels::{Branch, Ranking};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Marginals {
-    /// How many places ahead.
+    /// The number of places ahead.
     pub offset: usize,
     /// Probability of the branches that were summed over.
     pub mass_covered: f64,
-    /// How many they are.
+    /// The number of branches.
     pub branches: usize,
-    /// Branches of the nucleus were left out because there may not be more.
+    /// Whether branches of the nucleus were left out because there may not be more.
     pub capped: bool,
     /// The likeliest tokens, likeliest first, ties by id.
     pub top: Vec<TopToken>,
@@ -28,13 +28,14 @@ pub struct Marginals {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TopToken {
-    /// Its id.
+    /// The token's id.
     pub id: u32,
-    /// Its probability: the sum over the branches, renormalised.
+    /// The token's probability: the sum over the branches, renormalised.
     pub p: f64,
     /// The sum over all tokens in between, were it taken, is not less than this: that over the branches, less [`SLACK`].
     pub low: f64,
-    /// And not more than this: that over the branches, all that was left out, and [`SLACK`].
+    /// The sum over all tokens in between, were it taken, is not more than this: that over the branches, all that was
+    /// left out, and [`SLACK`].
     pub high: f64,
 }
 
@@ -66,7 +67,7 @@ pub struct Prediction {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Reference {
-    /// Its probability, with bounds.
+    /// The probability of the token, with bounds.
     #[serde(flatten)]
     pub token: TopToken,
     /// 1 for the likeliest; equally likely tokens rank by id.
@@ -85,9 +86,9 @@ pub struct TextPosition {
     pub marginal: Option<Prediction>,
     /// Probability of the branches.
     pub mass_covered: f64,
-    /// How many they are.
+    /// The number of branches.
     pub branches: usize,
-    /// There may not be more.
+    /// Whether branches were left out because there may not be more.
     pub capped: bool,
     /// The cost of the marginal.
     pub cost: Cost,

@@ -206,7 +206,7 @@ pub(super) fn extent(rows: usize, keys: usize) -> Extent {
     Extent { rows: rows as u32, logit_rows: rows as u32, keys: keys as u32 }
 }
 
-/// For what works on logits alone.
+/// The extent of ops that work on logits alone.
 pub(super) fn on_logits(rows: usize) -> Extent {
     extent(rows, 0)
 }

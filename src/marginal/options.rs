@@ -4,7 +4,7 @@ use crate::analysis::check_mass;
 use crate::error::counted;
 use crate::{Error, Result};
 
-/// Which distribution is wanted, and how much of it.
+/// The distribution that is wanted, and how much of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MarginalOptions {
     /// How many places ahead: 1 is the model's own distribution of the next token, 3 the most.

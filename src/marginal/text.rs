@@ -25,7 +25,7 @@ pub(crate) struct TextReader {
 }
 
 impl TextReader {
-    /// From the position `start` on, which is that of the last token seen.
+    /// A reader from the position `start` on, which is that of the last token seen.
     pub fn new(ids: Vec<u32>, start: usize) -> Self {
         Self { ids, next: start, cached: 0, found: VecDeque::new() }
     }

@@ -11,9 +11,9 @@ use crate::model::Progress;
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Path {
     weight: f64,
-    /// Which of the first branches.
+    /// The index of the first branch.
     first: usize,
-    /// Which of its own, most probable first.
+    /// The rank among that branch's own branches, most probable first.
     rank: usize,
     second: u32,
 }

@@ -22,16 +22,16 @@ const TREE_LIST: usize = 4096;
 /// The parts that a submit may consist of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// From rows to the residual stream, and on to logits.
+    /// The way from rows to the residual stream, and on to logits.
     Body,
     /// After the body: its rows are committed, as those of a text are.
     Settle,
     LmHead,
-    /// Which tokens may come after each row.
+    /// The search for the tokens that may come after each row.
     Nucleus,
     /// The next branches become the batch under way.
     Siblings,
-    /// From the residual stream: the rows' softmaxes join the mixture. Logits are read once.
+    /// The way from the residual stream to the mixture, which the rows' softmaxes join. Logits are read once.
     Mix,
     /// Reports on the mixture, and on the rows' own distributions.
     RankMixture,
@@ -64,7 +64,7 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// For a session whose rounds draft as `tree` says.
+    /// The workspace of a session whose rounds draft as `tree` says.
     pub fn new(model: &Model, b: &Buffers, tree: &Buffer) -> Self {
         let (gpu, set) = (&model.gpu, model.kernels);
         let (vocab, stride) = (model.sizes.vocab, model.sizes.vocab_stride());
@@ -158,7 +158,7 @@ impl Workspace {
         rows as u64 * (4 * u64::from(self.vocab) + 8 * u64::from(self.partials))
     }
 
-    /// How many entries a report lists.
+    /// The number of entries that a report lists.
     pub fn top(&self, options: &MarginalOptions) -> usize {
         options.top.min(self.vocab as usize)
     }

@@ -39,7 +39,7 @@ pub(crate) struct Buffers {
     pub sample_params: Buffer,
     /// The text by position, `[context + 1]`.
     pub text: Buffer,
-    /// How many rows the last batch committed, then which, ascending.
+    /// The number of rows that the last batch committed, then which, ascending.
     pub path: Buffer,
     /// Candidates that may follow the text, `[depth, rank]`: heads read them too.
     pub candidates: Buffer,

@@ -18,7 +18,7 @@ use crate::kernels::{
 pub(crate) struct Plan {
     /// Embedding and blocks: rows to the residual stream, keys and values to the cache.
     pub body: Vec<Op>,
-    /// Where each block of the body ends.
+    /// The end of each block of the body, among its ops.
     pub block_ends: Vec<usize>,
     /// Final norm and LM head of the rows whose logits are wanted.
     pub lm_head: Vec<Op>,
@@ -64,7 +64,7 @@ impl Plan {
         }
     }
 
-    /// Every op.
+    /// All ops of the plan.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         let heads = self.heads.iter().flat_map(HeadsPlan::ops);
         [&self.body, &self.lm_head, &self.sample, &self.settle, &self.score].into_iter().flatten().chain(heads)

@@ -37,7 +37,7 @@ pub(crate) struct HeadBuffers {
 
 /// The ops of one head, over rows that were staged before.
 pub(crate) struct HeadPlan {
-    /// It predicts the token this many places after its position.
+    /// Places from its position to the token that it predicts.
     pub offset: usize,
     /// Places ahead of its position of the token that it reads; 0 if it reads none.
     pub ahead: usize,
@@ -68,15 +68,16 @@ enum Pass {
 /// The ops of all heads.
 pub(crate) struct HeadsPlan {
     pub heads: Vec<HeadPlan>,
-    /// With a gated LoRA: puts the staged rows, whose adapters are on, through the blocks below the heads, which have keys and
-    /// values of their own for such rows, and leaves what heads read. Else the model's body leaves that, and this is empty.
+    /// The ops of drafting rows under a gated LoRA. The staged rows, whose adapters are on, go through the blocks below the
+    /// heads, which have keys and values of their own for such rows, and leave what heads read. Without a gated LoRA the
+    /// model's body leaves that, and this is empty.
     pub drafting: Vec<Op>,
     /// Gives staged rows the text's tokens.
     pub tokens: Vec<Op>,
 }
 
 impl HeadsPlan {
-    /// Every op.
+    /// All ops of the heads.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         let heads = self.heads.iter().flat_map(|head| [&head.refill, &head.full, &head.siblings]).flatten();
         heads.chain(&self.drafting).chain(&self.tokens)

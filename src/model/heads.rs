@@ -90,7 +90,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Its layers.
+    /// The head's layers.
     pub fn layers(&self) -> &[Layer] {
         match &self.body {
             Body::Layers(layers) | Body::Sequential(_, layers) => layers,
@@ -120,11 +120,12 @@ pub(crate) struct HeadWeights {
     pub heads: Vec<Head>,
     /// The sources that heads read, each once.
     pub sources: Vec<Source>,
-    /// By block of the backbone: the changes of a LoRA that was not merged. Empty without one.
+    /// Changes of a LoRA that was not merged, by block of the backbone. Empty without one.
     pub adapters: Vec<Option<Adapter>>,
-    /// They act on drafting rows only: what heads read is computed with them, what the model says without.
+    /// Whether the changes act on drafting rows only: what heads read is computed with them, what the model says
+    /// without.
     pub gated: bool,
-    /// For training: where the trained values belong.
+    /// The places of the trained values in the checkpoint, for training.
     pub placed: Vec<Placed>,
 }
 

@@ -70,7 +70,8 @@ pub struct Inspection {
     pub context: usize,
     /// Bytes of the weights on the GPU.
     pub weights_bytes: u64,
-    /// The same by the format that all matrices are packed in if that is asked for, where every one of them can be.
+    /// The same bytes by the format that all matrices are packed in if that is asked for, where every one of them can
+    /// be.
     pub quantized_bytes: BTreeMap<String, u64>,
     /// Bytes of the key-value cache in f32, once a text fills the context; half of it in f16.
     pub cache_bytes: u64,
@@ -89,7 +90,7 @@ pub struct HeadsInfo {
     pub note: String,
     /// Whether they are loaded with the model.
     pub used: bool,
-    /// Which token each head predicts: 1 is the next.
+    /// The token that each head predicts: 1 is the next.
     pub offsets: Vec<usize>,
     /// Layers of each head; a head of the backbone's own last block has none.
     pub layers: Vec<usize>,

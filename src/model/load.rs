@@ -28,7 +28,7 @@ use crate::kernels::{AttentionShape, CacheType, KernelSet, MAX_END_TOKENS, Width
 use crate::self_test::InjectedFault;
 use crate::{Error, ErrorKind, Result, WeightFormat};
 
-/// How to load a model.
+/// Options to load a model with.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// Tokens a text may have. Default: the model's maximum, at most 4096. The cache grows with the text.
@@ -53,7 +53,7 @@ impl Default for EngineOptions {
     }
 }
 
-/// How far loading or reading a prompt is.
+/// The progress of loading, or of reading a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Weights on their way to the GPU.

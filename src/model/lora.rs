@@ -30,7 +30,7 @@ pub(crate) struct Adapter {
     pub a: Matrix,
     /// `scale * B`, `[rank, columns]`.
     pub b: Buffer,
-    /// For each block of four columns where its values begin in a row of `A x`, or [`NO_ADAPTER`].
+    /// The place where the values of each block of four columns begin in a row of `A x`, or [`NO_ADAPTER`].
     pub starts: Buffer,
     pub rank: u32,
 }
@@ -91,7 +91,7 @@ pub(super) async fn adapter<F: Files>(
 /// The changes that heads make to their backbone.
 #[derive(Default)]
 pub(super) struct Changes {
-    /// By the name of the weight they are added to.
+    /// Changes by the name of the weight that they are added to.
     added: BTreeMap<String, Change>,
     /// Tensors of a head whose layers take the place of the backbone's last ones, by the names of these.
     replaced: BTreeMap<String, Tensor<'static>>,

@@ -19,7 +19,7 @@ pub struct Patch {
     pub tensor: String,
     /// The file's name.
     pub file: String,
-    /// Where in the file.
+    /// The range in the file.
     pub range: Range<u64>,
     /// The new bytes, as many as the range is long.
     pub bytes: Vec<u8>,

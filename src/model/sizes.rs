@@ -1,4 +1,4 @@
-//! How large everything of a session is, from the configuration and the context.
+//! The sizes of everything in a session, from the configuration and the context.
 
 use super::state::kept_shape;
 use crate::format::config::ModelConfig;
@@ -128,7 +128,7 @@ impl Sizes {
         self.vocab.next_multiple_of(4)
     }
 
-    /// The same for a text of at most `capacity` tokens.
+    /// The same sizes for a text of at most `capacity` tokens.
     pub fn within(&self, capacity: u32) -> Self {
         Self { context: capacity, ..*self }
     }

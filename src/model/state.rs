@@ -1,4 +1,4 @@
-//! What a layer keeps of the rows that went through it, so that later rows need not compute it again.
+//! The state that a layer keeps of the rows that went through it, so that later rows need not compute it again.
 //!
 //! [`LayerState`] is one interface over its kinds: its bytes, growing with the text, what commits rows, a path or a tree's path,
 //! going back to a length and which one was reached, and a copy for another session.
@@ -26,7 +26,7 @@ pub(crate) enum LayerState {
     Recurrent(Recurrent),
 }
 
-/// Where a session stood before it goes back.
+/// The place where a session stood before it goes back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stood {
     /// Places before it have been written to since the text was empty.
@@ -47,14 +47,15 @@ pub(crate) trait Recurrence: Send + Sync {
     /// Bytes on the GPU.
     fn bytes(&self) -> u64;
 
-    /// From the rows' normalised inputs to what the output projection reads. Keeps what committing needs of the rows.
+    /// Makes the ops from the rows' normalised inputs to what the output projection reads. Keeps what committing needs
+    /// of the rows.
     fn mix(&self, gpu: &Gpu, io: MixIo<'_>) -> Vec<Op>;
 
     /// Moves the committed state on by rows of the last batch.
     fn commit(&self, gpu: &Gpu, rows: Committed, io: CommitIo<'_>) -> Op;
 }
 
-/// Which rows of a batch a recurrent state moves on by.
+/// The rows of a batch that a recurrent state moves on by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Committed {
     /// All rows: `state.num_rows`.
@@ -115,7 +116,7 @@ pub(crate) fn kept_shape(attention: &Attention, capacity: u32, cache: CacheType)
     AttentionShape { slots: whole.window.map_or(capacity, |window| capacity.min(window + RING_ROOM)), ..whole }
 }
 
-/// The same where every position is kept, whatever the layer's rows see.
+/// The same shape where every position is kept, whatever the layer's rows see.
 pub(crate) fn whole_shape(attention: &Attention, capacity: u32, cache: CacheType) -> AttentionShape {
     AttentionShape { cache, ..attention_shape(attention, capacity) }
 }

@@ -44,7 +44,7 @@ pub(crate) async fn dry_for_training<F: Files, H: Files>(
 pub(crate) struct TrainedSizes {
     /// Tokens of a sequence.
     pub length: usize,
-    /// No buffer has more columns of a matrix over the vocabulary.
+    /// Columns of a matrix over the vocabulary that a buffer has at most.
     pub vocab_chunk: usize,
     /// The format in which the backbone's matrices are packed.
     pub quantize: Option<WeightFormat>,

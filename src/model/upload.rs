@@ -82,7 +82,7 @@ fn rows_of(info: &TensorInfo, bytes: usize) -> (usize, usize) {
     (bytes / info.dtype.size_bytes() / row_len, row_len)
 }
 
-/// Where each column and input of a packed matrix comes from; `None` is padding.
+/// The origin of each column and input of a packed matrix; `None` is padding.
 #[derive(Clone)]
 pub(crate) struct Arrangement {
     /// Tensor and row of each column; a multiple of four long.

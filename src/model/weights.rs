@@ -102,11 +102,11 @@ pub(super) struct Loader<'a, 'f, F: Files> {
     changes: Option<&'a Changes>,
     /// The number that is added to the scales of norms.
     pub norm_offset: f32,
-    /// To be trained: everything is kept in f32, and this remembers where it came from.
+    /// The origins of values that are to be trained: then everything is kept in f32.
     pub placed: Option<Vec<Placed>>,
     /// The format in which matrices are packed, unless they are to be trained; `None`: as they are stored.
     pub quantize: Option<WeightFormat>,
-    /// At most so many columns of a matrix over the vocabulary lie in one buffer.
+    /// Columns of a matrix over the vocabulary that lie in one buffer at most.
     pub vocab_columns: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What each kernel must compute: plain loops on slices, sums in f64. The specification, never on a speed path.
+//! The specification of what each kernel must compute: plain loops on slices, sums in f64, never on a speed path.
 //!
 //! Arrays are row-major and plain here; the functions that say `pack` give the layouts that the shaders read.
 

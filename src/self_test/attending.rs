@@ -31,7 +31,7 @@ pub(crate) fn tree(committed: u32, contents: &[u32], parents: &[Option<usize>]) 
     tokens
 }
 
-/// Each row follows the one before.
+/// A chain: each row follows the one before.
 pub(crate) fn chain(committed: u32, contents: &[u32]) -> Vec<Token> {
     let parents: Vec<_> = (0..contents.len()).map(|i: usize| i.checked_sub(1)).collect();
     tree(committed, contents, &parents)

@@ -83,7 +83,7 @@ pub(crate) fn compare(kernel: &str, form: impl std::fmt::Display, got: &[f32], w
     KernelCheck { kernel: format!("{kernel} {form}"), error, tolerance, passed: error <= tolerance }
 }
 
-/// The same for integers: the error is the share of wrong ones.
+/// Compares integers: the error is the share of wrong ones.
 pub(crate) fn compare_exactly<T: PartialEq>(
     kernel: &str,
     form: impl std::fmt::Display,

@@ -266,7 +266,7 @@ pub(crate) async fn check_compact(
     Ok(compare_exactly("compact_cache", format!("{path:?} after {first}"), &got, &want))
 }
 
-/// What the target thinks of the drafts of a tree, in the third round of a submit.
+/// Checks what the target thinks of the drafts of a tree, in the third round of a submit.
 pub(crate) async fn check_trace(gpu: &Gpu, set: KernelSet, vocab: usize) -> Result<KernelCheck> {
     let (tree, round, stride) = (Tree::new(&[2, 2]), 2, vocab + 3);
     let count = tree.num_rows as usize;

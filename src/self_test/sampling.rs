@@ -12,7 +12,7 @@ use crate::reference::sample::{self as reference, Settings};
 pub(crate) struct Draw {
     pub settings: Settings,
     pub seed: [u32; 2],
-    /// One a token of the vocabulary.
+    /// Logits, one for each token of the vocabulary.
     pub logits: Vec<f32>,
     /// How often each token stands in the text.
     pub counts: Vec<u32>,
@@ -86,7 +86,7 @@ impl Draw {
     }
 }
 
-/// No filter, no penalty.
+/// Settings without filter and penalty.
 pub(crate) const PLAIN: Settings =
     Settings { repetition_penalty: 1.0, temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0 };
 

@@ -50,7 +50,7 @@ pub(super) struct Streams<'a> {
 }
 
 impl Streams<'_> {
-    /// How many blocks they have been through.
+    /// The number of blocks that they have been through.
     pub fn top(&self) -> usize {
         self.after.len() - 1
     }
@@ -223,7 +223,7 @@ impl<'a> Graph<'a> {
         HeadInput { source, z, dz, mixed }
     }
 
-    /// From the gradients of the sources down to block `lowest`.
+    /// The way back from the gradients of the sources down to block `lowest`.
     fn backbone_back(&mut self, streams: &Streams<'a>, inputs: &[&HeadInput<'a>], lowest: usize) {
         let total = self.model.weights.layers.len();
         let d = self.stream("d stream");

@@ -196,8 +196,8 @@ impl<'a> Graph<'a> {
         attention.qk_norm.map(|norm| HeadNormParams::new(shape, width, norm.eps as f32))
     }
 
-    /// From the gradient of a block's output to that of its input, in `d`. With picked rows the former is `picked_d`,
-    /// which is changed too.
+    /// The way back from the gradient of a block's output to that of its input, in `d`. With picked rows the former is
+    /// `picked_d`, which is changed too.
     pub fn block_back(&mut self, block: &Block<'a>, d: &Buffer, picked_d: Option<&Buffer>) {
         let parallel = block.layer.spec.parallel;
         let rows = self.mlp_rows(block);
@@ -226,7 +226,7 @@ impl<'a> Graph<'a> {
         self.attention_back(block, d);
     }
 
-    /// To the gradient of the MLP norm's output, in the scratch.
+    /// The way back to the gradient of the MLP norm's output, in the scratch.
     fn mlp_back(&mut self, block: &Block<'a>, dy: &Buffer) {
         let s = self.scratch.clone();
         let (rows, mlp) = (self.mlp_rows(block), &block.layer.spec.mlp);
@@ -243,7 +243,7 @@ impl<'a> Graph<'a> {
         self.linear_back(&block.layer.mlp_in, rows, (&s.normed, hidden4), Columns::whole(&s.d_pre, pre4), dx);
     }
 
-    /// To the gradient of what attention gives, in the scratch.
+    /// The way back to the gradient of what attention gives, in the scratch.
     fn out_back(&mut self, block: &Block<'a>, d: &Buffer) {
         let out4 = self.model.attention_shape(block.layer).out_stride() / 4;
         let s = self.scratch.clone();
@@ -294,8 +294,8 @@ impl<'a> Graph<'a> {
         self.norm_back(&block.layer.attention_norm, &block.input, d, rows);
     }
 
-    /// From the gradient of what attention takes to that of what the product gives: through the norms of heads, where there
-    /// are such. Returns where it lies.
+    /// The way back from the gradient of what attention takes to that of what the product gives: through the norms of heads,
+    /// where there are such. Returns where it lies.
     fn head_norm_back(&mut self, block: &Block<'a>) -> Buffer {
         let (s, gpu, rows) = (self.scratch.clone(), &self.model.gpu, self.rows);
         let norm = self.head_norm_params(block.layer).zip(block.layer.qk_norm.as_ref()).zip(block.projected.as_ref());

@@ -23,7 +23,7 @@ pub const SEPARATOR: &str = "<|endoftext|>";
 /// Tokens of a micro-batch, at most: those of all its sequences together.
 pub const MAX_TOKENS: usize = MAX_TRAINED_ROWS as usize;
 
-/// How a file holds texts.
+/// The format in which a file holds texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataFormat {
     /// Plain text; a line that is [`SEPARATOR`] ends a document.
@@ -33,7 +33,7 @@ pub enum DataFormat {
 }
 
 impl DataFormat {
-    /// By the end of a file's name: `.txt` or `.jsonl`.
+    /// The format by the end of a file's name: `.txt` or `.jsonl`.
     ///
     /// # Errors
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) for other names.
@@ -47,12 +47,12 @@ impl DataFormat {
     }
 }
 
-/// Which tokens a loss counts for.
+/// The tokens that a loss counts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
     /// The completion and its end token, of a text with a prompt; all tokens of any other text.
     Completion,
-    /// All tokens.
+    /// All tokens of every text.
     All,
 }
 
@@ -72,9 +72,9 @@ pub struct Vocabulary<'a> {
 pub struct Document {
     /// The line of the file it begins on, from 1.
     pub line: usize,
-    /// Its tokens, the end token included.
+    /// The text's tokens, the end token included.
     pub ids: Vec<u32>,
-    /// Its prompt, if it has one.
+    /// The text's prompt, if it has one.
     pub prompt: Option<Prompt>,
     /// Whether the last of them is the model's end token, which the file does not have.
     pub ended: bool,
@@ -83,9 +83,9 @@ pub struct Document {
 /// The prompt of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompt {
-    /// Its tokens, encoded alone, as `foretoken generate` does.
+    /// The prompt's tokens, encoded alone, as `foretoken generate` does.
     pub ids: Vec<u32>,
-    /// How many of them the document begins with.
+    /// The number of these tokens that the document begins with.
     pub shared: usize,
 }
 
@@ -244,7 +244,7 @@ struct Sample {
 }
 
 impl Sample {
-    /// Its targets of a head that predicts the token `offset` places ahead.
+    /// The number of targets of a head that predicts the token `offset` places ahead.
     fn targets(&self, offset: usize) -> usize {
         self.ids.len().saturating_sub(self.counted.max(offset))
     }
@@ -432,14 +432,14 @@ impl Batches<'_> {
         batches.iter().map(|batch| self.data.micro_batch(batch.iter().map(|&n| Some(&samples[n])))).collect()
     }
 
-    /// Which sequences the micro-batches of step `step` hold.
+    /// The sequences that the micro-batches of step `step` hold.
     pub fn sequences_of(&mut self, step: u64) -> Vec<Vec<usize>> {
         let each = (self.sequences * self.accumulate) as u64;
         let places: Vec<usize> = (step * each..(step + 1) * each).map(|place| self.sequence(place)).collect();
         places.chunks(self.sequences).map(<[usize]>::to_vec).collect()
     }
 
-    /// Which sequence has this place in the stream of all epochs.
+    /// The sequence that has this place in the stream of all epochs.
     fn sequence(&mut self, place: u64) -> usize {
         let count = self.data.len() as u64;
         let epoch = place / count;

@@ -16,7 +16,7 @@ use crate::model::{Body, Head, Join, Matrix, Mix, Shard, accumulate, plain_form,
 /// The buffers that a head leaves for its way back.
 pub(super) struct HeadGraph<'a> {
     head: &'a Head,
-    /// Its place in the losses.
+    /// The head's place in the losses.
     pub slot: u32,
     join: Option<Joined<'a>>,
     blocks: Vec<Block<'a>>,
@@ -38,7 +38,7 @@ pub(super) struct HeadRows {
     pub targets: Buffer,
     /// The tokens that a sequential head reads, as rows.
     pub shifted: Option<Buffer>,
-    /// Where it learns from soft labels.
+    /// The labels, where it learns from soft ones.
     pub labels: Option<Labels>,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct Mixed {
     temperature: f32,
 }
 
-/// Where losses are summed up.
+/// The buffers in which losses are summed up.
 #[derive(Clone)]
 pub(super) struct Losses {
     pub logits: Buffer,

@@ -20,7 +20,7 @@ pub struct Memory {
 pub(super) const ADVICE: &str = "use a smaller `sequences` with a larger `accumulate`, or a smaller `length`";
 
 impl Memory {
-    /// All of it.
+    /// Bytes of all of it.
     pub fn total(&self) -> u64 {
         self.weights.saturating_add(self.trained).saturating_add(self.activations)
     }

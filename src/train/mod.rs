@@ -40,7 +40,7 @@ const OPS_A_SUBMIT: usize = 48;
 /// display driver may end what takes two seconds.
 const WORK_A_SUBMIT: u64 = 10_000_000_000;
 
-/// For ops that have one size.
+/// The extent of ops that have one size.
 const ONE: Extent = Extent { rows: 1, logit_rows: 1, keys: 0 };
 
 /// The largest description of heads that is read.
@@ -61,7 +61,7 @@ pub enum Target {
     Marginal,
 }
 
-/// How to train.
+/// Options of a training.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainOptions {
     /// Sequences of a micro-batch, which are computed together.
@@ -129,14 +129,14 @@ impl Default for TrainOptions {
 pub struct MicroBatch {
     /// Tokens, `[sequences, length]`; sequences that are shorter end with any token.
     pub ids: Vec<u32>,
-    /// For each token whether a loss that has it as its target counts.
+    /// Whether a loss with this token as its target counts, for each token.
     pub counts: Vec<bool>,
 }
 
 /// The loss of a head.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct HeadLoss {
-    /// Which token it predicts.
+    /// The offset of the token that it predicts.
     pub offset: usize,
     /// Mean negative log-likelihood in nats; 0 without targets.
     pub nll: f64,
@@ -483,7 +483,7 @@ impl Trainer {
         self.unpacked(|buffer| self.parameters.gradient(buffer)).await
     }
 
-    /// By tensor what `of` the buffer of its values lies as these do.
+    /// Reads by tensor the buffers that `of` gives for those of the values, which lie as these do.
     async fn unpacked<'b>(
         &'b self,
         of: impl Fn(&'b Buffer) -> Option<&'b Buffer>,
@@ -499,7 +499,7 @@ impl Trainer {
     }
 }
 
-/// How a model lies that is trained so.
+/// The sizes of a model that is trained with these options.
 fn trained_sizes(options: &TrainOptions) -> TrainedSizes {
     let &TrainOptions { length, vocab_chunk, quantize, .. } = options;
     TrainedSizes { length, vocab_chunk, quantize }
@@ -554,7 +554,7 @@ fn check(options: &TrainOptions) -> Result<()> {
 /// Sequences times attention heads of a micro-batch: each has its layer of workgroups, of which WebGPU allows 65,535.
 const MAX_ATTENTIONS: usize = 65_535;
 
-/// How many of the next `steps` go into a submit.
+/// The number of the next `steps` that go into a submit.
 fn ops_of_submit(steps: &[&Step]) -> usize {
     let mut work = 0;
     let fits = |step: &&&Step| {

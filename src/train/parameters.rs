@@ -42,7 +42,7 @@ impl Parameter {
 /// Everything trained.
 pub(super) struct Parameters {
     pub all: Vec<Parameter>,
-    /// Where the values of all heads and of their LoRA belong, trained or not.
+    /// The places of the values of all heads and of their LoRA in files, trained or not.
     pub placed: Vec<Placed>,
     pub step: Buffer,
     /// Sums of squares of the gradients, then: total norm, factor, and whether all is finite.

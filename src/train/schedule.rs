@@ -13,7 +13,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// For `steps` steps, of which the first `warmup` lead up to `peak`.
+    /// A schedule of `steps` steps, of which the first `warmup` lead up to `peak`.
     ///
     /// # Errors
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) for a rate that is not above zero, no steps, or a warm-up that is longer

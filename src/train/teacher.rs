@@ -27,9 +27,9 @@ pub(super) struct TeacherRows {
 pub(super) struct Labels {
     /// Rows that count.
     pub counted: Buffer,
-    /// Which label mean is a row's.
+    /// The index of each row's label mean.
     pub picks: Buffer,
-    /// Where labels are lists: these, and the label means that they make.
+    /// The lists, where labels are lists, and the label means that they make.
     pub lists: Option<Lists>,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Lists {
 
 /// The label means of all heads, and the losses against them.
 pub(super) struct Teacher {
-    /// Where the base model labels anything.
+    /// Labels of the base model, where it labels anything.
     base: Option<BaseLabels>,
     /// Sums as in [`Losses`], of the losses against labels.
     report: Buffer,

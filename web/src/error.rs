@@ -20,7 +20,7 @@ pub fn to_js(error: Error) -> JsValue {
     value.into()
 }
 
-/// What went wrong in JavaScript: a source that could not be read.
+/// The error for what went wrong in JavaScript: a source that could not be read.
 pub fn from_js(value: &JsValue) -> Error {
     let message = value.dyn_ref::<js_sys::Error>().map(|error| String::from(error.message()));
     let message = message.or_else(|| value.as_string()).unwrap_or_else(|| format!("{value:?}"));

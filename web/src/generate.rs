@@ -11,7 +11,7 @@ use wasm_bindgen::JsValue;
 use crate::error::input;
 use crate::reports::{Draft, Finished, GenerateRequest, Round};
 
-/// What the page asked for, in the core's words.
+/// The options that the page asked for, in the core's words.
 pub fn options(request: &GenerateRequest, interrupt: Arc<AtomicBool>) -> Result<GenerateOptions> {
     let plain = Sampling::default();
     let sampling = Sampling {

@@ -110,7 +110,7 @@ impl WebModel {
         load().await.map_err(to_js)
     }
 
-    /// What the model is, as JSON.
+    /// A description of the model, as JSON.
     pub fn info(&self) -> Js<String> {
         let engine = self.engine();
         let config = engine.config();

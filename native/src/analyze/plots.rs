@@ -4,7 +4,7 @@ use foretoken::analysis::{Bin, ColumnReport, Interval, Report};
 
 use crate::plot::{Labels, Point, Series, bars, heat_map, lines};
 
-/// Every plot.
+/// The names of all plots.
 pub const NAMES: [&str; 7] =
     ["accuracy.svg", "acceptance.svg", "calibration.svg", "entropy.svg", "lens.svg", "nucleus.svg", "whs.svg"];
 

@@ -24,7 +24,7 @@ const WRITTEN: [&str; 3] = [REPORT, TEXT, TIMING];
 /// An open folder.
 pub struct Store {
     folder: PathBuf,
-    /// By sample.
+    /// The records, by sample.
     pub records: BTreeMap<usize, Record>,
     file: File,
     /// Nobody else writes here.
@@ -177,7 +177,7 @@ pub fn merge(folders: &[PathBuf]) -> Result<(Run, BTreeMap<usize, Record>)> {
     Ok((Run { shard: Shard::WHOLE, ..run }, records))
 }
 
-/// Where two runs differ, for people.
+/// The differences of two runs, for people.
 fn differences(there: &Run, now: &Run) -> String {
     let [there, now] = [there, now].map(|run| serde_json::to_value(run).unwrap_or_default());
     let mut found = Vec::new();

@@ -17,7 +17,7 @@ pub struct DraftTime {
     pub heads: String,
     /// Tokens of a draft.
     pub tokens: usize,
-    /// Its time over that of a plain step: the median of a few turns.
+    /// The draft's time over that of a plain step: the median of a few turns.
     pub draft_over_step: f64,
 }
 

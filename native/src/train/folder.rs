@@ -273,7 +273,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// All lines.
+    /// All lines of the log.
     pub fn lines(&self) -> &[Value] {
         &self.lines
     }

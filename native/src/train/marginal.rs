@@ -41,7 +41,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// For heads of these offsets.
+    /// The layout for heads of these offsets.
     pub fn new(data: &Dataset, offsets: impl Iterator<Item = usize>, length: usize) -> Self {
         let offsets: Vec<usize> = offsets.filter(|&offset| offset > 1).collect();
         let sequences = data.len();

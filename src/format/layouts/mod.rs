@@ -26,7 +26,7 @@ trait Layout {
     async fn tokenizer<F: Files>(files: &F) -> Result<Tokenizer>;
 }
 
-/// What a layout makes of the files of a model. With the names in its configuration, every role has its tensor.
+/// The files of a model as a layout opens them. With the names in its configuration, every role has its tensor.
 pub(super) struct Opened<'f, F: Files> {
     pub config: ModelConfig,
     pub tensors: Tensors<'f, F>,

@@ -19,7 +19,7 @@ pub enum Init {
     Copy,
     /// Small random numbers; norms do nothing.
     Random,
-    /// The same, but a head for the next token is a copy: then it begins as what the model is.
+    /// Random weights, but a head for the next token is a copy: then it begins as what the model is.
     RandomBeyondFirst,
 }
 
@@ -39,10 +39,10 @@ pub enum InitSource {
     FinalNorm,
 }
 
-/// Which heads [`init_heads`] makes.
+/// Options of [`init_heads`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InitOptions {
-    /// How many.
+    /// The number of heads.
     pub heads: usize,
     /// Whether they also read the token before the one they predict. Such heads begin with the second token.
     pub sequential: bool,

@@ -16,7 +16,7 @@ pub(crate) fn gpus() -> &'static [Gpu] {
     GPUS.get_or_init(|| open(false))
 }
 
-/// The same with bounds checks in the shaders.
+/// The GPUs of all adapters with bounds checks in the shaders.
 pub(crate) fn checked_gpus() -> &'static [Gpu] {
     static GPUS: OnceLock<Vec<Gpu>> = OnceLock::new();
     GPUS.get_or_init(|| open(true))

@@ -12,12 +12,12 @@ fn shape(heads: u32, kv_heads: u32, head_dim: u32, context: u32) -> AttentionSha
     AttentionShape::new(heads, kv_heads, head_dim, context)
 }
 
-/// The same, and positions see only the last few.
+/// The same shape, and positions see only the last few.
 fn within(window: u32, shape: AttentionShape) -> AttentionShape {
     AttentionShape { window: Some(window), ..shape }
 }
 
-/// The same over a cache of as many slots.
+/// The same shape over a cache of as many slots.
 fn ring(window: u32, slots: u32, shape: AttentionShape) -> AttentionShape {
     AttentionShape { window: Some(window), slots, ..shape }
 }

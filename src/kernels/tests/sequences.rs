@@ -39,7 +39,7 @@ fn heads(buffer: &Buffer, place: Place) -> HeadsOf<'_> {
     HeadsOf { buffer, stride: place.stride as u32, first: place.first as u32 }
 }
 
-/// What a kernel leaves in a buffer that held `before`, and what the reference makes of the same.
+/// Compares what a kernel leaves in a buffer that held `before` with what the reference makes of the same.
 async fn check(
     gpu: &Gpu,
     (kernel, form): (&str, String),

@@ -25,7 +25,7 @@ pub(crate) struct ActivateParams {
     pub inner4: u32,
 }
 
-/// Which activation of how many values.
+/// The activation, and the number of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ActivateForm {
     pub activation: Activation,

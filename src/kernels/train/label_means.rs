@@ -64,7 +64,7 @@ pub(crate) struct LabelMeanColumnsIo<'a> {
 /// The buffers of `label_mean_scores`.
 #[derive(Clone, Copy)]
 pub(crate) struct LabelMeanScoresIo<'a> {
-    /// Which label mean is a row's.
+    /// The index of each row's label mean.
     pub picks: &'a Buffer,
     pub means: &'a Buffer,
     pub x: &'a Buffer,
@@ -75,7 +75,7 @@ pub(crate) struct LabelMeanScoresIo<'a> {
 /// The buffers of `label_mean_inputs`.
 #[derive(Clone, Copy)]
 pub(crate) struct LabelMeanInputsIo<'a> {
-    /// Which label mean is a row's.
+    /// The index of each row's label mean.
     pub picks: &'a Buffer,
     pub means: &'a Buffer,
     pub factors: &'a Buffer,

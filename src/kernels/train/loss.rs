@@ -85,11 +85,11 @@ pub(crate) enum Against {
     Labels,
 }
 
-/// How the losses of heads weigh.
+/// The weighing of the losses of heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Weighing {
     Alike,
-    /// Each is scaled so that its root mean square is that of head 0's.
+    /// Losses of each head, scaled so that their root mean square is that of head 0's.
     Balanced,
 }
 

@@ -59,7 +59,7 @@ pub(crate) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    /// All of rows of `stride4` blocks of four.
+    /// All values of rows of `stride4` blocks of four.
     pub fn whole(buffer: &'a Buffer, stride4: u32) -> Self {
         Self { buffer, stride4, first4: 0 }
     }

@@ -58,7 +58,7 @@ pub(crate) struct ColumnSumsParams {
     pub first4: u32,
 }
 
-/// How a product is cut: for the adapter, or as a test wants it.
+/// The cut of a product: for the adapter, or as a test wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
     /// Many sums a thread.
@@ -124,7 +124,7 @@ pub(crate) fn matmul_inputs(
     matmul_inputs_cut(gpu, (Cut::of(gpu), format, store), sizes, dy, weight, dx)
 }
 
-/// The same, cut as asked for.
+/// The same product, cut as asked for.
 pub(crate) fn matmul_inputs_cut(
     gpu: &Gpu,
     (cut, format, store): (Cut, WeightFormat, Store),
@@ -149,7 +149,7 @@ pub(crate) fn matmul_weights(gpu: &Gpu, sizes: [u32; 3], x: Columns<'_>, dy: Col
     matmul_weights_cut(gpu, Cut::of(gpu), sizes, x, dy, dw)
 }
 
-/// The same, cut as asked for.
+/// The same product, cut as asked for.
 pub(crate) fn matmul_weights_cut(
     gpu: &Gpu,
     cut: Cut,

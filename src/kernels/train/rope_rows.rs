@@ -25,11 +25,11 @@ pub(crate) struct RopeRowsParams {
     pub back: u32,
 }
 
-/// Which way rows are rotated.
+/// The direction in which rows are rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     Forward,
-    /// By the opposite angle: a rotation's transpose, so the gradient.
+    /// Rotation by the opposite angle: a rotation's transpose, so the gradient.
     Back,
 }
 

@@ -1,4 +1,4 @@
-//! From gradients to new parameters: their norm, the factor that clips them, and AdamW.
+//! The step from gradients to new parameters: their norm, the factor that clips them, and AdamW.
 //!
 //! They take four values at a time: storage buffers are multiples of four values, and zeros pad the last four. A gradient
 //! of zero leaves a zero where it is.
@@ -99,7 +99,7 @@ pub(crate) fn squares(gpu: &Gpu, count: u32, grad: &Buffer, norms: &Buffer, slot
     Op::single(kernel, bind_group, fixed([1, 1, 1]))
 }
 
-/// From the sums `norms[0..count]`: `clip = [norm, factor, finite ? 1 : 0]`. A `max_norm` of 0 is no limit.
+/// Makes `clip = [norm, factor, finite ? 1 : 0]` from the sums `norms[0..count]`. A `max_norm` of 0 is no limit.
 pub(crate) fn clip_factor(gpu: &Gpu, count: u32, max_norm: f32, norms: &Buffer, clip: &Buffer) -> Op {
     let kernel = gpu.kernel(&clip_factor_variant());
     let uniform = gpu.uniform("clip factor", &ClipParams { count, max_norm });

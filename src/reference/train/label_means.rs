@@ -16,7 +16,7 @@ pub(crate) fn scores(width: usize, picks: &[Option<usize>], means: &[f64], x: &[
     picks.iter().zip(x.chunks_exact(width)).map(score).collect()
 }
 
-/// From the mean of the LM head's columns under each row's softmax to the gradient of its loss, times `factor`.
+/// The gradient of each row's loss, times `factor`, from the mean of the LM head's columns under its softmax.
 pub(crate) fn inputs(width: usize, factor: f64, picks: &[Option<usize>], means: &[f64], dx: &mut [f64]) {
     for (pick, dx) in picks.iter().zip(dx.chunks_exact_mut(width)) {
         match pick {

@@ -1,4 +1,4 @@
-//! From gradients to new parameters.
+//! The step from gradients to new parameters.
 
 /// The sum of squares.
 pub(crate) fn squares(grad: &[f64]) -> f64 {

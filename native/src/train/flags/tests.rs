@@ -1,4 +1,4 @@
-//! What flags are refused, and what those that are taken mean.
+//! Flags that are refused, and what those that are taken mean.
 
 use super::*;
 use clap::Parser;

@@ -10,8 +10,8 @@
 //! - cost(n) is the usual time of a round of n rows over that of a plain step, both measured by [`super::pacing`]. A number of
 //!   rows that was not measured lies on the line through the measured ones around it. No round costs less than a step.
 //!
-//! Plain steps are measured first. Then chains of up to three drafts are tried out until three submits of them have been
-//! measured, and only then the depth is chosen. Where no depth is better than a plain step, drafts rest for 64 tokens, and
+//! Plain steps are measured first. Then chains of up to three drafts are tried out until three measurements of their rounds
+//! count, and only then the depth is chosen. Where no depth is better than a plain step, drafts rest for 64 tokens, and
 //! are tried out again with the same three measurements. Each rest after a failed trial is twice as long as the one before;
 //! a depth that pays makes it 64 tokens again. Drafts are hopeless where even the fastest round takes as long as plain steps
 //! for all tokens it could bring: then the rest is at least 512 tokens, and once nine submits have been measured, a new text

@@ -8,8 +8,8 @@
 //!
 //! - The time at worst decides how many units a submit holds. A slower measurement replaces it at once, a faster one
 //!   moves it half of the way. A submit holds as many units as fit into 40 ms, or into 1.25 readbacks where those take
-//!   longer: then the GPU is still busy when the host hears of the submit before, and never waits. A number of rows that
-//!   was not measured yet is taken to cost in proportion to the next smaller one that was.
+//!   longer: then the GPU is still busy when the host hears of the submit before, and never waits. A readback counts as 0.4 s
+//!   at most. A number of rows that was not measured yet is taken to cost in proportion to the next smaller one that was.
 //! - The usual time, the median of the latest seven measurements, is what [`super::depth`] weighs drafts by. The first
 //!   measurement is left out, as drivers compile at the first dispatch. So are submits of fewer than four units where four
 //!   would have fit, as they would charge a unit with what a submit takes.

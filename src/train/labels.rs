@@ -13,8 +13,8 @@ pub type Entry = (u32, f32);
 /// The labels that heads are to predict in a micro-batch, where they were computed beforehand.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LabelLists {
-    /// By offset, for each row of the micro-batch [`LABEL_TOKENS`] entries: what the head of that offset is to predict there. Lists
-    /// that are shorter end with a probability of 0; rows without a target have nothing else.
+    /// The lists by offset, for each row of the micro-batch [`LABEL_TOKENS`] entries: what the head of that offset is to
+    /// predict there. Lists that are shorter end with a probability of 0; rows without a target have nothing else.
     pub by_offset: BTreeMap<usize, Vec<Entry>>,
 }
 

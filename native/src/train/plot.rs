@@ -35,7 +35,7 @@ fn series(log: &[Value], field: &str, what: &str) -> Vec<Series> {
     by_offset.into_iter().map(named).collect()
 }
 
-/// At most [`POINTS`] points, each the mean of as many.
+/// Thins a line to at most [`POINTS`] points, each the mean of as many.
 fn thinned(points: &[Point]) -> Vec<Point> {
     let mean = |chunk: &[Point], of: fn(&Point) -> f64| chunk.iter().map(of).sum::<f64>() / chunk.len() as f64;
     let chunks = points.chunks(points.len().div_ceil(POINTS).max(1));

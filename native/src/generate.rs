@@ -132,7 +132,7 @@ async fn once(loaded: &Loaded, prompt_ids: &[u32], options: &GenerateOptions, js
     Ok(finished.exit_code())
 }
 
-/// The use of the text while it comes.
+/// The use of the text while it comes: printed, or kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Output {
     Printed,

@@ -59,7 +59,7 @@ pub(crate) fn compact_hidden_variant() -> Variant {
     Variant::of("compact_hidden")
 }
 
-/// The buffers of `copy_hidden`, and what it does with the rows of `x`.
+/// The buffers of `copy_hidden`, and the way it adds the rows of `x` to `y` or sets them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CopyHidden<'a> {
     pub x: (&'a Buffer, Place),

@@ -67,7 +67,7 @@ pub struct WebModel {
     on_lost: js_sys::Function,
 }
 
-/// The sources to load the model from, at first and after the device was lost.
+/// The files and options to load the model with, at first and after the device was lost.
 struct Checkpoint {
     files: JsFiles,
     options: EngineOptions,

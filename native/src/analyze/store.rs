@@ -15,7 +15,7 @@ use crate::output::{check_folder, io_error, lock, make_folder, write_whole};
 const RUN: &str = "run.json";
 const RECORDS: &str = "samples.jsonl";
 
-/// The file that a run leaves beside its records and plots.
+/// The names of the files that a run leaves beside its records and plots.
 pub const REPORT: &str = "report.json";
 pub const TEXT: &str = "report.md";
 pub const TIMING: &str = "timing.json";

@@ -31,7 +31,7 @@ pub struct Distilled {
     pub ids: Vec<u32>,
 }
 
-/// The texts that are asked of the model.
+/// The form of the texts that are asked of the model.
 pub struct Wanted {
     /// The most tokens of a continuation.
     pub tokens: usize,

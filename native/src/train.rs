@@ -137,7 +137,7 @@ async fn train(args: &Args) -> Outcome<u8> {
                     check_reach(&first.heads, length, Some(&data))?;
                     data
                 }
-                None => return Ok(interrupt::EXIT_CODE),
+                None => return Ok(interrupt::exit_code()),
             }
         }
     };
@@ -161,7 +161,7 @@ async fn train(args: &Args) -> Outcome<u8> {
         let layout = marginal::Layout::new(&data, first.heads.iter().map(|head| head.offset), length);
         match marginals(&out, &gpu, &base, &files, &data, layout, &interrupt).await? {
             Some(labels) => Some(labels),
-            None => return Ok(interrupt::EXIT_CODE),
+            None => return Ok(interrupt::exit_code()),
         }
     } else {
         None
@@ -180,7 +180,7 @@ async fn train(args: &Args) -> Outcome<u8> {
     }
     Ok(match stopped {
         Stopped::Finished => SUCCESS,
-        Stopped::Interrupt => interrupt::EXIT_CODE,
+        Stopped::Interrupt => interrupt::exit_code(),
     })
 }
 

@@ -290,7 +290,7 @@ impl Index {
     /// Parses an index. Fails, naming the file, on invalid JSON, a tensor listed twice, an empty map, or a shard name that
     /// is not a plain file name.
     pub fn parse(file_name: &str, json: &[u8]) -> Result<Self> {
-        let raw: RawIndex = serde_json::from_slice(json).map_err(|error| broken(file_name, &error).caused_by(error))?;
+        let raw: RawIndex = super::json::parse(json).map_err(|error| broken(file_name, &error).caused_by(error))?;
         let weight_map = raw.weight_map.0;
         if weight_map.is_empty() {
             return Err(broken(file_name, "`weight_map` is empty; expected the checkpoint's tensors"));

@@ -2,18 +2,24 @@
 //!
 //! The work is done by the tokenizers crate at one exact version, on files that were checked first: the crate trusts them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
 
+use tokenizers::Decoder;
+
+use super::json;
+use super::tokenizer_parts::{Parts, byte_letter};
 use super::tokenizer_rules::{self as rules, AddedToken, Facts};
 use crate::error::{Error, Result};
 
 /// A tokenizer. Encoding does not depend on earlier calls.
 #[derive(Debug)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Parts,
     /// The same, but blind to special tokens; made when first needed.
-    blind: OnceLock<tokenizers::Tokenizer>,
+    blind: OnceLock<Parts>,
+    /// Added tokens that a byte-level decoder would take for bytes, as it spells their text.
+    spelled: HashMap<u32, String>,
     special: HashSet<u32>,
     byte_tokens: HashSet<u32>,
     vocab_size: usize,
@@ -25,13 +31,15 @@ impl Tokenizer {
     ///
     /// Fails, naming the field, when the file is broken or uses a component that is not supported.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
-        let Facts { special, vocab_size, byte_tokens, added } = rules::check(bytes)?;
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| rules::broken(&error).caused_by(error))?;
+        let bytes = &json::plain(bytes)[..];
+        let Facts { special, vocab_size, byte_tokens, added, literal } = rules::check(bytes)?;
+        let mut inner: Parts = serde_json::from_slice(bytes).map_err(|error| rules::broken(&error).caused_by(error))?;
         check_added_ids(&inner, &added)?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| rules::broken(&error).caused_by(error))?;
-        Ok(Self { inner, blind: OnceLock::new(), special, byte_tokens, vocab_size })
+        let letters = |text: String| text.bytes().map(byte_letter).collect();
+        let spelled = literal.iter().filter_map(|&id| Some((id, letters(inner.id_to_token(id)?)))).collect();
+        Ok(Self { inner, blind: OnceLock::new(), spelled, special, byte_tokens, vocab_size })
     }
 
     /// The ids of `text`, with the tokens that the file puts around a text (such as a first `<s>`) if `add_special`.
@@ -56,9 +64,15 @@ impl Tokenizer {
     /// The text of `ids`, without special tokens if `skip_special`. Ids outside the vocabulary are left out; bytes that are
     /// not UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner
-            .decode(ids, skip_special)
-            .map_err(|error| Error::format(format!("cannot decode token ids: {error}")).caused_by(error))
+        let shown = ids.iter().filter(|id| !(skip_special && self.is_special(**id)));
+        let token = |id: &u32| self.spelled.get(id).cloned().or_else(|| self.inner.id_to_token(*id));
+        let tokens: Vec<String> = shown.filter_map(token).collect();
+        match self.inner.get_decoder() {
+            Some(decoder) => decoder
+                .decode(tokens)
+                .map_err(|error| Error::format(format!("cannot decode token ids: {error}")).caused_by(error)),
+            None => Ok(tokens.join(" ")),
+        }
     }
 
     /// One more than the highest token id. A model's `vocab_size` may be larger (padding), or smaller (tokens added later).
@@ -88,7 +102,7 @@ impl Tokenizer {
     }
 }
 
-fn encode(tokenizer: &tokenizers::Tokenizer, text: &str, add_special: bool) -> Result<Vec<u32>> {
+fn encode(tokenizer: &Parts, text: &str, add_special: bool) -> Result<Vec<u32>> {
     match tokenizer.encode(text, add_special) {
         Ok(encoding) => Ok(encoding.get_ids().to_vec()),
         Err(error) => Err(Error::format(format!("cannot turn the text into token ids: {error}"))),
@@ -96,7 +110,7 @@ fn encode(tokenizer: &tokenizers::Tokenizer, text: &str, add_special: bool) -> R
 }
 
 /// The crate numbers added tokens itself and only warns when a file states other ids.
-fn check_added_ids(tokenizer: &tokenizers::Tokenizer, added: &[AddedToken]) -> Result<()> {
+fn check_added_ids(tokenizer: &Parts, added: &[AddedToken]) -> Result<()> {
     for AddedToken { id, content, .. } in added {
         let got = tokenizer.token_to_id(content);
         if got != Some(*id) {

@@ -6,6 +6,8 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
+#[cfg(unix)]
+use crate::support::send;
 use crate::support::{CASE, Run, expected, foretoken, generate, golden, golden_copy, ids_flag, program, start};
 use serde_json::json;
 
@@ -140,16 +142,36 @@ fn endless() -> (tempfile::TempDir, Vec<String>) {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_ends_a_generation_cleanly() {
+fn a_signal_ends_a_generation_cleanly() {
     let (_temp, flags) = endless();
-    let mut child = program(&flags).spawn().unwrap();
-    let mut first = [0];
-    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
-    let pid = child.id().to_string();
-    assert!(std::process::Command::new("sh").args(["-c", "kill -INT $0", &pid]).status().unwrap().success());
-    let run = Run::from(child.wait_with_output().unwrap());
-    assert_eq!(run.code, Some(130), "{}", run.stderr);
-    assert!(run.stderr.contains("interrupt"), "{}", run.stderr);
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let mut child = program(&flags).spawn().unwrap();
+        let mut first = [0];
+        child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        send(signal, &child);
+        let run = Run::from(child.wait_with_output().unwrap());
+        assert_eq!(run.code, Some(code), "{signal}: {}", run.stderr);
+        assert!(run.stderr.contains("stop: interrupt"), "{signal}: {}", run.stderr);
+        assert!(!run.stdout.is_empty(), "{signal}: what the text has");
+    }
+}
+
+/// `nohup` and the like switch a signal off for the programs they start.
+#[cfg(unix)]
+#[test]
+fn an_ignored_signal_stays_ignored() {
+    let (_temp, flags) = endless();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_foretoken")]).args(&flags);
+    let mut child = shell.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut text = [0; 64];
+    let mut output = child.stdout.take().unwrap();
+    output.read_exact(&mut text[..1]).unwrap();
+    send("HUP", &child);
+    output.read_exact(&mut text).unwrap();
+    send("TERM", &child);
+    std::io::copy(&mut output, &mut std::io::sink()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
 }
 
 /// `script` gives it a terminal. Two lines are two turns, and the end of the input ends the session.

@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release --example marginals -- [PROMPT]`
 
-use foretoken::{Engine, EngineOptions, Gpu, GpuOptions, MarginalOptions, Progress, Result};
+use foretoken::model::Progress;
+use foretoken::{Engine, EngineOptions, Gpu, GpuOptions, MarginalOptions, Result};
 
 fn main() -> Result<()> {
     let prompt = std::env::args().nth(1).unwrap_or_else(|| "Once upon a time, there was a little".to_owned());

@@ -9,6 +9,8 @@ struct Params {
     head_dim4: u32,
     stride4: u32,
     context: u32,
+    // Positions that a position sees, itself included.
+    window: u32,
     scale: f32,
 }
 
@@ -24,7 +26,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let row = rows[id.z];
     // Drafts past the end of the context have no keys.
     let has_slot = state.committed + id.z < params.context;
-    if (id.x > row.position || id.x >= params.context || !has_slot || state.done != 0u) {
+    let seen = id.x <= row.position && row.position - id.x < params.window;
+    if (!seen || id.x >= params.context || !has_slot || state.done != 0u) {
         return;
     }
     let slot = cache_slot(id.x, row.mask, state.committed);

@@ -2,6 +2,7 @@
 //! dispatch: [ceil(head_dim4 / LANES), heads, rows]
 //! use batch
 //! use cache
+//! use keys
 //! use split
 
 struct Params {
@@ -9,6 +10,8 @@ struct Params {
     kv_heads: u32,
     head_dim4: u32,
     context: u32,
+    // Positions that a position sees, itself included.
+    window: u32,
     stride4: u32,
 }
 
@@ -33,7 +36,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     let value = group.y / (params.heads / params.kv_heads) * params.context * params.head_dim4
         + min(d, params.head_dim4 - 1u);
     var sum = vec4<f32>();
-    for (var i = local.y; i < keys; i += SPLITS) {
+    for (var i = first_key(row.position, params.window) + local.y; i < keys; i += SPLITS) {
         let slot = cache_slot(i, row.mask, state.committed);
         sum = fma(vec4<f32>(scores[score + i]), values[value + slot * params.head_dim4], sum);
     }

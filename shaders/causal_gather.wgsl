@@ -1,9 +1,10 @@
-//! out[i, h] = scale * sum over j <= i of m[s, h, i, j] b[j, kv(h)]. A thread owns POSITIONS queries and BLOCKS blocks of
+//! out[i, h] = scale * sum over the j that i sees of m[s, h, i, j] b[j, kv(h)]. A thread owns POSITIONS queries and BLOCKS blocks of
 //! four dimensions.
 //! dispatch: [ceil(ceil(length / POSITIONS) * ceil(head_dim4 / BLOCKS) / 64), 1, sequences * heads]
 //! use causal
+//! use keys
 
-// [sequences, heads, length, length]; what lies above the diagonal may be anything.
+// [sequences, heads, length, length]; what i does not see may be anything.
 @group(0) @binding(1) var<storage, read> m: array<f32>;
 @group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
@@ -29,12 +30,12 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     var s$q$n = vec4<f32>();
     //: end
     //: end
-    for (var j = 0u; j <= min(i + POSITIONS - 1u, last); j++) {
+    for (var j = first_key(i, params.window); j <= min(i + POSITIONS - 1u, last); j++) {
         //: repeat n BLOCKS
         let b$n = b[b_at$n + j * params.b_stride4];
         //: end
         //: repeat q POSITIONS
-        let m$q = vec4<f32>(select(0.0, m[m_at$q + j], j <= i + $qu));
+        let m$q = vec4<f32>(select(0.0, m[m_at$q + j], sees(i + $qu, j)));
         //: repeat n BLOCKS
         s$q$n = fma(m$q, b$n, s$q$n);
         //: end

@@ -1,4 +1,4 @@
-//! m[s, h, i, j] = scale * a[i, h] . b[j, kv(h)] for j <= i. A thread owns SIDE queries and SIDE keys, and only the blocks
+//! m[s, h, i, j] = scale * a[i, h] . b[j, kv(h)] for the j that i sees. A thread owns SIDE queries and SIDE keys, and only the blocks
 //! that touch the lower triangle have one.
 //! dispatch: [ceil(blocks / 64), 1, sequences * heads]
 //! use causal
@@ -54,7 +54,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if (i + $qu < params.length) {
         let m_row = m_head + (i + $qu) * params.length;
         //: repeat k SIDE
-        if (j + $ku <= i + $qu) {
+        if (sees(i + $qu, j + $ku)) {
             m[m_row + j + $ku] = params.scale * s$q$k;
         }
         //: end

@@ -18,20 +18,20 @@ struct Params {
 @group(0) @binding(3) var<storage, read> sampled: array<u32>;
 @group(0) @binding(4) var<storage, read_write> counts: array<u32>;
 // What a submit brings back: emitted ids, why the text ended, rounds; then the ids; then drafted and accepted of each round.
-@group(0) @binding(5) var<storage, read_write> ring: array<u32>;
+@group(0) @binding(5) var<storage, read_write> emitted: array<u32>;
 // The text's tokens by position.
 @group(0) @binding(6) var<storage, read_write> text: array<u32>;
 // How many rows were committed, then which, ascending.
 @group(0) @binding(7) var<storage, read_write> path: array<u32>;
 
-const RING_IDS: u32 = 4u;
-const RING_ROUNDS: u32 = RING_IDS + MAX_IDS;
+const EMITTED_IDS: u32 = 4u;
+const EMITTED_ROUNDS: u32 = EMITTED_IDS + MAX_IDS;
 
 // Appends an id to the text; true if that ends it.
 fn emit(id: u32) -> bool {
     text[state.length] = id;
     counts[id] += 1u;
-    ring[RING_IDS + state.emitted] = id;
+    emitted[EMITTED_IDS + state.emitted] = id;
     state.length += 1u;
     state.emitted += 1u;
     for (var i = 0u; i < params.num_end_tokens; i++) {
@@ -92,11 +92,11 @@ fn main() {
         }
         path[0] = committed;
         state.committed += committed;
-        ring[RING_ROUNDS + 2u * state.rounds] = drafted;
-        ring[RING_ROUNDS + 2u * state.rounds + 1u] = accepted;
+        emitted[EMITTED_ROUNDS + 2u * state.rounds] = drafted;
+        emitted[EMITTED_ROUNDS + 2u * state.rounds + 1u] = accepted;
         state.rounds += 1u;
     }
-    ring[0] = state.emitted;
-    ring[1] = state.done;
-    ring[2] = state.rounds;
+    emitted[0] = state.emitted;
+    emitted[1] = state.done;
+    emitted[2] = state.rounds;
 }

@@ -3,7 +3,7 @@
 //! dispatch: [ceil(stride4 / (64 * BLOCKS)), min(picked, 32768), ceil(picked / 32768)]
 //! use loss
 
-@group(0) @binding(2) var<storage, read> peaks: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> partials: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> factors: array<f32>;
 @group(0) @binding(4) var<storage, read_write> logits: array<vec4<f32>>;
 
@@ -23,13 +23,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         return;
     }
-    let peak = peaks[row];
+    let partial = partials[row];
     let factor = factors[params.choice];
-    let scale = factor / peak.y;
+    let scale = factor / partial.y;
     let column = wanted - params.first;
     for (var i = start; i < end; i += 64u) {
         let columns = vec4<u32>(4u * i) + vec4<u32>(0u, 1u, 2u, 3u);
-        let p = exp(logits[first + i] - peak.x) * scale;
+        let p = exp(logits[first + i] - partial.x) * scale;
         let slope = p - select(vec4<f32>(), vec4<f32>(factor), columns == vec4<u32>(column));
         logits[first + i] = select(vec4<f32>(), slope, columns < vec4<u32>(params.count));
     }

@@ -1,11 +1,11 @@
-//! Takes a chunk of logits into peaks[row] = (highest logit, sum of exp(logit - highest), the target's logit, 0), in one
+//! Takes a chunk of logits into partials[row] = (highest logit, sum of exp(logit - highest), the target's logit, 0), in one
 //! read. ROWS rows a workgroup with LANES lanes each; one of the two is 1.
 //! dispatch: [1, min(groups, 32768), ceil(groups / 32768)]
 //! use loss
 //! use reduce
 
 @group(0) @binding(2) var<storage, read> logits: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> peaks: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> partials: array<vec4<f32>>;
 
 const LOWEST: f32 = -3.0e38;
 
@@ -38,20 +38,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         sum = fma(sum, exp(highest - higher), (four.x + four.y) + (four.z + four.w));
         highest = higher;
     }
-    let peak = reduce_max(highest, lane);
-    sum = reduce_sum(sum * exp(highest - peak), lane);
+    let maximum = reduce_max(highest, lane);
+    sum = reduce_sum(sum * exp(highest - maximum), lane);
     if (lane > 0u || row >= params.picked) {
         return;
     }
     var before = vec4<f32>(LOWEST, 0.0, 0.0, 0.0);
     if (params.choice == 0u) {
-        before = peaks[row];
+        before = partials[row];
     }
-    let higher = max(before.x, peak);
+    let higher = max(before.x, maximum);
     let column = wanted - params.first;
     if (wanted != NO_TARGET && wanted >= params.first && column < params.count) {
         before.z = logits[first + column / 4u][column % 4u];
     }
-    peaks[row] =
-        vec4<f32>(higher, fma(before.y, exp(before.x - higher), sum * exp(peak - higher)), before.z, 0.0);
+    partials[row] =
+        vec4<f32>(higher, fma(before.y, exp(before.x - higher), sum * exp(maximum - higher)), before.z, 0.0);
 }

@@ -6,7 +6,7 @@
 struct Params {
     picked: u32,
     slot: u32,
-    // 1: losses against soft labels, whose mean of the logits is the peaks' last number.
+    // 1: losses against soft labels, whose mean of the logits is the partials' last number.
     labels: u32,
 }
 
@@ -15,7 +15,7 @@ const NO_TARGET: u32 = 0xffffffffu;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> targets: array<u32>;
-@group(0) @binding(2) var<storage, read> peaks: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> partials: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> losses: array<f32>;
 @group(0) @binding(4) var<storage, read_write> report: array<vec4<f32>>;
 
@@ -25,8 +25,8 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     for (var row = lane; row < params.picked; row += LANES) {
         var loss = 0.0;
         if (targets[row] != NO_TARGET) {
-            let peak = peaks[row];
-            loss = peak.x - select(peak.z, peak.w, params.labels == 1u) + log(peak.y);
+            let partial = partials[row];
+            loss = partial.x - select(partial.z, partial.w, params.labels == 1u) + log(partial.y);
             sum += vec3<f32>(loss, loss * loss, 1.0);
         }
         losses[row] = loss;

@@ -9,7 +9,7 @@
 //! use bias
 //! use finish
 //! use store
-//! use peaks
+//! use partials
 
 @compute @workgroup_size(LANES, SPLITS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
@@ -71,6 +71,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         if (local.y == 0u && column < params.columns4) {
             store((row + r) * params.y_stride4 + params.y_first4 + column, value);
         }
-        keep_peaks(row + r, column, value, local.xy);
+        store_partials(row + r, column, value, local.xy);
     }
 }

@@ -5,7 +5,7 @@
 //! part, and every so often the part to the sum of parts.
 //! dispatch: [ceil(vocabulary / 256), 1, 1]
 //! use batch
-//! use star
+//! use branches
 
 struct Params {
     // Logits of a row in blocks of four.

@@ -1,19 +1,19 @@
 //! normalizers[row] = (highest logit, row weight / sum of exp(logit - highest)): what a row's weighted softmax needs, from the
-//! peaks that the LM head kept.
+//! partials that the LM head kept.
 //! dispatch: [1, logit rows, 1]
 //! use reduce
 
 struct Params {
-    // Peaks of a row.
+    // Partials of a row.
     stride: u32,
 }
 
-// Peaks a lane adds before it adds their sum to the others: sums of hundreds of thousands stay accurate.
+// Partials a lane adds before it adds their sum to the others: sums of hundreds of thousands stay accurate.
 const SEGMENT: u32 = 64u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> row_weights: array<f32>;
-@group(0) @binding(2) var<storage, read> peaks: array<vec2<f32>>;
+@group(0) @binding(2) var<storage, read> partials: array<vec2<f32>>;
 @group(0) @binding(3) var<storage, read_write> normalizers: array<vec2<f32>>;
 
 @compute @workgroup_size(LANES)
@@ -21,15 +21,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let first = group.y * params.stride;
     var highest = -3.0e38;
     for (var i = lane; i < params.stride; i += LANES) {
-        highest = max(highest, peaks[first + i].x);
+        highest = max(highest, partials[first + i].x);
     }
     highest = reduce_max(highest, lane);
     var sum = 0.0;
     for (var segment = lane; segment < params.stride; segment += SEGMENT * LANES) {
         var part = 0.0;
         for (var i = segment; i < min(params.stride, segment + SEGMENT * LANES); i += LANES) {
-            let peak = peaks[first + i];
-            part = fma(peak.y, exp(peak.x - highest), part);
+            let partial = partials[first + i];
+            part = fma(partial.y, exp(partial.x - highest), part);
         }
         sum += part;
     }

@@ -3,8 +3,8 @@
 //! dispatch: [1, logit rows, 1]
 //! use batch
 //! use reduce
-//! use star
-//! use peak_sum
+//! use branches
+//! use softmax_sum
 //! use cut
 //! use listing
 
@@ -22,7 +22,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> state: State;
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
 @group(0) @binding(3) var<storage, read> logits: array<f32>;
-@group(0) @binding(4) var<storage, read_write> weights: array<f32>;
+@group(0) @binding(4) var<storage, read_write> probabilities: array<f32>;
 @group(0) @binding(5) var<storage, read_write> nuclei: array<Nucleus>;
 @group(0) @binding(6) var<storage, read_write> branches: array<Branch>;
 
@@ -35,11 +35,11 @@ fn ranked(at: u32) -> f32 {
 }
 
 fn weighed(at: u32) -> f32 {
-    return weights[at];
+    return probabilities[at];
 }
 
 fn enter(place: u32, id: u32) {
-    branches[list + place] = Branch(id, weights[row_first + id] * inverse_sum);
+    branches[list + place] = Branch(id, probabilities[row_first + id] * inverse_sum);
 }
 
 // The weights of the kept tokens and of all others.
@@ -49,7 +49,7 @@ fn both_sides(first: u32, lane: u32) -> vec2<f32> {
         var part = vec2<f32>();
         for (var i = segment; i < min(params.vocab, segment + SEGMENT * LANES); i += LANES) {
             let inside = kept(sort_key(logits[first + i]), i);
-            part += select(vec2<f32>(0.0, weights[first + i]), vec2<f32>(weights[first + i], 0.0), inside);
+            part += select(vec2<f32>(0.0, probabilities[first + i]), vec2<f32>(probabilities[first + i], 0.0), inside);
         }
         sum += part;
     }
@@ -62,9 +62,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let first = group.y * params.stride;
-    let softmax = peak_sum(first, lane);
+    let softmax = softmax_sum(first, lane);
     for (var i = lane; i < params.vocab; i += LANES) {
-        weights[first + i] = exp(logits[first + i] - softmax.x);
+        probabilities[first + i] = exp(logits[first + i] - softmax.x);
     }
     list = group.y * params.capacity;
     row_first = first;

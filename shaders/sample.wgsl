@@ -17,7 +17,7 @@
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
 @group(0) @binding(3) var<storage, read_write> logits: array<f32>;
 // exp(logit - highest), before normalisation.
-@group(0) @binding(4) var<storage, read_write> weights: array<f32>;
+@group(0) @binding(4) var<storage, read_write> probabilities: array<f32>;
 // How often each token stands in the text.
 @group(0) @binding(5) var<storage, read> counts: array<u32>;
 @group(0) @binding(6) var<storage, read_write> sampled: array<u32>;
@@ -45,7 +45,7 @@ fn ranked(at: u32) -> f32 {
 }
 
 fn weighed(at: u32) -> f32 {
-    return weights[at];
+    return probabilities[at];
 }
 
 @compute @workgroup_size(LANES)
@@ -74,7 +74,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     highest = reduce_max(highest, lane);
     if (stochastic && (params.top_k > 0u || params.top_p < 1.0 || params.min_p > 0.0)) {
         for (var i = lane; i < params.vocab; i += LANES) {
-            weights[first + i] = exp(logits[first + i] - highest);
+            probabilities[first + i] = exp(logits[first + i] - highest);
         }
         // First top-k, then top-p.
         for (var stage = 0u; stage < 2u; stage++) {
@@ -94,7 +94,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 best = logit;
                 best_id = i;
             }
-        } else if (kept(sort_key(logit), i) && (params.min_p == 0.0 || weights[first + i] >= params.min_p)) {
+        } else if (kept(sort_key(logit), i) && (params.min_p == 0.0 || probabilities[first + i] >= params.min_p)) {
             let score = logit - highest + gumbel(params.seed, position, i);
             if (score > best) {
                 best = score;

@@ -1,4 +1,4 @@
-//! In the ring, for [round, row]: the row's draft, its probability and rank where it was drafted, and what the target sampled there.
+//! In what the submit brings back, for [round, row]: the row's draft, its probability and rank where it was drafted, and what the target sampled there.
 //! dispatch: [1, rows, 1]
 //! use batch
 //! use tree
@@ -15,7 +15,7 @@ struct Params {
 // After penalty and temperature.
 @group(0) @binding(3) var<storage, read> logits: array<f32>;
 @group(0) @binding(4) var<storage, read> sampled: array<u32>;
-@group(0) @binding(5) var<storage, read_write> ring: array<u32>;
+@group(0) @binding(5) var<storage, read_write> emitted: array<u32>;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -44,10 +44,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     before = reduce_sum(before, lane);
     if (lane == 0u) {
         let p = select(0.0, exp(logit - highest) / sum, token < params.vocab);
-        let at = RING_TRACE + 4u * (state.rounds * MAX_ROWS + row);
-        ring[at] = token;
-        ring[at + 1u] = bitcast<u32>(p);
-        ring[at + 2u] = u32(before);
-        ring[at + 3u] = sampled[parent];
+        let at = EMITTED_TRACE + 4u * (state.rounds * MAX_ROWS + row);
+        emitted[at] = token;
+        emitted[at + 1u] = bitcast<u32>(p);
+        emitted[at + 2u] = u32(before);
+        emitted[at + 3u] = sampled[parent];
     }
 }

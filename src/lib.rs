@@ -25,6 +25,9 @@
 //! Statistics and reports will grow, and are `non_exhaustive`. Options will grow too, but are not, so that they can be written as
 //! above: with `..` and the default of the rest, which leaves room for options to come.
 //!
+//! The root has what a program needs that generates text. The rest is in the modules: reports and statistics in [`decode`],
+//! inspection and merging in [`model`], files in [`format`](mod@format), training in `train`.
+//!
 //! A program that has a wgpu device of its own shares it through [`Gpu::from_device`].
 
 // Training builds on much that serving alone would not hand from module to module.
@@ -48,18 +51,14 @@ mod self_test;
 #[cfg(feature = "train")]
 pub mod train;
 
-pub use decode::{
-    Audit, AuditCase, AuditOptions, AuditedLogits, Difference, DraftOptions, DraftStats, DraftTree, Drafter,
-    GenerateOptions, Generation, MarginalReader, ReadOptions, Reading, Round, Sampling, Script, Session, Stats, Stop,
-    Token,
-};
+pub use decode::{DraftOptions, DraftTree, Drafter, GenerateOptions, Generation, Sampling, Session};
 pub use default_model::default_model;
 pub use error::{Error, ErrorKind, Result};
-pub use gpu::{AdapterSummary, Gpu, GpuOptions};
-pub use kernels::{KernelSet, WeightFormat, measure_kernels, shaders};
+pub use gpu::{Gpu, GpuOptions};
+pub use kernels::{KernelSet, WeightFormat};
 pub use marginal::{MarginalOptions, Marginals};
-pub use model::{Engine, EngineOptions, Heads, Inspection, Progress, inspect, inspect_with_heads};
+pub use model::{Engine, EngineOptions};
 pub use self_test::{KernelCheck, self_test};
 #[cfg(feature = "train")]
-pub use train::{HeadLoss, MicroBatch, StepReport, TrainOptions, Trainer};
+pub use train::{TrainOptions, Trainer};
 pub use wgpu;

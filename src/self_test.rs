@@ -13,12 +13,12 @@ pub(crate) mod small;
 
 use attending::{Attending, chain, tree};
 use bench::noise;
-use hidden::{check_carry, check_keep, check_lora, check_window};
-use marginal::{check_mixture, check_nucleus, check_ranking, check_star};
+use hidden::{check_compact_hidden, check_copy_hidden, check_lora, check_stage_window};
+use marginal::{check_mixture, check_nucleus, check_ranking, check_siblings};
 use product::{Plain, Product};
 use rounds::{Drafts, Rounds, check_compact, check_draft_top, check_prompt_end, check_trace};
 use sampling::{Draw, PLAIN, some_logits};
-use small::{check_embed, check_log_probs, check_norm};
+use small::{check_embed, check_head_norm, check_log_probs, check_norm};
 
 use crate::kernels::{Activation, AttentionShape, MatmulForm, Place, WeightFormat, Widths};
 use crate::reference::sample::Settings;
@@ -63,14 +63,14 @@ pub async fn self_test(
     seen(check_draft_top(gpu, kernels, 301, 0.8, false).await?);
     seen(check_draft_top(gpu, kernels, 301, 0.0, true).await?);
     seen(check_nucleus(gpu, kernels, &[some_logits(1, 301), some_logits(2, 301)], 0.9, 301).await?);
-    seen(check_star(gpu, 100, 20, 70, 32).await?);
+    seen(check_siblings(gpu, 100, 20, 70, 32).await?);
     seen(check_mixture(gpu, kernels, 301, 32, 3).await?);
     seen(check_ranking(gpu, kernels, &[noise(70, 301).iter().map(|x| x.abs()).collect()], 10).await?);
     for &format in WeightFormat::ALL {
         quick_test(gpu, kernels, format, seen).await?;
         let plain = MatmulForm::plain(kernels, Widths::Each, format, 0);
         seen(product(gpu, plain).check(50).await?);
-        seen(Product::with_peaks(gpu, plain, Plain::random(75, 70, 1)).check_peaks(11).await?);
+        seen(Product::with_partials(gpu, plain, Plain::random(75, 70, 1)).check_partials(11).await?);
     }
     products(gpu, kernels, seen).await
 }
@@ -88,15 +88,18 @@ pub(crate) async fn quick_test(
     seen(product.check(1).await?);
     seen(product.check(5).await?);
     seen(Attending::new(gpu, kernels, SHAPE, 6).check(20, &chain(20, &[0, 1, 2])).await?);
+    seen(check_head_norm(gpu, [3, 2], 10, 3).await?);
     seen(check_log_probs(gpu, kernels, 301, 2).await?);
     seen(sampled(gpu, kernels, PLAIN).await?);
     seen(sampled(gpu, kernels, Settings { temperature: 0.0, ..PLAIN }).await?);
     let everything = Settings { repetition_penalty: 1.2, temperature: 0.8, top_k: 50, top_p: 0.9, min_p: 0.02 };
     seen(sampled(gpu, kernels, everything).await?);
-    seen(Rounds::new(gpu, kernels, &[5, 2, 5, 3, 5, 2], &[2, 1]).check(Drafts::Script, &[&[4, 5, 6], &[1, 7]]).await?);
-    seen(check_carry(gpu, 36, (Place::Rows, Place::Committed), 3, (0.3, true)).await?);
-    seen(check_keep(gpu, 36, 5, &[0, 2, 3, 7]).await?);
-    seen(check_window(gpu, 9, 5, 2).await?);
+    seen(
+        Rounds::new(gpu, kernels, &[5, 2, 5, 3, 5, 2], &[2, 1]).check(Drafts::Recorded, &[&[4, 5, 6], &[1, 7]]).await?,
+    );
+    seen(check_copy_hidden(gpu, 36, (Place::Rows, Place::Committed), 3, (0.3, true)).await?);
+    seen(check_compact_hidden(gpu, 36, 5, &[0, 2, 3, 7]).await?);
+    seen(check_stage_window(gpu, 9, 5, 2).await?);
     seen(check_lora(gpu, 36, 3, 3).await?);
     Ok(())
 }
@@ -128,7 +131,7 @@ async fn sampled(gpu: &Gpu, set: KernelSet, settings: Settings) -> Result<Kernel
     draw.check(gpu, set, &[1, 2, 3, 1000]).await
 }
 
-const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, context: 40 };
+const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, context: 40, window: None };
 
 /// A fault for tests to provoke: results that differ by their last bit from width to width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,6 +207,6 @@ pub(crate) async fn attention_is_invariant(attending: &mut Attending<'_>, commit
     let together = attending.step(committed, &chain(committed, &[0, 1, 2, 3])).await?;
     let parents = [None, None, Some(0), Some(1), Some(2), Some(4)];
     let scattered = attending.step(committed, &tree(committed, &[0, 9, 1, 8, 2, 3], &parents)).await?;
-    let star = attending.step(committed, &tree(committed, &[9, 8, 0, 7], &[None; 4])).await?;
-    Ok(same(&together, &[0, 1, 2, 3]) && same(&scattered, &[0, 2, 4, 5]) && same(&star, &[2]))
+    let siblings = attending.step(committed, &tree(committed, &[9, 8, 0, 7], &[None; 4])).await?;
+    Ok(same(&together, &[0, 1, 2, 3]) && same(&scattered, &[0, 2, 4, 5]) && same(&siblings, &[2]))
 }

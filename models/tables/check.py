@@ -1,6 +1,6 @@
 """Hold `evaluate.py` against `foretoken analyze --protocol paper`: counts of every sample, of every column that both have.
 
-    python check.py --foretoken ../../target/release/foretoken --model ../default --heads ../twin/run/heads-only \
+    python check.py --foretoken ../../target/release/foretoken --model ../default --heads ../reference/run/heads-only \
         --data ../tasks/run/translation/test.jsonl --samples 8
 """
 

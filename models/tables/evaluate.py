@@ -1,6 +1,6 @@
 """How well a model and its heads predict one and two tokens ahead, as `foretoken analyze --protocol paper` measures it, in PyTorch.
 
-    python evaluate.py --model ../default --heads ../twin/run/heads-only --data ../tasks/run/translation/test.jsonl --out found.json
+    python evaluate.py --model ../default --heads ../reference/run/heads-only --data ../tasks/run/translation/test.jsonl --out found.json
 
 Teacher-forced, over the last 20 target tokens of each sample, the same ones at every offset. Counts of each sample are kept, so that
 other runs on the same samples can be compared pair by pair.
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 
-sys.path.append(str(Path(__file__).parent.parent / "twin"))
+sys.path.append(str(Path(__file__).parent.parent / "reference"))
 
 from model import TARGETS, Backbone, Model, read_heads
 
@@ -66,7 +66,7 @@ class Reader:
         """Keys and values of a block for the whole text, the stream x."""
         return [self.model.widen(part) for part in self.model.project(x, at)[1:]]
 
-    def star(self, x, position, seen, at):
+    def siblings(self, x, position, seen, at):
         """What a block makes of siblings at `position`: each row of x sees what the text has before it, and itself."""
         keys, values = (part[:, :, :position] for part in seen)
         q, k, v = self.model.project(x[None], at, positions=position)
@@ -91,7 +91,7 @@ class Reader:
         def predict(row, tokens):
             x = self.model.embed(tokens)
             for at, before in zip(blocks, seen):
-                x = self.star(x, int(self.targets[row]) - 1, before, at)
+                x = self.siblings(x, int(self.targets[row]) - 1, before, at)
             return x
 
         return predict
@@ -122,7 +122,7 @@ class Reader:
             position = int(picks[row])
             x = model.join(index, source[0, position].expand(len(tokens), -1), tokens)
             for at, before in zip(layers, seen):
-                x = self.star(x, position, before, at)
+                x = self.siblings(x, position, before, at)
             return x
 
         return self.mix(zip(tokens, p / p.sum(-1, keepdim=True)), predict)

@@ -17,7 +17,7 @@ import plan
 from evaluate import evaluate
 
 HERE = Path(__file__).parent
-TRAIN = HERE.parent / "twin/train.py"
+TRAIN = HERE.parent / "reference/train.py"
 
 
 def train(run, args, folder):

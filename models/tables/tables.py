@@ -269,7 +269,7 @@ def sweeps(results):
 
 
 def side_by_side(columns):
-    """The accuracies of foretoken's row and of the twin's, and their difference."""
+    """The accuracies of foretoken's row and of the reference's, and their difference."""
     points = [shown(interval(ACCURACY, column)) for column in columns]
     return [*points, shown(interval(DIFFERENCE, *columns), sign="+")]
 
@@ -285,21 +285,21 @@ def trained_by_foretoken(results, own):
             columns = [of.column(run, name) for of in (own, results)]
             if all(column is not None for column in columns):
                 rows.append([TITLES[run.row].split(",")[0], run.size, title, *side_by_side(columns)])
-    return table(["row", "model", "token", "foretoken", "the twin", "difference, paired"], rows)
+    return table(["row", "model", "token", "foretoken", "the reference", "difference, paired"], rows)
 
 
 def on_the_same_batches(folder):
     """Rows that both trained from the same heads on the same batches."""
     rows = []
     for name, title in SAME.items():
-        files = [folder / f"{name}-{trainer}.json" for trainer in ("foretoken", "twin")]
+        files = [folder / f"{name}-{trainer}.json" for trainer in ("foretoken", "reference")]
         if not all(file.exists() for file in files):
             continue
         found = [json.loads(file.read_text())["columns"] for file in files]
         for column, token in (("next", "next"), ("heads", "second")):
             nats = [f"{of[column]['nats']:.4f}" for of in found]
             rows.append([title, token, *side_by_side([hits(of[column]) for of in found]), *nats])
-    return table(["row", "token", "foretoken", "the twin", "difference, paired", "nats, foretoken", "nats, the twin"], rows)
+    return table(["row", "token", "foretoken", "the reference", "difference, paired", "nats, foretoken", "nats, the reference"], rows)
 
 
 def page(results, plots):
@@ -337,7 +337,7 @@ INTRODUCTION = f"""
 # Our own tables
 
 Made by `models/tables/tables.py` from `models/tables/results`; `models/tables/README.md` says how those are made. Every row but those that
-stand as foretoken's under "Trained by" was trained in PyTorch, by `models/twin`. All were measured there, by `models/tables/evaluate.py`, which counts
+stand as foretoken's under "Trained by" was trained in PyTorch, by `models/reference`. All were measured there, by `models/tables/evaluate.py`, which counts
 what `foretoken analyze --protocol paper` counts.
 
 The question is that of Mehra, Garcia and Mauch (arXiv 2502.09419): how well can the token after the next one be told? Teacher-forced; a
@@ -367,9 +367,9 @@ rows have. Several seeds: counts are averaged sample by sample, and a row of one
 point from seed to seed.
 """
 OWN = """
-German to English, the same steps and rates, seed 1, with `foretoken train` (Vulkan, one NVIDIA H100; `--seq-len 96`) and with the twin;
+German to English, the same steps and rates, seed 1, with `foretoken train` (Vulkan, one NVIDIA H100; `--seq-len 96`) and with the reference;
 measured by `evaluate.py`, both. foretoken's are ahead, the baseline's LoRA and the heads. A likely reason, as on the same batches both learn
-the same (`models/twin`): its steps hold sentences of any length, those of the twin sentences of like length, which cost a CPU less. So
+the same (`models/reference`): its steps hold sentences of any length, those of the reference sentences of like length, which cost a CPU less. So
 rows are to be compared within one trainer, as everywhere else on this page.
 
 Joint training with WHS and a sequential head with shifted labels, on the model with the baseline's LoRA merged, were trained there to the
@@ -378,7 +378,7 @@ end as well, but their heads were not kept. Losses of the last step, the same se
 """
 SAME_BATCHES = """
 German to English on `0.3m`, 250 steps, seed 1, with `foretoken train` (`--batch 64 --seq-len 48`, 117,483 target tokens, on a software adapter) and
-with the twin, which began with the same heads and LoRA and was given the batches that foretoken dumps; the sequential head learns shifted
+with the reference, which began with the same heads and LoRA and was given the batches that foretoken dumps; the sequential head learns shifted
 labels. Measured on 207 samples of `translation/valid.jsonl`. No loss of the 250 steps differs by more than 5e-06, and no count of any
 sample differs, top 1, top 5 or control: given the same batches, the two trainers make the same heads.
 """

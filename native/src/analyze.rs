@@ -21,7 +21,7 @@ use crate::drafting::HeadsWanted;
 use crate::folder::Folder;
 use crate::interrupt::{self, Watch};
 use crate::source::{Checked, EngineFlags, Loaded};
-use crate::terminal::{Meter, Outcome, SUCCESS, bar, print, say};
+use crate::terminal::{Meter, Outcome, SUCCESS, bar, print, print_status};
 use data::Sample;
 use measure::Measurer;
 use store::Store;
@@ -312,7 +312,7 @@ async fn heads(
     let (mut all, mut facts) = (Vec::new(), Vec::<FolderFacts>::new());
     for (folder, checked) in checked {
         let loaded = checked.load(meter).await?;
-        let Some(summary) = loaded.engine.heads() else {
+        let Some(summary) = loaded.engine.heads_summary() else {
             return Err(input(NO_HEADS));
         };
         let fingerprint = match folder {
@@ -347,7 +347,7 @@ async fn measure_all(
     let mine: Vec<usize> = (0..samples.len()).filter(|&sample| run.shard.holds(sample)).collect();
     let left: Vec<usize> = mine.iter().copied().filter(|sample| !store.records.contains_key(sample)).collect();
     if left.len() < mine.len() {
-        say(format_args!("going on: {} of {} samples are done", mine.len() - left.len(), mine.len()));
+        print_status(format_args!("going on: {} of {} samples are done", mine.len() - left.len(), mine.len()));
     }
     let bar = bar("samples {bar:30} {pos} of {len}, {eta} left", mine.len() as u64);
     bar.set_position((mine.len() - left.len()) as u64);
@@ -357,7 +357,7 @@ async fn measure_all(
         if interrupt.load(SeqCst) {
             bar.finish_and_clear();
             let (done, all) = (store.records.len(), mine.len());
-            say(format_args!("interrupted: {done} of {all} samples are done; the same command goes on"));
+            print_status(format_args!("interrupted: {done} of {all} samples are done; the same command goes on"));
             return Ok(false);
         }
         let within = |error: Error| error.within(format!("sample {}", sample + 1));
@@ -374,7 +374,7 @@ fn finish(store: &Store, run: &Run, timings: &[Timing]) -> Outcome<u8> {
     store.write(store::TIMING, &store::pretty(&timings)?)?;
     if run.shard != Shard::WHOLE {
         let Shard { index, of } = run.shard;
-        say(format_args!(
+        print_status(format_args!(
             "shard {index} of {of} is done: {} samples; put shards together with `foretoken analyze --merge DIR... --out DIR`",
             store.records.len()
         ));

@@ -3,12 +3,12 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use foretoken::{Audit, AuditCase, AuditOptions, Difference};
+use foretoken::decode::{Audit, AuditCase, AuditOptions, Difference};
 use serde::Serialize;
 
 use crate::drafting::HeadsWanted;
 use crate::source::{EngineFlags, Loaded};
-use crate::terminal::{FAILURE, Meter, Outcome, SUCCESS, print, print_json, say};
+use crate::terminal::{FAILURE, Meter, Outcome, SUCCESS, print, print_json, print_status};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -51,7 +51,7 @@ pub async fn run(args: &Args) -> Outcome<u8> {
         print_json(&Report { model, adapter: &adapter.name, kernels, audit: &audit })?;
     } else {
         print(&table(&audit))?;
-        say(format_args!("[{adapter} · {} kernels · {model}]", engine.kernels()));
+        print_status(format_args!("[{adapter} · {} kernels · {model}]", engine.kernels()));
     }
     Ok(if audit.equal { SUCCESS } else { FAILURE })
 }
@@ -75,7 +75,7 @@ fn table(audit: &Audit) -> String {
         verdict(logits.equal)
     );
     if let Some(difference) = &audit.first_difference {
-        let _ = writeln!(lines, "first difference: {}", told(difference));
+        let _ = writeln!(lines, "first difference: {}", describe(difference));
     }
     lines + conclusion(audit) + "\n"
 }
@@ -98,7 +98,7 @@ fn conclusion(audit: &Audit) -> &'static str {
 }
 
 /// For people, who count prompts from 1.
-fn told(difference: &Difference) -> String {
+fn describe(difference: &Difference) -> String {
     let id = |id: &Option<u32>| id.map_or("the end of the text".to_owned(), |id| id.to_string());
     match difference {
         Difference::Text { prompt, temperature, drafter, tree, position, expected, got } => format!(

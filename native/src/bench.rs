@@ -11,7 +11,7 @@ use foretoken::{Engine, EngineOptions, Gpu, Result, WeightFormat};
 
 use crate::folder::Folder;
 use crate::source::{AdapterFlags, Source};
-use crate::terminal::{Outcome, SUCCESS, print, print_json, say};
+use crate::terminal::{Outcome, SUCCESS, print, print_json, print_status};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -93,7 +93,7 @@ async fn drafts(args: &Args, gpu: &Gpu) -> Outcome<u8> {
         None => Engine::load(gpu, &files, &options, &mut |_| {}).await?,
     };
     let prompt = engine.tokenizer()?.encode(&args.prompt, true)?;
-    let progress = &mut |what: &str| say(format_args!("... {what}"));
+    let progress = &mut |what: &str| print_status(format_args!("... {what}"));
     let report = bench::drafts(&engine, files.describe(), &prompt, &args.options(), progress).await?;
     if !args.json {
         print(&format!("{report}\n"))?;
@@ -105,7 +105,7 @@ async fn drafts(args: &Args, gpu: &Gpu) -> Outcome<u8> {
 async fn measure(args: &Args, gpu: &Gpu) -> Result<Report> {
     let (kernels, quantize) = (args.adapter.kernel_set(gpu).await?, args.quantize);
     let options = BenchOptions { kernels, quantize, ..args.options() };
-    let progress = &mut |what: &str| say(format_args!("... {what}"));
+    let progress = &mut |what: &str| print_status(format_args!("... {what}"));
     match &args.model {
         Some(folder) => bench::run(gpu, &Folder::open(folder)?, &options, progress).await,
         None if args.embedded => bench::run(gpu, &foretoken::default_model(), &options, progress).await,

@@ -2,7 +2,7 @@
 //!
 //! A run blocks on one thread from its first line to its last, and nothing writes from another: no progress bar ticks by
 //! itself, and the thread that signals are told to only sets a flag or ends the process. So the console belongs to the thread, as
-//! standard output belongs to the process, and `print` and `say` need nobody to hand it to them through every function.
+//! standard output belongs to the process, and `print` and `print_status` need nobody to hand it to them through every function.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ impl Console {
     }
 
     /// Says what is wrong with a command line, or prints the help or version that it asks for.
-    pub(crate) fn tell_usage(&mut self, error: &clap::Error) {
+    pub(crate) fn print_usage(&mut self, error: &clap::Error) {
         if self.process {
             // In the colours that its terminal has.
             let _ = error.print();

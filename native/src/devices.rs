@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use foretoken::{AdapterSummary, Error, ErrorKind, Gpu, KernelCheck, KernelSet};
+use foretoken::gpu::AdapterSummary;
+use foretoken::{Error, ErrorKind, Gpu, KernelCheck, KernelSet};
 use serde::Serialize;
 
 use crate::source::{AdapterFlags, advice};

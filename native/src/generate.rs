@@ -3,7 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::builder::NonEmptyStringValueParser;
-use foretoken::{DraftStats, Drafter, Error, GenerateOptions, Round, Sampling, Session, Stats, Stop};
+use foretoken::decode::{DraftStats, Round, Stats, Stop};
+use foretoken::{Drafter, Error, GenerateOptions, Sampling, Session};
 use serde::Serialize;
 
 use crate::console;
@@ -12,7 +13,7 @@ use crate::interactive;
 use crate::interrupt::{self, Watch};
 use crate::prompt::{Prompt, PromptFlags};
 use crate::source::{Checked, EngineFlags, Loaded, advice};
-use crate::terminal::{Meter, Outcome, SUCCESS, counted, print, print_json, say};
+use crate::terminal::{Meter, Outcome, SUCCESS, counted, print, print_json, print_status};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true, args_override_self = true)]
@@ -126,7 +127,7 @@ async fn once(loaded: &Loaded, prompt_ids: &[u32], options: &GenerateOptions, js
         print_json(&finished.report(loaded, prompt_ids, options))?;
     } else {
         finished.end_line()?;
-        finished.say_statistics(loaded, options);
+        finished.print_statistics(loaded, options);
     }
     Ok(finished.exit_code())
 }
@@ -164,7 +165,7 @@ pub async fn generate(
             Ok(token) => token,
             Err(error) => {
                 if output == Output::Kept {
-                    say(format_args!("the text before the error: {}", generation.text()));
+                    print_status(format_args!("the text before the error: {}", generation.text()));
                 }
                 return Err(error.into());
             }
@@ -223,13 +224,13 @@ impl Finished {
         if terminals.output {
             print("\n")?;
         } else if terminals.errors {
-            say(format_args!(""));
+            print_status(format_args!(""));
         }
         Ok(())
     }
 
     /// A line of statistics on standard error, and a hint where the adapter is a slow one.
-    fn say_statistics(&self, loaded: &Loaded, options: &GenerateOptions) {
+    fn print_statistics(&self, loaded: &Loaded, options: &GenerateOptions) {
         let Stats { prompt_tokens, new_tokens, prefill_s, tokens_per_s, ref drafts, .. } = self.stats;
         let (adapter, kernels, stop) = (&loaded.adapter, loaded.engine.kernels(), self.stop);
         let seed = match options.sampling.temperature {
@@ -237,31 +238,31 @@ impl Finished {
             _ => format!(" · seed {}", options.sampling.seed),
         };
         let (prompt, new, load_s) = (counted(prompt_tokens, "token"), counted(new_tokens, "token"), loaded.load_s);
-        say(format_args!(
+        print_status(format_args!(
             "[{adapter} · {kernels} kernels · loaded in {load_s:.1} s · prompt: {prompt} in {prefill_s:.2} s · text: {new}, \
              {tokens_per_s:.1} tokens/s{} · stop: {stop}{seed}]",
             drafted(drafts)
         ));
         if let (Drafter::Auto, Some(tree), Some(_)) =
-            (&options.draft.drafter, &options.draft.tree, loaded.engine.heads())
+            (&options.draft.drafter, &options.draft.tree, loaded.engine.heads_summary())
             && drafts.drafter == "lookup"
         {
             let depth = tree.depth();
-            say(format_args!("note: the model's heads do not draft {depth} tokens a round, so lookup does"));
+            print_status(format_args!("note: the model's heads do not draft {depth} tokens a round, so lookup does"));
         }
         if let Some(reason) = &drafts.off_reason {
-            say(format_args!("note: {reason}"));
+            print_status(format_args!("note: {reason}"));
         }
         if let Some(advice) = advice(adapter) {
-            say(format_args!("note: {advice}"));
+            print_status(format_args!("note: {advice}"));
         }
     }
 
     /// The same in fewer words, for every turn of a session.
-    pub fn say_speed(&self) {
+    pub fn print_speed(&self) {
         let Stats { new_tokens, tokens_per_s, ref drafts, .. } = self.stats;
         let (new, drafts) = (counted(new_tokens, "token"), drafted(drafts));
-        say(format_args!("[{new}, {tokens_per_s:.1} tokens/s{drafts} · stop: {}]", self.stop));
+        print_status(format_args!("[{new}, {tokens_per_s:.1} tokens/s{drafts} · stop: {}]", self.stop));
     }
 
     fn exit_code(&self) -> u8 {

@@ -9,7 +9,7 @@ use foretoken::format::mtp::{CONFIG, Init, InitOptions, InitSource, TENSORS, ini
 
 use crate::output::{make_folder, write_whole};
 use crate::source::ModelFlag;
-use crate::terminal::{Outcome, SUCCESS, counted, say};
+use crate::terminal::{Outcome, SUCCESS, counted, print_status};
 
 /// Heads of the other layout that has files of its own; they would be shadowed.
 const MEDUSA: &str = "medusa_lm_head.safetensors";
@@ -97,6 +97,6 @@ pub async fn run(args: &Args) -> Outcome<u8> {
     for name in [TENSORS, CONFIG] {
         write_whole(&args.out.join(name), &made[name])?;
     }
-    say(format_args!("{} in {}", counted(args.heads, "head"), args.out.display()));
+    print_status(format_args!("{} in {}", counted(args.heads, "head"), args.out.display()));
     Ok(SUCCESS)
 }

@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use foretoken::{Error, Heads, Inspection};
+use foretoken::Error;
+use foretoken::model::{HeadsInfo, Inspection};
 
 use crate::folder::Folder;
 use crate::source::ModelFlag;
@@ -29,8 +30,8 @@ pub async fn run(args: &Args) -> Outcome<u8> {
     let files = args.model.files()?;
     let context = args.context.map(NonZeroUsize::get);
     let inspection = match &args.heads {
-        Some(heads) => foretoken::inspect_with_heads(&files, &Folder::open_heads(heads)?, context).await?,
-        None => foretoken::inspect(&files, context).await?,
+        Some(heads) => foretoken::model::inspect_with_heads(&files, &Folder::open_heads(heads)?, context).await?,
+        None => foretoken::model::inspect(&files, context).await?,
     };
     if args.json {
         print_json(&inspection)?
@@ -91,7 +92,23 @@ fn layers(inspection: &Inspection) -> String {
 
 fn attention(inspection: &Inspection) -> String {
     let Inspection { num_attention_heads, num_key_value_heads, head_dim, .. } = inspection;
-    format!("{num_attention_heads} query heads, {num_key_value_heads} key and value heads, {head_dim} wide")
+    let norm = if inspection.qk_norm { ", query and key heads normalised" } else { "" };
+    let windows = windows(&inspection.windows);
+    format!(
+        "{num_attention_heads} query heads, {num_key_value_heads} key and value heads, {head_dim} wide{norm}{windows}"
+    )
+}
+
+/// Which blocks see a window, where some do.
+fn windows(windows: &[Option<usize>]) -> String {
+    let mut sizes: Vec<usize> = windows.iter().copied().flatten().collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let of = |size: &usize| match windows.iter().filter(|window| **window == Some(*size)).count() {
+        all if all == windows.len() => format!(", a window of {size}"),
+        some => format!(", a window of {size} in {} of {} blocks", some, windows.len()),
+    };
+    sizes.iter().map(of).collect()
 }
 
 fn memory(inspection: &Inspection) -> String {
@@ -116,7 +133,7 @@ fn tensors(inspection: &Inspection) -> String {
 }
 
 fn heads(inspection: &Inspection) -> String {
-    let size = |heads: &Heads| match heads.used {
+    let size = |heads: &HeadsInfo| match heads.used {
         true => format!(" ({} parameters, {} of GPU memory)", thousands(heads.parameters), bytes(heads.bytes)),
         false => String::new(),
     };

@@ -7,13 +7,13 @@ use crate::console;
 use crate::generate::{Output, generate};
 use crate::prompt::utf8;
 use crate::source::{Loaded, advice};
-use crate::terminal::{Outcome, SUCCESS, say, say_in_line};
+use crate::terminal::{Outcome, SUCCESS, print_status, print_status_inline};
 
 /// Takes turns until the user ends the input.
 pub async fn run(loaded: &Loaded, options: &GenerateOptions) -> Outcome<u8> {
-    say(format_args!("{} on {}. Write how the text goes on; Ctrl-D ends it.", loaded.model, loaded.adapter));
+    print_status(format_args!("{} on {}. Write how the text goes on; Ctrl-D ends it.", loaded.model, loaded.adapter));
     if let Some(advice) = advice(&loaded.adapter) {
-        say(format_args!("note: {advice}"));
+        print_status(format_args!("note: {advice}"));
     }
     let tokenizer = loaded.engine.tokenizer()?;
     let mut session = loaded.engine.session()?;
@@ -23,7 +23,7 @@ pub async fn run(loaded: &Loaded, options: &GenerateOptions) -> Outcome<u8> {
             Ok(Some(longer)) => longer,
             Ok(None) => continue,
             Err(error) => {
-                say(format_args!("error: {error}; the line was left out"));
+                print_status(format_args!("error: {error}; the line was left out"));
                 continue;
             }
         };
@@ -31,7 +31,7 @@ pub async fn run(loaded: &Loaded, options: &GenerateOptions) -> Outcome<u8> {
         ids = longer;
         ids.extend(&finished.ids);
         finished.end_line()?;
-        finished.say_speed();
+        finished.print_speed();
     }
     Ok(SUCCESS)
 }
@@ -53,18 +53,18 @@ fn extended(ids: &[u32], tokenizer: &Tokenizer, line: &str, context: usize) -> R
         return Err(Error::input(message));
     }
     if !ids.is_empty() {
-        say(format_args!("note: the context of {context} tokens is full: the text starts anew"));
+        print_status(format_args!("note: the context of {context} tokens is full: the text starts anew"));
     }
     Ok(Some(alone))
 }
 
 /// The next line without its end, or what is wrong with it; `None` when the input ends.
 fn read_line() -> Result<Option<Result<String>>> {
-    say_in_line("> ");
+    print_status_inline("> ");
     let mut line = Vec::new();
     match console::with(|console| console.input.read_until(b'\n', &mut line)) {
         Ok(0) => {
-            say(format_args!(""));
+            print_status(format_args!(""));
             Ok(None)
         }
         Ok(_) => Ok(Some(utf8(line).map(|line| line.trim_end_matches(['\r', '\n']).to_owned()))),

@@ -37,7 +37,7 @@ use clap::{Parser, Subcommand};
 
 use console::Scope;
 pub use console::{Console, Environment, Gpus, Terminals};
-use terminal::{FAILURE, Failure, Outcome, SUCCESS, say};
+use terminal::{FAILURE, Failure, Outcome, SUCCESS, print_status};
 
 /// What programs report of a command line that makes no sense.
 const WRONG_USAGE: u8 = 2;
@@ -102,7 +102,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, console: Console) -> u8 {
     let command = match Cli::try_parse_from(args) {
         Ok(cli) => cli.command,
         Err(error) => {
-            console::with(|console| console.tell_usage(&error));
+            console::with(|console| console.print_usage(&error));
             return if error.use_stderr() { WRONG_USAGE } else { SUCCESS };
         }
     };
@@ -110,7 +110,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, console: Console) -> u8 {
         Ok(code) => code,
         Err(Failure::ReaderGone) => READER_GONE,
         Err(Failure::Error(error)) => {
-            say(format_args!("error: {error}"));
+            print_status(format_args!("error: {error}"));
             FAILURE
         }
     }

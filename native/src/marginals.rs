@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::drafting::HeadsWanted;
 use crate::prompt::PromptFlags;
 use crate::source::{EngineFlags, Loaded};
-use crate::terminal::{Meter, Outcome, SUCCESS, bytes, counted, print, print_json, say, visible};
+use crate::terminal::{Meter, Outcome, SUCCESS, bytes, counted, print, print_json, print_status, visible};
 
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true, args_override_self = true)]
@@ -62,7 +62,7 @@ pub async fn run(args: &Args) -> Outcome<u8> {
         print_json(&report(&found, tokenizer))?;
     } else {
         print(&visible(&table(&found, tokenizer)))?;
-        say_cost(&found, &loaded, seconds);
+        print_cost(&found, &loaded, seconds);
     }
     Ok(SUCCESS)
 }
@@ -116,16 +116,16 @@ fn table(found: &Marginals, tokenizer: Option<&Tokenizer>) -> String {
 }
 
 /// On standard error: where, how long, how much; and that a cap has cut something off.
-fn say_cost(found: &Marginals, Loaded { engine, adapter, .. }: &Loaded, seconds: f64) {
+fn print_cost(found: &Marginals, Loaded { engine, adapter, .. }: &Loaded, seconds: f64) {
     let (Cost { rows, chunks, bytes: read, .. }, kernels) = (found.cost, engine.kernels());
     let (read, rows, chunks) = (bytes(read), counted(rows, "row"), counted(chunks, "chunk"));
-    say(format_args!(
+    print_status(format_args!(
         "[{adapter} · {kernels} kernels · beyond the prompt: {rows} in {chunks}, {read} read · \
          {seconds:.2} s]"
     ));
     if found.capped {
         let branches = found.branches;
-        say(format_args!(
+        print_status(format_args!(
             "note: only the heaviest {branches} branches were summed, so the bounds are wide; raise --max-branches for more"
         ));
     }

@@ -15,7 +15,7 @@ use foretoken::model::{Patch, merge_lora};
 use crate::folder::Folder;
 use crate::output::{NewFolder, io_error};
 use crate::source::{ModelFlag, Source};
-use crate::terminal::{Outcome, SUCCESS, say};
+use crate::terminal::{Outcome, SUCCESS, print_status};
 
 /// Files of heads that the model brings: those that are merged take their place.
 const HEAD_FILES: [&str; 3] = [CONFIG, TENSORS, "medusa_lm_head.safetensors"];
@@ -74,7 +74,10 @@ pub async fn run(args: &Args) -> Outcome<u8> {
     }
     out.finish()?;
     let count = patches.len();
-    say(format_args!("{count} products with their LoRA merged, and the heads without it, in {}", args.out.display()));
+    print_status(format_args!(
+        "{count} products with their LoRA merged, and the heads without it, in {}",
+        args.out.display()
+    ));
     Ok(SUCCESS)
 }
 

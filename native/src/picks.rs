@@ -5,10 +5,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::{fs, io, process};
 
-use foretoken::{AdapterSummary, Gpu, KernelSet, Result};
+use foretoken::gpu::AdapterSummary;
+use foretoken::{Gpu, KernelSet, Result};
 
 use crate::console;
-use crate::terminal::say;
+use crate::terminal::print_status;
 
 /// Kernel set by [`key`]; names, because a later version may know others.
 type Picks = BTreeMap<String, String>;
@@ -19,7 +20,7 @@ pub async fn kernels(gpu: &Gpu) -> Result<Option<KernelSet>> {
     if gpu.summary().software {
         return Ok(None);
     }
-    let measured = foretoken::measure_kernels(gpu);
+    let measured = foretoken::kernels::measure_kernels(gpu);
     match cache_folder() {
         Some(folder) => settle(&folder.join("kernels.json"), key(gpu.summary()), measured).await.map(Some),
         None => measured.await.map(Some),
@@ -39,7 +40,7 @@ async fn settle(file: &Path, key: String, measured: impl Future<Output = Result<
     }
     let pick = measured.await?;
     if let Err(error) = remember(file, key, pick) {
-        say(format_args!("note: the measured kernel set is not kept: {}: {error}", file.display()));
+        print_status(format_args!("note: the measured kernel set is not kept: {}: {error}", file.display()));
     }
     Ok(pick)
 }

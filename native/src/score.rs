@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::drafting::HeadsWanted;
 use crate::prompt::read_text;
 use crate::source::EngineFlags;
-use crate::terminal::{Meter, Outcome, SUCCESS, counted, print, print_json, say, visible};
+use crate::terminal::{Meter, Outcome, SUCCESS, counted, print, print_json, print_status, visible};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -78,7 +78,7 @@ fn scored_part(tokenizer: &Tokenizer, text: &str, context: usize, truncate: bool
         }
         ids.truncate(context);
         bytes = tokenizer.decode(&ids, true)?.len().min(bytes);
-        say(format_args!("note: only the first {context} of {tokens} tokens are scored"));
+        print_status(format_args!("note: only the first {context} of {tokens} tokens are scored"));
     }
     Ok((ids, bytes))
 }

@@ -14,14 +14,15 @@ use foretoken::format::config::ModelConfig;
 use foretoken::format::files::{Files, MemoryFiles};
 use foretoken::format::mtp::HeadSet;
 use foretoken::format::tokenizer::Tokenizer;
-use foretoken::{AdapterSummary, Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result, WeightFormat, model};
+use foretoken::gpu::AdapterSummary;
+use foretoken::{Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result, WeightFormat, model};
 
 use crate::console;
 use crate::drafting::HeadsWanted;
 use crate::folder::Folder;
 use crate::picks;
 use crate::prompt::Prompt;
-use crate::terminal::{Meter, say};
+use crate::terminal::{Meter, print_status};
 
 /// The model's flag.
 #[derive(clap::Args)]
@@ -225,14 +226,14 @@ impl Checked<'_> {
                     let without = EngineOptions { heads: false, ..options };
                     // Where it is not the heads that are broken, the first error says more.
                     let engine = Engine::load(&gpu, files, &without, progress).await.map_err(|_| error.clone())?;
-                    say(format_args!("note: the model runs without its multi-token heads: {error}"));
+                    print_status(format_args!("note: the model runs without its multi-token heads: {error}"));
                     engine
                 }
             },
         };
         meter.clear();
         for note in engine.notes() {
-            say(format_args!("note: {note}"));
+            print_status(format_args!("note: {note}"));
         }
         let load_s = started.elapsed().as_secs_f64();
         Ok(Loaded { engine, adapter: gpu.summary().clone(), model: files.describe(), load_s })

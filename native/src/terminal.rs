@@ -5,7 +5,8 @@ use std::fmt::{self, Display};
 use std::io;
 use std::time::{Duration, Instant};
 
-use foretoken::{Error, ErrorKind, Progress};
+use foretoken::model::Progress;
+use foretoken::{Error, ErrorKind};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::console;
@@ -51,12 +52,12 @@ pub fn print_json(value: &impl serde::Serialize) -> Outcome<()> {
 }
 
 /// Writes a line to standard error, for people only. Unlike `eprintln!` it does not panic where that is closed.
-pub fn say(line: fmt::Arguments<'_>) {
-    say_in_line(&format!("{}\n", visible(&line.to_string())));
+pub fn print_status(line: fmt::Arguments<'_>) {
+    print_status_inline(&format!("{}\n", visible(&line.to_string())));
 }
 
 /// Writes to standard error and leaves the line open.
-pub fn say_in_line(text: &str) {
+pub fn print_status_inline(text: &str) {
     console::with(|console| {
         let _ = console.errors.write_all(text.as_bytes()).and_then(|()| console.errors.flush());
     });

@@ -29,7 +29,7 @@ use crate::hash::Hash;
 use crate::interrupt::{self, Watch};
 use crate::output::{io_error, write_whole};
 use crate::source::{Source, advice};
-use crate::terminal::{Failure, Meter, Outcome, SUCCESS, Work, bytes, print_json, say};
+use crate::terminal::{Failure, Meter, Outcome, SUCCESS, Work, bytes, print_json, print_status};
 use distill::{Distilled, Wanted};
 pub use flags::Args;
 use folder::{Device, Identity, Log, OutFolder, PLOT};
@@ -95,7 +95,7 @@ async fn train(args: &Args) -> Outcome<u8> {
     if let Some(valid) = &valid {
         let unseen = |head: &&Head| valid.targets_at(head.offset) == 0;
         for Head { offset, .. } in first.heads.iter().filter(unseen) {
-            say(format_args!("note: no token of --valid counts for the head for token +{offset}"));
+            print_status(format_args!("note: no token of --valid counts for the head for token +{offset}"));
         }
     }
     folder::check(&args.out, args.resume)?;
@@ -123,7 +123,7 @@ async fn train(args: &Args) -> Outcome<u8> {
     let set = kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
     if let Some(before) = out.computed_by(device(&gpu, set))? {
         let now = device(&gpu, set);
-        say(format_args!(
+        print_status(format_args!(
             "note: until now {before} computed, now {now}: bits may differ from those of a run on one alone"
         ));
     }
@@ -141,7 +141,7 @@ async fn train(args: &Args) -> Outcome<u8> {
             }
         }
     };
-    say_left_out(&data);
+    print_left_out(&data);
     let batches = data.batches(args.seed, args.batch, args.accumulate);
     let schedule = Schedule::new(rate, args.warmup_steps, args.steps(batches.steps_an_epoch()))?;
     if let Some(path) = &args.dump_batches {
@@ -149,7 +149,7 @@ async fn train(args: &Args) -> Outcome<u8> {
     }
     let options = options(data.most_targets(args.batch));
     let memory = memory_needed(&gpu, &files, &first, &options).await?;
-    say(format_args!(
+    print_status(format_args!(
         "[training on {}: {} of memory; {} for the model, {} for gradients and moments, {} for a batch]",
         gpu.summary().name,
         bytes(memory.total()),
@@ -174,9 +174,9 @@ async fn train(args: &Args) -> Outcome<u8> {
     let mut training = Training { args, trainer, data, valid, labels, schedule, log: out.log()?, seconds: 0.0 };
     let stopped = training.go_on(&mut out, &interrupt).await?;
     let model = files.describe();
-    training.tell(&out, &gpu, &model, stopped)?;
+    training.report(&out, &gpu, &model, stopped)?;
     if let Some(advice) = advice(gpu.summary()).filter(|_| !args.json) {
-        say(format_args!("note: {advice}"));
+        print_status(format_args!("note: {advice}"));
     }
     Ok(match stopped {
         Stopped::Finished => SUCCESS,
@@ -339,7 +339,10 @@ async fn own_texts(
         let mut session = engine.session()?;
         if !distill::go_on(&mut session, &path, documents, wanted, &mut lines, interrupt).await? {
             let (done, total) = (lines.len(), documents.len());
-            say(format_args!("interrupted: {done} of {total} own texts are in {}; --resume goes on", path.display()));
+            print_status(format_args!(
+                "interrupted: {done} of {total} own texts are in {}; --resume goes on",
+                path.display()
+            ));
             return Ok(None);
         }
     }
@@ -364,33 +367,33 @@ async fn marginals(
     let path = out.join(marginal::FILE);
     let done = marginal::completed(&path, &layout)?;
     if done < data.len() {
-        say(format_args!("marginals of {} sequences as labels: {}", data.len(), bytes(layout.bytes())));
+        print_status(format_args!("marginals of {} sequences as labels: {}", data.len(), bytes(layout.bytes())));
         let mut meter = Meter::default();
         let options = EngineOptions { context: Some(data.length()), ..base.clone() };
         let engine = Engine::load(gpu, files, &options, &mut |progress| meter.update(progress)).await?;
         meter.clear();
         let mut session = engine.session()?;
         if !marginal::go_on(&mut session, &path, data, &layout, done, interrupt).await? {
-            say(format_args!("interrupted: the labels so far are in {}; --resume goes on", path.display()));
+            print_status(format_args!("interrupted: the labels so far are in {}; --resume goes on", path.display()));
             return Ok(None);
         }
     }
     Labels::open(&path, layout).map(Some)
 }
 
-fn say_left_out(data: &Dataset) {
+fn print_left_out(data: &Dataset) {
     if data.dropped > 0 {
-        say(format_args!("note: {} sequences have no token to learn from and are left out", data.dropped));
+        print_status(format_args!("note: {} sequences have no token to learn from and are left out", data.dropped));
     }
     if data.truncated > 0 {
-        say(format_args!("note: {} sequences are cut to --seq-len", data.truncated));
+        print_status(format_args!("note: {} sequences are cut to --seq-len", data.truncated));
     }
     if data.unused > 0 {
-        say(format_args!("note: the last {} tokens fill no sequence and are left out", data.unused));
+        print_status(format_args!("note: the last {} tokens fill no sequence and are left out", data.unused));
     }
     let (longest, length) = (data.longest(), data.length());
     if longest < length {
-        say(format_args!(
+        print_status(format_args!(
             "note: every batch is computed at the {length} tokens of --seq-len, but no sequence has more than {longest}: --seq-len \
              {longest} learns the same in less time"
         ));
@@ -453,7 +456,7 @@ impl Training<'_> {
                     if matches!(error.kind(), ErrorKind::Input | ErrorKind::NotFinite)
                         && let Err(also) = self.keep(out, step).await
                     {
-                        say(format_args!("note: no checkpoint of step {step} was written: {also}"));
+                        print_status(format_args!("note: no checkpoint of step {step} was written: {also}"));
                     }
                     return Err(error);
                 }
@@ -464,7 +467,7 @@ impl Training<'_> {
             tokens += targets;
             let at = step + 1;
             self.log.add(logged(at, &report, rate, targets, seconds))?;
-            bar.update(at, tokens, &told(&report.losses));
+            bar.update(at, tokens, &describe(&report.losses));
             if self.checkpoint_is_due(at) {
                 self.keep(out, at).await?;
                 self.validate(at, interrupt).await?;
@@ -537,7 +540,7 @@ impl Training<'_> {
     }
 
     /// What came of it: one JSON object, or one line for people.
-    fn tell(&self, out: &OutFolder, gpu: &Gpu, model: &str, stopped: Stopped) -> Outcome<()> {
+    fn report(&self, out: &OutFolder, gpu: &Gpu, model: &str, stopped: Stopped) -> Outcome<()> {
         let (step, steps) = (self.trainer.steps(), self.schedule.steps());
         let folder = out.join("");
         let field = |name: &str| {
@@ -569,7 +572,7 @@ impl Training<'_> {
             .map(|(offset, loss)| format!("+{offset} {:.3}", loss.as_f64().unwrap_or(f64::NAN)))
             .collect();
         let how = if stopped == Stopped::Finished { "trained" } else { "interrupted; --resume goes on" };
-        say(format_args!(
+        print_status(format_args!(
             "[{how}: step {step} of {steps} · loss {} · {} values, {} beside the model · {:.0} s · {}]",
             losses.join(", "),
             self.trainer.trained(),
@@ -599,7 +602,7 @@ fn logged(step: u64, report: &StepReport, rate: f64, tokens: u64, seconds: f64) 
     })
 }
 
-fn told(losses: &[HeadLoss]) -> String {
+fn describe(losses: &[HeadLoss]) -> String {
     let losses: Vec<String> = losses.iter().map(|loss| format!("{:.3}", loss.nll)).collect();
     format!("loss {}", losses.join(" "))
 }

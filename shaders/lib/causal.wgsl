@@ -12,6 +12,8 @@ struct Params {
     a_first4: u32,
     b_stride4: u32,
     b_first4: u32,
+    // Positions that a position sees, itself included.
+    window: u32,
     scale: f32,
 }
 
@@ -24,4 +26,9 @@ fn a_start(sequence: u32, head: u32) -> u32 {
 
 fn b_start(sequence: u32, kv_head: u32) -> u32 {
     return sequence * params.length * params.b_stride4 + params.b_first4 + kv_head * params.head_dim4;
+}
+
+// Whether position `i` sees position `j`.
+fn sees(i: u32, j: u32) -> bool {
+    return j <= i && i - j < params.window;
 }

@@ -8,10 +8,9 @@ use serde::Serialize;
 use super::BenchOptions;
 use super::stopwatch::Spread;
 use super::table::spread;
-use crate::{
-    AdapterSummary, DraftOptions, DraftTree, Drafter, Engine, GenerateOptions, KernelSet, Result, Sampling, Script,
-    Session, Stats,
-};
+use crate::decode::{RecordedDrafts, Stats};
+use crate::gpu::AdapterSummary;
+use crate::{DraftOptions, DraftTree, Drafter, Engine, GenerateOptions, KernelSet, Result, Sampling, Session};
 
 /// Samples of a drafter, each after one of the plain steps it is compared with.
 const SAMPLES: usize = 7;
@@ -38,7 +37,7 @@ pub struct DraftReport {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct DraftRate {
-    /// Its name; `script` knows the text beforehand, so it is what a perfect drafter would reach.
+    /// Its name; `recorded` knows the text beforehand, so it is what a perfect drafter would reach.
     pub drafter: String,
     /// Children of each node by depth; `auto` where the depth adapts.
     pub tree: String,
@@ -63,17 +62,17 @@ pub async fn drafts(
 ) -> Result<DraftReport> {
     let quick = options.quick;
     let tokens = if quick { 12 } else { 96 }.min(engine.context().saturating_sub(prompt.len()));
-    let commit = options.told_commit();
+    let commit = options.stated_commit();
     let mut session = engine.session()?;
     let off = DraftOptions::off();
     let (text, _) = generate(&mut session, prompt, tokens, &off).await?;
-    let script = Script(prompt.iter().chain(&text).map(|&id| [id; 4]).collect());
-    let script = Drafter::Script(Arc::new(script));
+    let recorded = RecordedDrafts(prompt.iter().chain(&text).map(|&id| [id; 4]).collect());
+    let recorded = Drafter::Recorded(Arc::new(recorded));
     let mut candidates = vec![(Drafter::Auto, None)];
     candidates.extend(["1", "1,1,1", "2,2,1"].map(|tree| (Drafter::Lookup, Some(tree))));
     candidates.extend(["1", "1,1", "1,1,1", "3,2", "4,2,1"].map(|tree| (Drafter::Heads, Some(tree))));
     candidates.push((Drafter::Marginal, Some("1")));
-    candidates.extend(["1", "1,1,1", "1,1,1,1,1,1,1"].map(|tree| (script.clone(), Some(tree))));
+    candidates.extend(["1", "1,1,1", "1,1,1,1,1,1,1"].map(|tree| (recorded.clone(), Some(tree))));
     let mut drafters = Vec::new();
     for (drafter, tree) in candidates {
         let tree = tree.map(str::parse::<DraftTree>).transpose()?;

@@ -81,7 +81,8 @@ struct Scale {
 
 impl Scale {
     fn of(gpu: &Gpu, quick: bool) -> Self {
-        let shape = |heads, head_dim, context| AttentionShape { heads, kv_heads: heads, head_dim, context };
+        let shape =
+            |heads, head_dim, context| AttentionShape { heads, kv_heads: heads, head_dim, context, window: None };
         match (gpu.summary().software, quick) {
             (false, false) => {
                 Self { buffer_bytes: 128 << 20, buffers: 2, attention: shape(32, 128, 4096), vocab: 128_000 }
@@ -216,7 +217,7 @@ impl KernelBench<'_> {
                 state: &gpu.storage_with("state", &[State::default()]),
                 rows: &rows,
                 logits: &logits,
-                weights: &gpu.storage("weights", 4 * 32 * u64::from(vocab)),
+                probabilities: &gpu.storage("probabilities", 4 * 32 * u64::from(vocab)),
                 counts: &gpu.storage("counts", 4 * u64::from(vocab)),
                 sampled: &gpu.storage("sampled", 4 * 32),
             };
@@ -239,7 +240,7 @@ impl KernelBench<'_> {
             state,
             rows,
             logits,
-            weights: &values("weights", 4),
+            probabilities: &values("probabilities", 4),
             nuclei: &gpu.storage("nuclei", 32),
             branches: &values("branches", 8),
         };
@@ -254,9 +255,9 @@ impl KernelBench<'_> {
             parts: &values("parts", 8),
             mixture: &values("mixture", 4),
         };
-        let kept = MatmulForm::plain(set, Widths::Fixed, WeightFormat::F32, vocab / 4).peaks(vocab / 4);
-        let peaks = gpu.storage("peaks", 8 * 32 * u64::from(kept));
-        let ops = [normalizer(gpu, set, kept, [&row_weights, &peaks, &normalizers]), mixture(gpu, vocab, io)];
+        let kept = MatmulForm::plain(set, Widths::Fixed, WeightFormat::F32, vocab / 4).partials(vocab / 4);
+        let partials = gpu.storage("partials", 8 * 32 * u64::from(kept));
+        let ops = [normalizer(gpu, set, kept, [&row_weights, &partials, &normalizers]), mixture(gpu, vocab, io)];
         let seconds = time(self.watch, &ops, extent(32, 0)).await?;
         let bytes = 32.0 * (row_bytes + 8.0 * f64::from(kept));
         self.rates.push(KernelRate {

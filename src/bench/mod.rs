@@ -13,13 +13,14 @@ mod table;
 pub use checkpoint::RandomLlama;
 pub use drafts::{DraftRate, DraftReport, drafts};
 pub use kernels::KernelRate;
-pub use model::{ContextRate, PerToken, PrefillRate, StarWidth, StepPart, StepWidth};
+pub use model::{ContextRate, PerToken, PrefillRate, SiblingWidth, StepPart, StepWidth};
 use serde::Serialize;
 pub use stopwatch::Spread;
 use stopwatch::{Effort, Stopwatch};
 
 use crate::format::files::Files;
-use crate::{AdapterSummary, Engine, EngineOptions, Gpu, KernelSet, Result, WeightFormat};
+use crate::gpu::AdapterSummary;
+use crate::{Engine, EngineOptions, Gpu, KernelSet, Result, WeightFormat};
 
 /// What to measure, and how thoroughly.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +36,7 @@ pub struct BenchOptions {
 }
 
 impl BenchOptions {
-    fn told_commit(&self) -> String {
+    fn stated_commit(&self) -> String {
         self.commit.clone().unwrap_or_else(|| "unknown".to_owned())
     }
 }
@@ -63,7 +64,8 @@ pub struct Report {
     /// Steps of the model by their number of rows.
     pub step_widths: Vec<StepWidth>,
     /// Marginals by their number of branches.
-    pub star_widths: Vec<StarWidth>,
+    #[serde(rename = "star_widths")]
+    pub sibling_widths: Vec<SiblingWidth>,
     /// Reading a prompt.
     pub prefill: PrefillRate,
     /// Generating, by the length of the text before.
@@ -101,7 +103,7 @@ pub async fn run<F: Files>(
     progress("steps by their width");
     let step_widths = model.step_widths().await?;
     progress("marginals by their branches");
-    let star_widths = model.star_widths().await?;
+    let sibling_widths = model.sibling_widths().await?;
     progress("the parts of a step");
     let step_parts = model.step_parts().await?;
     let cpu_per_dispatch = model.cpu_per_dispatch().await?;
@@ -113,14 +115,14 @@ pub async fn run<F: Files>(
     Ok(Report {
         adapter: gpu.summary().clone(),
         kernels,
-        commit: options.told_commit(),
+        commit: options.stated_commit(),
         model: files.describe(),
         quick: options.quick,
         read,
         copy,
         kernel_rates,
         step_widths,
-        star_widths,
+        sibling_widths,
         prefill,
         decode,
         per_token,

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::stopwatch::{Spread, Stopwatch};
+use crate::decode::Stats;
 use crate::gpu::{Counts, Gpu, Recorder};
 use crate::kernels::{Extent, MAX_BATCH_ROWS, Op};
 use crate::reference::random::pcg4d;
-use crate::{DraftOptions, Engine, GenerateOptions, Result, Session, Stats};
+use crate::{DraftOptions, Engine, GenerateOptions, Result, Session};
 
 /// A step of several rows.
 #[derive(Clone, Debug, Serialize)]
@@ -25,7 +26,7 @@ pub struct StepWidth {
 /// A marginal over the tokens that may come next.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
-pub struct StarWidth {
+pub struct SiblingWidth {
     /// Branches, in chunks of at most 32 rows.
     pub branches: usize,
     /// Seconds from the logits of the last token to the report.
@@ -118,22 +119,22 @@ impl<'a> ModelBench<'a> {
     }
 
     /// Marginals of several widths, after the same text.
-    pub async fn star_widths(&mut self) -> Result<Vec<StarWidth>> {
+    pub async fn sibling_widths(&mut self) -> Result<Vec<SiblingWidth>> {
         let widths: &[usize] = if self.quick { &[8] } else { &[8, 32, 128] };
         let mut found = Vec::new();
         for &branches in widths.iter().filter(|&&branches| branches <= self.engine.config().vocab_size) {
             let committed = self.committed() - MAX_BATCH_ROWS;
-            let star = self.session.stage_star(committed, branches);
+            let siblings = self.session.stage_siblings(committed, branches);
             let one = Extent { rows: 1, logit_rows: 1, keys: committed as u32 + 1 };
             let session = &self.session;
             let (seconds, ratio) = self
                 .watch
                 .compare(
-                    |recorder: &mut Recorder<'_>| session.record_star(&star, recorder),
+                    |recorder: &mut Recorder<'_>| session.record_siblings(&siblings, recorder),
                     |recorder: &mut Recorder<'_>| record(session.step_ops(), recorder, one),
                 )
                 .await?;
-            found.push(StarWidth { branches, seconds, ratio });
+            found.push(SiblingWidth { branches, seconds, ratio });
         }
         Ok(found)
     }

@@ -37,8 +37,14 @@ impl Report {
             writeln!(f, "{:<20} {:>32} {:>33}", step.rows, spread(step.seconds, 1e3), spread(step.ratio, 1.0))?;
         }
         writeln!(f, "\n{:<20} {:>32} {:>33}", "marginal of branches", "ms", "over a step of 1 row")?;
-        for star in &self.star_widths {
-            writeln!(f, "{:<20} {:>32} {:>33}", star.branches, spread(star.seconds, 1e3), spread(star.ratio, 1.0))?;
+        for siblings in &self.sibling_widths {
+            writeln!(
+                f,
+                "{:<20} {:>32} {:>33}",
+                siblings.branches,
+                spread(siblings.seconds, 1e3),
+                spread(siblings.ratio, 1.0)
+            )?;
         }
         writeln!(f, "\n{:48} {:>5} {:>32} {:>7}", "part of a step of 1 row", "times", "ms in all", "share")?;
         for part in &self.step_parts {

@@ -94,7 +94,7 @@ impl Session {
         self.write_rows(ids, first, rows);
         let (committed, num_rows) = (first as u32, rows as u32);
         self.write_state(State { committed, length: ids.len() as u32, num_rows, ..State::default() });
-        self.replay(&[&self.plan.body, &self.plan.head, tail], every_row(first, rows), copy)
+        self.replay(&[&self.plan.body, &self.plan.lm_head, tail], every_row(first, rows), copy)
     }
 
     /// Runs `ops` over the batch that `rows` and `state` describe.

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use super::draft::{DraftOptions, DraftTree, Drafter, Script};
+use super::draft::{DraftOptions, DraftTree, Drafter, RecordedDrafts};
 use super::generation::GenerateOptions;
 use super::round::Source;
 use super::sampling::Sampling;
 use super::session::Session;
-use crate::kernels::{Extent, MAX_BATCH_ROWS, Row, SCRIPT_RANKS, State};
+use crate::kernels::{Extent, MAX_BATCH_ROWS, RECORDED_RANKS, Row, State};
 use crate::model::{Engine, Progress};
 use crate::{Error, Result};
 
@@ -157,7 +157,7 @@ enum Draft {
     Lookup,
     Heads,
     /// The candidates where the text has this token at this position, in a vocabulary of that size.
-    Script(fn(usize, u32, u32) -> [u32; SCRIPT_RANKS]),
+    Recorded(fn(usize, u32, u32) -> [u32; RECORDED_RANKS]),
 }
 
 impl Draft {
@@ -166,24 +166,24 @@ impl Draft {
         match self {
             Self::Lookup => Drafter::Lookup,
             Self::Heads => Drafter::Heads,
-            Self::Script(candidates) => {
+            Self::Recorded(candidates) => {
                 let of_position = |(at, &id): (usize, &u32)| candidates(at, id, vocab);
-                Drafter::Script(Arc::new(Script(text.iter().enumerate().map(of_position).collect())))
+                Drafter::Recorded(Arc::new(RecordedDrafts(text.iter().enumerate().map(of_position).collect())))
             }
         }
     }
 }
 
-fn right(_: usize, id: u32, _: u32) -> [u32; SCRIPT_RANKS] {
-    [id; SCRIPT_RANKS]
+fn right(_: usize, id: u32, _: u32) -> [u32; RECORDED_RANKS] {
+    [id; RECORDED_RANKS]
 }
 
-fn wrong(_: usize, id: u32, vocab: u32) -> [u32; SCRIPT_RANKS] {
+fn wrong(_: usize, id: u32, vocab: u32) -> [u32; RECORDED_RANKS] {
     [1, 2, 3, 4].map(|by| (id + by) % vocab)
 }
 
 /// In a chain right at every other place; in a tree the second child is right at the places between.
-fn half(at: usize, id: u32, vocab: u32) -> [u32; SCRIPT_RANKS] {
+fn half(at: usize, id: u32, vocab: u32) -> [u32; RECORDED_RANKS] {
     let mut candidates = wrong(at, id, vocab);
     candidates[at % 2] = id;
     candidates
@@ -220,7 +220,7 @@ impl Session {
     ///
     /// ```no_run
     /// # async fn audit(engine: foretoken::Engine) -> foretoken::Result<()> {
-    /// let options = foretoken::AuditOptions::for_engine(&engine)?;
+    /// let options = foretoken::decode::AuditOptions::for_engine(&engine)?;
     /// let audit = engine.session()?.audit(&options, &mut |_| {}).await?;
     /// assert!(audit.equal, "{:?}", audit.first_difference);
     /// # Ok(())
@@ -280,16 +280,16 @@ impl Session {
         let drafts = [
             ("lookup", Draft::Lookup),
             ("heads", Draft::Heads),
-            ("script, right", Draft::Script(right)),
-            ("script, wrong", Draft::Script(wrong)),
-            ("script, half right", Draft::Script(half)),
+            ("recorded, right", Draft::Recorded(right)),
+            ("recorded, wrong", Draft::Recorded(wrong)),
+            ("recorded, half right", Draft::Recorded(half)),
         ];
         let mut ways = Vec::new();
         for (name, draft) in drafts {
             let deepest = match draft {
                 Draft::Lookup => self.deepest(Source::Lookup),
                 Draft::Heads => self.deepest(Source::Heads),
-                Draft::Script(_) => self.deepest(Source::Script),
+                Draft::Recorded(_) => self.deepest(Source::Recorded),
             };
             if deepest > 0 {
                 let tree = DraftTree::new(&TREE[..deepest.min(TREE.len())])?;
@@ -425,7 +425,7 @@ impl Session {
         self.write_state(State { committed: at as u32, num_rows: layout.num_rows, ..State::default() });
         let (rows, keys) = (layout.num_rows, at as u32 + layout.num_rows);
         let extent = Extent { rows, logit_rows: rows, keys };
-        self.replay(&[&self.plan.body, &self.plan.head], extent, None);
+        self.replay(&[&self.plan.body, &self.plan.lm_head], extent, None);
         let logits: Vec<u32> = model.gpu.read(&buffers.logits).await?;
         let (vocab, stride) = (vocab as usize, model.sizes.vocab_stride() as usize);
         Ok(path.iter().map(|row| logits[row * stride..][..vocab].to_vec()).collect())

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::kernels::{MAX_BATCH_ROWS, SCRIPT_RANKS, Tree};
+use crate::kernels::{MAX_BATCH_ROWS, RECORDED_RANKS, Tree};
 use crate::{Error, Result};
 
 /// Where drafts come from. None of them changes the text.
@@ -24,12 +24,12 @@ pub enum Drafter {
     /// Prompt lookup: what followed the text's last tokens where they stood before.
     Lookup,
     /// Drafts known beforehand. For audits: right ones, wrong ones and random ones must all give the same text.
-    Script(Arc<Script>),
+    Recorded(Arc<RecordedDrafts>),
 }
 
 /// Up to four candidates for each position of a text, prompt included, the likeliest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Script(pub Vec<[u32; SCRIPT_RANKS]>);
+pub struct RecordedDrafts(pub Vec<[u32; RECORDED_RANKS]>);
 
 /// How to draft.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

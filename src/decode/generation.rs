@@ -146,7 +146,7 @@ fn settle(draft: &DraftOptions, session: &Session) -> Result<(Source, Option<Str
             return Err(Error::input(message));
         }
         Drafter::Marginal => Source::Marginal,
-        Drafter::Script(_) => Source::Script,
+        Drafter::Recorded(_) => Source::Recorded,
     };
     if source != Source::None && !session.model.width_invariant {
         let reason = "this driver computes a row differently beside other rows, so drafts would change the text";

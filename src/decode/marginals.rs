@@ -64,28 +64,28 @@ impl Session {
     }
 
     /// Forgets the text and stages a marginal over the heaviest `branches` after `committed` tokens, for
-    /// [`Session::record_star`].
-    pub(crate) fn stage_star(&mut self, committed: usize, branches: usize) -> StagedStar {
+    /// [`Session::record_siblings`].
+    pub(crate) fn stage_siblings(&mut self, committed: usize, branches: usize) -> StagedSiblings {
         let extent = self.stage_chain(committed, 1);
-        let ops = self.plan.body.iter().chain(&self.plan.head);
+        let ops = self.plan.body.iter().chain(&self.plan.lm_head);
         self.model.gpu.submit(None, |recorder| ops.for_each(|op| op.record(recorder, extent)), None);
         let gpu = self.model.gpu.clone();
         let options = MarginalOptions::default();
         let run = self.marginal_run(&options);
-        run.work.ask_star(&gpu, branches);
-        // The star overwrites the session's own row, and would move on with every repetition.
+        run.work.ask_siblings(&gpu, branches);
+        // The siblings overwrite the session's own row, and would move on with every repetition.
         let state = gpu.storage_with("state", &[State::default()]);
         let rows = gpu.storage_with("rows", &[Row { position: committed as u32, ..Row::default() }]);
         let anchor = run.work.nucleus_of(run.model, run.buffers, [&state, &rows]);
-        StagedStar { anchor, branches, keys: committed + 2 }
+        StagedSiblings { anchor, branches, keys: committed + 2 }
     }
 
     /// Records a staged marginal: it can be run again and again.
-    pub(crate) fn record_star(&self, star: &StagedStar, recorder: &mut Recorder<'_>) {
+    pub(crate) fn record_siblings(&self, siblings: &StagedSiblings, recorder: &mut Recorder<'_>) {
         let Some(work) = &self.marginal else { return };
-        star.anchor.record(recorder, Extent { rows: 1, logit_rows: 1, keys: 1 });
-        for first in (0..star.branches).step_by(MAX_BATCH_ROWS) {
-            work.record_star(&self.plan, recorder, star.branches - first, star.keys);
+        siblings.anchor.record(recorder, Extent { rows: 1, logit_rows: 1, keys: 1 });
+        for first in (0..siblings.branches).step_by(MAX_BATCH_ROWS) {
+            work.record_siblings(&self.plan, recorder, siblings.branches - first, siblings.keys);
         }
         work.record_ranking(recorder);
     }
@@ -97,8 +97,8 @@ impl Session {
     }
 }
 
-/// What [`Session::record_star`] repeats.
-pub(crate) struct StagedStar {
+/// What [`Session::record_siblings`] repeats.
+pub(crate) struct StagedSiblings {
     /// Finds the branches.
     anchor: Op,
     branches: usize,

@@ -21,7 +21,7 @@ mod stop;
 mod tests;
 
 pub use audit::{Audit, AuditCase, AuditOptions, AuditedLogits, Difference};
-pub use draft::{DraftOptions, DraftTree, Drafter, Script};
+pub use draft::{DraftOptions, DraftTree, Drafter, RecordedDrafts};
 pub use generation::{GenerateOptions, Generation, Stop, Token};
 pub use marginals::MarginalReader;
 pub use reading::{ReadOptions, Reading};

@@ -86,7 +86,8 @@ fn a_packed_model_has_the_bits_of_its_rounded_weights() {
 fn a_packed_model_takes_less_memory_and_inspection_knows_how_much() {
     on_every_adapter(|gpu| {
         for name in BACKBONES {
-            let inspection = pollster::block_on(crate::inspect(&golden(name), None)).expect("it can be inspected");
+            let inspection =
+                pollster::block_on(crate::model::inspect(&golden(name), None)).expect("it can be inspected");
             let told = inspection.quantized_bytes["q8_0"];
             assert!(told < inspection.weights_bytes * 3 / 4, "{name}: {told} of {}", inspection.weights_bytes);
             let engine = engine(gpu, &golden(name), &options(None, PACKED));

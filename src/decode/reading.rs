@@ -77,8 +77,10 @@ impl Session {
                 self.replay(&[&self.plan.body[done..block_end]], batch.extent(), None);
                 done = block_end;
                 if depth + 1 < self.plan.block_ends.len() {
-                    self.hand_out(&self.plan.head, &batch, &mut |at, row| on_row(Reading::Depth(depth + 1), at, row))
-                        .await?;
+                    self.hand_out(&self.plan.lm_head, &batch, &mut |at, row| {
+                        on_row(Reading::Depth(depth + 1), at, row)
+                    })
+                    .await?;
                 }
             }
             self.replay(&[&self.plan.body[done..]], batch.extent(), None);
@@ -88,7 +90,7 @@ impl Session {
                 }
                 on_row(Reading::Next, at, row);
             };
-            self.hand_out(&self.plan.head, &batch, &mut next).await?;
+            self.hand_out(&self.plan.lm_head, &batch, &mut next).await?;
             if let Some(heads) = self.plan.heads.as_ref().filter(|_| options.heads) {
                 self.replay(&[&heads.drafting], batch.extent(), None);
                 self.read_heads(ids, &batch, on_row).await?;
@@ -131,7 +133,7 @@ impl Session {
         on_row: &mut (dyn FnMut(Reading, usize, &[f32]) + Send),
     ) -> Result<()> {
         let plans = self.plan.heads.iter().flat_map(|plan| &plan.heads).enumerate();
-        for (index, head) in plans.filter(|(_, head)| !head.star.is_empty()) {
+        for (index, head) in plans.filter(|(_, head)| !head.siblings.is_empty()) {
             for (at, branches) in options.positions.clone().zip(likeliest).rev() {
                 let mut mixture = Mixture::default();
                 // Beyond the context there is no room for siblings.
@@ -149,7 +151,7 @@ impl Session {
                     self.write_state(batch.state(at + 1));
                     let mut weights = chunk.iter().map(|(_, weight)| *weight);
                     let mut add = |_, logits: &[f32]| mixture.add(weights.next().unwrap_or(0.0), logits);
-                    self.hand_out(&head.star, &batch, &mut add).await?;
+                    self.hand_out(&head.siblings, &batch, &mut add).await?;
                 }
                 on_row(Reading::Fed(index), at, &mixture.logits());
             }
@@ -167,7 +169,7 @@ impl Session {
     ) -> Result<()> {
         let Some(plan) = &self.plan.heads else { return Ok(()) };
         let ahead = plan.ahead();
-        if !plan.heads.iter().any(|head| head.ahead > 0 && head.star.is_empty()) {
+        if !plan.heads.iter().any(|head| head.ahead > 0 && head.siblings.is_empty()) {
             return Ok(());
         }
         // What siblings and the chain of the position before have left in the caches is gone over again.
@@ -184,7 +186,7 @@ impl Session {
                 let mut found = |_, row: &[f32]| {
                     // The token after the next one is depth 0.
                     candidates[(head.offset - 2) * MAX_BATCH_ROWS] = Likeliest::of(row, 1).0[0].0;
-                    if head.star.is_empty() {
+                    if head.siblings.is_empty() {
                         on_row(Reading::Fed(index), at, row);
                     }
                 };

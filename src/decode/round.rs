@@ -6,12 +6,12 @@ use tracing::field::Empty;
 use tracing::{Span, debug_span};
 use web_time::Instant;
 
-use super::draft::{DraftTree, Script};
+use super::draft::{DraftTree, RecordedDrafts};
 use super::session::Session;
 use crate::Result;
 use crate::gpu::{Pending, Recorder};
 use crate::kernels::{
-    Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, MAX_TRACED_ROUNDS, Op, Row, SCRIPT_RANKS, State, Tree,
+    Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, MAX_TRACED_ROUNDS, Op, RECORDED_RANKS, Row, State, Tree,
 };
 use crate::marginal::Workspace;
 use crate::model::{HeadsPlan, Plan};
@@ -57,7 +57,7 @@ pub(super) enum Source {
     Heads,
     Marginal,
     Lookup,
-    Script,
+    Recorded,
 }
 
 impl Source {
@@ -68,7 +68,7 @@ impl Source {
             Self::Heads => "heads",
             Self::Marginal => "marginal",
             Self::Lookup => "lookup",
-            Self::Script => "script",
+            Self::Recorded => "recorded",
         }
     }
 }
@@ -107,7 +107,7 @@ impl Round {
             (Source::Heads, Some(heads), _) => heads.draft(self.depth, verify.keys),
             (Source::Marginal, _, Some(marginal)) => marginal.draft(plan, verify.keys),
             (Source::Lookup, ..) => vec![(&plan.lookup[..], one)],
-            (Source::Script, ..) => vec![(&plan.script[..], one)],
+            (Source::Recorded, ..) => vec![(&plan.recorded[..], one)],
             (Source::None | Source::Heads | Source::Marginal, ..) => Vec::new(),
         }
     }
@@ -117,14 +117,14 @@ impl Round {
         let one = Extent { rows: 1, logit_rows: 1, ..verify };
         let mut steps = self.draft(plan, marginal, verify);
         steps.push((&plan.tree, one));
-        steps.extend([&plan.body, &plan.head, &plan.sample].map(|ops| (&ops[..], verify)));
+        steps.extend([&plan.body, &plan.lm_head, &plan.sample].map(|ops| (&ops[..], verify)));
         if self.traced {
             steps.push((&plan.trace, verify));
         }
         steps.push((&plan.commit, one));
         if !self.chain {
             steps.push((&plan.compact, one));
-            steps.extend(plan.heads.iter().map(|heads| (&heads.keep[..], one)));
+            steps.extend(plan.heads.iter().map(|heads| (&heads.compact[..], one)));
         }
         steps
     }
@@ -223,7 +223,7 @@ impl Session {
             Source::None => 0,
             Source::Heads => self.plan.heads.as_ref().map_or(0, HeadsPlan::depth),
             Source::Marginal => 1,
-            Source::Lookup | Source::Script => DraftTree::MAX_DRAFTS,
+            Source::Lookup | Source::Recorded => DraftTree::MAX_DRAFTS,
         }
     }
 
@@ -265,10 +265,10 @@ impl Session {
         }
     }
 
-    pub(super) fn write_script(&self, script: &Script) {
-        let mut candidates = script.0.clone();
-        candidates.resize(self.context() + 1, [u32::MAX; SCRIPT_RANKS]);
-        self.model.gpu.write(&self.buffers.script, 0, &candidates);
+    pub(super) fn write_recorded(&self, recorded: &RecordedDrafts) {
+        let mut candidates = recorded.0.clone();
+        candidates.resize(self.context() + 1, [u32::MAX; RECORDED_RANKS]);
+        self.model.gpu.write(&self.buffers.recorded, 0, &candidates);
     }
 }
 

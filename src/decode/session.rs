@@ -99,8 +99,8 @@ pub fn check_prompt(ids: &[u32], config: &ModelConfig, tokenizer: Option<&Tokeni
 
 impl Session {
     pub(crate) fn new(model: Arc<Model>, buffers: Buffers, plan: Plan) -> Self {
-        let ring_bytes = buffers.ring.size();
-        let staging = (0..IN_FLIGHT + 1).map(|_| Staging::new(&model.gpu, ring_bytes)).collect();
+        let emitted_bytes = buffers.emitted.size();
+        let staging = (0..IN_FLIGHT + 1).map(|_| Staging::new(&model.gpu, emitted_bytes)).collect();
         let sync = model.sync_seconds;
         let score_staging = Staging::new(&model.gpu, buffers.log_probs.size());
         Self {
@@ -131,7 +131,7 @@ impl Session {
 
     /// Tokens this session can hold.
     pub fn context(&self) -> usize {
-        self.model.sizes.attention.context as usize
+        self.model.sizes.context as usize
     }
 
     /// Makes `prompt` the text and starts to continue it. What it shares with the present text is not computed again.
@@ -231,8 +231,8 @@ impl Session {
         if options.sampling.repetition_penalty != 1.0 {
             self.write_counts(text);
         }
-        if let Drafter::Script(script) = &options.draft.drafter {
-            self.write_script(script);
+        if let Drafter::Recorded(recorded) = &options.draft.drafter {
+            self.write_recorded(recorded);
         }
         if options.draft.drafter == Drafter::Marginal {
             let Self { model, buffers, marginal, .. } = self;
@@ -258,7 +258,7 @@ impl Session {
 
     /// The ops of a step up to its sampled tokens; without `commit` they can be run again and again.
     pub(crate) fn step_ops(&self) -> impl Iterator<Item = &Op> {
-        self.plan.body.iter().chain(&self.plan.head).chain(&self.plan.sample)
+        self.plan.body.iter().chain(&self.plan.lm_head).chain(&self.plan.sample)
     }
 
     /// Forgets the text.
@@ -321,7 +321,7 @@ impl Session {
             let work = Work::Prompt { rows, last };
             if last {
                 self.submit(work, 1, |plan, _| {
-                    let ops = [&plan.body, &plan.head, &plan.sample, &plan.commit];
+                    let ops = [&plan.body, &plan.lm_head, &plan.sample, &plan.commit];
                     ops.map(|ops| (&ops[..], extent)).into()
                 });
             } else {
@@ -339,14 +339,14 @@ impl Session {
         Ok(true)
     }
 
-    /// Records `repeats` times what `steps` gives, in one pass, and asks for the ring.
+    /// Records `repeats` times what `steps` gives, in one pass, and asks for what it emits.
     pub(super) fn submit(
         &mut self,
         work: Work,
         repeats: usize,
         steps: impl for<'p> Fn(&'p Plan, Option<&'p Workspace>) -> Vec<Step<'p>>,
     ) {
-        debug_assert!(repeats <= MAX_ROUNDS && work.most_tokens() <= MAX_EMITTED, "{work:?} overflows the ring");
+        debug_assert!(repeats <= MAX_ROUNDS && work.most_tokens() <= MAX_EMITTED, "{work:?} emits too much");
         let staging = &self.staging[self.next_staging];
         let emitted = std::mem::offset_of!(State, emitted) as u64;
         let steps = steps(&self.plan, self.marginal.as_deref());
@@ -362,7 +362,7 @@ impl Session {
                     }
                 }
             },
-            Some((&self.buffers.ring, staging)),
+            Some((&self.buffers.emitted, staging)),
         );
         let pending = staging.read_after(submission);
         self.in_flight.push_back(InFlight { pending, staging: self.next_staging, work, sent, span });
@@ -377,15 +377,15 @@ impl Session {
     /// The oldest submit in flight, once it is done. Until then it stays where it is.
     pub(super) fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Received>>> {
         let Some(oldest) = self.in_flight.front_mut() else { return Poll::Ready(Ok(None)) };
-        let ring = self.staging[oldest.staging].poll_take(&self.model.gpu, &mut oldest.pending, context);
-        let ring: Result<Vec<u32>> = ready!(ring);
+        let words = self.staging[oldest.staging].poll_take(&self.model.gpu, &mut oldest.pending, context);
+        let words: Result<Vec<u32>> = ready!(words);
         let done = self.in_flight.pop_front();
-        Poll::Ready(ring.map(|ring| done.map(|done| self.received(done, &ring))))
+        Poll::Ready(words.map(|words| done.map(|done| self.received(done, &words))))
     }
 
-    fn received(&mut self, done: InFlight, ring: &[u32]) -> Received {
+    fn received(&mut self, done: InFlight, words: &[u32]) -> Received {
         let InFlight { work, sent, span, .. } = done;
-        let emitted = Emitted::of(ring);
+        let emitted = Emitted::of(words);
         span.record("tokens", emitted.ids.len());
         let seconds = match &work {
             Work::Prompt { rows, .. } => self.row_pacing.ended(0, *rows, sent),

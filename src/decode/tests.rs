@@ -10,10 +10,10 @@ use crate::gpu::Recorder;
 use crate::kernels::tests::adapters::{on_every_adapter, on_every_set};
 use crate::kernels::{Extent, Row, State, Tree, Widths};
 use crate::marginal::MarginalOptions;
-use crate::model::Engine;
+use crate::model::{Engine, Progress};
 use crate::reference::random::pcg4d;
 use crate::self_test::InjectedFault;
-use crate::{EngineOptions, ErrorKind, Gpu, GpuOptions, KernelSet, Progress};
+use crate::{EngineOptions, ErrorKind, Gpu, GpuOptions, KernelSet};
 
 /// Committed tokens before each batch: attention deals keys to 16 threads in turn, so 21 leaves some with one more.
 const COMMITTED: usize = 21;
@@ -47,7 +47,7 @@ fn bits(session: &Session, rows: &[Row]) -> Vec<Vec<u32>> {
     model.gpu.write(&buffers.rows, 0, rows);
     session.write_state(State { committed: COMMITTED as u32, num_rows: count, ..State::default() });
     let extent = Extent { rows: count, logit_rows: count, keys: COMMITTED as u32 + count };
-    let ops = || session.plan.body.iter().chain(&session.plan.head);
+    let ops = || session.plan.body.iter().chain(&session.plan.lm_head);
     model.gpu.submit(None, |recorder| ops().for_each(|op| op.record(recorder, extent)), None);
     let logits: Vec<u32> = pollster::block_on(model.gpu.read(&buffers.logits)).expect("logits");
     let stride = model.sizes.vocab_stride() as usize;
@@ -207,7 +207,7 @@ fn the_marginal_drafts_what_the_marginal_says() {
 
 /// Bits of the keys and values that the session's text has in the last layer, which all others have a part in.
 fn cache_bits(session: &Session) -> [Vec<Vec<u32>>; 2] {
-    let shape = session.model.sizes.attention;
+    let shape = session.model.attention_shape(&session.model.weights.layers[0]);
     let (keys, values) = session.buffers.cache.last().expect("a layer");
     let rows = |buffer, row: u32, used: usize| -> Vec<Vec<u32>> {
         let bits: Vec<u32> = pollster::block_on(session.model.gpu.read(buffer)).expect("a cache");

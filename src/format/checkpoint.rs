@@ -48,7 +48,7 @@ impl<'f, F: Files> Checkpoint<'f, F> {
         let config = read_config(files).await?;
         let mut tensors = Tensors::new(files, read_headers(files).await?);
         // transformers 5 also writes GPT-NeoX's LM head under the name that other families use.
-        tensors.rename("lm_head.weight", config.lm_head_name());
+        tensors.rename("lm_head.weight", &config.lm_head_name());
         let has_tokenizer = exists(files, TOKENIZER).await?;
         let mut head_files = Vec::new();
         for (kind, name) in [(HeadKind::Medusa, MEDUSA), (HeadKind::Foretoken, OWN_HEADS)] {

@@ -5,14 +5,17 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod families;
 mod fields;
 pub mod files;
 mod json;
 mod layout;
 pub mod mtp;
 mod oniguruma;
+mod refusals;
 pub mod rope;
 pub mod safetensors;
+pub mod spec;
 pub mod stored;
 pub mod stream;
 mod strict;

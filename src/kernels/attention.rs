@@ -15,6 +15,8 @@ pub(crate) struct AttentionShape {
     pub head_dim: u32,
     /// Slots of the cache.
     pub context: u32,
+    /// Positions that a position sees, itself included; `None`: all before it.
+    pub window: Option<u32>,
 }
 
 impl AttentionShape {
@@ -28,6 +30,11 @@ impl AttentionShape {
         self.heads * self.head_dim
     }
 
+    /// The window as kernels take it.
+    pub fn window_or_all(self) -> u32 {
+        self.window.unwrap_or(u32::MAX)
+    }
+
     /// Bytes of the keys, or of the values, of one layer.
     pub fn cache_bytes(self) -> u64 {
         4 * u64::from(self.kv_heads) * u64::from(self.head_dim) * u64::from(self.context)
@@ -36,8 +43,9 @@ impl AttentionShape {
 
 impl std::fmt::Display for AttentionShape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { heads, kv_heads, head_dim, context } = self;
-        write!(f, "{heads} heads, {kv_heads} of keys, of {head_dim}, context {context}")
+        let Self { heads, kv_heads, head_dim, context, window } = self;
+        write!(f, "{heads} heads, {kv_heads} of keys, of {head_dim}, context {context}")?;
+        window.map_or(Ok(()), |window| write!(f, ", window {window}"))
     }
 }
 
@@ -50,6 +58,7 @@ pub(crate) struct ScoresParams {
     pub head_dim4: u32,
     pub stride4: u32,
     pub context: u32,
+    pub window: u32,
     pub scale: f32,
 }
 
@@ -59,6 +68,7 @@ pub(crate) struct ScoresParams {
 pub(crate) struct SoftmaxParams {
     pub heads: u32,
     pub context: u32,
+    pub window: u32,
 }
 
 /// The uniform of `attention_values.wgsl`.
@@ -69,6 +79,7 @@ pub(crate) struct ValuesParams {
     pub kv_heads: u32,
     pub head_dim4: u32,
     pub context: u32,
+    pub window: u32,
     pub stride4: u32,
 }
 
@@ -100,6 +111,7 @@ pub(crate) fn attention_scores(
         head_dim4: shape.head_dim / 4,
         stride4: shape.qkv_stride() / 4,
         context: shape.context,
+        window: shape.window_or_all(),
         scale,
     };
     let params = gpu.uniform("attention_scores", &params);
@@ -115,7 +127,8 @@ pub(crate) fn attention_softmax(
     shape: AttentionShape,
     [state, rows, scores, inverse_sums]: [&wgpu::Buffer; 4],
 ) -> Op {
-    let params = gpu.uniform("attention_softmax", &SoftmaxParams { heads: shape.heads, context: shape.context });
+    let params = SoftmaxParams { heads: shape.heads, context: shape.context, window: shape.window_or_all() };
+    let params = gpu.uniform("attention_softmax", &params);
     let kernel = gpu.kernel(&softmax_variant(set, gpu.summary().fixed_subgroup().unwrap_or(0)));
     let bind_group = gpu.bind(&kernel, &[&params, state, rows, scores, inverse_sums]);
     Op::single(kernel, bind_group, Grid::Rows { x: shape.heads })
@@ -133,6 +146,7 @@ pub(crate) fn attention_values(
         kv_heads: shape.kv_heads,
         head_dim4: shape.head_dim / 4,
         context: shape.context,
+        window: shape.window_or_all(),
         stride4: shape.out_stride() / 4,
     };
     let params = gpu.uniform("attention_values", &params);

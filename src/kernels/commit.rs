@@ -14,11 +14,11 @@ pub(crate) const MAX_EMITTED: usize = 256;
 /// The rounds of one submit.
 pub(crate) const MAX_ROUNDS: usize = 64;
 
-/// Where the trace begins in the ring: after a head of four, the ids, and two numbers a round.
-pub(crate) const RING_TRACE: usize = 4 + MAX_EMITTED + 2 * MAX_ROUNDS;
+/// Where the trace begins in what a submit brings back: after a header of four words, the ids, and two numbers a round.
+pub(crate) const EMITTED_TRACE: usize = 4 + MAX_EMITTED + 2 * MAX_ROUNDS;
 
-/// Words of the ring.
-pub(crate) const RING_WORDS: usize = RING_TRACE + TRACE_WORDS;
+/// Words that a submit brings back.
+pub(crate) const EMITTED_WORDS: usize = EMITTED_TRACE + TRACE_WORDS;
 
 /// The uniform of `commit.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -39,7 +39,7 @@ pub(crate) struct CommitIo<'a> {
     pub rows: &'a wgpu::Buffer,
     pub sampled: &'a wgpu::Buffer,
     pub counts: &'a wgpu::Buffer,
-    pub ring: &'a wgpu::Buffer,
+    pub emitted: &'a wgpu::Buffer,
     /// The tokens of the text by position.
     pub text: &'a wgpu::Buffer,
     /// How many rows were committed, then which.
@@ -55,7 +55,7 @@ pub(crate) fn commit_variant() -> Variant {
 pub(crate) fn commit(gpu: &Gpu, params: &CommitParams, io: CommitIo<'_>) -> Op {
     let kernel = gpu.kernel(&commit_variant());
     let params = gpu.uniform("commit", params);
-    let buffers = [&params, io.state, io.rows, io.sampled, io.counts, io.ring, io.text, io.path];
+    let buffers = [&params, io.state, io.rows, io.sampled, io.counts, io.emitted, io.text, io.path];
     let bind_group = gpu.bind(&kernel, &buffers);
     Op::single(kernel, bind_group, Grid::One)
 }
@@ -72,14 +72,14 @@ pub(crate) struct Emitted {
 }
 
 impl Emitted {
-    /// Reads a ring.
-    pub fn of(ring: &[u32]) -> Self {
-        let (ring, trace) = ring.split_at(RING_TRACE);
-        let (head, rest) = ring.split_at(4);
+    /// Reads what a submit has brought back.
+    pub fn of(words: &[u32]) -> Self {
+        let (words, trace) = words.split_at(EMITTED_TRACE);
+        let (header, rest) = words.split_at(4);
         let (ids, rounds) = rest.split_at(MAX_EMITTED);
-        let (emitted, count) = ((head[0] as usize).min(MAX_EMITTED), (head[2] as usize).min(MAX_ROUNDS));
+        let (emitted, count) = ((header[0] as usize).min(MAX_EMITTED), (header[2] as usize).min(MAX_ROUNDS));
         let rounds = rounds.as_chunks().0.iter().take(count).copied().collect();
-        Self { ids: ids[..emitted].to_vec(), done: head[1], rounds, trace: trace.to_vec() }
+        Self { ids: ids[..emitted].to_vec(), done: header[1], rounds, trace: trace.to_vec() }
     }
 
     /// What the target thought of the draft in `row` of `round`, if that was traced.

@@ -8,10 +8,10 @@ use bytemuck::{Pod, Zeroable};
 use super::{Grid, Op};
 use crate::gpu::{Gpu, Variant};
 
-/// The uniform of `carry.wgsl`.
+/// The uniform of `copy_hidden.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub(crate) struct CarryParams {
+pub(crate) struct CopyHiddenParams {
     pub width4: u32,
     pub slots: u32,
     pub x_place: u32,
@@ -20,10 +20,10 @@ pub(crate) struct CarryParams {
     pub weight: f32,
 }
 
-/// The uniform of `keep.wgsl`.
+/// The uniform of `compact_hidden.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub(crate) struct KeepParams {
+pub(crate) struct CompactHiddenParams {
     pub width4: u32,
     pub slots: u32,
 }
@@ -41,19 +41,19 @@ pub(crate) enum Place {
     Same,
 }
 
-/// The one variant of `carry`.
-pub(crate) fn carry_variant() -> Variant {
-    Variant::of("carry")
+/// The one variant of `copy_hidden`.
+pub(crate) fn copy_hidden_variant() -> Variant {
+    Variant::of("copy_hidden")
 }
 
-/// The one variant of `keep`.
-pub(crate) fn keep_variant() -> Variant {
-    Variant::of("keep")
+/// The one variant of `compact_hidden`.
+pub(crate) fn compact_hidden_variant() -> Variant {
+    Variant::of("compact_hidden")
 }
 
-/// What `carry` does with the rows of `x`.
+/// What `copy_hidden` does with the rows of `x`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Carry<'a> {
+pub(crate) struct CopyHidden<'a> {
     pub x: (&'a wgpu::Buffer, Place),
     pub y: (&'a wgpu::Buffer, Place),
     pub weight: f32,
@@ -63,9 +63,9 @@ pub(crate) struct Carry<'a> {
 }
 
 /// `y = weight * x`, or added to it, for rows of `width` values; histories have `slots` of them.
-pub(crate) fn carry(gpu: &Gpu, width: u32, slots: u32, state: &wgpu::Buffer, io: Carry<'_>) -> Op {
-    assert!(width.is_multiple_of(4), "carry: {width} values");
-    let params = CarryParams {
+pub(crate) fn copy_hidden(gpu: &Gpu, width: u32, slots: u32, state: &wgpu::Buffer, io: CopyHidden<'_>) -> Op {
+    assert!(width.is_multiple_of(4), "copy_hidden: {width} values");
+    let params = CopyHiddenParams {
         width4: width / 4,
         slots,
         x_place: io.x.1 as u32,
@@ -73,18 +73,18 @@ pub(crate) fn carry(gpu: &Gpu, width: u32, slots: u32, state: &wgpu::Buffer, io:
         accumulate: io.accumulate.into(),
         weight: io.weight,
     };
-    let params = gpu.uniform("carry", &params);
-    let kernel = gpu.kernel(&carry_variant());
+    let params = gpu.uniform("copy_hidden", &params);
+    let kernel = gpu.kernel(&copy_hidden_variant());
     let bind_group = gpu.bind(&kernel, &[&params, state, io.x.0, io.y.0]);
     let x = (width / 4).div_ceil(64);
     Op::single(kernel, bind_group, if io.wanted { Grid::LogitRows { x } } else { Grid::Rows { x } })
 }
 
 /// Moves the states of the rows on the committed path together; `width` values each, `slots` of them.
-pub(crate) fn keep(gpu: &Gpu, width: u32, slots: u32, [state, path, history]: [&wgpu::Buffer; 3]) -> Op {
-    assert!(width.is_multiple_of(4), "keep: {width} values");
-    let params = gpu.uniform("keep", &KeepParams { width4: width / 4, slots });
-    let kernel = gpu.kernel(&keep_variant());
+pub(crate) fn compact_hidden(gpu: &Gpu, width: u32, slots: u32, [state, path, history]: [&wgpu::Buffer; 3]) -> Op {
+    assert!(width.is_multiple_of(4), "compact_hidden: {width} values");
+    let params = gpu.uniform("compact_hidden", &CompactHiddenParams { width4: width / 4, slots });
+    let kernel = gpu.kernel(&compact_hidden_variant());
     let bind_group = gpu.bind(&kernel, &[&params, state, path, history]);
     Op::single(kernel, bind_group, Grid::Columns { x: (width / 4).div_ceil(64) })
 }

@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::shader_tests::validated;
 use crate::kernels::attention::{ScoresParams, SoftmaxParams, ValuesParams};
-use crate::kernels::hidden::{CarryParams, KeepParams};
+use crate::kernels::head_norm::HeadNormParams;
+use crate::kernels::hidden::{CompactHiddenParams, CopyHiddenParams};
 use crate::kernels::lora::LoraParams;
 use crate::kernels::matmul::MatmulParams;
 use crate::kernels::mixture::{MixtureParams, NormalizerParams};
 use crate::kernels::norm::NormParams;
 use crate::kernels::rope_cache::RopeParams;
-use crate::kernels::star::StarParams;
+use crate::kernels::siblings::SiblingsParams;
 use crate::kernels::trace::TraceParams;
 use crate::kernels::train::AdamStep;
 use crate::kernels::train::activate::ActivateParams;
-use crate::kernels::train::aims::{AimColumnsParams, AimParams};
 use crate::kernels::train::causal::{CausalParams, CausalSoftmaxParams};
+use crate::kernels::train::head_norm::HeadNormWeightsParams;
+use crate::kernels::train::label_means::{LabelMeanColumnsParams, LabelMeanParams};
 use crate::kernels::train::lora::LoraWeightsParams;
 use crate::kernels::train::loss::{LossFactorsParams, LossParams, LossSummaryParams};
 use crate::kernels::train::mix::{MixDotParams, MixParams, MixSoftmaxParams};
@@ -27,8 +29,8 @@ use crate::kernels::train::step::{AdamParams, ClipParams, SquaresParams};
 use crate::kernels::tree::{CompactParams, DraftTopParams};
 use crate::kernels::variants::all_variants;
 use crate::kernels::{
-    Branch, CommitParams, Cursor, EmbedParams, LogProbsParams, Nucleus, NucleusParams, Peaks, RankingParams, Row,
-    SampleParams, ShiftParams, State, Tree, WindowParams,
+    Branch, CommitParams, Cursor, EmbedParams, LogProbsParams, Nucleus, NucleusParams, Partials, RankingParams, Row,
+    SampleParams, ShiftTokensParams, StageWindowParams, State, Tree,
 };
 
 /// Field names and offsets, padding left out, and the size.
@@ -52,17 +54,19 @@ fn params(shader: &str) -> Option<Layout> {
     Some(match shader {
         "activate" | "activate_inputs" => layout!(ActivateParams: inner4),
         "adamw" => layout!(AdamParams: count4, scale),
-        "attention_scores" => layout!(ScoresParams: heads, kv_heads, head_dim4, stride4, context, scale),
-        "attention_softmax" => layout!(SoftmaxParams: heads, context),
-        "attention_values" => layout!(ValuesParams: heads, kv_heads, head_dim4, context, stride4),
+        "attention_scores" => layout!(ScoresParams: heads, kv_heads, head_dim4, stride4, context, window, scale),
+        "attention_softmax" => layout!(SoftmaxParams: heads, context, window),
+        "attention_values" => layout!(ValuesParams: heads, kv_heads, head_dim4, context, window, stride4),
         "clip_factor" => layout!(ClipParams: count, max_norm),
         "column_sums" => layout!(ColumnSumsParams: rows, columns4, stride4, first4),
         "commit" => layout!(CommitParams: num_end_tokens, vocab, context, end_tokens),
         "compact_cache" => layout!(CompactParams: kv_heads, head_dim4, context),
-        "carry" => layout!(CarryParams: width4, slots, x_place, y_place, accumulate, weight),
+        "copy_hidden" => layout!(CopyHiddenParams: width4, slots, x_place, y_place, accumulate, weight),
         "draft_top" => layout!(DraftTopParams: depth),
         "embed" => layout!(EmbedParams: width, stride, first, count),
-        "keep" => layout!(KeepParams: width4, slots),
+        "compact_hidden" => layout!(CompactHiddenParams: width4, slots),
+        "head_norm" | "head_norm_inputs" => layout!(HeadNormParams: heads, kv_heads, width, head_dim4, eps),
+        "head_norm_weights" => layout!(HeadNormWeightsParams: rows, heads, kv_heads, head_dim),
         "log_probs" => layout!(LogProbsParams: vocab, stride),
         "lora" | "lora_inputs" => layout!(LoraParams: columns4, rank, t_stride),
         "lora_weights" => layout!(LoraWeightsParams: columns4, rank, t_stride, rows),
@@ -80,22 +84,24 @@ fn params(shader: &str) -> Option<Layout> {
         "rope_cache" => layout!(RopeParams: heads, kv_heads, head_dim, rotary_dim, stride, context),
         "squares" => layout!(SquaresParams: count4, slot),
         "trace" => layout!(TraceParams: vocab, stride),
-        "star" => layout!(StarParams: context),
-        "shift" => layout!(ShiftParams: ahead, vocab),
-        "window" => layout!(WindowParams: num_rows, context, adapter),
+        "siblings" => layout!(SiblingsParams: context),
+        "shift_tokens" => layout!(ShiftTokensParams: ahead, vocab),
+        "stage_window" => layout!(StageWindowParams: num_rows, context, adapter),
         "rope_rows" => layout!(RopeRowsParams: rows, length, rotating, head_dim, half, stride, back),
         "causal_scores" | "causal_gather" | "causal_scatter" => {
-            layout!(CausalParams: length, heads, kv_heads, head_dim4, a_stride4, a_first4, b_stride4, b_first4, scale)
+            layout!(
+                CausalParams: length, heads, kv_heads, head_dim4, a_stride4, a_first4, b_stride4, b_first4, window, scale
+            )
         }
-        "causal_softmax" | "causal_softmax_inputs" => layout!(CausalSoftmaxParams: length, heads),
+        "causal_softmax" | "causal_softmax_inputs" => layout!(CausalSoftmaxParams: length, heads, window),
         "gather_rows" | "scatter_rows" => layout!(PickParams: picked, width4),
         "mix" => layout!(MixParams: count4, index),
         "mix_dot" => layout!(MixDotParams: count4, index),
         "mix_softmax" | "mix_softmax_inputs" => layout!(MixSoftmaxParams: layers, temperature),
         "loss_scan" | "loss_inputs" => layout!(LossParams: picked, first, count, stride4, choice),
         "loss_summary" => layout!(LossSummaryParams: picked, slot, labels),
-        "aim_columns" => layout!(AimColumnsParams: picked, width4, top, first, count, columns4),
-        "aim_scores" | "aim_inputs" => layout!(AimParams: picked, width4, slot),
+        "label_mean_columns" => layout!(LabelMeanColumnsParams: picked, width4, top, first, count, columns4),
+        "label_mean_scores" | "label_mean_inputs" => layout!(LabelMeanParams: picked, width4, slot),
         "loss_factors" => layout!(LossFactorsParams: heads, balance, weight),
         _ => return None,
     })
@@ -118,7 +124,7 @@ fn structs_lie_as_the_shaders_read_them() {
     let branch = layout!(Branch: token, probability);
     let nucleus = layout!(Nucleus: count, size, covered, left_out, position, first);
     let cursor = layout!(Cursor: nucleus, first, chunk, most, advance);
-    let peaks = layout!(Peaks: vocab, stride, first);
+    let partials = layout!(Partials: vocab, stride, first);
     let adam_step = layout!(AdamStep: rate, decay, beta1, beta2, eps, correction1, correction2);
     // Elements of arrays: their size counts too.
     let shared = [
@@ -130,7 +136,7 @@ fn structs_lie_as_the_shaders_read_them() {
         ("Nucleus", nucleus),
         ("Cursor", cursor),
         ("AdamStep", adam_step),
-        ("Peaks", peaks),
+        ("Partials", partials),
     ];
     let mut unseen: BTreeSet<&str> = shared.iter().map(|(name, _)| *name).collect();
     for variant in all_variants() {

@@ -61,27 +61,27 @@ impl MatmulForm {
 
     /// The variant for `rows` rows at a time.
     pub fn narrow(self, rows: u32) -> Variant {
-        self.narrow_with(rows, "peaks_none")
+        self.narrow_with(rows, "partials_none")
     }
 
-    /// The variant for `rows` rows at a time that keeps peaks of its outputs.
-    pub fn with_peaks(self, rows: u32) -> Variant {
-        self.narrow_with(rows, if self.set == KernelSet::Software { "peaks_block" } else { "peaks_group" })
+    /// The variant for `rows` rows at a time that keeps softmax partials of its outputs.
+    pub fn with_partials(self, rows: u32) -> Variant {
+        self.narrow_with(rows, if self.set == KernelSet::Software { "partials_block" } else { "partials_group" })
     }
 
-    fn narrow_with(self, rows: u32, peaks: &'static str) -> Variant {
+    fn narrow_with(self, rows: u32, partials: &'static str) -> Variant {
         let variant = KernelSet::with_split(self.bound("matmul"), self.shape);
-        variant.piece("peaks", peaks).constant("ROWS", rows).constant("RUN", self.format.run())
+        variant.piece("partials", partials).constant("ROWS", rows).constant("RUN", self.format.run())
     }
 
-    /// Blocks of columns that [`matmul_with_peaks`] keeps one peak of.
-    pub fn peak_columns4(self) -> u32 {
+    /// Blocks of columns that [`matmul_with_partials`] keeps one partial of.
+    pub fn partial_columns4(self) -> u32 {
         if self.set == KernelSet::Software { 1 } else { self.shape.0 }
     }
 
-    /// Peaks that it keeps of a row of `columns4` blocks.
-    pub fn peaks(self, columns4: u32) -> u32 {
-        columns4.div_ceil(self.peak_columns4())
+    /// Softmax partials that it keeps of a row of `columns4` blocks.
+    pub fn partials(self, columns4: u32) -> u32 {
+        columns4.div_ceil(self.partial_columns4())
     }
 
     /// The variant for prefill, where this set and these widths have one of their own.
@@ -156,31 +156,31 @@ pub(crate) fn matmul(gpu: &Gpu, form: MatmulForm, io: MatmulIo<'_>) -> Op {
     Op { forms, bind_group, grid: io.grid() }
 }
 
-/// The uniform of `lib/peak_of.wgsl`.
+/// The uniform of `lib/partial_of.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub(crate) struct Peaks {
+pub(crate) struct Partials {
     /// Columns that are tokens; those after them are padding.
     pub vocab: u32,
-    /// Peaks of a row, and where those of this shard begin.
+    /// Softmax partials of a row, and where those of this shard begin.
     pub stride: u32,
     pub first: u32,
 }
 
 /// As [`matmul`], and (highest, sum of exp(y - highest)) of every few neighbouring outputs to `buffer`: what their softmax
 /// needs, without a read of `y`. In one width: it is made for a session's rarer ops, and rows do not feel the width.
-pub(crate) fn matmul_with_peaks(
+pub(crate) fn matmul_with_partials(
     gpu: &Gpu,
     form: MatmulForm,
     io: MatmulIo<'_>,
-    peaks: Peaks,
+    partials: Partials,
     buffer: &wgpu::Buffer,
 ) -> Op {
-    assert!(!form.bias && io.bias.is_none(), "matmul with peaks: no bias");
+    assert!(!form.bias && io.bias.is_none(), "matmul with partials: no bias");
     const ROWS: u32 = 8;
-    let kernel = gpu.kernel(&form.with_peaks(ROWS));
-    let (params, peaks) = (gpu.uniform("matmul", &io.params()), gpu.uniform("peaks", &peaks));
-    let bind_group = gpu.bind(&kernel, &[&params, io.state, io.weight, io.x, io.y, &peaks, buffer]);
+    let kernel = gpu.kernel(&form.with_partials(ROWS));
+    let (params, partials) = (gpu.uniform("matmul", &io.params()), gpu.uniform("partials", &partials));
+    let bind_group = gpu.bind(&kernel, &[&params, io.state, io.weight, io.x, io.y, &partials, buffer]);
     let (columns4, _) = form.shape;
     Op { forms: vec![Form { kernel, rows: ROWS, columns4 }], bind_group, grid: io.grid() }
 }

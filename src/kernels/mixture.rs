@@ -9,7 +9,7 @@ use crate::gpu::{Gpu, Variant};
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct NormalizerParams {
-    /// Peaks of a row.
+    /// Softmax partials of a row.
     pub stride: u32,
 }
 
@@ -25,16 +25,16 @@ pub(crate) fn normalizer_variant(set: KernelSet) -> Variant {
     set.with_vocabulary_reduce(Variant::of("normalizer"))
 }
 
-/// `normalizers[row]` from the row's peaks, `stride` of them, and its weight.
+/// `normalizers[row]` from the row's partials, `stride` of them, and its weight.
 pub(crate) fn normalizer(
     gpu: &Gpu,
     set: KernelSet,
     stride: u32,
-    [row_weights, peaks, normalizers]: [&wgpu::Buffer; 3],
+    [row_weights, partials, normalizers]: [&wgpu::Buffer; 3],
 ) -> Op {
     let kernel = gpu.kernel(&normalizer_variant(set));
     let params = gpu.uniform("normalizer", &NormalizerParams { stride });
-    let bind_group = gpu.bind(&kernel, &[&params, row_weights, peaks, normalizers]);
+    let bind_group = gpu.bind(&kernel, &[&params, row_weights, partials, normalizers]);
     Op::single(kernel, bind_group, Grid::LogitRows { x: 1 })
 }
 

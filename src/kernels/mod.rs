@@ -7,6 +7,7 @@ mod batch;
 mod bench;
 mod commit;
 mod embed;
+mod head_norm;
 mod hidden;
 #[cfg(test)]
 mod layout_tests;
@@ -23,7 +24,7 @@ mod sample;
 mod set;
 #[cfg(test)]
 mod shader_tests;
-mod star;
+mod siblings;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trace;
@@ -41,14 +42,15 @@ pub(crate) use attention::{
 pub(crate) use batch::{DONE_END_TOKEN, DONE_LIMIT, DONE_NOT_FINITE, Row, State};
 pub(crate) use bench::{BENCH_READ_BYTES, bench_copy, bench_read};
 pub(crate) use commit::{
-    CommitIo, CommitParams, Emitted, MAX_EMITTED, MAX_END_TOKENS, MAX_ROUNDS, RING_TRACE, RING_WORDS, commit,
+    CommitIo, CommitParams, EMITTED_TRACE, EMITTED_WORDS, Emitted, MAX_EMITTED, MAX_END_TOKENS, MAX_ROUNDS, commit,
     commit_variant,
 };
 pub(crate) use embed::{EmbedParams, embed, embed_variant};
-pub(crate) use hidden::{Carry, Place, carry, carry_variant, keep, keep_variant};
+pub(crate) use head_norm::{HeadNormIo, HeadNormParams, head_norm, head_norm_variant};
+pub(crate) use hidden::{CopyHidden, Place, compact_hidden, compact_hidden_variant, copy_hidden, copy_hidden_variant};
 pub(crate) use log_probs::{LogProbsParams, log_probs, log_probs_variant};
 pub(crate) use lora::{LoraIo, LoraParams, NO_ADAPTER, lora, lora_variant};
-pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, Peaks, matmul, matmul_with_peaks};
+pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, Partials, matmul, matmul_with_partials};
 pub use measure::measure_kernels;
 pub(crate) use mixture::{MixtureIo, mixture, normalizer};
 pub(crate) use norm::{NormIo, norm, norm_variant};
@@ -60,16 +62,18 @@ pub(crate) use sample::NO_ID;
 pub(crate) use sample::{SampleIo, SampleParams, sample, sample_variant};
 pub use set::KernelSet;
 pub(crate) use set::Widths;
-pub(crate) use star::{Cursor, StarIo, star};
+pub(crate) use siblings::{Cursor, SiblingsIo, siblings};
 pub(crate) use trace::{MAX_TRACED_ROUNDS, TRACE_WORDS, TracedDraft, trace, trace_variant};
 pub(crate) use tree::{
-    DraftTopIo, SCRIPT_RANKS, Tree, compact_cache, compact_cache_variant, draft_likeliest, draft_lookup,
-    draft_lookup_variant, draft_script, draft_script_variant, draft_top, draft_top_variant, tree_rows,
+    DraftTopIo, RECORDED_RANKS, Tree, compact_cache, compact_cache_variant, draft_likeliest, draft_lookup,
+    draft_lookup_variant, draft_recorded, draft_recorded_variant, draft_top, draft_top_variant, tree_rows,
     tree_rows_variant,
 };
 pub use variants::shaders;
 pub use weights::WeightFormat;
-pub(crate) use window::{ShiftParams, WindowParams, shift, shift_variant, window, window_variant};
+pub(crate) use window::{
+    ShiftTokensParams, StageWindowParams, shift_tokens, shift_tokens_variant, stage_window, stage_window_variant,
+};
 
 use std::sync::Arc;
 

@@ -17,7 +17,7 @@ pub(crate) struct NucleusParams {
     pub pad: [u32; 3],
 }
 
-/// A token that may come next. Mirrors `shaders/lib/star.wgsl`.
+/// A token that may come next. Mirrors `shaders/lib/branches.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Branch {
@@ -25,7 +25,7 @@ pub(crate) struct Branch {
     pub probability: f32,
 }
 
-/// What a row's branches are together. Mirrors `shaders/lib/star.wgsl`.
+/// What a row's branches are together. Mirrors `shaders/lib/branches.wgsl`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Nucleus {
@@ -52,7 +52,7 @@ pub(crate) struct NucleusIo<'a> {
     pub rows: &'a wgpu::Buffer,
     pub logits: &'a wgpu::Buffer,
     /// exp(logit - highest) of every token.
-    pub weights: &'a wgpu::Buffer,
+    pub probabilities: &'a wgpu::Buffer,
     /// One [`Nucleus`] a row.
     pub nuclei: &'a wgpu::Buffer,
     /// [`NucleusParams::capacity`] of [`Branch`] a row: most probable first where they are at most 64, else in no order.
@@ -67,7 +67,7 @@ pub(crate) fn nucleus_variant(set: KernelSet) -> Variant {
 /// The nucleus of each row whose logits are there.
 pub(crate) fn nucleus(gpu: &Gpu, set: KernelSet, io: NucleusIo<'_>) -> Op {
     let kernel = gpu.kernel(&nucleus_variant(set));
-    let buffers = [io.params, io.state, io.rows, io.logits, io.weights, io.nuclei, io.branches];
+    let buffers = [io.params, io.state, io.rows, io.logits, io.probabilities, io.nuclei, io.branches];
     let bind_group = gpu.bind(&kernel, &buffers);
     Op::single(kernel, bind_group, Grid::LogitRows { x: 1 })
 }

@@ -28,7 +28,7 @@ pub(crate) struct SampleIo<'a> {
     pub state: &'a wgpu::Buffer,
     pub rows: &'a wgpu::Buffer,
     pub logits: &'a wgpu::Buffer,
-    pub weights: &'a wgpu::Buffer,
+    pub probabilities: &'a wgpu::Buffer,
     pub counts: &'a wgpu::Buffer,
     pub sampled: &'a wgpu::Buffer,
 }
@@ -45,6 +45,7 @@ pub(crate) fn sample_variant(set: KernelSet) -> Variant {
 /// `sampled[row]` for each row whose logits are wanted: an id, or `NO_ID`.
 pub(crate) fn sample(gpu: &Gpu, set: KernelSet, io: SampleIo<'_>) -> Op {
     let kernel = gpu.kernel(&sample_variant(set));
-    let bind_group = gpu.bind(&kernel, &[io.params, io.state, io.rows, io.logits, io.weights, io.counts, io.sampled]);
+    let bind_group =
+        gpu.bind(&kernel, &[io.params, io.state, io.rows, io.logits, io.probabilities, io.counts, io.sampled]);
     Op::single(kernel, bind_group, Grid::LogitRows { x: 1 })
 }

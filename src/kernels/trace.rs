@@ -2,13 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Grid, KernelSet, MAX_BATCH_ROWS, Op, RING_TRACE};
+use super::{EMITTED_TRACE, Grid, KernelSet, MAX_BATCH_ROWS, Op};
 use crate::gpu::{Gpu, Variant};
 
 /// Rounds of a submit that can be traced.
 pub(crate) const MAX_TRACED_ROUNDS: usize = 16;
 
-/// Words of the trace, which is the end of the ring.
+/// Words of the trace, which is the end of what a submit brings back.
 pub(crate) const TRACE_WORDS: usize = 4 * MAX_TRACED_ROUNDS * MAX_BATCH_ROWS;
 
 /// The uniform of `trace.wgsl`.
@@ -22,20 +22,20 @@ pub(crate) struct TraceParams {
 /// The variant of a set.
 pub(crate) fn trace_variant(set: KernelSet) -> Variant {
     set.with_vocabulary_reduce(Variant::of("trace"))
-        .constant("RING_TRACE", RING_TRACE as u32)
+        .constant("EMITTED_TRACE", EMITTED_TRACE as u32)
         .constant("MAX_TRACED_ROUNDS", MAX_TRACED_ROUNDS as u32)
 }
 
-/// To the ring, for each draft of the round: token, probability, rank, and what was sampled in its place.
+/// To what the submit brings back, for each draft of the round: token, probability, rank, and what was sampled in its place.
 pub(crate) fn trace(
     gpu: &Gpu,
     set: KernelSet,
     (vocab, stride): (u32, u32),
-    [state, rows, logits, sampled, ring]: [&wgpu::Buffer; 5],
+    [state, rows, logits, sampled, emitted]: [&wgpu::Buffer; 5],
 ) -> Op {
     let params = gpu.uniform("trace", &TraceParams { vocab, stride });
     let kernel = gpu.kernel(&trace_variant(set));
-    let bind_group = gpu.bind(&kernel, &[&params, state, rows, logits, sampled, ring]);
+    let bind_group = gpu.bind(&kernel, &[&params, state, rows, logits, sampled, emitted]);
     Op::single(kernel, bind_group, Grid::LogitRows { x: 1 })
 }
 

@@ -8,8 +8,8 @@ use crate::gpu::{Gpu, Variant};
 /// Tokens that a match of the lookup drafter may have.
 pub(crate) const LOOKUP_NGRAM: u32 = 4;
 
-/// Candidates that a script has for each position.
-pub(crate) const SCRIPT_RANKS: usize = 4;
+/// Candidates that recorded drafts have for each position.
+pub(crate) const RECORDED_RANKS: usize = 4;
 
 /// The uniform `Tree` of `shaders/lib/tree.wgsl`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -62,9 +62,9 @@ pub(crate) fn draft_lookup_variant(set: KernelSet) -> Variant {
     set.with_vocabulary_reduce(Variant::of("draft_lookup")).constant("NGRAM", LOOKUP_NGRAM)
 }
 
-/// The one variant of `draft_script`.
-pub(crate) fn draft_script_variant() -> Variant {
-    Variant::of("draft_script")
+/// The one variant of `draft_recorded`.
+pub(crate) fn draft_recorded_variant() -> Variant {
+    Variant::of("draft_recorded")
 }
 
 /// The uniform of `draft_top.wgsl`.
@@ -130,10 +130,10 @@ pub(crate) fn draft_lookup(gpu: &Gpu, set: KernelSet, [tree, state, text, candid
     Op::single(kernel, bind_group, Grid::One)
 }
 
-/// Candidates from `script[context, SCRIPT_RANKS]`.
-pub(crate) fn draft_script(gpu: &Gpu, [tree, state, script, candidates]: [&wgpu::Buffer; 4]) -> Op {
-    let kernel = gpu.kernel(&draft_script_variant());
-    let bind_group = gpu.bind(&kernel, &[tree, state, script, candidates]);
+/// Candidates from `recorded[context, RECORDED_RANKS]`.
+pub(crate) fn draft_recorded(gpu: &Gpu, [tree, state, recorded, candidates]: [&wgpu::Buffer; 4]) -> Op {
+    let kernel = gpu.kernel(&draft_recorded_variant());
+    let bind_group = gpu.bind(&kernel, &[tree, state, recorded, candidates]);
     Op::single(kernel, bind_group, Grid::One)
 }
 

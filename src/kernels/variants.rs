@@ -8,7 +8,8 @@ use crate::kernels::attention::{scores_variant, softmax_variant, values_variant}
 use crate::kernels::bench::{bench_copy_variant, bench_read_variant};
 use crate::kernels::commit::commit_variant;
 use crate::kernels::embed::embed_variant;
-use crate::kernels::hidden::{carry_variant, keep_variant};
+use crate::kernels::head_norm::head_norm_variant;
+use crate::kernels::hidden::{compact_hidden_variant, copy_hidden_variant};
 use crate::kernels::log_probs::log_probs_variant;
 use crate::kernels::lora::lora_variant;
 use crate::kernels::matmul::{Activation, MatmulForm};
@@ -18,12 +19,12 @@ use crate::kernels::nucleus::nucleus_variant;
 use crate::kernels::ranking::ranking_variant;
 use crate::kernels::rope_cache::rope_cache_variant;
 use crate::kernels::sample::sample_variant;
-use crate::kernels::star::star_variant;
+use crate::kernels::siblings::siblings_variant;
 use crate::kernels::trace::trace_variant;
 use crate::kernels::tree::{
-    compact_cache_variant, draft_lookup_variant, draft_script_variant, draft_top_variant, tree_rows_variant,
+    compact_cache_variant, draft_lookup_variant, draft_recorded_variant, draft_top_variant, tree_rows_variant,
 };
-use crate::kernels::window::{shift_variant, window_variant};
+use crate::kernels::window::{shift_tokens_variant, stage_window_variant};
 use crate::kernels::{KernelSet, WeightFormat, Widths};
 
 pub(crate) const ACTIVATIONS: [Activation; 4] =
@@ -47,10 +48,16 @@ pub(crate) fn all_variants() -> BTreeSet<Variant> {
 
 fn variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
     let mut all = BTreeSet::from([commit_variant(), rope_cache_variant(), scores_variant()]);
-    all.extend([tree_rows_variant(), draft_script_variant(), compact_cache_variant()]);
-    all.extend([star_variant(), mixture_variant()]);
+    all.extend([tree_rows_variant(), draft_recorded_variant(), compact_cache_variant()]);
+    all.extend([siblings_variant(), mixture_variant(), head_norm_variant()]);
     all.extend([bench_copy_variant(), bench_read_variant()]);
-    all.extend([carry_variant(), keep_variant(), lora_variant(), shift_variant(), window_variant()]);
+    all.extend([
+        copy_hidden_variant(),
+        compact_hidden_variant(),
+        lora_variant(),
+        shift_tokens_variant(),
+        stage_window_variant(),
+    ]);
     all.extend(WeightFormat::ALL.iter().map(|&format| embed_variant(format)));
     #[cfg(feature = "train")]
     all.extend(super::train::variants::variants(sets));
@@ -66,7 +73,7 @@ fn variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
     }
     for (set, format) in sets.iter().flat_map(|&set| WeightFormat::ALL.iter().map(move |&format| (set, format))) {
         let plain = MatmulForm::plain(set, Widths::Fixed, format, 0);
-        all.extend(set.product_shapes().iter().map(|&shape| MatmulForm { shape, ..plain }.with_peaks(8)));
+        all.extend(set.product_shapes().iter().map(|&shape| MatmulForm { shape, ..plain }.with_partials(8)));
     }
     all
 }

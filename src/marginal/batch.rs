@@ -1,4 +1,4 @@
-//! Batches of rows: the text, the star beyond it, and what is read back.
+//! Batches of rows: the text, the siblings beyond it, and what is read back.
 
 use super::answer::{Branches, Cost, Marginals, Scaled};
 use super::options::MarginalOptions;
@@ -34,7 +34,7 @@ impl Run<'_> {
         let (branches, ranking) = match self.options.offset {
             1 => (Branches::NONE, self.rank_row().await?),
             2 => {
-                let branches = self.star(0, nucleus, &mut cost, progress).await?;
+                let branches = self.siblings(0, nucleus, &mut cost, progress).await?;
                 (branches, self.rank_mixture(0).await?)
             }
             _ => {
@@ -64,7 +64,7 @@ impl Run<'_> {
 
     /// Rows that a batch beyond `position` tokens may have.
     pub(super) fn room(&self, position: usize) -> usize {
-        MAX_BATCH_ROWS.min(self.model.sizes.attention.context as usize - position)
+        MAX_BATCH_ROWS.min(self.model.sizes.context as usize - position)
     }
 
     /// Reads `ids` from `first` on; the last row's logits are wanted.
@@ -80,7 +80,7 @@ impl Run<'_> {
             let last = at + rows == ids.len();
             self.write_text(ids, at, rows, if last { rows - 1 } else { 0 });
             let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (at + rows) as u32 };
-            let parts = if last { &[Part::Body, Part::Head][..] } else { &[Part::Body] };
+            let parts = if last { &[Part::Body, Part::LmHead][..] } else { &[Part::Body] };
             self.send(parts, extent).await?;
             progress(Progress::Prefill { tokens: at + rows - first, total });
         }
@@ -109,7 +109,7 @@ impl Run<'_> {
     /// Sends parts on their way.
     pub(super) async fn send(&mut self, parts: &[Part], extent: Extent) -> Result<()> {
         self.work.make_room(&self.model.gpu).await?;
-        let submission = self.submit(parts, extent, self.work.ticket());
+        let submission = self.submit(parts, extent, self.work.staging());
         self.work.sent(submission);
         Ok(())
     }
@@ -131,7 +131,7 @@ impl Run<'_> {
     fn submit(&self, parts: &[Part], extent: Extent, copy: (&wgpu::Buffer, &Staging)) -> wgpu::SubmissionIndex {
         let ops = |part: &Part| match part {
             Part::Body => &self.plan.body[..],
-            Part::Head => &self.plan.head[..],
+            Part::LmHead => &self.plan.lm_head[..],
             part => self.work.ops(*part),
         };
         let record = |recorder: &mut Recorder<'_>| {
@@ -151,7 +151,7 @@ impl Run<'_> {
     }
 
     /// Sums over the branches of a nucleus, list `list` of those on the GPU.
-    pub(super) async fn star(
+    pub(super) async fn siblings(
         &mut self,
         list: usize,
         nucleus: Nucleus,
@@ -165,7 +165,7 @@ impl Run<'_> {
         self.model.gpu.write(&self.buffers.state, 0, &[State::default()]);
         for first in (0..total).step_by(most) {
             let rows = most.min(total - first);
-            self.send(&[Part::Star, Part::Body, Part::Mix], extent(rows, position + 1)).await?;
+            self.send(&[Part::Siblings, Part::Body, Part::Mix], extent(rows, position + 1)).await?;
             self.count(cost, rows, position + 1);
             progress(Progress::Branches { done: first + rows, total });
         }

@@ -5,7 +5,8 @@ use super::options::MarginalOptions;
 use super::workspace::{Part, Workspace};
 use crate::gpu::{Gpu, Recorder};
 use crate::kernels::{
-    Cursor, DraftTopIo, Extent, MAX_BATCH_ROWS, Op, ShiftParams, WindowParams, draft_likeliest, shift, window,
+    Cursor, DraftTopIo, Extent, MAX_BATCH_ROWS, Op, ShiftTokensParams, StageWindowParams, draft_likeliest,
+    shift_tokens, stage_window,
 };
 use crate::model::{Buffers, Model, Plan};
 
@@ -31,12 +32,12 @@ impl DraftOps {
             counts: &b.counts,
             candidates: &b.candidates,
         };
-        let staged = WindowParams { num_rows: 1, context: sizes.attention.context, adapter: 0 };
-        let own_token = ShiftParams { ahead: 0, vocab: sizes.vocab };
+        let staged = StageWindowParams { num_rows: 1, context: sizes.context, adapter: 0 };
+        let own_token = ShiftTokensParams { ahead: 0, vocab: sizes.vocab };
         Self {
             stage: [
-                window(gpu, staged, [&b.state, &b.rows]),
-                shift(gpu, own_token, [&b.state, &b.rows, &b.text, &b.candidates]),
+                stage_window(gpu, staged, [&b.state, &b.rows]),
+                shift_tokens(gpu, own_token, [&b.state, &b.rows, &b.text, &b.candidates]),
             ],
             candidates: draft_likeliest(gpu, model.kernels, io),
         }
@@ -46,11 +47,11 @@ impl DraftOps {
 impl Workspace {
     /// Asks for what [`Self::draft`] needs. Holds until something else is asked.
     pub fn ask_draft(&self, gpu: &Gpu) {
-        self.ask_star(gpu, BRANCHES);
+        self.ask_siblings(gpu, BRANCHES);
     }
 
-    /// Asks for a star of the `branches` heaviest tokens.
-    pub fn ask_star(&self, gpu: &Gpu, branches: usize) {
+    /// Asks for siblings: the `branches` heaviest tokens.
+    pub fn ask_siblings(&self, gpu: &Gpu, branches: usize) {
         self.ask(gpu, &MarginalOptions { mass: 1.0, top: 1, ..MarginalOptions::default() }, branches);
         let most = branches.min(MAX_BATCH_ROWS) as u32;
         gpu.write(&self.cursor, 0, &[Cursor { most, ..Cursor::default() }]);
@@ -59,22 +60,22 @@ impl Workspace {
     /// The steps that draft the token after the text's last one as if that were not known: the marginal over the likeliest
     /// tokens in its place. They leave `state` and `rows` as batches of their own; `keys` bounds what a row sees.
     pub fn draft<'a>(&'a self, plan: &'a Plan, keys: u32) -> Vec<(&'a [Op], Extent)> {
-        let (one, star) = (extent(1, keys as usize), extent(BRANCHES, keys as usize));
+        let (one, siblings) = (extent(1, keys as usize), extent(BRANCHES, keys as usize));
         vec![
             (&self.draft.stage[..], one),
             (&plan.body, one),
-            (&plan.head, one),
+            (&plan.lm_head, one),
             (self.ops(Part::Nucleus), one),
-            (self.ops(Part::Star), star),
-            (&plan.body, star),
-            (self.ops(Part::Mix), star),
+            (self.ops(Part::Siblings), siblings),
+            (&plan.body, siblings),
+            (self.ops(Part::Mix), siblings),
             (std::slice::from_ref(&self.draft.candidates), one),
         ]
     }
 
-    /// Records a star of `branches`, and its mixture.
-    pub fn record_star(&self, plan: &Plan, recorder: &mut Recorder<'_>, branches: usize, keys: usize) {
-        let ops = self.ops(Part::Star).iter().chain(&plan.body).chain(self.ops(Part::Mix));
+    /// Records `branches` siblings, and their mixture.
+    pub fn record_siblings(&self, plan: &Plan, recorder: &mut Recorder<'_>, branches: usize, keys: usize) {
+        let ops = self.ops(Part::Siblings).iter().chain(&plan.body).chain(self.ops(Part::Mix));
         let extent = extent(branches.min(MAX_BATCH_ROWS), keys);
         ops.for_each(|op: &Op| op.record(recorder, extent));
     }

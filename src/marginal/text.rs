@@ -14,7 +14,7 @@ pub(super) const POSITIONS: usize = 8;
 /// Goes through a text from some position on.
 ///
 /// A few tokens at a time go through the model, and the branches of the last one first: their rows lie in the cache where
-/// the text goes on, so what a star overwrites is done with. The tokens are read again with those that follow.
+/// the text goes on, so what siblings overwrite is done with. The tokens are read again with those that follow.
 pub(crate) struct TextReader {
     ids: Vec<u32>,
     /// The next position to find out about.
@@ -84,7 +84,7 @@ impl Run<'_> {
         self.model.gpu.write(&self.work.targets, 0, &ids[start + 1..=end]);
         let extent = Extent { rows: (end - cached) as u32, logit_rows: count as u32, keys: end as u32 };
         let words = Ranking::words(top);
-        let parts = [Part::Body, Part::Head, Part::Nucleus, Part::RankRows];
+        let parts = [Part::Body, Part::LmHead, Part::Nucleus, Part::RankRows];
         let reports: Vec<u32> = self.read(&parts, extent, &self.work.reports, count * words).await?;
         let nuclei: Vec<Nucleus> = self.read(&[], on_logits(0), &self.work.nuclei, count).await?;
         let mut lists = Vec::new();
@@ -121,7 +121,7 @@ impl Run<'_> {
         };
         let Some(&target) = ids.get(position + offset).filter(|_| offset > 1) else { return Ok(found) };
         let summed = match offset {
-            2 => self.star(list, nucleus, &mut found.cost, &mut |_| {}).await?,
+            2 => self.siblings(list, nucleus, &mut found.cost, &mut |_| {}).await?,
             _ => self.tree(nucleus, branches.to_vec(), &mut found.cost, &mut |_| {}).await?,
         };
         let ranking = self.rank_mixture(target).await?;

@@ -131,7 +131,7 @@ impl Run<'_> {
         Ok(found)
     }
 
-    /// The heaviest paths: a star finds the nucleus after each branch, until no branch left can have a path that counts.
+    /// The heaviest paths: a batch of siblings finds the nucleus after each branch, until no branch left can have a path that counts.
     async fn paths(
         &mut self,
         position: usize,
@@ -153,7 +153,7 @@ impl Run<'_> {
                 ..Row::default()
             };
             self.write_batch(position, &siblings.iter().enumerate().map(row).collect::<Vec<_>>(), 0);
-            self.send(&[Part::Body, Part::Head], extent(siblings.len(), position + 1)).await?;
+            self.send(&[Part::Body, Part::LmHead], extent(siblings.len(), position + 1)).await?;
             self.count(cost, siblings.len(), position + 1);
             let nuclei = self.nuclei(siblings.len()).await?;
             let lists = self.branches(siblings.len() * capacity).await?;

@@ -8,10 +8,10 @@ use super::text::POSITIONS;
 use crate::Result;
 use crate::gpu::{Gpu, Pending, Staging};
 use crate::kernels::{
-    Branch, Cursor, MAX_BATCH_ROWS, MixtureIo, Nucleus, NucleusIo, NucleusParams, Op, Ranking, RankingParams, StarIo,
-    mixture, normalizer, nucleus, ranking, star,
+    Branch, Cursor, MAX_BATCH_ROWS, MixtureIo, Nucleus, NucleusIo, NucleusParams, Op, Ranking, RankingParams,
+    SiblingsIo, mixture, normalizer, nucleus, ranking, siblings,
 };
-use crate::model::{Buffers, Model, head_peaks, head_with_peaks};
+use crate::model::{Buffers, Model, lm_head_partials, lm_head_with_partials};
 
 /// Submits that may be on their way: one runs while the host prepares the other.
 const IN_FLIGHT: usize = 2;
@@ -24,11 +24,11 @@ const TREE_LIST: usize = 4096;
 pub(super) enum Part {
     /// From rows to the residual stream, and on to logits.
     Body,
-    Head,
+    LmHead,
     /// Which tokens may come after each row.
     Nucleus,
     /// The next branches become the batch under way.
-    Star,
+    Siblings,
     /// From the residual stream: the rows' softmaxes join the mixture. Logits are read once.
     Mix,
     /// Reports on the mixture, and on the rows' own distributions.
@@ -49,16 +49,16 @@ pub(crate) struct Workspace {
     pub(super) targets: wgpu::Buffer,
     pub(super) reports: wgpu::Buffer,
     nucleus: Op,
-    star: Op,
+    siblings: Op,
     mix: Vec<Op>,
-    /// Peaks that the LM head keeps of a row.
-    peaks: u32,
+    /// Softmax partials that the LM head keeps of a row.
+    partials: u32,
     rank_mixture: Op,
     rank_rows: Op,
     pub(super) draft: DraftOps,
-    tickets: Vec<Staging>,
+    staging: Vec<Staging>,
     in_flight: VecDeque<(Pending, usize)>,
-    next_ticket: usize,
+    next_staging: usize,
 }
 
 impl Workspace {
@@ -72,8 +72,8 @@ impl Workspace {
         let branches = storage("branches", listed, size_of::<Branch>());
         let cursor = storage("cursor", 1, size_of::<Cursor>());
         let row_weights = storage("row weights", MAX_BATCH_ROWS, 4);
-        let kept = head_peaks(model);
-        let peaks = storage("peaks", MAX_BATCH_ROWS * kept as usize, 8);
+        let kept = lm_head_partials(model);
+        let partials = storage("partials", MAX_BATCH_ROWS * kept as usize, 8);
         let normalizers = storage("normalizers", MAX_BATCH_ROWS, 8);
         let mixed = storage("mixture", stride as usize, 4);
         let parts = storage("parts of the mixture", stride as usize, 8);
@@ -86,11 +86,11 @@ impl Workspace {
             state: &b.state,
             rows: &b.rows,
             logits: &b.logits,
-            weights: &b.weights,
+            probabilities: &b.probabilities,
             nuclei: &nuclei,
             branches: &branches,
         };
-        let star_io = StarIo {
+        let siblings_io = SiblingsIo {
             cursor: &cursor,
             nuclei: &nuclei,
             branches: &branches,
@@ -106,22 +106,22 @@ impl Workspace {
             parts: &parts,
             mixture: &mixed,
         };
-        let mut mix = head_with_peaks(model, b, &peaks);
-        mix.push(normalizer(gpu, set, kept, [&row_weights, &peaks, &normalizers]));
+        let mut mix = lm_head_with_partials(model, b, &partials);
+        mix.push(normalizer(gpu, set, kept, [&row_weights, &partials, &normalizers]));
         mix.push(mixture(gpu, stride, mixture_io));
         Self {
             vocab,
             stride,
             nucleus: nucleus(gpu, set, nucleus_io),
-            star: star(gpu, model.sizes.attention.context, star_io),
+            siblings: siblings(gpu, model.sizes.context, siblings_io),
             mix,
-            peaks: kept,
+            partials: kept,
             rank_mixture: ranking(gpu, set, true, [&ranking_params, &mixed, &targets, &reports]),
-            rank_rows: ranking(gpu, set, false, [&ranking_params, &b.weights, &targets, &reports]),
+            rank_rows: ranking(gpu, set, false, [&ranking_params, &b.probabilities, &targets, &reports]),
             draft: DraftOps::new(model, b, &mixed),
-            tickets: (0..IN_FLIGHT + 1).map(|_| Staging::new(gpu, cursor.size())).collect(),
+            staging: (0..IN_FLIGHT + 1).map(|_| Staging::new(gpu, cursor.size())).collect(),
             in_flight: VecDeque::new(),
-            next_ticket: 0,
+            next_staging: 0,
             nucleus_params,
             ranking_params,
             nuclei,
@@ -140,7 +140,7 @@ impl Workspace {
             state,
             rows,
             logits: &b.logits,
-            weights: &b.weights,
+            probabilities: &b.probabilities,
             nuclei: &self.nuclei,
             branches: &self.branches,
         };
@@ -149,7 +149,7 @@ impl Workspace {
 
     /// Bytes read of `rows` rows for the mixture: the logits, and what the LM head kept of them.
     pub fn mixed_bytes(&self, rows: usize) -> u64 {
-        rows as u64 * (4 * u64::from(self.vocab) + 8 * u64::from(self.peaks))
+        rows as u64 * (4 * u64::from(self.vocab) + 8 * u64::from(self.partials))
     }
 
     /// How many entries a report lists.
@@ -184,11 +184,11 @@ impl Workspace {
     pub(super) fn ops(&self, part: Part) -> &[Op] {
         match part {
             Part::Nucleus => std::slice::from_ref(&self.nucleus),
-            Part::Star => std::slice::from_ref(&self.star),
+            Part::Siblings => std::slice::from_ref(&self.siblings),
             Part::Mix => &self.mix,
             Part::RankMixture => std::slice::from_ref(&self.rank_mixture),
             Part::RankRows => std::slice::from_ref(&self.rank_rows),
-            Part::Body | Part::Head => &[],
+            Part::Body | Part::LmHead => &[],
         }
     }
 
@@ -201,20 +201,20 @@ impl Workspace {
     }
 
     /// What the next submit copies where. Nobody reads it: that it comes back is the news.
-    pub fn ticket(&self) -> (&wgpu::Buffer, &Staging) {
-        (&self.cursor, &self.tickets[self.next_ticket])
+    pub fn staging(&self) -> (&wgpu::Buffer, &Staging) {
+        (&self.cursor, &self.staging[self.next_staging])
     }
 
-    /// A submit with the ticket is on its way.
+    /// A submit with it is on its way.
     pub fn sent(&mut self, submission: wgpu::SubmissionIndex) {
-        let at = self.next_ticket;
-        self.in_flight.push_back((self.tickets[at].read_after(submission), at));
-        self.next_ticket = (at + 1) % self.tickets.len();
+        let at = self.next_staging;
+        self.in_flight.push_back((self.staging[at].read_after(submission), at));
+        self.next_staging = (at + 1) % self.staging.len();
     }
 
     async fn receive(&mut self, gpu: &Gpu) -> Result<()> {
         if let Some((pending, at)) = self.in_flight.pop_front() {
-            self.tickets[at].take::<u32>(gpu, pending).await?;
+            self.staging[at].take::<u32>(gpu, pending).await?;
         }
         Ok(())
     }

@@ -9,11 +9,11 @@ use super::Buffers;
 use super::checks::{check_kernels, working_widths};
 use super::formats;
 use super::forward::{Plan, pipelines};
-use super::heads::{self, Heads};
+use super::heads::{self, HeadWeights};
 use super::lora::Changes;
-use super::sizes::{self, Sizes};
+use super::sizes::{self, Sizes, attention_shape};
 use super::upload::Matrix;
-use super::weights::{self, Weights};
+use super::weights::{self, Layer, Weights};
 use crate::analysis::HeadFacts;
 use crate::decode::{Sampling, Session};
 use crate::error::counted;
@@ -21,7 +21,9 @@ use crate::format::checkpoint::{Checkpoint, HeadKind};
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
+use crate::format::rope::Rope;
 use crate::format::safetensors::TensorInfo;
+use crate::format::spec::ModelSpec;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Gpu;
 use crate::kernels::{AttentionShape, KernelSet, MAX_END_TOKENS, Widths};
@@ -101,10 +103,10 @@ pub(crate) struct Model {
     pub width_invariant: bool,
     pub sizes: Sizes,
     pub weights: Weights,
-    /// `[context, rotary_dim / 2]` of (cos, sin).
-    pub rotation: wgpu::Buffer,
+    /// `[context, rotary_dim / 2]` of (cos, sin) for each rotary embedding that a block has.
+    pub rotations: Vec<(Rope, wgpu::Buffer)>,
     /// Multi-token heads.
-    pub heads: Option<Heads>,
+    pub heads: Option<HeadWeights>,
     /// Seconds from the end of a submit to when the host knows of it.
     pub sync_seconds: f64,
 }
@@ -117,7 +119,18 @@ impl Model {
         let head = weights.lm_head.as_ref().unwrap_or(&weights.embedding);
         let matrices: u64 = weights.block_matrices().chain([head]).map(Matrix::bytes).sum();
         let passes = rows.div_ceil(widths.rows().last().map_or(1, |&widest| widest as usize)) as u64;
-        passes * matrices + sizes.cache_bytes() / u64::from(sizes.attention.context) * (rows * keys) as u64
+        passes * matrices + sizes.cache_bytes / u64::from(sizes.context) * (rows * keys) as u64
+    }
+
+    /// The sizes that the kernels of a layer's attention share.
+    pub fn attention_shape(&self, layer: &Layer) -> AttentionShape {
+        attention_shape(layer.spec.attention(), self.sizes.context)
+    }
+
+    /// The rotations of one of the model's rotary embeddings.
+    pub fn rotation(&self, rope: &Rope) -> &wgpu::Buffer {
+        let found = self.rotations.iter().find(|(known, _)| known == rope);
+        &found.expect("there is a table for the rope of every block").1
     }
 }
 
@@ -126,7 +139,7 @@ impl Model {
 pub struct Engine {
     model: Arc<Model>,
     notes: Arc<[String]>,
-    heads: Option<Arc<str>>,
+    heads_summary: Option<Arc<str>>,
     head_parameters: u64,
 }
 
@@ -191,7 +204,7 @@ impl Engine {
     ) -> Result<Self> {
         let config = checkpoint.config().clone();
         let context = sizes::context(&config, options.context)?;
-        let sizes = Sizes::new(&config, context, gpu.summary().max_binding_bytes)?;
+        let sizes = Sizes::new(&config.spec, context, gpu.summary().max_binding_bytes)?;
         check_end_tokens(&config)?;
         let kernels = options.kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
         kernels.check(gpu.summary())?;
@@ -234,7 +247,7 @@ impl Engine {
         // A browser compiles the self-test's kernels while files come; natively one follows the other.
         let (widths, (tokenizer, weights, heads)) =
             try_join(testing, loading).await.map_err(|error| with_need(error, need, &sizes))?;
-        let rotation = gpu.storage_with("rotation", &rotation_table(&config, context));
+        let rotations = rotations(gpu, &config.spec, context);
         let model = Model {
             gpu: gpu.clone(),
             config,
@@ -244,15 +257,15 @@ impl Engine {
             width_invariant: widths.is_some(),
             sizes,
             weights,
-            rotation,
+            rotations,
             heads,
             sync_seconds: gpu.time_readback().await?,
         };
         compile(&model, progress)?;
         warm_up(&model, progress).await?;
         let head_parameters = set.map_or(0, |set| set.parameters(&model.config));
-        let heads = set.map(|set| set.summary().into());
-        Ok(Self { model: Arc::new(model), notes: notes.into(), heads, head_parameters })
+        let heads_summary = set.map(|set| set.summary().into());
+        Ok(Self { model: Arc::new(model), notes: notes.into(), heads_summary, head_parameters })
     }
 
     /// The configuration of the model.
@@ -282,7 +295,7 @@ impl Engine {
 
     /// Tokens a session holds.
     pub fn context(&self) -> usize {
-        self.model.sizes.attention.context as usize
+        self.model.sizes.context as usize
     }
 
     /// Whether a row's result is the same, bit for bit, whichever rows are computed beside it on this device. Where it is
@@ -292,8 +305,8 @@ impl Engine {
     }
 
     /// What the multi-token heads in use are, for people; `None` without any.
-    pub fn heads(&self) -> Option<&str> {
-        self.heads.as_deref()
+    pub fn heads_summary(&self) -> Option<&str> {
+        self.heads_summary.as_deref()
     }
 
     /// Weights of the multi-token heads in use, with their LoRA.
@@ -342,7 +355,8 @@ impl Engine {
     /// # Errors
     /// [`ErrorKind::OutOfMemory`] if the cache does not fit the GPU.
     pub fn session(&self) -> Result<Session> {
-        let buffers = Buffers::new(&self.model.gpu, &self.model.sizes, self.model.heads.as_ref());
+        let buffers =
+            Buffers::new(&self.model.gpu, &self.model.config.spec, &self.model.sizes, self.model.heads.as_ref());
         let plan = Plan::new(&self.model, &buffers);
         self.model.gpu.check()?;
         Ok(Session::new(Arc::clone(&self.model), buffers, plan))
@@ -412,9 +426,8 @@ fn note_heads<H: Files>(set: &HeadSet<'_, H>, notes: &mut Vec<String>) {
 /// pipeline first meets the values of a uniform that bounds its loops, and that should not be while a prompt is read.
 async fn warm_up(model: &Model, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<()> {
     const OPS_A_SUBMIT: usize = 8;
-    let attention = AttentionShape { context: 4, ..model.sizes.attention };
-    let buffers =
-        Buffers::new(&model.gpu, &Sizes { attention, chunk_rows: 1, vocab: 4, ..model.sizes }, model.heads.as_ref());
+    let small = Sizes { context: 4, chunk_rows: 1, vocab: 4, ..model.sizes };
+    let buffers = Buffers::new(&model.gpu, &model.config.spec, &small, model.heads.as_ref());
     let sampling = Sampling::default().params(model.sizes.vocab, model.sizes.vocab_stride());
     model.gpu.write(&buffers.sample_params, 0, &[sampling]);
     let plan = Plan::new(model, &buffers);
@@ -464,14 +477,25 @@ pub(super) fn with_need(error: Error, weights_bytes: u64, sizes: &Sizes) -> Erro
     }
     error.within(format!(
         "the model needs {weights_bytes} bytes for weights, {} for the cache and {} to work",
-        sizes.cache_bytes(),
+        sizes.cache_bytes,
         sizes.work_bytes()
     ))
 }
 
-/// Rotations of every position, in f64: shaders' sine and cosine are too coarse for large angles.
-pub(super) fn rotation_table(config: &ModelConfig, context: usize) -> Vec<[f32; 2]> {
-    let frequencies = config.rope.inv_freq();
+/// A table for each rotary embedding of the blocks: rotations of every position.
+pub(super) fn rotations(gpu: &Gpu, spec: &ModelSpec, context: usize) -> Vec<(Rope, wgpu::Buffer)> {
+    let mut tables: Vec<(Rope, wgpu::Buffer)> = Vec::new();
+    for rope in spec.blocks.iter().map(|block| &block.attention().rope) {
+        if !tables.iter().any(|(known, _)| known == rope) {
+            tables.push((rope.clone(), gpu.storage_with("rotation", &rotation_table(rope, context))));
+        }
+    }
+    tables
+}
+
+/// Made in f64: shaders' sine and cosine are too coarse for large angles.
+fn rotation_table(rope: &Rope, context: usize) -> Vec<[f32; 2]> {
+    let frequencies = rope.inv_freq();
     let at = |position: usize, frequency: &f64| {
         let (sin, cos) = (position as f64 * frequency).sin_cos();
         [cos as f32, sin as f32]

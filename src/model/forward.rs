@@ -7,23 +7,24 @@ use super::engine::Model;
 use super::head_plan::{self, HeadsPlan};
 use super::upload::{Matrix, Shard};
 use super::weights::{Layer, Linear, NormWeights};
-use crate::format::config::{Activation as ConfigActivation, Norm};
+use crate::format::spec::{self, Mlp};
 use crate::gpu::Variant;
 use crate::kernels::{
-    Activation, CommitIo, CommitParams, EmbedParams, LogProbsParams, MAX_END_TOKENS, MatmulForm, MatmulIo, NormIo, Op,
-    Peaks, RopeIo, SampleIo, attention_scores, attention_softmax, attention_values, carry_variant, commit,
-    commit_variant, compact_cache, compact_cache_variant, draft_lookup, draft_lookup_variant, draft_script,
-    draft_script_variant, draft_top_variant, embed, embed_variant, keep_variant, log_probs, log_probs_variant,
-    lora_variant, matmul, matmul_with_peaks, norm, norm_variant, rope_cache, rope_cache_variant, sample,
-    sample_variant, scores_variant, shift_variant, softmax_variant, trace, trace_variant, tree_rows, tree_rows_variant,
-    values_variant, window_variant,
+    Activation, CommitIo, CommitParams, EmbedParams, HeadNormIo, HeadNormParams, LogProbsParams, MAX_END_TOKENS,
+    MatmulForm, MatmulIo, NormIo, Op, Partials, RopeIo, SampleIo, attention_scores, attention_softmax,
+    attention_values, commit, commit_variant, compact_cache, compact_cache_variant, compact_hidden_variant,
+    copy_hidden_variant, draft_lookup, draft_lookup_variant, draft_recorded, draft_recorded_variant, draft_top_variant,
+    embed, embed_variant, head_norm, head_norm_variant, log_probs, log_probs_variant, lora_variant, matmul,
+    matmul_with_partials, norm, norm_variant, rope_cache, rope_cache_variant, sample, sample_variant, scores_variant,
+    shift_tokens_variant, softmax_variant, stage_window_variant, trace, trace_variant, tree_rows, tree_rows_variant,
+    values_variant,
 };
 
 /// The ops of a session, in the order they run.
 pub(crate) struct Plan {
-    /// Candidates from the text itself, and from a script: one of them, or none, starts a round.
+    /// Candidates from the text itself, and from recorded drafts: one of them, or none, starts a round.
     pub lookup: Vec<Op>,
-    pub script: Vec<Op>,
+    pub recorded: Vec<Op>,
     /// The text's last token and its drafts become rows.
     pub tree: Vec<Op>,
     /// Embedding and blocks: rows to the residual stream, keys and values to the cache.
@@ -31,7 +32,7 @@ pub(crate) struct Plan {
     /// Where each block of the body ends.
     pub block_ends: Vec<usize>,
     /// Final norm and LM head of the rows whose logits are wanted.
-    pub head: Vec<Op>,
+    pub lm_head: Vec<Op>,
     /// What the target samples after each row.
     pub sample: Vec<Op>,
     /// What the target thought of the drafts, where somebody wants to know.
@@ -54,33 +55,35 @@ impl Plan {
         let mut block_ends = Vec::new();
         for (index, layer) in model.weights.layers.iter().enumerate() {
             if let Some((heads, buffers)) = heads.filter(|_| index + 1 == model.weights.layers.len()) {
-                planner.recall_mix_of_target(heads, buffers, &mut body);
+                planner.load_mix_of_target(heads, buffers, &mut body);
             }
             planner.layer(layer, &buffers.cache[index], &mut body);
             if let Some((heads, buffers)) = heads.filter(|(heads, _)| !heads.gated) {
-                planner.tap(heads, buffers, index + 1, &mut body);
+                planner.save_sources(heads, buffers, index + 1, &mut body);
             }
             block_ends.push(body.len());
         }
         if let Some((heads, buffers)) = heads.filter(|(heads, _)| !heads.gated) {
-            planner.tap_final_norm(heads, buffers, &mut body);
+            planner.save_final_norm(heads, buffers, &mut body);
         }
         let heads = heads.map(|(heads, buffers)| HeadsPlan::new(&planner, heads, buffers));
         let b = buffers;
         let (gpu, set, sizes) = (&model.gpu, model.kernels, &model.sizes);
         let logits = (sizes.vocab, sizes.vocab_stride());
-        let compact = |(keys, values)| compact_cache(gpu, sizes.attention, [&b.state, &b.path, keys, values]);
+        let compact = |(layer, (keys, values)): (&Layer, &(wgpu::Buffer, wgpu::Buffer))| {
+            compact_cache(gpu, model.attention_shape(layer), [&b.state, &b.path, keys, values])
+        };
         Self {
             lookup: vec![draft_lookup(gpu, set, [&b.tree, &b.state, &b.text, &b.candidates])],
-            script: vec![draft_script(gpu, [&b.tree, &b.state, &b.script, &b.candidates])],
+            recorded: vec![draft_recorded(gpu, [&b.tree, &b.state, &b.recorded, &b.candidates])],
             tree: vec![tree_rows(gpu, [&b.tree, &b.state, &b.rows, &b.text, &b.candidates])],
             body,
             block_ends,
-            head: planner.head(),
+            lm_head: planner.lm_head(),
             sample: vec![planner.sample()],
-            trace: vec![trace(gpu, set, logits, [&b.state, &b.rows, &b.logits, &b.sampled, &b.ring])],
+            trace: vec![trace(gpu, set, logits, [&b.state, &b.rows, &b.logits, &b.sampled, &b.emitted])],
             commit: vec![planner.commit()],
-            compact: b.cache.iter().map(|(keys, values)| compact((keys, values))).collect(),
+            compact: model.weights.layers.iter().zip(&b.cache).map(compact).collect(),
             score: planner.score(),
             heads,
         }
@@ -88,19 +91,19 @@ impl Plan {
 
     /// Every op.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
-        let drafts = [&self.lookup, &self.script, &self.tree, &self.trace, &self.commit, &self.compact];
+        let drafts = [&self.lookup, &self.recorded, &self.tree, &self.trace, &self.commit, &self.compact];
         let heads = self.heads.iter().flat_map(HeadsPlan::ops);
-        [&self.body, &self.head, &self.sample, &self.score].into_iter().chain(drafts).flatten().chain(heads)
+        [&self.body, &self.lm_head, &self.sample, &self.score].into_iter().chain(drafts).flatten().chain(heads)
     }
 }
 
 /// The variants behind the ops of a session of `model`, each once.
 pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
     let (set, subgroup) = (model.kernels, model.gpu.summary().fixed_subgroup().unwrap_or(0));
-    let layer_norm = matches!(model.config.norm, Norm::Layer { .. });
+    let spec = &model.config.spec;
     let mut variants = BTreeSet::from([
         embed_variant(model.weights.embedding.format),
-        norm_variant(set, subgroup, layer_norm),
+        norm_variant(set, subgroup, spec.final_norm.is_layer()),
         rope_cache_variant(),
         scores_variant(),
         softmax_variant(set, subgroup),
@@ -110,15 +113,24 @@ pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
         commit_variant(),
         tree_rows_variant(),
         draft_lookup_variant(set),
-        draft_script_variant(),
+        draft_recorded_variant(),
         compact_cache_variant(),
         trace_variant(set),
     ]);
-    let mut forms = vec![head_form(model, unembedding(model))];
+    if spec.blocks.iter().any(|block| block.attention().qk_norm.is_some()) {
+        variants.insert(head_norm_variant());
+    }
+    let mut forms = vec![plain_form(model, unembedding(model))];
     forms.extend(model.weights.layers.iter().flat_map(|layer| layer_forms(model, layer)));
     if let Some(heads) = &model.heads {
         forms.extend(head_plan::forms(model, heads));
-        variants.extend([carry_variant(), keep_variant(), lora_variant(), shift_variant(), window_variant()]);
+        variants.extend([
+            copy_hidden_variant(),
+            compact_hidden_variant(),
+            lora_variant(),
+            shift_tokens_variant(),
+            stage_window_variant(),
+        ]);
         variants.insert(draft_top_variant(set, false));
     }
     for form in forms {
@@ -133,26 +145,35 @@ pub(super) fn layer_forms(model: &Model, layer: &Layer) -> [MatmulForm; 4] {
     [
         linear_form(model, &layer.qkv),
         accumulate(linear_form(model, &layer.out)),
-        mlp_in_form(model, &layer.mlp_in),
+        mlp_in_form(model, layer),
         accumulate(linear_form(model, &layer.mlp_out)),
     ]
 }
 
-pub(crate) fn head_form(model: &Model, matrix: &Matrix) -> MatmulForm {
+pub(crate) fn plain_form(model: &Model, matrix: &Matrix) -> MatmulForm {
     MatmulForm::plain(model.kernels, model.widths, matrix.format, matrix.columns4())
 }
 
 pub(crate) fn linear_form(model: &Model, linear: &Linear) -> MatmulForm {
-    MatmulForm { bias: linear.bias.is_some(), ..head_form(model, &linear.matrix) }
+    MatmulForm { bias: linear.bias.is_some(), ..plain_form(model, &linear.matrix) }
 }
 
-fn mlp_in_form(model: &Model, linear: &Linear) -> MatmulForm {
-    let activation = match model.config.activation {
-        ConfigActivation::Silu => Activation::Silu,
-        ConfigActivation::Gelu => Activation::Gelu,
-        ConfigActivation::GeluTanh => Activation::GeluTanh,
-    };
-    let gated = model.config.gated_mlp;
+/// The kernels' form of an MLP's nonlinearity.
+pub(crate) fn activation(mlp: &Mlp) -> Activation {
+    match mlp.activation {
+        spec::Activation::Silu => Activation::Silu,
+        spec::Activation::Gelu => Activation::Gelu,
+        spec::Activation::GeluTanh => Activation::GeluTanh,
+    }
+}
+
+/// Elements between an MLP's projections, padded, in blocks of four.
+pub(crate) fn inner4(mlp: &Mlp) -> u32 {
+    (mlp.inner as u32).div_ceil(4)
+}
+
+fn mlp_in_form(model: &Model, layer: &Layer) -> MatmulForm {
+    let (linear, gated, activation) = (&layer.mlp_in, layer.spec.mlp.gated, activation(&layer.spec.mlp));
     let columns4 = linear.matrix.columns4() / if gated { 2 } else { 1 };
     MatmulForm { activation, gated, shape: model.kernels.product_shape(columns4), ..linear_form(model, linear) }
 }
@@ -178,7 +199,7 @@ impl Planner<'_> {
     /// Pre-norm attention and MLP. In a parallel residual (GPT-NeoX) both read the block's input, so the MLP's norm is
     /// taken before attention adds to the stream.
     pub(super) fn layer(&self, layer: &Layer, cache: &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
-        self.layer_with(layer, cache, ops, |_| {});
+        self.layer_with(layer, cache, ops, |_, _| {});
     }
 
     /// A layer; `adapt` may change queries, keys and values.
@@ -187,27 +208,24 @@ impl Planner<'_> {
         layer: &Layer,
         cache: &(wgpu::Buffer, wgpu::Buffer),
         ops: &mut Vec<Op>,
-        adapt: impl Fn(&mut Vec<Op>),
+        adapt: impl Fn(&wgpu::Buffer, &mut Vec<Op>),
     ) {
         let b = self.buffers;
-        let sizes = &self.model.sizes;
-        let (hidden4, inner4) = (sizes.hidden / 4, sizes.intermediate / 4);
-        let parallel = self.model.config.parallel_residual;
+        let (hidden4, inner4) = (self.model.sizes.hidden / 4, inner4(&layer.spec.mlp));
+        let parallel = layer.spec.parallel;
         let mlp_norm = || self.norm(&layer.mlp_norm, &b.mlp_in, false);
         ops.push(self.norm(&layer.attention_norm, &b.attention_in, false));
         if parallel {
             ops.push(mlp_norm());
         }
-        self.qkv(layer, ops);
-        adapt(ops);
-        ops.push(self.rope_cache(cache));
-        self.attention(cache, ops);
-        let out = (&b.attention_out, sizes.attention.out_stride() / 4);
+        self.qkv(layer, cache, ops, adapt);
+        self.attention(layer, cache, ops);
+        let out = (&b.attention_out, self.model.attention_shape(layer).out_stride() / 4);
         ops.extend(self.linear(accumulate(linear_form(self.model, &layer.out)), &layer.out, out, (&b.x, hidden4)));
         if !parallel {
             ops.push(mlp_norm());
         }
-        let form = mlp_in_form(self.model, &layer.mlp_in);
+        let form = mlp_in_form(self.model, layer);
         ops.extend(self.linear(form, &layer.mlp_in, (&b.mlp_in, hidden4), (&b.intermediate, inner4)));
         let form = accumulate(linear_form(self.model, &layer.mlp_out));
         ops.extend(self.linear(form, &layer.mlp_out, (&b.intermediate, inner4), (&b.x, hidden4)));
@@ -216,26 +234,37 @@ impl Planner<'_> {
     /// What later rows need of a layer: its keys and values.
     pub(super) fn layer_keys(&self, layer: &Layer, cache: &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
         ops.push(self.norm(&layer.attention_norm, &self.buffers.attention_in, false));
-        self.qkv(layer, ops);
-        ops.push(self.rope_cache(cache));
+        self.qkv(layer, cache, ops, |_, _| {});
     }
 
-    fn qkv(&self, layer: &Layer, ops: &mut Vec<Op>) {
-        let (b, sizes) = (self.buffers, &self.model.sizes);
-        let form = linear_form(self.model, &layer.qkv);
-        let (x, y) = ((&b.attention_in, sizes.hidden / 4), (&b.qkv, sizes.attention.qkv_stride() / 4));
-        ops.extend(self.linear(form, &layer.qkv, x, y));
-    }
-
-    fn rope_cache(&self, (keys, values): &(wgpu::Buffer, wgpu::Buffer)) -> Op {
+    /// Queries, keys and values of the rows: queries to `qkv`, the others to the cache. `adapt` may change what the product
+    /// gives, which is in the buffer that it is handed.
+    fn qkv(
+        &self,
+        layer: &Layer,
+        (keys, values): &(wgpu::Buffer, wgpu::Buffer),
+        ops: &mut Vec<Op>,
+        adapt: impl Fn(&wgpu::Buffer, &mut Vec<Op>),
+    ) {
         let (model, b) = (self.model, self.buffers);
-        let rope = RopeIo { state: &b.state, rows: &b.rows, qkv: &b.qkv, rotation: &model.rotation, keys, values };
-        rope_cache(&model.gpu, model.sizes.attention, model.config.rope.rotary_dim as u32, rope)
+        let (attention, shape) = (layer.spec.attention(), model.attention_shape(layer));
+        let projected = if layer.qk_norm.is_some() { &b.projected } else { &b.qkv };
+        let form = linear_form(model, &layer.qkv);
+        let (x, y) = ((&b.attention_in, model.sizes.hidden / 4), (projected, shape.qkv_stride() / 4));
+        ops.extend(self.linear(form, &layer.qkv, x, y));
+        adapt(projected, ops);
+        if let (Some(norm), Some(scale)) = (attention.qk_norm, &layer.qk_norm) {
+            let params = HeadNormParams::new(shape, attention.head_dim as u32, norm.eps as f32);
+            ops.push(head_norm(&model.gpu, params, HeadNormIo { x: projected, scale, y: &b.qkv }));
+        }
+        let rotation = model.rotation(&attention.rope);
+        let rope = RopeIo { state: &b.state, rows: &b.rows, qkv: &b.qkv, rotation, keys, values };
+        ops.push(rope_cache(&model.gpu, shape, attention.rope.rotary_dim as u32, rope));
     }
 
-    fn attention(&self, (keys, values): &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
-        let (gpu, b, shape) = (&self.model.gpu, self.buffers, self.model.sizes.attention);
-        let scale = 1.0 / (self.model.config.head_dim as f32).sqrt();
+    fn attention(&self, layer: &Layer, (keys, values): &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
+        let (gpu, b, shape) = (&self.model.gpu, self.buffers, self.model.attention_shape(layer));
+        let scale = layer.spec.attention().scale;
         ops.push(attention_scores(gpu, shape, scale, [&b.state, &b.rows, &b.qkv, keys, &b.scores]));
         let set = self.model.kernels;
         ops.push(attention_softmax(gpu, set, shape, [&b.state, &b.rows, &b.scores, &b.inverse_sums]));
@@ -243,8 +272,8 @@ impl Planner<'_> {
         ops.push(attention_values(gpu, set, shape, io));
     }
 
-    fn head(&self) -> Vec<Op> {
-        let mut ops = vec![self.norm(&self.model.weights.final_norm, &self.buffers.attention_in, true)];
+    fn lm_head(&self) -> Vec<Op> {
+        let mut ops = vec![self.final_norm(&self.buffers.attention_in, true)];
         ops.extend(self.unembed_with(unembedding(self.model)));
         ops
     }
@@ -254,7 +283,7 @@ impl Planner<'_> {
         let b = self.buffers;
         let x = (&b.attention_in, self.model.sizes.hidden / 4);
         let y = (&b.logits, self.model.sizes.vocab_stride() / 4);
-        self.product(head_form(self.model, matrix), matrix, None, x, y, true)
+        self.product(plain_form(self.model, matrix), matrix, None, x, y, true)
     }
 
     fn sample(&self) -> Op {
@@ -264,7 +293,7 @@ impl Planner<'_> {
             state: &b.state,
             rows: &b.rows,
             logits: &b.logits,
-            weights: &b.weights,
+            probabilities: &b.probabilities,
             counts: &b.counts,
             sampled: &b.sampled,
         };
@@ -280,7 +309,7 @@ impl Planner<'_> {
         let params = CommitParams {
             num_end_tokens: eos.len() as u32,
             vocab: sizes.vocab,
-            context: sizes.attention.context,
+            context: sizes.context,
             pad: 0,
             end_tokens,
         };
@@ -289,7 +318,7 @@ impl Planner<'_> {
             rows: &b.rows,
             sampled: &b.sampled,
             counts: &b.counts,
-            ring: &b.ring,
+            emitted: &b.emitted,
             text: &b.text,
             path: &b.path,
         };
@@ -304,6 +333,11 @@ impl Planner<'_> {
 
     pub(super) fn norm(&self, weights: &NormWeights, y: &wgpu::Buffer, logits: bool) -> Op {
         norm_op(self.model, &self.buffers.state, weights, &self.buffers.x, y, logits)
+    }
+
+    /// The norm before the LM head.
+    pub(super) fn final_norm(&self, y: &wgpu::Buffer, logits: bool) -> Op {
+        self.norm(&self.model.weights.final_norm, y, logits)
     }
 
     fn linear(&self, form: MatmulForm, linear: &Linear, x: Source<'_>, y: Source<'_>) -> Vec<Op> {
@@ -328,16 +362,16 @@ fn unembedding(model: &Model) -> &Matrix {
     model.weights.lm_head.as_ref().unwrap_or(&model.weights.embedding)
 }
 
-/// Peaks that [`head_with_peaks`] keeps of a row.
-pub(crate) fn head_peaks(model: &Model) -> u32 {
+/// Softmax partials that [`lm_head_with_partials`] keeps of a row.
+pub(crate) fn lm_head_partials(model: &Model) -> u32 {
     let matrix = unembedding(model);
-    matrix.shards.iter().map(|shard| head_form(model, matrix).peaks(shard.columns4)).sum()
+    matrix.shards.iter().map(|shard| plain_form(model, matrix).partials(shard.columns4)).sum()
 }
 
-/// As [`Plan::head`], and what the logits' softmax needs to `peaks`.
-pub(crate) fn head_with_peaks(model: &Model, b: &Buffers, peaks: &wgpu::Buffer) -> Vec<Op> {
+/// As [`Plan::lm_head`], and what the logits' softmax needs to `partials`.
+pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &wgpu::Buffer) -> Vec<Op> {
     let matrix = unembedding(model);
-    let (form, stride) = (head_form(model, matrix), head_peaks(model));
+    let (form, stride) = (plain_form(model, matrix), lm_head_partials(model));
     let mut ops = vec![norm_op(model, &b.state, &model.weights.final_norm, &b.x, &b.attention_in, true)];
     let mut first = 0;
     for shard in &matrix.shards {
@@ -354,9 +388,9 @@ pub(crate) fn head_with_peaks(model: &Model, b: &Buffers, peaks: &wgpu::Buffer) 
             y_first4: shard.first4,
             logits: true,
         };
-        let kept = Peaks { vocab: model.sizes.vocab, stride, first };
-        ops.push(matmul_with_peaks(&model.gpu, form, io, kept, peaks));
-        first += form.peaks(shard.columns4);
+        let kept = Partials { vocab: model.sizes.vocab, stride, first };
+        ops.push(matmul_with_partials(&model.gpu, form, io, kept, partials));
+        first += form.partials(shard.columns4);
     }
     ops
 }
@@ -380,7 +414,7 @@ pub(crate) fn norm_op(
     y: &wgpu::Buffer,
     logits: bool,
 ) -> Op {
-    let (Norm::Rms { eps } | Norm::Layer { eps }) = model.config.norm;
+    let eps = weights.norm.eps();
     let io = NormIo { state, x, y, scale: &weights.scale, shift: weights.shift.as_ref(), logits };
     norm(&model.gpu, model.kernels, model.config.hidden_size as u32, model.sizes.hidden, eps as f32, io)
 }
@@ -407,7 +441,7 @@ pub(crate) fn shard_op(
         y_first4: 0,
         logits: false,
     };
-    matmul(&model.gpu, head_form(model, matrix), io)
+    matmul(&model.gpu, plain_form(model, matrix), io)
 }
 
 /// The product of `x` with a matrix, shard by shard.

@@ -6,27 +6,29 @@
 
 use super::buffers::Buffers;
 use super::engine::Model;
-use super::forward::{Planner, accumulate, head_form, layer_forms, linear_form};
-use super::heads::{Body, Head, Heads, Join, Source};
+use super::forward::{Planner, accumulate, layer_forms, linear_form, plain_form};
+use super::heads::{Body, Head, HeadWeights, Join, Source};
 use super::lora::Adapter;
+use super::sizes::{Sizes, attention_shape};
 use super::weights::Linear;
+use crate::format::spec::{BlockSpec, ModelSpec};
 use crate::gpu::Gpu;
 use crate::kernels::{
-    Activation, Carry, DraftTopIo, Extent, LoraIo, LoraParams, MAX_BATCH_ROWS, MatmulForm, Op, Place, ShiftParams,
-    WindowParams, carry, draft_top, keep, lora, shift, window,
+    Activation, CopyHidden, DraftTopIo, Extent, LoraIo, LoraParams, MAX_BATCH_ROWS, MatmulForm, Op, Place,
+    ShiftTokensParams, StageWindowParams, compact_hidden, copy_hidden, draft_top, lora, shift_tokens, stage_window,
 };
 
 /// The products of heads, for their pipelines.
-pub(super) fn forms(model: &Model, heads: &Heads) -> Vec<MatmulForm> {
+pub(super) fn forms(model: &Model, heads: &HeadWeights) -> Vec<MatmulForm> {
     let mut forms = Vec::new();
-    forms.extend(heads.adapters.iter().flatten().map(|adapter| head_form(model, &adapter.a)));
+    forms.extend(heads.adapters.iter().flatten().map(|adapter| plain_form(model, &adapter.a)));
     for head in &heads.heads {
         forms.extend(head.layers().iter().flat_map(|layer| layer_forms(model, layer)));
-        forms.extend(head.lm_head.iter().map(|matrix| head_form(model, matrix)));
+        forms.extend(head.lm_head.iter().map(|matrix| plain_form(model, matrix)));
         match &head.body {
             Body::Sequential(join, _) => {
-                forms.push(head_form(model, &join.from_hidden));
-                forms.push(accumulate(head_form(model, &join.from_embedding)));
+                forms.push(plain_form(model, &join.from_hidden));
+                forms.push(accumulate(plain_form(model, &join.from_embedding)));
             }
             Body::Residual(blocks) => forms.extend(blocks.iter().map(|block| residual_form(model, block))),
             Body::LastLayer | Body::Layers(_) => {}
@@ -67,7 +69,7 @@ pub(crate) struct HeadPlan {
     pub full: Vec<Op>,
     /// Of a head that reads the next token and a hidden state of the backbone: the logits of siblings. All rows read the hidden state at
     /// the committed length, and the tokens that are in the rows already. None for others.
-    pub star: Vec<Op>,
+    pub siblings: Vec<Op>,
     /// From the logits of one row to the candidates of the depth that this head drafts; none for the next token, which
     /// nobody drafts.
     pub candidates: Vec<Op>,
@@ -80,8 +82,8 @@ enum Pass {
     Refill,
     /// [`HeadPlan::full`]
     Full,
-    /// [`HeadPlan::star`]
-    Star,
+    /// [`HeadPlan::siblings`]
+    Siblings,
 }
 
 /// What serves all heads.
@@ -96,15 +98,15 @@ pub(crate) struct HeadsPlan {
     /// wanted. It changes `state.committed`, `num_rows` and `logit_row`.
     pub windows: Vec<Op>,
     /// After a batch that was a tree, once it is committed: moves hidden states as `compact_cache` moves keys and values.
-    pub keep: Vec<Op>,
+    pub compact: Vec<Op>,
 }
 
 impl HeadsPlan {
     /// Every op.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         let heads =
-            self.heads.iter().flat_map(|head| [&head.refill, &head.full, &head.star, &head.candidates]).flatten();
-        heads.chain(&self.drafting).chain(&self.tokens).chain(&self.windows).chain(&self.keep)
+            self.heads.iter().flat_map(|head| [&head.refill, &head.full, &head.siblings, &head.candidates]).flatten();
+        heads.chain(&self.drafting).chain(&self.tokens).chain(&self.windows).chain(&self.compact)
     }
 
     /// What leaves everything that later rows, and later heads, need of the staged rows, which lie within the text.
@@ -161,96 +163,101 @@ impl HeadsPlan {
         steps
     }
 
-    pub(super) fn new(planner: &Planner<'_>, heads: &Heads, buffers: &HeadBuffers) -> Self {
+    pub(super) fn new(planner: &Planner<'_>, heads: &HeadWeights, buffers: &HeadBuffers) -> Self {
         let Planner { model, buffers: b } = *planner;
         let sizes = &model.sizes;
-        let (width, slots) = (sizes.hidden, sizes.attention.context);
+        let (width, slots) = (sizes.hidden, sizes.context);
         let adapter = heads.gated.into();
-        let stage =
-            |num_rows| window(&model.gpu, WindowParams { num_rows, context: slots, adapter }, [&b.state, &b.rows]);
-        let text = ShiftParams { ahead: 0, vocab: sizes.vocab };
+        let stage = |num_rows| {
+            stage_window(&model.gpu, StageWindowParams { num_rows, context: slots, adapter }, [&b.state, &b.rows])
+        };
+        let text = ShiftTokensParams { ahead: 0, vocab: sizes.vocab };
         // Drafting rows leave all that heads read anew, where they belong.
         let kept = if heads.gated { &[][..] } else { &buffers.histories };
         Self {
             heads: (0..heads.heads.len()).map(|index| planner.head_plan(heads, index, buffers)).collect(),
             windows: (1..=MAX_BATCH_ROWS as u32).map(stage).collect(),
             drafting: planner.drafting(heads, buffers),
-            tokens: vec![shift(&model.gpu, text, [&b.state, &b.rows, &b.text, &b.candidates])],
-            keep: kept.iter().map(|history| keep(&model.gpu, width, slots, [&b.state, &b.path, history])).collect(),
+            tokens: vec![shift_tokens(&model.gpu, text, [&b.state, &b.rows, &b.text, &b.candidates])],
+            compact: kept
+                .iter()
+                .map(|history| compact_hidden(&model.gpu, width, slots, [&b.state, &b.path, history]))
+                .collect(),
         }
     }
 }
 
 impl Planner<'_> {
     /// Leaves what heads read of the stream after `blocks` blocks.
-    pub(super) fn tap(&self, heads: &Heads, buffers: &HeadBuffers, blocks: usize, ops: &mut Vec<Op>) {
+    pub(super) fn save_sources(&self, heads: &HeadWeights, buffers: &HeadBuffers, blocks: usize, ops: &mut Vec<Op>) {
         for (source, history) in heads.sources.iter().zip(&buffers.histories) {
             if let Some(weight) = source.weight_of(blocks) {
                 let accumulate = matches!(source, Source::Mix(_)) && blocks > 1;
-                ops.push(self.remember(&self.buffers.x, history, weight, accumulate));
+                ops.push(self.save_hidden(&self.buffers.x, history, weight, accumulate));
             }
         }
     }
 
     /// Leaves the output of the final norm, where heads read that.
-    pub(super) fn tap_final_norm(&self, heads: &Heads, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
+    pub(super) fn save_final_norm(&self, heads: &HeadWeights, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
         let Some(at) = heads.sources.iter().position(|source| *source == Source::FinalNorm) else { return };
-        ops.push(self.norm(&self.model.weights.final_norm, &self.buffers.attention_in, false));
-        ops.push(self.remember(&self.buffers.attention_in, &buffers.histories[at], 1.0, false));
+        ops.push(self.final_norm(&self.buffers.attention_in, false));
+        ops.push(self.save_hidden(&self.buffers.attention_in, &buffers.histories[at], 1.0, false));
     }
 
     /// The blocks below the heads with the adapters of a gated LoRA, over keys and values of drafting rows.
-    fn drafting(&self, heads: &Heads, buffers: &HeadBuffers) -> Vec<Op> {
+    fn drafting(&self, heads: &HeadWeights, buffers: &HeadBuffers) -> Vec<Op> {
         if !heads.gated {
             return Vec::new();
         }
         let layers = &self.model.weights.layers;
         let mut ops = self.embed_with(&self.model.weights.embedding);
         for (index, (layer, cache)) in layers.iter().zip(&buffers.drafting).enumerate() {
-            self.layer_with(layer, cache, &mut ops, |ops| self.adapt(heads, buffers, index, ops));
-            self.tap(heads, buffers, index + 1, &mut ops);
+            self.layer_with(layer, cache, &mut ops, |y, ops| self.adapt(heads, buffers, index, y, ops));
+            self.save_sources(heads, buffers, index + 1, &mut ops);
         }
         if buffers.drafting.len() == layers.len() {
-            self.tap_final_norm(heads, buffers, &mut ops);
+            self.save_final_norm(heads, buffers, &mut ops);
         }
         ops
     }
 
     /// Adds the changes of a gated LoRA to the queries, keys and values of the rows whose adapter is on.
-    fn adapt(&self, heads: &Heads, buffers: &HeadBuffers, block: usize, ops: &mut Vec<Op>) {
+    fn adapt(&self, heads: &HeadWeights, buffers: &HeadBuffers, block: usize, y: &wgpu::Buffer, ops: &mut Vec<Op>) {
         let adapter = heads.adapters.get(block).and_then(Option::as_ref);
         let (Some(adapter), Some(t)) = (adapter, &buffers.adapted) else { return };
         let (b, sizes) = (self.buffers, &self.model.sizes);
         let width = adapter.width();
-        let (x, y) = ((&b.attention_in, sizes.hidden / 4), (t, width / 4));
-        ops.extend(self.product(head_form(self.model, &adapter.a), &adapter.a, None, x, y, false));
-        let params = LoraParams { columns4: sizes.attention.qkv_stride() / 4, rank: adapter.rank, t_stride: width };
-        let (state, rows, y) = (&b.state, &b.rows, &b.qkv);
+        let (x, reduced) = ((&b.attention_in, sizes.hidden / 4), (t, width / 4));
+        ops.extend(self.product(plain_form(self.model, &adapter.a), &adapter.a, None, x, reduced, false));
+        let columns4 = self.model.attention_shape(&self.model.weights.layers[block]).qkv_stride() / 4;
+        let params = LoraParams { columns4, rank: adapter.rank, t_stride: width };
+        let (state, rows) = (&b.state, &b.rows);
         let io = LoraIo { state, rows, t, b: &adapter.b, starts: &adapter.starts, y };
         ops.push(lora(&self.model.gpu, params, io));
     }
 
-    fn remember(&self, x: &wgpu::Buffer, history: &wgpu::Buffer, weight: f32, accumulate: bool) -> Op {
+    fn save_hidden(&self, x: &wgpu::Buffer, history: &wgpu::Buffer, weight: f32, accumulate: bool) -> Op {
         let (x, y) = ((x, Place::Rows), (history, Place::Committed));
-        self.carry(Carry { x, y, weight, accumulate, wanted: false })
+        self.copy_hidden(CopyHidden { x, y, weight, accumulate, wanted: false })
     }
 
-    fn carry(&self, io: Carry<'_>) -> Op {
+    fn copy_hidden(&self, io: CopyHidden<'_>) -> Op {
         let sizes = &self.model.sizes;
-        carry(&self.model.gpu, sizes.hidden, sizes.attention.context, &self.buffers.state, io)
+        copy_hidden(&self.model.gpu, sizes.hidden, sizes.context, &self.buffers.state, io)
     }
 
-    fn head_plan(&self, heads: &Heads, index: usize, buffers: &HeadBuffers) -> HeadPlan {
+    fn head_plan(&self, heads: &HeadWeights, index: usize, buffers: &HeadBuffers) -> HeadPlan {
         let head = &heads.heads[index];
         let backbone = matches!(head.body, Body::LastLayer);
-        let (mut refill, mut full, mut star) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut refill, mut full, mut siblings) = (Vec::new(), Vec::new(), Vec::new());
         if !backbone {
             self.head_ops(heads, index, buffers, Pass::Refill, &mut refill);
             self.head_ops(heads, index, buffers, Pass::Full, &mut full);
         }
         let of_backbone = !matches!(heads.sources[head.source], Source::Head(_));
         if head.ahead == 1 && of_backbone {
-            self.head_ops(heads, index, buffers, Pass::Star, &mut star);
+            self.head_ops(heads, index, buffers, Pass::Siblings, &mut siblings);
         }
         let b = self.buffers;
         let io = DraftTopIo {
@@ -265,10 +272,10 @@ impl Planner<'_> {
         let depth = head.offset.checked_sub(2).filter(|&depth| depth < MAX_BATCH_ROWS);
         let candidates =
             depth.map(|depth| draft_top(&self.model.gpu, self.model.kernels, depth as u32, io)).into_iter().collect();
-        HeadPlan { offset: head.offset, ahead: head.ahead, backbone, refill, full, star, candidates }
+        HeadPlan { offset: head.offset, ahead: head.ahead, backbone, refill, full, siblings, candidates }
     }
 
-    fn head_ops(&self, heads: &Heads, index: usize, buffers: &HeadBuffers, pass: Pass, ops: &mut Vec<Op>) {
+    fn head_ops(&self, heads: &HeadWeights, index: usize, buffers: &HeadBuffers, pass: Pass, ops: &mut Vec<Op>) {
         let (head, b, logits) = (&heads.heads[index], self.buffers, pass != Pass::Refill);
         let history = &buffers.histories[head.source];
         if let Body::Residual(blocks) = &head.body {
@@ -278,20 +285,20 @@ impl Planner<'_> {
             return;
         }
         if let Body::Sequential(join, _) = &head.body {
-            if pass == Pass::Star {
-                self.recall(history, Place::Same, ops);
+            if pass == Pass::Siblings {
+                self.load_hidden(history, Place::Same, ops);
             } else {
-                let params = ShiftParams { ahead: head.ahead as u32, vocab: self.model.sizes.vocab };
-                ops.push(shift(&self.model.gpu, params, [&b.state, &b.rows, &b.text, &b.candidates]));
-                self.recall(history, Place::Committed, ops);
+                let params = ShiftTokensParams { ahead: head.ahead as u32, vocab: self.model.sizes.vocab };
+                ops.push(shift_tokens(&self.model.gpu, params, [&b.state, &b.rows, &b.text, &b.candidates]));
+                self.load_hidden(history, Place::Committed, ops);
             }
             self.join(join, ops);
         } else {
-            self.recall(history, Place::Committed, ops);
+            self.load_hidden(history, Place::Committed, ops);
         }
         let caches = &buffers.caches[index];
         // What siblings leave would lie where other positions' states belong.
-        let output = head.output.filter(|_| pass != Pass::Star).map(|output| &buffers.histories[output]);
+        let output = head.output.filter(|_| pass != Pass::Siblings).map(|output| &buffers.histories[output]);
         let whole = head.layers().len() - usize::from(!logits && output.is_none());
         for (layer, cache) in head.layers().iter().zip(caches).take(whole) {
             self.layer(layer, cache, ops);
@@ -302,7 +309,7 @@ impl Planner<'_> {
         let norm = head.final_norm.as_ref().unwrap_or(&self.model.weights.final_norm);
         if let Some(output) = output {
             ops.push(self.norm(norm, &b.mlp_in, false));
-            ops.push(self.remember(&b.mlp_in, output, 1.0, false));
+            ops.push(self.save_hidden(&b.mlp_in, output, 1.0, false));
         }
         if logits {
             ops.push(self.norm(norm, &b.attention_in, true));
@@ -311,17 +318,17 @@ impl Planner<'_> {
     }
 
     /// Where the backbone's last block was trained to read a mix of the streams, the mix takes the place of the stream.
-    pub(super) fn recall_mix_of_target(&self, heads: &Heads, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
+    pub(super) fn load_mix_of_target(&self, heads: &HeadWeights, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
         let reads_mix =
             |head: &&Head| matches!(head.body, Body::LastLayer) && matches!(heads.sources[head.source], Source::Mix(_));
         if let Some(head) = heads.heads.iter().find(reads_mix) {
-            self.recall(&buffers.histories[head.source], Place::Committed, ops);
+            self.load_hidden(&buffers.histories[head.source], Place::Committed, ops);
         }
     }
 
-    fn recall(&self, history: &wgpu::Buffer, place: Place, ops: &mut Vec<Op>) {
+    fn load_hidden(&self, history: &wgpu::Buffer, place: Place, ops: &mut Vec<Op>) {
         let (x, y) = ((history, place), (&self.buffers.x, Place::Rows));
-        ops.push(self.carry(Carry { x, y, weight: 1.0, accumulate: false, wanted: false }));
+        ops.push(self.copy_hidden(CopyHidden { x, y, weight: 1.0, accumulate: false, wanted: false }));
     }
 
     /// The stream of a sequential head: the projection of the hidden state in `x`, and of the embedding, each normalised.
@@ -332,9 +339,9 @@ impl Planner<'_> {
         ops.push(self.norm(&join.hidden_norm, &b.mlp_in, false));
         ops.extend(self.embed_with(join.embedding.as_ref().unwrap_or(&self.model.weights.embedding)));
         ops.push(self.norm(&join.embedding_norm, &b.attention_in, false));
-        let form = head_form(self.model, &join.from_hidden);
+        let form = plain_form(self.model, &join.from_hidden);
         ops.extend(self.product(form, &join.from_hidden, None, (&b.mlp_in, hidden4), (&b.x, hidden4), false));
-        let form = accumulate(head_form(self.model, &join.from_embedding));
+        let form = accumulate(plain_form(self.model, &join.from_embedding));
         ops.extend(self.product(form, &join.from_embedding, None, (&b.attention_in, hidden4), (&b.x, hidden4), false));
     }
 
@@ -342,16 +349,16 @@ impl Planner<'_> {
     fn residual_head(&self, head: &Head, blocks: &[Linear], history: &wgpu::Buffer, ops: &mut Vec<Op>) {
         let b = self.buffers;
         let hidden4 = self.model.sizes.hidden / 4;
-        let copy = |x, y| Carry { x, y: (y, Place::Rows), weight: 1.0, accumulate: false, wanted: true };
-        ops.push(self.carry(copy((history, Place::Wanted), &b.x)));
+        let copy = |x, y| CopyHidden { x, y: (y, Place::Rows), weight: 1.0, accumulate: false, wanted: true };
+        ops.push(self.copy_hidden(copy((history, Place::Wanted), &b.x)));
         for block in blocks {
             // A product must not write what it reads.
-            ops.push(self.carry(copy((&b.x, Place::Rows), &b.attention_in)));
+            ops.push(self.copy_hidden(copy((&b.x, Place::Rows), &b.attention_in)));
             let form = residual_form(self.model, block);
             let (x, y) = ((&b.attention_in, hidden4), (&b.x, hidden4));
             ops.extend(self.product(form, &block.matrix, block.bias.as_deref(), x, y, true));
         }
-        ops.push(self.carry(copy((&b.x, Place::Rows), &b.attention_in)));
+        ops.push(self.copy_hidden(copy((&b.x, Place::Rows), &b.attention_in)));
         self.unembed(head, ops);
     }
 
@@ -363,22 +370,23 @@ impl Planner<'_> {
 }
 
 impl HeadBuffers {
-    pub fn new(gpu: &Gpu, heads: &Heads, sizes: &super::sizes::Sizes) -> Self {
-        let cache = || {
-            let bytes = sizes.attention.cache_bytes();
+    pub fn new(gpu: &Gpu, spec: &ModelSpec, heads: &HeadWeights, sizes: &Sizes) -> Self {
+        let cache = |block: &BlockSpec| {
+            let bytes = attention_shape(block.attention(), sizes.context).cache_bytes();
             (gpu.storage("head keys", bytes), gpu.storage("head values", bytes))
         };
+        let caches = |head: &Head| head.layers().iter().map(|layer| cache(&layer.spec)).collect();
         let widest = heads.adapters.iter().flatten().map(Adapter::width).max();
         Self {
             histories: heads.sources.iter().map(|_| gpu.storage("history", sizes.history_bytes())).collect(),
-            caches: heads.heads.iter().map(|head| head.layers().iter().map(|_| cache()).collect()).collect(),
+            caches: heads.heads.iter().map(caches).collect(),
             adapted: widest.map(|width| gpu.storage("adapted", sizes.rows_bytes(width))),
-            drafting: (0..heads.drafting_blocks(sizes.layers)).map(|_| cache()).collect(),
+            drafting: spec.blocks.iter().take(heads.drafting_blocks(spec.blocks.len())).map(cache).collect(),
         }
     }
 }
 
 /// What `buffers` of a model with heads has, with its heads.
-pub(super) fn of<'a>(model: &'a Model, buffers: &'a Buffers) -> Option<(&'a Heads, &'a HeadBuffers)> {
+pub(super) fn of<'a>(model: &'a Model, buffers: &'a Buffers) -> Option<(&'a HeadWeights, &'a HeadBuffers)> {
     model.heads.as_ref().zip(buffers.heads.as_ref())
 }

@@ -77,7 +77,7 @@ pub(crate) struct Head {
     pub offset: usize,
     /// Places ahead of its position of the token that it reads; 0 if it reads none.
     pub ahead: usize,
-    /// Of [`Heads::sources`].
+    /// Of [`HeadWeights::sources`].
     pub source: usize,
     pub body: Body,
     pub final_norm: Option<NormWeights>,
@@ -112,7 +112,7 @@ impl Head {
 }
 
 /// All heads of a model.
-pub(crate) struct Heads {
+pub(crate) struct HeadWeights {
     pub heads: Vec<Head>,
     /// What heads read, each once.
     pub sources: Vec<Source>,
@@ -124,7 +124,7 @@ pub(crate) struct Heads {
     pub placed: Vec<Placed>,
 }
 
-impl Heads {
+impl HeadWeights {
     /// The backbone's own last block, where the adapters of a gated LoRA leave it as it is.
     pub fn is_base(&self, head: &Head) -> bool {
         self.gated && matches!(head.body, Body::LastLayer)
@@ -153,12 +153,12 @@ pub(super) async fn load<F: Files>(
     training: bool,
     quantize: Option<WeightFormat>,
     on_bytes: &mut (dyn FnMut(u64) + Send),
-) -> Result<Heads> {
+) -> Result<HeadWeights> {
     let mut loader = Loader::new(gpu, &set.tensors, config, on_bytes);
     loader.norm_offset = if set.norms_less_one { 1.0 } else { 0.0 };
     loader.placed = training.then(Vec::new);
     loader.quantize = quantize;
-    let mut all = Heads {
+    let mut all = HeadWeights {
         heads: Vec::with_capacity(set.heads.len()),
         sources: Vec::new(),
         adapters: Vec::new(),
@@ -167,7 +167,7 @@ pub(super) async fn load<F: Files>(
     };
     if let Some(lora) = set.lora.as_ref().filter(|lora| lora.gated || training) {
         for block in 0..config.num_hidden_layers {
-            let (names, columns) = loader.qkv(&config.layer_name(block));
+            let (names, columns) = loader.qkv(&config.layer_name(block), &config.spec.blocks[block]);
             all.adapters.push(adapter(gpu, &mut loader, lora, &names, &columns).await?);
         }
     }
@@ -200,11 +200,11 @@ async fn head_weights<F: Files>(
     head: &mtp::Head,
     source: usize,
 ) -> Result<Head> {
-    let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+    let (vocab, hidden, norm) = (config.vocab_size, config.hidden_size, config.spec.final_norm);
     let mut layers = Vec::with_capacity(head.layers.len());
     let taken = head.target && loader.placed.is_none();
-    for name in head.layers.iter().filter(|_| !taken) {
-        layers.push(loader.layer(name).await?);
+    for (index, name) in head.layers.iter().enumerate().filter(|_| !taken) {
+        layers.push(loader.layer(name, config.spec.block_of_head(index, head.layers.len())).await?);
     }
     let body = match &head.wiring {
         Wiring::LastLayer => Body::LastLayer,
@@ -220,8 +220,8 @@ async fn head_weights<F: Files>(
                 Arrangement { inputs, ..plain }
             };
             let join = Join {
-                hidden_norm: loader.norm(hidden_norm).await?,
-                embedding_norm: loader.norm(embedding_norm).await?,
+                hidden_norm: loader.norm(hidden_norm, norm).await?,
+                embedding_norm: loader.norm(embedding_norm, norm).await?,
                 from_hidden: loader.matrix(&[&projection], &half(!hidden_first), 4).await?,
                 from_embedding: loader.matrix(&[&projection], &half(*hidden_first), 4).await?,
                 embedding: match embedding {
@@ -246,7 +246,7 @@ async fn head_weights<F: Files>(
         source,
         body,
         final_norm: match &head.final_norm {
-            Some(name) => Some(loader.norm(name).await?),
+            Some(name) => Some(loader.norm(name, norm).await?),
             None => None,
         },
         lm_head: match &head.lm_head {
@@ -270,7 +270,7 @@ async fn mix<F: Files>(loader: &mut Loader<'_, '_, F>, name: &str, temperature: 
     let sum: f64 = powers.iter().sum();
     if loader.placed.is_some() {
         let buffer = loader.vector(name, &logits);
-        loader.remember_vector(&buffer, name.to_owned(), logits.len());
+        loader.note_origin_of_vector(&buffer, name.to_owned(), logits.len());
     }
     let weights = powers.iter().map(|power| (power / sum) as f32).collect();
     Ok(Mix { tensor: name.to_owned(), logits, temperature, weights })

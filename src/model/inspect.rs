@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::formats;
-use super::sizes::{self, Sizes};
+use super::sizes::{self, Sizes, attention_shape};
 use crate::format::checkpoint::{Checkpoint, FoundHeads, HeadKind};
-use crate::format::config::{Activation, ModelConfig, Norm};
+use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
+use crate::format::spec::{Activation, ModelSpec, Norm};
 use crate::kernels::WeightFormat;
 use crate::{ErrorKind, Result};
 
@@ -33,6 +34,10 @@ pub struct Inspection {
     pub num_key_value_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
+    /// Whether query and key heads are normalised before they are rotated.
+    pub qk_norm: bool,
+    /// Positions that a position of each block sees, where that is not all before it; empty where no block has a window.
+    pub windows: Vec<Option<usize>>,
     /// The longest text the model was made for.
     pub max_position_embeddings: usize,
     /// `RMSNorm` or `LayerNorm`.
@@ -55,10 +60,10 @@ pub struct Inspection {
     pub unknown: Vec<String>,
     /// Tensors the model needs and the checkpoint lacks.
     pub missing: Vec<String>,
-    /// Why loading would fail, if something is wrong with the tensors or a sliding window matters.
+    /// Why loading would fail, if something is wrong with the tensors.
     pub problem: Option<String>,
     /// Multi-token heads: kind and what was found.
-    pub heads: Vec<Heads>,
+    pub heads: Vec<HeadsInfo>,
     /// Tokens of the context the sizes below are for.
     pub context: usize,
     /// Bytes of the weights on the GPU.
@@ -73,7 +78,7 @@ pub struct Inspection {
 
 /// Multi-token heads of a checkpoint.
 #[derive(Clone, Debug, Default, serde::Serialize)]
-pub struct Heads {
+pub struct HeadsInfo {
     /// The layout.
     pub kind: String,
     /// Their tensors in the checkpoint's own files.
@@ -98,7 +103,7 @@ pub struct Heads {
 ///
 /// # Errors
 /// If a file is missing or broken, or the configuration asks for something that is not implemented. Wrong or missing
-/// tensors are part of the answer, and so is a context beyond a sliding window: the sizes are then for the window.
+/// tensors are part of the answer.
 pub async fn inspect<F: Files>(files: &F, context: Option<usize>) -> Result<Inspection> {
     examine(files, None::<&F>, context).await
 }
@@ -118,12 +123,9 @@ pub async fn inspect_with_heads<F: Files, H: Files>(
 async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option<usize>) -> Result<Inspection> {
     let checkpoint = Checkpoint::open(files).await?;
     let config = checkpoint.config();
-    let (context, refusal) = match (sizes::context(config, context), config.sliding_window) {
-        // What is within the window can be run, so the sizes are for that.
-        (Err(error), Some(window)) if error.kind() == ErrorKind::Unsupported => (window, Some(error)),
-        (context, _) => (context?, None),
-    };
-    let sizes = Sizes::new(config, context, u64::MAX)?;
+    let spec = &config.spec;
+    let context = sizes::context(config, context)?;
+    let sizes = Sizes::new(spec, context, u64::MAX)?;
     let account = checkpoint.account();
     let (heads, heads_problem) = match own {
         Some(files) => (apart(&checkpoint, files, &sizes).await?, None),
@@ -144,12 +146,14 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
         num_attention_heads: config.num_attention_heads,
         num_key_value_heads: config.num_key_value_heads,
         head_dim: config.head_dim,
+        qk_norm: sizes.qk_norm,
+        windows: windows(spec),
         max_position_embeddings: config.max_position_embeddings,
-        norm: match config.norm {
+        norm: match spec.final_norm {
             Norm::Rms { .. } => "RMSNorm",
             Norm::Layer { .. } => "LayerNorm",
         },
-        activation: match config.activation {
+        activation: match spec.last_block().mlp.activation {
             Activation::Silu => "silu",
             Activation::Gelu => "gelu",
             Activation::GeluTanh => "gelu_tanh",
@@ -160,16 +164,21 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
         weights_bytes: used.iter().map(|info| info.byte_len()).sum(),
         quantized_bytes: quantized_bytes(&checkpoint),
         dtypes,
-        problem: refusal.or(checkpoint.check().err()).map(|error| error.to_string()).or(heads_problem),
+        problem: checkpoint.check().err().map(|error| error.to_string()).or(heads_problem),
         heads,
         tensors_used: account.used,
         ignored: account.ignored,
         unknown: account.unknown,
         missing: account.missing,
         context,
-        cache_bytes: sizes.cache_bytes(),
+        cache_bytes: sizes.cache_bytes,
         work_bytes: sizes.work_bytes(),
     })
+}
+
+fn windows(spec: &ModelSpec) -> Vec<Option<usize>> {
+    let windows: Vec<_> = spec.blocks.iter().map(|block| block.attention().window).collect();
+    if windows.iter().all(Option::is_none) { Vec::new() } else { windows }
 }
 
 fn quantized_bytes<F: Files>(checkpoint: &Checkpoint<'_, F>) -> BTreeMap<String, u64> {
@@ -179,24 +188,24 @@ fn quantized_bytes<F: Files>(checkpoint: &Checkpoint<'_, F>) -> BTreeMap<String,
 }
 
 /// The heads in a folder of their own first, then those of the checkpoint, which are not used.
-async fn apart<H: Files>(checkpoint: &Checkpoint<'_, impl Files>, files: &H, sizes: &Sizes) -> Result<Vec<Heads>> {
+async fn apart<H: Files>(checkpoint: &Checkpoint<'_, impl Files>, files: &H, sizes: &Sizes) -> Result<Vec<HeadsInfo>> {
     let set = HeadSet::open(files, checkpoint.config()).await?;
-    let mut used = Heads { kind: format!("{:?}", set.kind), ..Heads::default() };
+    let mut used = HeadsInfo { kind: format!("{:?}", set.kind), ..HeadsInfo::default() };
     describe(&set, checkpoint.config(), sizes, &mut used);
-    let others = found(checkpoint).into_iter().map(|(_, heads)| Heads { note: heads.note + ", not used", ..heads });
+    let others = found(checkpoint).into_iter().map(|(_, heads)| HeadsInfo { note: heads.note + ", not used", ..heads });
     Ok(std::iter::once(used).chain(others).collect())
 }
 
-fn found(checkpoint: &Checkpoint<'_, impl Files>) -> Vec<(HeadKind, Heads)> {
+fn found(checkpoint: &Checkpoint<'_, impl Files>) -> Vec<(HeadKind, HeadsInfo)> {
     let named = |found: FoundHeads| {
         let (kind, tensors, note) = (format!("{:?}", found.kind), found.tensors, found.note);
-        (found.kind, Heads { kind, tensors, note, ..Heads::default() })
+        (found.kind, HeadsInfo { kind, tensors, note, ..HeadsInfo::default() })
     };
     checkpoint.multi_token_heads().into_iter().map(named).collect()
 }
 
 /// Every kind of heads that was found, and what is wrong with those that would be loaded.
-async fn heads<F: Files>(checkpoint: &Checkpoint<'_, F>, sizes: &Sizes) -> (Vec<Heads>, Option<String>) {
+async fn heads<F: Files>(checkpoint: &Checkpoint<'_, F>, sizes: &Sizes) -> (Vec<HeadsInfo>, Option<String>) {
     let mut all = found(checkpoint);
     let mut problem = None;
     match HeadSet::of_checkpoint(checkpoint).await {
@@ -216,14 +225,15 @@ async fn heads<F: Files>(checkpoint: &Checkpoint<'_, F>, sizes: &Sizes) -> (Vec<
     (all.into_iter().map(|(_, heads)| heads).collect(), problem)
 }
 
-fn describe<F: Files>(set: &HeadSet<'_, F>, config: &ModelConfig, sizes: &Sizes, heads: &mut Heads) {
+fn describe<F: Files>(set: &HeadSet<'_, F>, config: &ModelConfig, sizes: &Sizes, heads: &mut HeadsInfo) {
     heads.used = true;
     heads.note = set.summary();
     heads.offsets = set.heads.iter().map(|head| head.offset).collect();
     heads.layers = set.heads.iter().map(|head| head.layers.len()).collect();
     heads.parameters = set.parameters(config);
     heads.unused.clone_from(&set.unused);
-    let caches = heads.layers.iter().sum::<usize>() as u64 * 2 * sizes.attention.cache_bytes();
+    let layer = attention_shape(config.spec.last_block().attention(), sizes.context).cache_bytes();
+    let caches = heads.layers.iter().sum::<usize>() as u64 * 2 * layer;
     // At most: heads that read the same share it.
     heads.bytes = set.byte_len(config) + caches + set.heads.len() as u64 * sizes.history_bytes();
 }

@@ -76,7 +76,7 @@ pub(super) async fn adapter<F: Files>(
     let places = columns.columns.iter().map(|place| place.and_then(|(tensor, row)| of(tensor, row))).collect();
     let inputs = (0..lora.rank).map(Some).collect();
     let shapes = present.iter().map(|part| (part.b.clone(), vec![part.outputs, lora.rank])).collect();
-    loader.remember(&b, shapes, Arrangement { columns: places, inputs });
+    loader.note_origin(&b, shapes, Arrangement { columns: places, inputs });
     let rows = present.iter().enumerate().flat_map(|(n, _)| (0..lora.rank).map(move |row| Some((n, row))));
     let arrangement = Arrangement { columns: padded(rows), inputs: columns.inputs.clone() };
     let names: Vec<&str> = present.iter().map(|part| part.a.as_str()).collect();

@@ -20,15 +20,16 @@ pub(crate) use buffers::Buffers;
 pub(crate) use engine::Model;
 pub use engine::{Engine, EngineOptions, Progress};
 pub(crate) use forward::{
-    Plan, accumulate, embed_ops, head_form, head_peaks, head_with_peaks, linear_form, norm_op, product_ops, shard_op,
+    Plan, accumulate, activation, embed_ops, inner4, linear_form, lm_head_partials, lm_head_with_partials, norm_op,
+    plain_form, product_ops, shard_op,
 };
 pub(crate) use head_plan::HeadsPlan;
-pub(crate) use heads::{Body, Head, Heads as HeadWeights, Join, Mix, Source};
-pub use inspect::{Heads, Inspection, inspect, inspect_with_heads};
+pub(crate) use heads::{Body, Head, HeadWeights, Join, Mix, Source};
+pub use inspect::{HeadsInfo, Inspection, inspect, inspect_with_heads};
 pub(crate) use lora::Adapter;
 pub use merge::{Patch, merge_lora};
-pub(crate) use sizes::Sizes;
 pub use sizes::context;
+pub(crate) use sizes::{Sizes, attention_shape};
 #[cfg(feature = "train")]
 pub(crate) use training::{Measured, load_for_training, measure_for_training};
 pub(crate) use upload::{Matrix, Placed, Shard};

@@ -1,6 +1,7 @@
 //! How large everything of a session is, from the configuration and the context.
 
 use crate::format::config::ModelConfig;
+use crate::format::spec::{Attention, ModelSpec};
 use crate::kernels::{AttentionShape, MAX_BATCH_ROWS, MAX_CHUNK_ROWS};
 use crate::{Error, ErrorKind, Result};
 
@@ -10,8 +11,7 @@ const DEFAULT_CONTEXT: usize = 4096;
 /// The context for a request: what was asked for, else the model's maximum, 4096 where that is more.
 ///
 /// # Errors
-/// [`ErrorKind::Input`] for 0 or more than the model's maximum, [`ErrorKind::Unsupported`] where a sliding window would
-/// come into play.
+/// [`ErrorKind::Input`] for 0 or more than the model's maximum.
 pub fn context(config: &ModelConfig, wanted: Option<usize>) -> Result<usize> {
     let maximum = config.max_position_embeddings;
     let context = wanted.unwrap_or(maximum.min(DEFAULT_CONTEXT));
@@ -20,36 +20,45 @@ pub fn context(config: &ModelConfig, wanted: Option<usize>) -> Result<usize> {
             "context {context}: expected 1 to {maximum}, the model's max_position_embeddings"
         )));
     }
-    match config.sliding_window {
-        Some(window) if window < context => Err(Error::unsupported(format!(
-            "sliding_window {window} is not implemented and matters for a context of {context}; use a context of at most {window}"
-        ))),
-        _ => Ok(context),
+    Ok(context)
+}
+
+/// The sizes that the kernels of a block's attention share, over a cache of `context` slots.
+pub(crate) fn attention_shape(attention: &Attention, context: u32) -> AttentionShape {
+    AttentionShape {
+        heads: attention.heads as u32,
+        kv_heads: attention.kv_heads as u32,
+        head_dim: (attention.head_dim as u32).next_multiple_of(4),
+        context,
+        window: attention.window.map(|window| window as u32),
     }
 }
 
 /// Sizes of a session's buffers. Widths are padded to multiples of four.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
-    pub attention: AttentionShape,
-    pub layers: usize,
+    /// Positions of a text.
+    pub context: u32,
     pub hidden: u32,
-    pub intermediate: u32,
     pub vocab: u32,
     /// Rows of a prefill chunk: fewer where the scores of a long context would exceed a binding.
     pub chunk_rows: u32,
+    /// Query heads of the block that has most.
+    pub heads: u32,
+    /// Values of a row of queries, keys and values, of attention output, and within the MLP: of the block that has most.
+    pub qkv: u32,
+    pub attention_out: u32,
+    pub intermediate: u32,
+    /// Whether a block normalises heads.
+    pub qk_norm: bool,
+    /// Bytes of the keys and values of all blocks.
+    pub cache_bytes: u64,
 }
 
 impl Sizes {
     /// # Errors
     /// [`ErrorKind::OutOfMemory`] if a buffer of a layer's cache or the scores would exceed a binding.
-    pub fn new(config: &ModelConfig, context: usize, max_binding_bytes: u64) -> Result<Self> {
-        let attention = AttentionShape {
-            heads: config.num_attention_heads as u32,
-            kv_heads: config.num_key_value_heads as u32,
-            head_dim: (config.head_dim as u32).next_multiple_of(4),
-            context: context as u32,
-        };
+    pub fn new(spec: &ModelSpec, context: usize, max_binding_bytes: u64) -> Result<Self> {
         let too_long = |what: &str, bytes: u64| {
             Error::new(
                 ErrorKind::OutOfMemory,
@@ -59,21 +68,30 @@ impl Sizes {
                 ),
             )
         };
-        if attention.cache_bytes() > max_binding_bytes {
-            return Err(too_long("the keys of a layer", attention.cache_bytes()));
+        let shapes: Vec<_> =
+            spec.blocks.iter().map(|block| attention_shape(block.attention(), context as u32)).collect();
+        let largest = shapes.iter().map(|shape| shape.cache_bytes()).max().unwrap_or(0);
+        if largest > max_binding_bytes {
+            return Err(too_long("the keys of a layer", largest));
         }
-        let score_row = 4 * u64::from(attention.heads) * context as u64;
+        let heads = spec.most(|block| block.attention().heads) as u32;
+        let score_row = 4 * u64::from(heads) * context as u64;
         let chunk_rows = (max_binding_bytes / score_row).min(MAX_CHUNK_ROWS as u64);
         if chunk_rows < MAX_BATCH_ROWS as u64 {
             return Err(too_long("attention scores", score_row * MAX_BATCH_ROWS as u64));
         }
+        let most = |of: fn(&AttentionShape) -> u32| shapes.iter().map(of).max().unwrap_or(0);
         Ok(Self {
-            attention,
-            layers: config.num_hidden_layers,
-            hidden: (config.hidden_size as u32).next_multiple_of(4),
-            intermediate: (config.intermediate_size as u32).next_multiple_of(4),
-            vocab: config.vocab_size as u32,
+            context: context as u32,
+            hidden: (spec.hidden_size as u32).next_multiple_of(4),
+            vocab: spec.vocab_size as u32,
             chunk_rows: chunk_rows as u32,
+            heads,
+            qkv: most(|shape| shape.qkv_stride()),
+            attention_out: most(|shape| shape.out_stride()),
+            intermediate: (spec.most(|block| block.mlp.inner) as u32).next_multiple_of(4),
+            qk_norm: spec.blocks.iter().any(|block| block.attention().qk_norm.is_some()),
+            cache_bytes: 2 * shapes.iter().map(|shape| shape.cache_bytes()).sum::<u64>(),
         })
     }
 
@@ -89,7 +107,7 @@ impl Sizes {
         let message = format!(
             "a context of {} needs {bytes} bytes for the hidden states that the multi-token heads read; the adapter binds at \
              most {max_binding_bytes}; choose a shorter context",
-            self.attention.context
+            self.context
         );
         Err(Error::new(ErrorKind::OutOfMemory, message))
     }
@@ -99,14 +117,9 @@ impl Sizes {
         self.vocab.next_multiple_of(4)
     }
 
-    /// Bytes of the key-value cache.
-    pub fn cache_bytes(&self) -> u64 {
-        2 * self.layers as u64 * self.attention.cache_bytes()
-    }
-
     /// Bytes of a hidden state for each position.
     pub fn history_bytes(&self) -> u64 {
-        4 * u64::from(self.attention.context) * u64::from(self.hidden)
+        4 * u64::from(self.context) * u64::from(self.hidden)
     }
 
     /// Bytes of a buffer with `width` values for each row of a chunk. Always the largest chunk: products read whole tiles.
@@ -114,9 +127,14 @@ impl Sizes {
         4 * MAX_CHUNK_ROWS as u64 * u64::from(width)
     }
 
+    /// Bytes of queries, keys and values before heads are normalised.
+    pub fn projected_bytes(&self) -> u64 {
+        if self.qk_norm { self.rows_bytes(self.qkv) } else { 0 }
+    }
+
     /// Bytes of the attention scores.
     pub fn scores_bytes(&self) -> u64 {
-        4 * u64::from(self.chunk_rows) * u64::from(self.attention.heads) * u64::from(self.attention.context)
+        4 * u64::from(self.chunk_rows) * u64::from(self.heads) * u64::from(self.context)
     }
 
     /// Bytes of the logits of a verification batch.
@@ -126,7 +144,11 @@ impl Sizes {
 
     /// Bytes of everything a session needs beside the cache.
     pub fn work_bytes(&self) -> u64 {
-        let widths = 3 * self.hidden + self.attention.qkv_stride() + self.attention.out_stride() + self.intermediate;
-        self.rows_bytes(widths) + self.scores_bytes() + 2 * self.logits_bytes() + 4 * u64::from(self.vocab)
+        let widths = 3 * self.hidden + self.qkv + self.attention_out + self.intermediate;
+        self.rows_bytes(widths)
+            + self.projected_bytes()
+            + self.scores_bytes()
+            + 2 * self.logits_bytes()
+            + 4 * u64::from(self.vocab)
     }
 }

@@ -1,7 +1,7 @@
 //! A model to be trained: its heads in f32 and its LoRA apart, beside a backbone as it always is.
 
 use super::checks::check_kernels;
-use super::engine::{Model, Progress, expected_bytes, open, rotation_table, with_need};
+use super::engine::{Model, Progress, expected_bytes, open, rotations, with_need};
 use super::formats;
 use super::heads;
 use super::lora::Changes;
@@ -48,13 +48,7 @@ pub(crate) async fn measure_for_training<F: Files, H: Files>(
             "sequences of {length} tokens: expected 1 to {limit}, the model's max_position_embeddings"
         )));
     }
-    if let Some(window) = config.sliding_window.filter(|&window| window < length) {
-        return Err(Error::unsupported(format!(
-            "sliding_window {window} is not implemented and matters for sequences of {length} tokens; use a `length` of \
-             {window} or less"
-        )));
-    }
-    let sizes = Sizes::new(&config, length, gpu.summary().max_binding_bytes)?;
+    let sizes = Sizes::new(&config.spec, length, gpu.summary().max_binding_bytes)?;
     let (backbone_bytes, head_elements) = (formats::backbone_bytes(&checkpoint, quantize), set.parameters(&config));
     let HeadSet { heads, lora, .. } = set;
     Ok(Measured { config, sizes, heads, lora, backbone_bytes, head_elements })
@@ -76,7 +70,7 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     let checkpoint = open(files).await?;
     let set = HeadSet::open(heads, checkpoint.config()).await?;
     let config = checkpoint.config().clone();
-    let sizes = Sizes::new(&config, length, gpu.summary().max_binding_bytes)?;
+    let sizes = Sizes::new(&config.spec, length, gpu.summary().max_binding_bytes)?;
     let kernels = kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
     kernels.check(gpu.summary())?;
     formats::check(formats::of_backbone(&checkpoint), quantize)?;
@@ -95,7 +89,7 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     let none = Changes::default();
     let weights = weights::load(gpu, &checkpoint, &none, (vocab_chunk, quantize), &mut on_bytes).await.map_err(need)?;
     let heads = heads::load(gpu, &config, &set, true, None, &mut on_bytes).await.map_err(need)?;
-    let rotation = gpu.storage_with("rotation", &rotation_table(&config, length));
+    let rotations = rotations(gpu, &config.spec, length);
     Ok(Model {
         gpu: gpu.clone(),
         config,
@@ -105,7 +99,7 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
         width_invariant: true,
         sizes,
         weights,
-        rotation,
+        rotations,
         heads: Some(heads),
         // No session waits for this model.
         sync_seconds: 0.0,

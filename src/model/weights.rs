@@ -3,8 +3,9 @@
 use super::lora::Changes;
 use super::upload::{Arrangement, Matrix, Placed, Tensor, Uploader, padded};
 use crate::format::checkpoint::Checkpoint;
-use crate::format::config::{Family, ModelConfig};
+use crate::format::config::ModelConfig;
 use crate::format::files::Files;
+use crate::format::spec::{Attention, BlockRole, BlockSpec, Norm};
 use crate::format::tensors::Tensors;
 use crate::gpu::Gpu;
 use crate::kernels::WeightFormat;
@@ -21,17 +22,22 @@ pub(crate) struct Linear {
     pub bias: Option<Vec<wgpu::Buffer>>,
 }
 
-/// Scale, and for LayerNorm shift, of a norm.
+/// A norm, its scale, and for a LayerNorm its shift.
 pub(crate) struct NormWeights {
+    pub norm: Norm,
     pub scale: wgpu::Buffer,
     pub shift: Option<wgpu::Buffer>,
 }
 
-/// One block of the backbone.
+/// One block, of the backbone or of a multi-token head.
 pub(crate) struct Layer {
+    /// What it computes.
+    pub spec: BlockSpec,
     pub attention_norm: NormWeights,
     /// Queries, keys and values; heads padded to a multiple of four.
     pub qkv: Linear,
+    /// Scales of the norm of query heads, then of key heads: `[2, head_dim]`, padded.
+    pub qk_norm: Option<wgpu::Buffer>,
     pub out: Linear,
     pub mlp_norm: NormWeights,
     /// Gate and up in alternating blocks of four when gated.
@@ -69,18 +75,15 @@ pub(super) async fn load<F: Files>(
     let mut loader = Loader::new(gpu, checkpoint.all(), config, on_bytes);
     loader.changes = Some(changes);
     loader.quantize = quantize;
-    let (embedding, head) = (config.embedding_name(), config.lm_head_name());
+    let spec = &config.spec;
     loader.vocab_columns = vocab_columns;
-    let embedding = loader.vocabulary(embedding).await?;
-    let mut layers = Vec::with_capacity(config.num_hidden_layers);
-    for index in 0..config.num_hidden_layers {
-        layers.push(loader.layer(&config.layer_name(index)).await?);
+    let embedding = loader.vocabulary(&config.embedding_name()).await?;
+    let mut layers = Vec::with_capacity(spec.blocks.len());
+    for (index, block) in spec.blocks.iter().enumerate() {
+        layers.push(loader.layer(&config.layer_name(index), block).await?);
     }
-    let final_norm = match config.family {
-        Family::Llama => loader.norm("model.norm").await?,
-        Family::GptNeox => loader.norm("gpt_neox.final_layer_norm").await?,
-    };
-    let lm_head = if config.tie_word_embeddings { None } else { Some(loader.vocabulary(head).await?) };
+    let final_norm = loader.norm(config.names.final_norm, spec.final_norm).await?;
+    let lm_head = if spec.tied { None } else { Some(loader.vocabulary(&config.lm_head_name()).await?) };
     gpu.flush_writes();
     gpu.check()?;
     Ok(Weights { embedding, layers, final_norm, lm_head })
@@ -124,97 +127,74 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         }
     }
 
-    /// The layer whose tensors' names begin with `at`.
-    pub async fn layer(&mut self, at: &str) -> Result<Layer> {
-        match self.config.family {
-            Family::Llama => self.llama_layer(at).await,
-            Family::GptNeox => self.gpt_neox_layer(at).await,
-        }
-    }
-
-    async fn llama_layer(&mut self, at: &str) -> Result<Layer> {
-        let config = self.config;
-        let (qkv, qkv_arrangement) = self.qkv(at);
-        let attention = |part: &str| format!("{at}.self_attn.{part}");
-        let mlp = |part: &str| format!("{at}.mlp.{part}");
-        Ok(Layer {
-            attention_norm: self.norm(&format!("{at}.input_layernorm")).await?,
-            qkv: self.linear(&qkv, &qkv_arrangement, 4, config.attention_bias).await?,
-            out: self.linear(&[attention("o_proj")], &self.out_arrangement(), 4, config.attention_bias).await?,
-            mlp_norm: self.norm(&format!("{at}.post_attention_layernorm")).await?,
-            mlp_in: self
-                .linear(&[mlp("gate_proj"), mlp("up_proj")], &self.gated_arrangement(), 8, config.mlp_bias)
-                .await?,
-            mlp_out: self
-                .linear(
-                    &[mlp("down_proj")],
-                    &Arrangement::plain(config.hidden_size, config.intermediate_size),
-                    4,
-                    config.mlp_bias,
-                )
-                .await?,
-        })
-    }
-
-    async fn gpt_neox_layer(&mut self, at: &str) -> Result<Layer> {
-        let config = self.config;
-        let (qkv, qkv_arrangement) = self.qkv(at);
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        Ok(Layer {
-            attention_norm: self.norm(&format!("{at}.input_layernorm")).await?,
-            qkv: self.linear(&qkv, &qkv_arrangement, 4, config.attention_bias).await?,
-            out: self
-                .linear(&[format!("{at}.attention.dense")], &self.out_arrangement(), 4, config.attention_bias)
-                .await?,
-            mlp_norm: self.norm(&format!("{at}.post_attention_layernorm")).await?,
-            mlp_in: self
-                .linear(&[format!("{at}.mlp.dense_h_to_4h")], &Arrangement::plain(inner, hidden), 4, config.mlp_bias)
-                .await?,
-            mlp_out: self
-                .linear(&[format!("{at}.mlp.dense_4h_to_h")], &Arrangement::plain(hidden, inner), 4, config.mlp_bias)
-                .await?,
-        })
-    }
-
-    /// The products of the layer `at` that give queries, keys and values, and how they are joined.
-    pub fn qkv(&self, at: &str) -> (Vec<String>, Arrangement) {
-        let config = self.config;
-        let (heads, kv_heads, size) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
-        let names = config.adaptable().into_iter().map(|(name, _)| format!("{at}.{name}")).collect();
-        let rows: Vec<(usize, usize)> = match config.family {
-            Family::Llama => {
-                let each = |tensor: usize, count: usize| (0..count).map(move |head| (tensor, head * size));
-                each(0, heads).chain(each(1, kv_heads)).chain(each(2, kv_heads)).collect()
-            }
-            // The fused rows run head by head: its queries, its keys, its values.
-            Family::GptNeox => {
-                (0..3).flat_map(|part| (0..heads).map(move |head| (0, (head * 3 + part) * size))).collect()
-            }
+    /// The block like `spec` whose tensors' names begin with `at`.
+    pub async fn layer(&mut self, at: &str, spec: &BlockSpec) -> Result<Layer> {
+        let (hidden, attention, mlp) = (self.config.hidden_size, spec.attention(), &spec.mlp);
+        let name = |role| self.config.names.place(role).in_block(at);
+        let [mixer_norm, out, mlp_norm] = [BlockRole::MixerNorm, BlockRole::Output, BlockRole::MlpNorm].map(name);
+        let [up, down] = [BlockRole::Up, BlockRole::Down].map(name);
+        let (qkv, qkv_arrangement) = self.qkv(at, spec);
+        let out_arrangement = out_arrangement(hidden, attention);
+        let (mlp_in, mlp_in_arrangement, mlp_in_block) = match mlp.gated {
+            true => (vec![name(BlockRole::Gate), up], gated_arrangement(mlp.inner, hidden), 8),
+            false => (vec![up], Arrangement::plain(mlp.inner, hidden), 4),
         };
-        (names, self.qkv_arrangement(&rows))
+        Ok(Layer {
+            spec: spec.clone(),
+            attention_norm: self.norm(&mixer_norm, spec.norm).await?,
+            qkv: self.linear(&qkv, &qkv_arrangement, 4, attention.qkv_bias).await?,
+            qk_norm: self.qk_norm(at, attention).await?,
+            out: self.linear(&[out], &out_arrangement, 4, attention.out_bias).await?,
+            mlp_norm: self.norm(&mlp_norm, spec.norm).await?,
+            mlp_in: self.linear(&mlp_in, &mlp_in_arrangement, mlp_in_block, mlp.bias).await?,
+            mlp_out: self.linear(&[down], &Arrangement::plain(hidden, mlp.inner), 4, mlp.bias).await?,
+        })
     }
 
-    /// Columns of the heads that start at `(tensor, row)`, each padded to a multiple of four.
-    fn qkv_arrangement(&self, heads: &[(usize, usize)]) -> Arrangement {
-        let size = self.config.head_dim;
-        let columns =
-            heads.iter().flat_map(|&(tensor, row)| padded((0..size).map(move |d| Some((tensor, row + d))))).collect();
-        Arrangement { columns, inputs: padded((0..self.config.hidden_size).map(Some)) }
+    /// The products of the block `at` that give queries, keys and values, each once, and how they are joined.
+    pub fn qkv(&self, at: &str, spec: &BlockSpec) -> (Vec<String>, Arrangement) {
+        let (attention, names) = (spec.attention(), self.config.names);
+        let parts = [
+            (BlockRole::Query, attention.heads),
+            (BlockRole::Key, attention.kv_heads),
+            (BlockRole::Value, attention.kv_heads),
+        ];
+        let mut products: Vec<&str> = Vec::new();
+        let mut columns = Vec::new();
+        for (role, heads) in parts {
+            let place = names.place(role);
+            let known = products.iter().position(|product| *product == place.name());
+            let tensor = known.unwrap_or(products.len());
+            if known.is_none() {
+                products.push(place.name());
+            }
+            for head in 0..heads {
+                let first = place.first_row(head, attention.head_dim);
+                columns.extend(padded((first..first + attention.head_dim).map(|row| Some((tensor, row)))));
+            }
+        }
+        let products = products.into_iter().map(|product| format!("{at}.{product}")).collect();
+        (products, Arrangement { columns, inputs: padded((0..self.config.hidden_size).map(Some)) })
     }
 
-    /// All rows; inputs are the heads' values, each head padded.
-    fn out_arrangement(&self) -> Arrangement {
-        let (heads, size) = (self.config.num_attention_heads, self.config.head_dim);
-        let inputs = (0..heads).flat_map(|head| padded((0..size).map(move |d| Some(head * size + d)))).collect();
-        Arrangement { columns: padded((0..self.config.hidden_size).map(|row| Some((0, row)))), inputs }
-    }
-
-    /// Four rows of the gate, the same four of the up projection, and so on.
-    fn gated_arrangement(&self) -> Arrangement {
-        let inner = self.config.intermediate_size;
-        let row = |tensor, row| (row < inner).then_some((tensor, row));
-        let columns = (0..inner).step_by(4).flat_map(|first| (0..8).map(move |i| row(i / 4, first + i % 4))).collect();
-        Arrangement { columns, inputs: padded((0..self.config.hidden_size).map(Some)) }
+    /// The scales of a block's norms of query and key heads.
+    async fn qk_norm(&mut self, at: &str, attention: &Attention) -> Result<Option<wgpu::Buffer>> {
+        if attention.qk_norm.is_none() {
+            return Ok(None);
+        }
+        let names = [BlockRole::QueryNorm, BlockRole::KeyNorm].map(|role| self.config.names.place(role).in_block(at));
+        let names = names.map(|name| format!("{name}.weight"));
+        let mut values = Vec::new();
+        for name in &names {
+            let scale = self.scale(name).await?;
+            values.extend(padded(scale.into_iter().map(Some)).into_iter().map(Option::unwrap_or_default));
+        }
+        let buffer = self.uploader.vector(&names[0], &values);
+        let rows = |tensor| padded((0..attention.head_dim).map(move |row| Some((tensor, row))));
+        let columns = [rows(0), rows(1)].concat();
+        let tensors = names.map(|name| (name, vec![attention.head_dim])).into();
+        self.note_origin(&buffer, tensors, Arrangement { columns, inputs: vec![Some(0)] });
+        Ok(Some(buffer))
     }
 
     pub async fn tensor(&mut self, name: &str) -> Result<Tensor<'f>> {
@@ -247,7 +227,7 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         let [shard] = &matrix.shards[..] else {
             return Err(Error::unsupported(format!("{}: too large a matrix to be trained on this adapter", names[0])));
         };
-        self.remember(&shard.buffer, shapes, arrangement.clone());
+        self.note_origin(&shard.buffer, shapes, arrangement.clone());
         Ok(matrix)
     }
 
@@ -276,16 +256,16 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
     }
 
     /// Notes where the values of `buffer` came from, if that is wanted.
-    pub fn remember(&mut self, buffer: &wgpu::Buffer, tensors: Vec<(String, Vec<usize>)>, arrangement: Arrangement) {
+    pub fn note_origin(&mut self, buffer: &wgpu::Buffer, tensors: Vec<(String, Vec<usize>)>, arrangement: Arrangement) {
         if let Some(placed) = &mut self.placed {
             placed.push(Placed { buffer: buffer.clone(), tensors, arrangement });
         }
     }
 
     /// A vector whose elements are the rows of the only tensor.
-    pub fn remember_vector(&mut self, buffer: &wgpu::Buffer, name: String, count: usize) {
+    pub fn note_origin_of_vector(&mut self, buffer: &wgpu::Buffer, name: String, count: usize) {
         let columns = padded((0..count).map(|row| Some((0, row))));
-        self.remember(buffer, vec![(name, vec![count])], Arrangement { columns, inputs: vec![Some(0)] });
+        self.note_origin(buffer, vec![(name, vec![count])], Arrangement { columns, inputs: vec![Some(0)] });
     }
 
     pub async fn linear(
@@ -319,25 +299,42 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         let buffers: Vec<_> = shards.iter().map(|s| self.uploader.vector("bias", part(s.first4, s.columns4))).collect();
         let shapes = tensors.iter().zip(names).map(|(tensor, name)| (format!("{name}.bias"), vec![tensor.len()]));
         let arrangement = Arrangement { columns: arrangement.columns.clone(), inputs: vec![Some(0)] };
-        self.remember(&buffers[0], shapes.collect(), arrangement);
+        self.note_origin(&buffers[0], shapes.collect(), arrangement);
         Ok(buffers)
     }
 
-    pub async fn norm(&mut self, name: &str) -> Result<NormWeights> {
-        let mut scale = self.tensor(&format!("{name}.weight")).await?.to_f32();
+    /// The scale of a norm.
+    async fn scale(&mut self, name: &str) -> Result<Vec<f32>> {
+        let mut scale = self.tensor(name).await?.to_f32();
         scale.iter_mut().for_each(|scale| *scale += self.norm_offset);
+        Ok(scale)
+    }
+
+    pub async fn norm(&mut self, name: &str, norm: Norm) -> Result<NormWeights> {
+        let scale = self.scale(&format!("{name}.weight")).await?;
         let count = scale.len();
         let scale = self.uploader.vector(name, &scale);
-        self.remember_vector(&scale, format!("{name}.weight"), count);
-        let shift = match self.config.family {
-            Family::Llama => None,
-            Family::GptNeox => {
-                let shift = self.tensor(&format!("{name}.bias")).await?.to_f32();
-                let shift = self.uploader.vector(name, &shift);
-                self.remember_vector(&shift, format!("{name}.bias"), count);
-                Some(shift)
-            }
-        };
-        Ok(NormWeights { scale, shift })
+        self.note_origin_of_vector(&scale, format!("{name}.weight"), count);
+        if !norm.is_layer() {
+            return Ok(NormWeights { norm, scale, shift: None });
+        }
+        let shift = self.tensor(&format!("{name}.bias")).await?.to_f32();
+        let shift = self.uploader.vector(name, &shift);
+        self.note_origin_of_vector(&shift, format!("{name}.bias"), count);
+        Ok(NormWeights { norm, scale, shift: Some(shift) })
     }
+}
+
+/// All rows; inputs are the heads' values, each head padded.
+fn out_arrangement(hidden: usize, attention: &Attention) -> Arrangement {
+    let size = attention.head_dim;
+    let inputs = (0..attention.heads).flat_map(|head| padded((0..size).map(move |d| Some(head * size + d)))).collect();
+    Arrangement { columns: padded((0..hidden).map(|row| Some((0, row)))), inputs }
+}
+
+/// Four rows of the gate, the same four of the up projection, and so on.
+fn gated_arrangement(inner: usize, hidden: usize) -> Arrangement {
+    let row = |tensor, row| (row < inner).then_some((tensor, row));
+    let columns = (0..inner).step_by(4).flat_map(|first| (0..8).map(move |i| row(i / 4, first + i % 4))).collect();
+    Arrangement { columns, inputs: padded((0..hidden).map(Some)) }
 }

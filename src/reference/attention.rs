@@ -12,6 +12,12 @@ pub(crate) fn visible_slots(position: u32, mask: u32, committed: u32) -> Vec<usi
     slots
 }
 
+/// The last `window` of the slots that a row sees; `None`: all.
+pub(crate) fn within(slots: &[usize], window: Option<u32>) -> &[usize] {
+    let seen = window.map_or(slots.len(), |window| slots.len().min(window as usize));
+    &slots[slots.len() - seen..]
+}
+
 /// `softmax(scale * query . keys) . values` over `slots`: `query` is `[head_dim]`, `keys` and `values`
 /// `[context, head_dim]`, the result `[head_dim]`.
 pub(crate) fn attention(query: &[f32], keys: &[f32], values: &[f32], slots: &[usize], scale: f32) -> Vec<f64> {

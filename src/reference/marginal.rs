@@ -33,12 +33,12 @@ pub(crate) fn add_to_mixture(mixture: &mut [f64], rows: &[&[f32]], weights: &[f3
 }
 
 /// (highest, sum of exp(logit - highest)) of every `block` neighbouring logits.
-pub(crate) fn peaks(logits: &[f64], block: usize) -> Vec<(f64, f64)> {
-    let peak = |block: &[f64]| {
+pub(crate) fn partials(logits: &[f64], block: usize) -> Vec<(f64, f64)> {
+    let partial = |block: &[f64]| {
         let highest = block.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         (highest, block.iter().map(|logit| (logit - highest).exp()).sum())
     };
-    logits.chunks(block).map(peak).collect()
+    logits.chunks(block).map(partial).collect()
 }
 
 /// The sum of `values`, that of value * ln(value), and how many stand before `target`, ties by id.

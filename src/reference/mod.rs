@@ -6,6 +6,7 @@ pub(crate) mod attention;
 pub(crate) mod commit;
 pub(crate) mod draft;
 pub(crate) mod embed;
+pub(crate) mod head_norm;
 pub(crate) mod hidden;
 pub(crate) mod log_probs;
 pub(crate) mod lora;

@@ -1,4 +1,4 @@
-//! The law of the next token, and the token itself.
+//! The distribution of the next token, and the token itself.
 
 use super::attention::softmax;
 use super::random::gumbel;
@@ -41,7 +41,7 @@ pub(crate) fn scores(logits: &[f32], counts: &[u32], settings: Settings) -> Vec<
 }
 
 /// The tokens that the filters keep and their probabilities, most probable first, ties by id.
-pub(crate) fn law(scores: &[f64], settings: Settings) -> Vec<(usize, f64)> {
+pub(crate) fn distribution(scores: &[f64], settings: Settings) -> Vec<(usize, f64)> {
     let mut ids: Vec<usize> = (0..scores.len()).collect();
     ids.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
     if settings.temperature == 0.0 {
@@ -68,7 +68,8 @@ pub(crate) fn law(scores: &[f64], settings: Settings) -> Vec<(usize, f64)> {
 /// The token at `position`, and by how much its noisy score beats the next one's.
 pub(crate) fn sample(scores: &[f64], settings: Settings, seed: [u32; 2], position: u32) -> (usize, f64) {
     let noise = |id: usize| if settings.temperature == 0.0 { 0.0 } else { gumbel(seed, position, id as u32) };
-    let mut noisy: Vec<_> = law(scores, settings).into_iter().map(|(id, _)| (id, scores[id] + noise(id))).collect();
+    let mut noisy: Vec<_> =
+        distribution(scores, settings).into_iter().map(|(id, _)| (id, scores[id] + noise(id))).collect();
     noisy.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     (noisy[0].0, noisy.get(1).map_or(f64::INFINITY, |second| noisy[0].1 - second.1))
 }

@@ -134,7 +134,7 @@ impl<'a> Attending<'a> {
 
     /// Writes the rows to the reference's cache.
     fn remember(&mut self, committed: u32, tokens: &[Token]) {
-        let AttentionShape { heads, kv_heads, head_dim, context } = self.shape;
+        let AttentionShape { heads, kv_heads, head_dim, context, .. } = self.shape;
         let [heads, kv_heads, head_dim, context] = [heads, kv_heads, head_dim, context].map(|n| n as usize);
         for (i, token) in tokens.iter().enumerate() {
             let content = self.rotated(token);
@@ -153,13 +153,14 @@ impl<'a> Attending<'a> {
     }
 
     fn expected_row(&self, committed: u32, token: &Token) -> Vec<f64> {
-        let AttentionShape { heads, kv_heads, head_dim, context } = self.shape;
+        let AttentionShape { heads, kv_heads, head_dim, context, window } = self.shape;
         let slots = reference::attention::visible_slots(token.position, token.mask, committed);
+        let slots = reference::attention::within(&slots, window);
         let content = self.rotated(token);
         let head = |head: u32| {
             let query = &content[(head * head_dim) as usize..][..head_dim as usize];
             let cache = (head / (heads / kv_heads) * context * head_dim) as usize;
-            reference::attention::attention(query, &self.keys[cache..], &self.values[cache..], &slots, self.scale)
+            reference::attention::attention(query, &self.keys[cache..], &self.values[cache..], slots, self.scale)
         };
         (0..heads).flat_map(head).collect()
     }

@@ -1,19 +1,19 @@
-//! Checks of what heads need: carry, keep, lora, window, shift.
+//! Checks of what heads need: copy_hidden, compact_hidden, lora, stage_window, shift_tokens.
 
 use super::KernelCheck;
 use super::bench::{compare, compare_exactly, noise, read, run};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    Carry, Extent, LoraIo, LoraParams, MAX_BATCH_ROWS, NO_ADAPTER, Place, Row, ShiftParams, State, WindowParams, carry,
-    keep, lora, shift, window,
+    CopyHidden, Extent, LoraIo, LoraParams, MAX_BATCH_ROWS, NO_ADAPTER, Place, Row, ShiftTokensParams,
+    StageWindowParams, State, compact_hidden, copy_hidden, lora, shift_tokens, stage_window,
 };
 use crate::reference;
 
 const SLOTS: usize = 70;
 
 /// Carries `rows` rows from `x` to `y`, with a history of [`SLOTS`] rows on either side.
-pub(crate) async fn check_carry(
+pub(crate) async fn check_copy_hidden(
     gpu: &Gpu,
     width: usize,
     (from, to): (Place, Place),
@@ -33,8 +33,8 @@ pub(crate) async fn check_carry(
     let state = gpu.storage_with("state", &[state]);
     let target = gpu.storage_with("y", &y);
     let wanted = from == Place::Wanted || to == Place::Wanted;
-    let io = Carry { x: (&gpu.storage_with("x", &x), from), y: (&target, to), weight, accumulate, wanted };
-    let op = carry(gpu, width as u32, SLOTS as u32, &state, io);
+    let io = CopyHidden { x: (&gpu.storage_with("x", &x), from), y: (&target, to), weight, accumulate, wanted };
+    let op = copy_hidden(gpu, width as u32, SLOTS as u32, &state, io);
     let n = rows as u32;
     let extent =
         if wanted { Extent { rows: 0, logit_rows: n, keys: 0 } } else { Extent { rows: n, logit_rows: 0, keys: 0 } };
@@ -43,12 +43,12 @@ pub(crate) async fn check_carry(
     let moved = rows.min(room(from)).min(room(to));
     if from == Place::Same {
         let to = |row| (start(from), start(to) + row, 1);
-        (0..moved).for_each(|row| reference::hidden::carry(&x, &mut want, width, to(row), weight, accumulate));
+        (0..moved).for_each(|row| reference::hidden::copy_hidden(&x, &mut want, width, to(row), weight, accumulate));
     } else {
-        reference::hidden::carry(&x, &mut want, width, (start(from), start(to), moved), weight, accumulate);
+        reference::hidden::copy_hidden(&x, &mut want, width, (start(from), start(to), moved), weight, accumulate);
     }
     let got = read::<f32>(gpu, &target, SLOTS * width).await?;
-    Ok(compare("carry", format!("{from:?} to {to:?} [{rows}, {width}]"), &got, &want))
+    Ok(compare("copy_hidden", format!("{from:?} to {to:?} [{rows}, {width}]"), &got, &want))
 }
 
 /// Adds a change of `rank` to every other of `rows` rows of `columns` columns; a third of the blocks have none.
@@ -77,30 +77,30 @@ pub(crate) async fn check_lora(gpu: &Gpu, columns: usize, rank: usize, rows: usi
         want.extend(reference::lora::lora(y, &t[row * t_stride..][..t_stride], &b, rank, starts));
         let same = || got[row * columns..][..columns].iter().zip(y).all(|(got, y)| got.to_bits() == y.to_bits());
         if batch[row].adapter == 0 && !same() {
-            return Ok(compare_exactly("keep", format!("row {row} without its adapter"), &[0], &[1]));
+            return Ok(compare_exactly("compact_hidden", format!("row {row} without its adapter"), &[0], &[1]));
         }
     }
     Ok(compare("lora", format!("rank {rank} [{rows}, {columns}]"), &got, &want))
 }
 
 /// Keeps the rows of `path` after a batch behind `first` committed tokens.
-pub(crate) async fn check_keep(gpu: &Gpu, width: usize, first: usize, path: &[usize]) -> Result<KernelCheck> {
+pub(crate) async fn check_compact_hidden(gpu: &Gpu, width: usize, first: usize, path: &[usize]) -> Result<KernelCheck> {
     let mut history = noise(63, SLOTS * width);
     let state = gpu.storage_with("state", &[State { committed: (first + path.len()) as u32, ..State::default() }]);
     let mut listed = vec![path.len() as u32];
     listed.extend(path.iter().map(|&row| row as u32));
     listed.resize(64, 0);
     let buffer = gpu.storage_with("history", &history);
-    let op = keep(gpu, width as u32, SLOTS as u32, [&state, &gpu.storage_with("path", &listed), &buffer]);
+    let op = compact_hidden(gpu, width as u32, SLOTS as u32, [&state, &gpu.storage_with("path", &listed), &buffer]);
     run(gpu, &[&op], Extent { rows: 1, logit_rows: 1, keys: 0 });
-    reference::hidden::keep(&mut history, width, first, path);
+    reference::hidden::compact_hidden(&mut history, width, first, path);
     let got: Vec<u32> = read::<f32>(gpu, &buffer, SLOTS * width).await?.iter().map(|x| x.to_bits()).collect();
     let want: Vec<u32> = history.iter().map(|x| x.to_bits()).collect();
-    Ok(compare_exactly("keep", format!("{path:?}"), &got, &want))
+    Ok(compare_exactly("compact_hidden", format!("{path:?}"), &got, &want))
 }
 
 /// Stages `rows` rows of a text of `length` tokens, and gives them the tokens `ahead` of them.
-pub(crate) async fn check_window(gpu: &Gpu, length: usize, rows: usize, ahead: usize) -> Result<KernelCheck> {
+pub(crate) async fn check_stage_window(gpu: &Gpu, length: usize, rows: usize, ahead: usize) -> Result<KernelCheck> {
     const VOCAB: u32 = 1000;
     let text: Vec<u32> = (0..SLOTS as u32 + 1).map(|i| 7 * i % VOCAB).collect();
     let drafts: Vec<u32> = (0..MAX_BATCH_ROWS as u32).map(|i| 500 + i).collect();
@@ -109,14 +109,14 @@ pub(crate) async fn check_window(gpu: &Gpu, length: usize, rows: usize, ahead: u
     let before = State { committed: 3, length: length as u32, limit: 99, num_rows: 9, ..State::default() };
     let state = gpu.storage_with("state", &[before]);
     let batch = gpu.storage_with("rows", &[Row { token: 1, position: 2, mask: 3, target_token: 4, adapter: 1 }; 64]);
-    let params = WindowParams { num_rows: rows as u32, context: SLOTS as u32, adapter: 1 };
-    let stage = window(gpu, params, [&state, &batch]);
+    let params = StageWindowParams { num_rows: rows as u32, context: SLOTS as u32, adapter: 1 };
+    let stage = stage_window(gpu, params, [&state, &batch]);
     let buffers = [&state, &batch, &gpu.storage_with("text", &text), &gpu.storage_with("candidates", &candidates)];
-    let tokens = shift(gpu, ShiftParams { ahead: ahead as u32, vocab: VOCAB }, buffers);
+    let tokens = shift_tokens(gpu, ShiftTokensParams { ahead: ahead as u32, vocab: VOCAB }, buffers);
     run(gpu, &[&stage, &tokens], Extent { rows: rows as u32, logit_rows: 1, keys: 0 });
-    let (first, count) = reference::hidden::window(length, rows);
+    let (first, count) = reference::hidden::stage_window(length, rows);
     let row = |i: usize| {
-        let token = reference::hidden::shift(&text[..length], &drafts, first + i, ahead);
+        let token = reference::hidden::shift_tokens(&text[..length], &drafts, first + i, ahead);
         Row { token, position: (first + i) as u32, adapter: 1, ..Row::default() }
     };
     let mut got: Vec<u32> = read(gpu, &state, 8).await?;
@@ -125,5 +125,5 @@ pub(crate) async fn check_window(gpu: &Gpu, length: usize, rows: usize, ahead: u
     let after = State { committed: first as u32, num_rows: count as u32, logit_row, ..before };
     let mut want = bytemuck::cast::<State, [u32; 8]>(after).to_vec();
     want.extend((0..count).flat_map(|i| bytemuck::cast::<Row, [u32; 5]>(row(i))));
-    Ok(compare_exactly("window", format!("{rows} rows of {length}, {ahead} ahead"), &got, &want))
+    Ok(compare_exactly("stage_window", format!("{rows} rows of {length}, {ahead} ahead"), &got, &want))
 }

@@ -1,4 +1,4 @@
-//! Checks of the kernels that marginalize: nucleus, star, mixture, ranking.
+//! Checks of the kernels that marginalize: nucleus, siblings, mixture, ranking.
 
 use super::KernelCheck;
 use super::bench::{compare, compare_exactly, noise, read, run, wide};
@@ -6,7 +6,7 @@ use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::{
     Branch, Cursor, Extent, KernelSet, MAX_BATCH_ROWS, MixtureIo, Nucleus, NucleusIo, NucleusParams, Ranking,
-    RankingParams, Row, StarIo, State, mixture, normalizer, nucleus, ranking, star,
+    RankingParams, Row, SiblingsIo, State, mixture, normalizer, nucleus, ranking, siblings,
 };
 use crate::reference::marginal as reference;
 
@@ -45,7 +45,7 @@ pub(crate) async fn check_nucleus(
         state: &gpu.storage_with("state", &[State { logit_row: 1, ..State::default() }]),
         rows: &gpu.storage_with("rows", &rows),
         logits: &gpu.storage_with("logits", &padded),
-        weights: &gpu.storage("weights", 4 * padded.len() as u64),
+        probabilities: &gpu.storage("probabilities", 4 * padded.len() as u64),
         nuclei: &nuclei,
         branches: &branches,
     };
@@ -86,7 +86,13 @@ fn right_size(ordered: &[(usize, f64)], mass: f64, got: usize) -> usize {
 }
 
 /// Three chunks of at most `most` rows of a nucleus of `count` branches at `position`.
-pub(crate) async fn check_star(gpu: &Gpu, context: u32, position: u32, count: u32, most: u32) -> Result<KernelCheck> {
+pub(crate) async fn check_siblings(
+    gpu: &Gpu,
+    context: u32,
+    position: u32,
+    count: u32,
+    most: u32,
+) -> Result<KernelCheck> {
     const FIRST: u32 = 5;
     let branch = |at: u32| Branch { token: 7 + 3 * at, probability: 1.0 / (1.0 + at as f32) };
     let branches: Vec<Branch> = (0..FIRST + count).map(branch).collect();
@@ -96,7 +102,7 @@ pub(crate) async fn check_star(gpu: &Gpu, context: u32, position: u32, count: u3
     let cursor = gpu.storage_with("cursor", &[Cursor { nucleus: 1, most, advance: 1, ..Cursor::default() }]);
     let nucleus = Nucleus { count, position, first: FIRST, ..Nucleus::default() };
     let row_weights = gpu.storage("row weights", 4 * MAX_BATCH_ROWS as u64);
-    let io = StarIo {
+    let io = SiblingsIo {
         cursor: &cursor,
         nuclei: &gpu.storage_with("nuclei", &[Nucleus::default(), nucleus]),
         branches: &gpu.storage_with("branches", &branches),
@@ -104,7 +110,7 @@ pub(crate) async fn check_star(gpu: &Gpu, context: u32, position: u32, count: u3
         rows: &rows,
         row_weights: &row_weights,
     };
-    let op = star(gpu, context, io);
+    let op = siblings(gpu, context, io);
     let (mut got, mut want) = (Vec::new(), Vec::new());
     let mut first = 0;
     for _ in 0..3 {
@@ -128,7 +134,7 @@ pub(crate) async fn check_star(gpu: &Gpu, context: u32, position: u32, count: u3
         got.extend(read::<u32>(gpu, &state, 8).await?);
         got.extend(read::<u32>(gpu, &cursor, 5).await?);
     }
-    Ok(compare_exactly("star", format!("{count} at {position} of {context}, {most} a chunk"), &got, &want))
+    Ok(compare_exactly("siblings", format!("{count} at {position} of {context}, {most} a chunk"), &got, &want))
 }
 
 /// `chunks` chunks of `rows` rows, after a mixture that must be forgotten.
@@ -147,7 +153,7 @@ pub(crate) async fn check_mixture(
     let logits = gpu.storage("logits", 4 * ((rows + 1) * stride) as u64);
     // Of seven tokens each, however a product groups them.
     let kept = vocab.div_ceil(7);
-    let peaks = gpu.storage("peaks", 8 * (rows * kept) as u64);
+    let partials = gpu.storage("partials", 8 * (rows * kept) as u64);
     let normalizers = gpu.storage("normalizers", 8 * rows as u64);
     let out = gpu.storage_with("mixture", &vec![0.5f32; stride]);
     let io = MixtureIo {
@@ -159,7 +165,7 @@ pub(crate) async fn check_mixture(
         mixture: &out,
     };
     let ops =
-        [normalizer(gpu, set, kept as u32, [&row_weights, &peaks, &normalizers]), mixture(gpu, stride as u32, io)];
+        [normalizer(gpu, set, kept as u32, [&row_weights, &partials, &normalizers]), mixture(gpu, stride as u32, io)];
     let mut want = vec![0.0; vocab];
     for chunk in 0..chunks {
         let values: Vec<f32> = noise(60 + chunk, (rows + 1) * stride).iter().map(|x| 9.0 * x).collect();
@@ -168,8 +174,8 @@ pub(crate) async fn check_mixture(
         gpu.write(&row_weights, 0, &weights);
         gpu.write(&cursor, 0, &[Cursor { chunk, ..Cursor::default() }]);
         let mixed: Vec<&[f32]> = values.chunks_exact(stride).take(rows).map(|row| &row[..vocab]).collect();
-        let of_rows = mixed.iter().flat_map(|row| reference::peaks(&wide(row), 7));
-        gpu.write(&peaks, 0, &of_rows.map(|(highest, sum)| [highest as f32, sum as f32]).collect::<Vec<_>>());
+        let of_rows = mixed.iter().flat_map(|row| reference::partials(&wide(row), 7));
+        gpu.write(&partials, 0, &of_rows.map(|(highest, sum)| [highest as f32, sum as f32]).collect::<Vec<_>>());
         run(gpu, &[&ops[0], &ops[1]], extent(rows));
         reference::add_to_mixture(&mut want, &mixed, &weights);
     }

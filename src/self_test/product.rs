@@ -5,7 +5,7 @@ use super::bench::{compare, noise, read, run, weights, wide};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    Activation, Extent, MAX_CHUNK_ROWS, MatmulForm, MatmulIo, Op, Peaks, State, matmul, matmul_with_peaks,
+    Activation, Extent, MAX_CHUNK_ROWS, MatmulForm, MatmulIo, Op, Partials, State, matmul, matmul_with_partials,
 };
 use crate::reference::{marginal, matmul as reference};
 
@@ -49,8 +49,8 @@ pub(crate) struct Product<'a> {
     before: Vec<f32>,
     x: wgpu::Buffer,
     y: wgpu::Buffer,
-    /// `[MAX_CHUNK_ROWS, peaks]`, the last one of a row is nobody's.
-    peaks: wgpu::Buffer,
+    /// `[MAX_CHUNK_ROWS, partials]`, the last one of a row is nobody's.
+    partials: wgpu::Buffer,
     op: Op,
 }
 
@@ -59,12 +59,12 @@ impl<'a> Product<'a> {
         Self::build(gpu, form, plain, false)
     }
 
-    /// One that keeps peaks of its outputs.
-    pub fn with_peaks(gpu: &'a Gpu, form: MatmulForm, plain: Plain) -> Self {
+    /// One that keeps partials of its outputs.
+    pub fn with_partials(gpu: &'a Gpu, form: MatmulForm, plain: Plain) -> Self {
         Self::build(gpu, form, plain, true)
     }
 
-    fn build(gpu: &'a Gpu, form: MatmulForm, mut plain: Plain, with_peaks: bool) -> Self {
+    fn build(gpu: &'a Gpu, form: MatmulForm, mut plain: Plain, with_partials: bool) -> Self {
         plain.gate = form.format.rounded(&plain.gate, plain.inputs);
         plain.up = form.format.rounded(&plain.up, plain.inputs);
         let (inputs4, columns4) = (form.format.padded(plain.inputs) / 4, plain.columns().div_ceil(4));
@@ -87,11 +87,12 @@ impl<'a> Product<'a> {
             y_first4: 1,
             logits: false,
         };
-        let stride = form.peaks(io.columns4) + 1;
-        let peaks = gpu.storage("peaks", 8 * MAX_CHUNK_ROWS as u64 * u64::from(stride));
-        let kept = Peaks { vocab: 4 * io.y_first4 + plain.columns() as u32, stride, first: 0 };
-        let op = if with_peaks { matmul_with_peaks(gpu, form, io, kept, &peaks) } else { matmul(gpu, form, io) };
-        Self { gpu, form, plain, rows, before, x, y, peaks, op }
+        let stride = form.partials(io.columns4) + 1;
+        let partials = gpu.storage("partials", 8 * MAX_CHUNK_ROWS as u64 * u64::from(stride));
+        let kept = Partials { vocab: 4 * io.y_first4 + plain.columns() as u32, stride, first: 0 };
+        let op =
+            if with_partials { matmul_with_partials(gpu, form, io, kept, &partials) } else { matmul(gpu, form, io) };
+        Self { gpu, form, plain, rows, before, x, y, partials, op }
     }
 
     /// `y` of these rows, computed together in this order.
@@ -139,21 +140,21 @@ impl<'a> Product<'a> {
     }
 
     /// Compares what is kept of the first `rows` rows with the reference.
-    pub async fn check_peaks(&self, rows: usize) -> Result<KernelCheck> {
+    pub async fn check_partials(&self, rows: usize) -> Result<KernelCheck> {
         let order: Vec<usize> = (0..rows).collect();
         let mut got = self.compute(&order).await?.concat();
         let expected: Vec<Vec<f64>> = order.iter().map(|&row| self.expected(row)).collect();
         let mut want = expected.concat();
         let columns = self.plain.columns();
-        let stride = self.peaks.size() as usize / 8 / MAX_CHUNK_ROWS;
-        let block = 4 * self.form.peak_columns4() as usize;
-        let found = read::<[f32; 2]>(self.gpu, &self.peaks, rows * stride).await?;
+        let stride = self.partials.size() as usize / 8 / MAX_CHUNK_ROWS;
+        let block = 4 * self.form.partial_columns4() as usize;
+        let found = read::<[f32; 2]>(self.gpu, &self.partials, rows * stride).await?;
         for (kept, y) in found.chunks_exact(stride).zip(expected) {
-            let reference = marginal::peaks(&y[4..4 + columns], block);
+            let reference = marginal::partials(&y[4..4 + columns], block);
             want.extend(reference.iter().flat_map(|&(highest, sum)| [highest, sum]));
             got.extend(kept[..reference.len()].iter().flatten());
         }
-        Ok(compare("matmul with peaks", self.label(rows), &got, &want))
+        Ok(compare("matmul with partials", self.label(rows), &got, &want))
     }
 
     fn label(&self, rows: usize) -> String {

@@ -6,9 +6,9 @@ use super::sampling::{NOISE_MARGIN, PLAIN};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    AttentionShape, CommitIo, CommitParams, DraftTopIo, Emitted, Extent, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS,
-    MAX_END_TOKENS, Op, RING_WORDS, Row, SCRIPT_RANKS, SampleParams, State, Tree, commit, compact_cache,
-    draft_likeliest, draft_lookup, draft_script, draft_top, trace, tree_rows,
+    AttentionShape, CommitIo, CommitParams, DraftTopIo, EMITTED_WORDS, Emitted, Extent, KernelSet, MAX_BATCH_ROWS,
+    MAX_CHUNK_ROWS, MAX_END_TOKENS, Op, RECORDED_RANKS, Row, SampleParams, State, Tree, commit, compact_cache,
+    draft_likeliest, draft_lookup, draft_recorded, draft_top, trace, tree_rows,
 };
 use crate::reference::commit::{Text, commit_prompt};
 use crate::reference::log_probs::log_prob;
@@ -23,7 +23,7 @@ const NGRAM: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Drafts {
     Lookup,
-    Script,
+    Recorded,
 }
 
 /// A text on the GPU and beside it by the reference.
@@ -47,8 +47,8 @@ impl<'a> Rounds<'a> {
         Self { gpu, set, tree, known, text, limit: 64, context: 64, end_tokens: Vec::new() }
     }
 
-    /// The script: the candidates of each position are the tokens `position % 7 + rank`.
-    fn scripted(position: usize) -> [u32; SCRIPT_RANKS] {
+    /// The recorded drafts: the candidates of each position are the tokens `position % 7 + rank`.
+    fn recorded(position: usize) -> [u32; RECORDED_RANKS] {
         [0, 1, 2, 3].map(|rank| position as u32 % 7 + rank)
     }
 
@@ -58,7 +58,7 @@ impl<'a> Rounds<'a> {
         let looked = |rank: usize| draft::lookup(&self.text, NGRAM, rank, depths);
         let candidate = |depth: usize, rank: usize| match drafts {
             Drafts::Lookup => looked(rank).map(|tokens| tokens[depth]),
-            Drafts::Script => Self::scripted((self.text.len() + depth).min(self.context as usize)).get(rank).copied(),
+            Drafts::Recorded => Self::recorded((self.text.len() + depth).min(self.context as usize)).get(rank).copied(),
         };
         (0..depths).map(|depth| (0..ranks).map(|rank| candidate(depth, rank)).collect()).collect()
     }
@@ -69,7 +69,7 @@ impl<'a> Rounds<'a> {
         let known = self.known;
         let mut text = self.text.clone();
         text.resize(self.context as usize + 1, 0);
-        let script: Vec<_> = (0..=self.context as usize).map(Self::scripted).collect();
+        let recorded: Vec<_> = (0..=self.context as usize).map(Self::recorded).collect();
         let state = State {
             committed: known.committed,
             length: known.length,
@@ -82,12 +82,12 @@ impl<'a> Rounds<'a> {
             rows: gpu.storage_with("rows", &[Row::default(); MAX_BATCH_ROWS]),
             sampled: gpu.storage("sampled", 4 * MAX_BATCH_ROWS as u64),
             counts: gpu.storage("counts", 4 * u64::from(VOCAB)),
-            ring: gpu.storage("ring", 4 * RING_WORDS as u64),
+            emitted: gpu.storage("emitted", 4 * EMITTED_WORDS as u64),
             text: gpu.storage_with("text", &text),
             path: gpu.storage("path", 4 * (1 + MAX_CHUNK_ROWS as u64)),
             candidates: gpu.storage("candidates", 4 * (MAX_BATCH_ROWS * MAX_BATCH_ROWS) as u64),
             tree: gpu.uniform("tree", &self.tree),
-            script: gpu.storage_with("script", &script),
+            recorded: gpu.storage_with("recorded", &recorded),
         };
         self.known.limit = self.limit;
         let [draft, expand, end] = buffers.ops(&self, drafts);
@@ -117,7 +117,7 @@ impl<'a> Rounds<'a> {
             got.extend(read::<u32>(gpu, &buffers.path, 1 + done.path.len()).await?);
             got.extend(read::<u32>(gpu, &buffers.text, self.text.len()).await?);
             got.extend(read::<u32>(gpu, &buffers.counts, VOCAB as usize).await?);
-            got.extend(Emitted::of(&read::<u32>(gpu, &buffers.ring, RING_WORDS).await?).ids);
+            got.extend(Emitted::of(&read::<u32>(gpu, &buffers.emitted, EMITTED_WORDS).await?).ids);
             let Text { committed, length, done: ended, emitted: count, rounds, .. } = self.known;
             want.extend([committed, length, ended, count, rounds]);
             want.push(done.path.len() as u32);
@@ -151,12 +151,12 @@ struct Buffers {
     rows: wgpu::Buffer,
     sampled: wgpu::Buffer,
     counts: wgpu::Buffer,
-    ring: wgpu::Buffer,
+    emitted: wgpu::Buffer,
     text: wgpu::Buffer,
     path: wgpu::Buffer,
     candidates: wgpu::Buffer,
     tree: wgpu::Buffer,
-    script: wgpu::Buffer,
+    recorded: wgpu::Buffer,
 }
 
 impl Buffers {
@@ -168,7 +168,7 @@ impl Buffers {
         let params = CommitParams { num_end_tokens, vocab: VOCAB, context: rounds.context, pad: 0, end_tokens };
         let draft = match drafts {
             Drafts::Lookup => draft_lookup(gpu, rounds.set, [&self.tree, &self.state, &self.text, &self.candidates]),
-            Drafts::Script => draft_script(gpu, [&self.tree, &self.state, &self.script, &self.candidates]),
+            Drafts::Recorded => draft_recorded(gpu, [&self.tree, &self.state, &self.recorded, &self.candidates]),
         };
         let expand = tree_rows(gpu, [&self.tree, &self.state, &self.rows, &self.text, &self.candidates]);
         let io = CommitIo {
@@ -176,7 +176,7 @@ impl Buffers {
             rows: &self.rows,
             sampled: &self.sampled,
             counts: &self.counts,
-            ring: &self.ring,
+            emitted: &self.emitted,
             text: &self.text,
             path: &self.path,
         };
@@ -199,19 +199,19 @@ pub(crate) async fn check_prompt_end(gpu: &Gpu, num_rows: u32, id: u32, limit: u
         rows: gpu.storage_with("rows", &vec![Row::default(); num_rows as usize]),
         sampled: gpu.storage_with("sampled", &[id]),
         counts: gpu.storage("counts", 4 * u64::from(VOCAB)),
-        ring: gpu.storage("ring", 4 * RING_WORDS as u64),
+        emitted: gpu.storage("emitted", 4 * EMITTED_WORDS as u64),
         text: gpu.storage_with("text", &text),
         path: gpu.storage("path", 4 * (1 + MAX_CHUNK_ROWS as u64)),
         candidates: gpu.storage("candidates", 4 * (MAX_BATCH_ROWS * MAX_BATCH_ROWS) as u64),
         tree: gpu.uniform("tree", &rounds.tree),
-        script: gpu.storage("script", 16),
+        recorded: gpu.storage("recorded", 16),
     };
-    let [_, _, end] = buffers.ops(&rounds, Drafts::Script);
+    let [_, _, end] = buffers.ops(&rounds, Drafts::Recorded);
     run(gpu, &[&end], ONE);
     let done = commit_prompt(&mut rounds.known, num_rows, id, &rounds.end_tokens);
     let mut got = rounds.state(read::<State>(gpu, &buffers.state, 1).await?[0]).to_vec();
     got.extend(read::<u32>(gpu, &buffers.path, 1 + num_rows as usize).await?);
-    got.extend(Emitted::of(&read::<u32>(gpu, &buffers.ring, RING_WORDS).await?).ids);
+    got.extend(Emitted::of(&read::<u32>(gpu, &buffers.emitted, EMITTED_WORDS).await?).ids);
     let Text { committed, length, done: ended, emitted, rounds: count, .. } = rounds.known;
     let mut want = vec![committed, length, ended, emitted, count, num_rows];
     want.extend(done.path);
@@ -272,17 +272,17 @@ pub(crate) async fn check_trace(gpu: &Gpu, set: KernelSet, vocab: usize) -> Resu
     let row = |at: usize| Row { token: token(at), mask: tree.nodes[at][0], ..Row::default() };
     let rows: Vec<Row> = (0..count).map(row).collect();
     let sampled: Vec<u32> = (0..count as u32).map(|row| row + 20).collect();
-    let ring = gpu.storage("ring", 4 * RING_WORDS as u64);
+    let emitted = gpu.storage("emitted", 4 * EMITTED_WORDS as u64);
     let buffers = [
         &gpu.storage_with("state", &[State { num_rows: tree.num_rows, rounds: round, ..State::default() }]),
         &gpu.storage_with("rows", &rows),
         &gpu.storage_with("logits", &logits),
         &gpu.storage_with("sampled", &sampled),
-        &ring,
+        &emitted,
     ];
     let op = trace(gpu, set, (vocab as u32, stride as u32), buffers);
     run(gpu, &[&op], Extent { rows: tree.num_rows, logit_rows: tree.num_rows, ..ONE });
-    let emitted = Emitted::of(&read::<u32>(gpu, &ring, RING_WORDS).await?);
+    let emitted = Emitted::of(&read::<u32>(gpu, &emitted, EMITTED_WORDS).await?);
     let (mut got, mut want) = (Vec::new(), Vec::new());
     for row in 1..count {
         let traced = emitted.traced(round as usize, row);

@@ -55,7 +55,7 @@ impl Draw {
                 state: &gpu.storage_with("state", &[State { logit_row: 1, ..State::default() }]),
                 rows: &gpu.storage_with("rows", &batch),
                 logits: &gpu.storage_with("logits", &padded.repeat(rows)),
-                weights: &gpu.storage("weights", 4 * (rows * stride) as u64),
+                probabilities: &gpu.storage("probabilities", 4 * (rows * stride) as u64),
                 counts: &gpu.storage_with("counts", &self.counts),
                 sampled: &sampled,
             },

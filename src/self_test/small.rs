@@ -5,7 +5,8 @@ use super::bench::{compare, noise, read, run, weights};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    EmbedParams, Extent, KernelSet, LogProbsParams, NormIo, Op, Row, State, WeightFormat, embed, log_probs, norm,
+    AttentionShape, EmbedParams, Extent, HeadNormIo, HeadNormParams, KernelSet, LogProbsParams, NormIo, Op, Row, State,
+    WeightFormat, embed, head_norm, log_probs, norm,
 };
 use crate::reference;
 
@@ -88,6 +89,32 @@ pub(crate) async fn check_norm(
     let want = strided((0..rows).map(expected), stride);
     let kind = if layer { "layer" } else { "rms" };
     Ok(compare("norm", format!("{kind} {set} [{rows}, {width}]"), &got, &want))
+}
+
+/// Normalises the query and key heads of `rows` rows; heads have `width` elements, padded to a multiple of four.
+pub(crate) async fn check_head_norm(
+    gpu: &Gpu,
+    [heads, kv_heads]: [u32; 2],
+    width: usize,
+    rows: usize,
+) -> Result<KernelCheck> {
+    let (head_dim, eps) = (width.next_multiple_of(4), 1e-5);
+    let shape = AttentionShape { heads, kv_heads, head_dim: head_dim as u32, context: 1, window: None };
+    let stride = shape.qkv_stride() as usize;
+    let padded = |mut x: Vec<f32>| {
+        x.chunks_exact_mut(head_dim).for_each(|head| head[width..].fill(0.0));
+        x
+    };
+    let (x, scale) = (padded(noise(26, rows * stride)), padded(noise(27, 2 * head_dim)));
+    let y = gpu.storage_with("y", &vec![UNTOUCHED; rows * stride]);
+    let io = HeadNormIo { x: &gpu.storage_with("x", &x), scale: &gpu.storage_with("scale", &scale), y: &y };
+    run(gpu, &[&head_norm(gpu, HeadNormParams::new(shape, width as u32, eps), io)], extent(rows));
+    let got = read::<f32>(gpu, &y, rows * stride).await?;
+    let sizes = [heads as usize, kv_heads as usize, width, head_dim];
+    let scales = [&scale[..width], &scale[head_dim..][..width]];
+    let row = |x: &[f32]| reference::head_norm::head_norm(x, sizes, scales, eps);
+    let want: Vec<f64> = x.chunks_exact(stride).flat_map(row).collect();
+    Ok(compare("head_norm", format!("{heads} + {kv_heads} of {width}, {rows} rows"), &got, &want))
 }
 
 /// Log-probabilities of some tokens of `vocab`.

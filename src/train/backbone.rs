@@ -47,7 +47,7 @@ impl Streams<'_> {
 }
 
 /// A source as heads see it, and the gradient that they send back.
-struct Tap<'a> {
+struct HeadInput<'a> {
     source: &'a Source,
     z: wgpu::Buffer,
     dz: wgpu::Buffer,
@@ -74,7 +74,7 @@ impl StepPlan {
         let sources: Vec<Option<&Source>> =
             heads.sources.iter().enumerate().map(|(at, source)| read(at).then_some(source)).collect();
         let streams = graph.backbone(&sources, lowest, base_wanted);
-        let taps: Vec<_> = sources.iter().map(|source| source.map(|source| graph.tap(source, &streams))).collect();
+        let inputs: Vec<_> = sources.iter().map(|source| source.map(|source| graph.input(source, &streams))).collect();
         let count = heads.heads.len() as u32;
         let losses = graph.losses(count);
         let weight = 1.0 / options.accumulate as f32;
@@ -90,7 +90,8 @@ impl StepPlan {
         labels.append(&mut graph.steps);
         let mut head_graphs = Vec::with_capacity(heads.heads.len());
         for (slot, head) in (0..count).zip(&heads.heads) {
-            let z = taps[head.source].as_ref().map(|tap| &tap.z).or(base.as_ref()).expect("a head reads a stream");
+            let z =
+                inputs[head.source].as_ref().map(|input| &input.z).or(base.as_ref()).expect("a head reads a stream");
             let z = if heads.is_base(head) { base.as_ref().unwrap_or(z) } else { z };
             let made = graph.head(head, slot, z, options.target);
             graph.loss(&made, &losses);
@@ -103,32 +104,32 @@ impl StepPlan {
         } else {
             graph.factors(count, options.balance, weight, &losses);
         }
-        for tap in taps.iter().flatten() {
-            graph.zero(&tap.dz, graph.rows);
+        for input in inputs.iter().flatten() {
+            graph.zero(&input.dz, graph.rows);
         }
         let unsent = options.detach.then(|| graph.stream("gradient of detached heads"));
         for (slot, made) in head_graphs.iter().enumerate().rev() {
             let head = &heads.heads[slot];
             // What the base model itself predicts trains nothing.
-            let Some(tap) = taps[head.source].as_ref().filter(|_| !heads.is_base(head)) else { continue };
-            let own = matches!(head.body, Body::LastLayer) || tap.mixed.is_some();
-            let dz = unsent.as_ref().filter(|_| !own).unwrap_or(&tap.dz);
+            let Some(input) = inputs[head.source].as_ref().filter(|_| !heads.is_base(head)) else { continue };
+            let own = matches!(head.body, Body::LastLayer) || input.mixed.is_some();
+            let dz = unsent.as_ref().filter(|_| !own).unwrap_or(&input.dz);
             // The last head goes first: its logits are still there.
             graph.head_back(made, teacher.as_ref(), &losses, dz, slot + 1 == head_graphs.len());
         }
-        for tap in taps.iter().flatten() {
-            if let Some(mixed) = &tap.mixed {
-                graph.mix_back(mixed, &streams.after[1..], &tap.dz);
+        for input in inputs.iter().flatten() {
+            if let Some(mixed) = &input.mixed {
+                graph.mix_back(mixed, &streams.after[1..], &input.dz);
             }
         }
         if let Some(lowest) = lowest {
             // A mix's own weights learn in any case; its streams do not if heads are detached.
-            let sends = |tap: &&Tap<'_>| !(options.detach && tap.mixed.is_some());
-            let taps: Vec<_> = taps.iter().flatten().filter(sends).collect();
-            graph.backbone_back(&streams, &taps, lowest);
+            let sends = |input: &&HeadInput<'_>| !(options.detach && input.mixed.is_some());
+            let inputs: Vec<_> = inputs.iter().flatten().filter(sends).collect();
+            graph.backbone_back(&streams, &inputs, lowest);
         }
         let heads = head_graphs.iter().map(|head| head.rows.clone()).collect();
-        let sums = taps.iter().flatten().filter_map(|tap| Some(tap.mixed.as_ref()?.dots.clone())).collect();
+        let sums = inputs.iter().flatten().filter_map(|input| Some(input.mixed.as_ref()?.dots.clone())).collect();
         let Losses { report, .. } = losses;
         let labelling = teacher.and_then(Teacher::rows);
         let Graph { steps: train, batch, bytes, .. } = graph;
@@ -171,7 +172,7 @@ impl<'a> Graph<'a> {
         let top = sources.iter().flatten().map(|source| source.blocks(total)).max().unwrap_or(0);
         let read = |level: usize| sources.iter().flatten().any(|source| source.reads(level, total));
         let shared = self.stream("stream");
-        let unsaved = self.saved(self.rows);
+        let unsaved = self.saved_for_all();
         let base = |level: usize| base && level + 1 == total;
         let kept = |level: usize| read(level) || base(level) || lowest.is_some_and(|lowest| level >= lowest);
         let mut after = Vec::with_capacity(top + 1);
@@ -183,14 +184,14 @@ impl<'a> Graph<'a> {
         let mut blocks = Vec::with_capacity(top);
         for (index, layer) in model.weights.layers.iter().enumerate().take(top) {
             let keeps = lowest.is_some_and(|lowest| index >= lowest);
-            let saved = if keeps { self.saved(self.rows) } else { unsaved.clone() };
+            let saved = if keeps { self.saved(layer, self.rows) } else { unsaved.clone() };
             let block = self.block(layer, self.adapter(index), [&after[index], &after[index + 1]], &saved, None);
             blocks.push(keeps.then_some(block));
         }
         Streams { after, blocks, unsaved }
     }
 
-    fn tap(&mut self, source: &'a Source, streams: &Streams<'a>) -> Tap<'a> {
+    fn input(&mut self, source: &'a Source, streams: &Streams<'a>) -> HeadInput<'a> {
         let dz = self.stream("d source");
         let (z, mixed) = match source {
             Source::Layer(level) => (streams.after[*level].clone(), None),
@@ -208,24 +209,24 @@ impl<'a> Graph<'a> {
             }
             Source::Head(_) => unreachable!("check_sources refuses it"),
         };
-        Tap { source, z, dz, mixed }
+        HeadInput { source, z, dz, mixed }
     }
 
     /// From the gradients of the sources down to block `lowest`.
-    fn backbone_back(&mut self, streams: &Streams<'a>, taps: &[&Tap<'a>], lowest: usize) {
+    fn backbone_back(&mut self, streams: &Streams<'a>, inputs: &[&HeadInput<'a>], lowest: usize) {
         let total = self.model.weights.layers.len();
         let d = self.stream("d stream");
         self.zero(&d, self.rows);
         let top = streams.after.len() - 1;
         for level in (lowest + 1..=top).rev() {
-            for tap in taps.iter().filter(|tap| tap.source.reads(level, total)) {
-                match (tap.source, &tap.mixed) {
+            for input in inputs.iter().filter(|input| input.source.reads(level, total)) {
+                match (input.source, &input.mixed) {
                     (Source::FinalNorm, _) => {
                         let norm = &self.model.weights.final_norm;
-                        self.norm_back_from(norm, &streams.after[level], &tap.dz, &d, self.rows);
+                        self.norm_back_from(norm, &streams.after[level], &input.dz, &d, self.rows);
                     }
-                    (_, Some(mixed)) => self.mix_to_stream(mixed, level, &tap.dz, &d),
-                    _ => self.add(&tap.dz, &d, self.rows),
+                    (_, Some(mixed)) => self.mix_to_stream(mixed, level, &input.dz, &d),
+                    _ => self.add(&input.dz, &d, self.rows),
                 }
             }
             if let Some(block) = &streams.blocks[level - 1] {

@@ -1,12 +1,13 @@
 //! A block of the backbone's structure over whole sequences, forward and backward.
 
-use super::graph::Graph;
+use super::graph::{Graph, pre_stride};
 use crate::kernels::train::{
-    Columns, HeadsOf, activate, activate_inputs, causal_gather, causal_scatter, causal_scores, causal_softmax,
-    causal_softmax_inputs, gather_rows, lora_inputs, lora_weights, rope_rows, scatter_rows,
+    Columns, HeadNormInputsIo, HeadNormWeightsIo, HeadsOf, SequenceShape, activate, activate_inputs, causal_gather,
+    causal_scatter, causal_scores, causal_softmax, causal_softmax_inputs, gather_rows, head_norm_inputs,
+    head_norm_weights, lora_inputs, lora_weights, rope_rows, scatter_rows,
 };
-use crate::kernels::{LoraIo, LoraParams, lora};
-use crate::model::{Adapter, Layer, accumulate, linear_form};
+use crate::kernels::{HeadNormIo, HeadNormParams, LoraIo, LoraParams, head_norm, lora};
+use crate::model::{Adapter, Layer, accumulate, activation, inner4, linear_form};
 
 /// What the backward pass needs of a block's forward pass. Norms, attention weights and what the MLP's activation gives
 /// are computed again.
@@ -15,6 +16,8 @@ pub(super) struct Block<'a> {
     adapter: Option<&'a Adapter>,
     /// What the block reads, `[rows, hidden]`.
     input: wgpu::Buffer,
+    /// Queries, keys and values before heads are normalised, where they are.
+    projected: Option<wgpu::Buffer>,
     /// Queries and keys rotated.
     qkv: wgpu::Buffer,
     attention_out: wgpu::Buffer,
@@ -36,6 +39,7 @@ pub(super) struct Picked {
 /// Buffers that a block writes.
 #[derive(Clone)]
 pub(super) struct Saved {
+    projected: Option<wgpu::Buffer>,
     qkv: wgpu::Buffer,
     attention_out: wgpu::Buffer,
     middle: wgpu::Buffer,
@@ -43,12 +47,24 @@ pub(super) struct Saved {
 }
 
 impl<'a> Graph<'a> {
-    /// New buffers for a block whose MLP works on `rows` rows.
-    pub fn saved(&mut self, rows: u32) -> Saved {
-        let sizes = &self.model.sizes;
-        let (qkv, out) = (sizes.attention.qkv_stride(), sizes.attention.out_stride());
-        let (hidden, pre) = (sizes.hidden, self.pre_stride());
+    /// New buffers for a layer whose MLP works on `rows` rows.
+    pub fn saved(&mut self, layer: &Layer, rows: u32) -> Saved {
+        let shape = self.model.attention_shape(layer);
+        let widths = [shape.qkv_stride(), shape.out_stride(), pre_stride(&layer.spec)];
+        self.saved_of(widths, layer.qk_norm.is_some(), rows)
+    }
+
+    /// New buffers for any block of the backbone, one after the other.
+    pub fn saved_for_all(&mut self) -> Saved {
+        let sizes = self.model.sizes;
+        let pre = self.model.config.spec.blocks.iter().map(pre_stride).max().unwrap_or(0);
+        self.saved_of([sizes.qkv, sizes.attention_out, pre], sizes.qk_norm, self.rows)
+    }
+
+    fn saved_of(&mut self, [qkv, out, pre]: [u32; 3], qk_norm: bool, rows: u32) -> Saved {
+        let hidden = self.model.sizes.hidden;
         Saved {
+            projected: qk_norm.then(|| self.rows_of("saved projected", self.rows, qkv)),
             qkv: self.rows_of("saved qkv", self.rows, qkv),
             attention_out: self.rows_of("saved attention", self.rows, out),
             middle: self.rows_of("saved middle", rows, hidden),
@@ -65,19 +81,20 @@ impl<'a> Graph<'a> {
         saved: &Saved,
         picked: Option<Picked>,
     ) -> Block<'a> {
-        let Saved { qkv, attention_out, middle, pre } = saved.clone();
-        let block = Block { layer, adapter, input: input.clone(), qkv, attention_out, middle, pre, picked };
+        let Saved { projected, qkv, attention_out, middle, pre } = saved.clone();
+        let projected = projected.filter(|_| layer.qk_norm.is_some());
+        let block = Block { layer, adapter, input: input.clone(), projected, qkv, attention_out, middle, pre, picked };
         self.attention(&block);
         let s = self.scratch.clone();
         let (hidden4, rows) = (self.model.sizes.hidden / 4, self.mlp_rows(&block));
         self.norm(&layer.mlp_norm, self.mlp_source(&block), &s.normed, rows);
         let x = (&s.normed, hidden4);
         let form = linear_form(self.model, &layer.mlp_in);
-        self.linear(form, &layer.mlp_in, x, (&block.pre, self.pre_stride() / 4), rows);
+        self.linear(form, &layer.mlp_in, x, (&block.pre, pre_stride(&layer.spec) / 4), rows);
         self.activated(&block);
         self.copy(&block.middle, output, rows);
         let form = accumulate(linear_form(self.model, &layer.mlp_out));
-        let x = (&s.inner, self.model.sizes.intermediate / 4);
+        let x = (&s.inner, inner4(&layer.spec.mlp));
         self.linear(form, &layer.mlp_out, x, (output, hidden4), rows);
         block
     }
@@ -88,7 +105,7 @@ impl<'a> Graph<'a> {
 
     /// What the MLP's norm reads.
     fn mlp_source<'b>(&self, block: &'b Block<'_>) -> &'b wgpu::Buffer {
-        match (&block.picked, self.model.config.parallel_residual) {
+        match (&block.picked, block.layer.spec.parallel) {
             (_, false) => &block.middle,
             (Some(picked), true) => &picked.input,
             (None, true) => &block.input,
@@ -97,50 +114,51 @@ impl<'a> Graph<'a> {
 
     /// The MLP's activations from what was saved, to the scratch.
     fn activated(&mut self, block: &Block<'_>) {
-        let (activation, gated) = self.activation();
-        let (rows, inner4) = (self.mlp_rows(block), self.model.sizes.intermediate / 4);
-        let op = activate(&self.model.gpu, activation, gated, rows, inner4, &block.pre, &self.scratch.inner);
+        let (rows, mlp) = (self.mlp_rows(block), &block.layer.spec.mlp);
+        let op =
+            activate(&self.model.gpu, activation(mlp), mlp.gated, rows, inner4(mlp), &block.pre, &self.scratch.inner);
         self.push(op, rows);
     }
 
     fn attention(&mut self, block: &Block<'a>) {
         let (s, rows, hidden4) = (self.scratch.clone(), self.rows, self.model.sizes.hidden / 4);
-        let attention = self.model.sizes.attention;
+        let shape = self.sequence_shape(block.layer);
+        let (attention, qkv4) = (block.layer.spec.attention(), shape.qkv_stride() / 4);
+        let out_stride = shape.heads * shape.head_dim;
+        let projected = block.projected.as_ref().unwrap_or(&block.qkv);
         self.norm(&block.layer.attention_norm, &block.input, &s.normed, rows);
         let form = linear_form(self.model, &block.layer.qkv);
-        let y = (&block.qkv, attention.qkv_stride() / 4);
+        let y = (projected, qkv4);
         self.linear(form, &block.layer.qkv, (&s.normed, hidden4), y, rows);
         if let Some(adapter) = block.adapter {
             self.reduced(adapter);
-            let params = self.lora_params(adapter);
+            let params = lora_params(adapter, qkv4);
             let (state, b, starts) = (&self.state, &adapter.b, &adapter.starts);
-            let io = LoraIo { state, rows: &self.batch, t: &s.reduced, b, starts, y: &block.qkv };
+            let io = LoraIo { state, rows: &self.batch, t: &s.reduced, b, starts, y: projected };
             let op = lora(&self.model.gpu, params, io);
             self.push(op, rows);
         }
-        let rope = rope_rows(
-            &self.model.gpu,
-            self.shape,
-            self.model.config.rope.rotary_dim as u32,
-            false,
-            &block.qkv,
-            &self.model.rotation,
-        );
-        self.push(rope, rows);
+        if let (Some(params), Some(scale)) = (self.head_norm_params(block.layer), &block.layer.qk_norm) {
+            let op = head_norm(&self.model.gpu, params, HeadNormIo { x: projected, scale, y: &block.qkv });
+            self.push(op, rows);
+        }
+        let (rope, rotation) = (&attention.rope, self.model.rotation(&attention.rope));
+        let op = rope_rows(&self.model.gpu, shape, rope.rotary_dim as u32, false, &block.qkv, rotation);
+        self.push(op, rows);
         self.weights(block);
         let gather = {
-            let (gpu, out) = (&self.model.gpu, self.heads_of(&block.attention_out, attention.out_stride(), 0));
-            causal_gather(gpu, self.shape, 1.0, &s.weights, self.values(&block.qkv), out)
+            let (gpu, out) = (&self.model.gpu, heads_of(&block.attention_out, out_stride, 0));
+            causal_gather(gpu, shape, 1.0, &s.weights, values(shape, &block.qkv), out)
         };
-        self.push_work(gather, rows, self.attention_work());
+        self.push_work(gather, rows, attention_work(shape));
         let whole = if block.picked.is_some() { &s.whole } else { &block.middle };
         self.copy(&block.input, whole, rows);
         let form = accumulate(linear_form(self.model, &block.layer.out));
-        let x = (&block.attention_out, attention.out_stride() / 4);
+        let x = (&block.attention_out, out_stride / 4);
         self.linear(form, &block.layer.out, x, (whole, hidden4), rows);
         if let Some(picked) = &block.picked {
             self.gather(&picked.picks, whole, &block.middle);
-            if self.model.config.parallel_residual {
+            if block.layer.spec.parallel {
                 self.gather(&picked.picks, &block.input, &picked.input);
             }
         }
@@ -149,58 +167,32 @@ impl<'a> Graph<'a> {
     /// `A x` of the normalised input in the scratch, to the scratch.
     fn reduced(&mut self, adapter: &Adapter) {
         let s = self.scratch.clone();
-        let form = crate::model::head_form(self.model, &adapter.a);
+        let form = crate::model::plain_form(self.model, &adapter.a);
         let (x, y) = ((&s.normed, self.model.sizes.hidden / 4), (&s.reduced, adapter.width() / 4));
         self.product(form, &adapter.a, None, x, y, self.rows);
     }
 
-    fn lora_params(&self, adapter: &Adapter) -> LoraParams {
-        let columns4 = self.model.sizes.attention.qkv_stride() / 4;
-        LoraParams { columns4, rank: adapter.rank, t_stride: adapter.width() }
-    }
-
     /// The attention weights of what was saved, to the scratch.
     fn weights(&mut self, block: &Block<'_>) {
-        let gpu = &self.model.gpu;
-        let m = &self.scratch.weights;
-        let scores = causal_scores(gpu, self.shape, self.scale(), self.queries(&block.qkv), self.keys(&block.qkv), m);
-        let softmax = causal_softmax(gpu, self.model.kernels, self.shape, m);
-        let work = self.attention_work();
-        self.push_work(scores, self.rows, work);
+        let (gpu, m, shape) = (&self.model.gpu, &self.scratch.weights, self.sequence_shape(block.layer));
+        let scale = block.layer.spec.attention().scale;
+        let scores = causal_scores(gpu, shape, scale, queries(shape, &block.qkv), keys(shape, &block.qkv), m);
+        let softmax = causal_softmax(gpu, self.model.kernels, shape, m);
+        self.push_work(scores, self.rows, attention_work(shape));
         self.push(softmax, self.rows);
     }
 
-    /// Multiplications of a row with all keys.
-    fn attention_work(&self) -> u64 {
-        u64::from(self.model.sizes.attention.out_stride()) * u64::from(self.shape.length)
-    }
-
-    fn scale(&self) -> f32 {
-        1.0 / (self.model.config.head_dim as f32).sqrt()
-    }
-
-    fn heads_of<'b>(&self, buffer: &'b wgpu::Buffer, stride: u32, first: u32) -> HeadsOf<'b> {
-        HeadsOf { buffer, stride, first }
-    }
-
-    fn queries<'b>(&self, qkv: &'b wgpu::Buffer) -> HeadsOf<'b> {
-        self.heads_of(qkv, self.model.sizes.attention.qkv_stride(), 0)
-    }
-
-    fn keys<'b>(&self, qkv: &'b wgpu::Buffer) -> HeadsOf<'b> {
-        let shape = self.model.sizes.attention;
-        self.heads_of(qkv, shape.qkv_stride(), shape.heads * shape.head_dim)
-    }
-
-    fn values<'b>(&self, qkv: &'b wgpu::Buffer) -> HeadsOf<'b> {
-        let shape = self.model.sizes.attention;
-        self.heads_of(qkv, shape.qkv_stride(), (shape.heads + shape.kv_heads) * shape.head_dim)
+    /// How the heads of a layer are normalised, where they are.
+    fn head_norm_params(&self, layer: &Layer) -> Option<HeadNormParams> {
+        let attention = layer.spec.attention();
+        let (shape, width) = (self.model.attention_shape(layer), attention.head_dim as u32);
+        attention.qk_norm.map(|norm| HeadNormParams::new(shape, width, norm.eps as f32))
     }
 
     /// From the gradient of a block's output to that of its input, in `d`. With picked rows the former is `picked_d`,
     /// which is changed too.
     pub fn block_back(&mut self, block: &Block<'a>, d: &wgpu::Buffer, picked_d: Option<&wgpu::Buffer>) {
-        let parallel = self.model.config.parallel_residual;
+        let parallel = block.layer.spec.parallel;
         let rows = self.mlp_rows(block);
         let dy = picked_d.unwrap_or(d);
         self.mlp_back(block, dy);
@@ -230,14 +222,14 @@ impl<'a> Graph<'a> {
     /// To the gradient of the MLP norm's output, in the scratch.
     fn mlp_back(&mut self, block: &Block<'a>, dy: &wgpu::Buffer) {
         let s = self.scratch.clone();
-        let (rows, sizes) = (self.mlp_rows(block), self.model.sizes);
-        let (hidden4, inner4, pre4) = (sizes.hidden / 4, sizes.intermediate / 4, self.pre_stride() / 4);
+        let (rows, mlp) = (self.mlp_rows(block), &block.layer.spec.mlp);
+        let (hidden4, inner4) = (self.model.sizes.hidden / 4, inner4(mlp));
+        let pre4 = pre_stride(&block.layer.spec) / 4;
         self.activated(block);
         let dx = Some((Columns::whole(&s.d_inner, inner4), false));
         self.linear_back(&block.layer.mlp_out, rows, (&s.inner, inner4), Columns::whole(dy, hidden4), dx);
-        let (activation, gated) = self.activation();
         let (pre, dout, dpre) = (&block.pre, &s.d_inner, &s.d_pre);
-        let op = activate_inputs(&self.model.gpu, activation, gated, rows, inner4, pre, dout, dpre);
+        let op = activate_inputs(&self.model.gpu, activation(mlp), mlp.gated, rows, inner4, pre, dout, dpre);
         self.push(op, rows);
         self.norm(&block.layer.mlp_norm, self.mlp_source(block), &s.normed, rows);
         let dx = Some((Columns::whole(&s.d_normed, hidden4), false));
@@ -246,7 +238,7 @@ impl<'a> Graph<'a> {
 
     /// To the gradient of what attention gives, in the scratch.
     fn out_back(&mut self, block: &Block<'a>, d: &wgpu::Buffer) {
-        let out4 = self.model.sizes.attention.out_stride() / 4;
+        let out4 = self.model.attention_shape(block.layer).out_stride() / 4;
         let s = self.scratch.clone();
         let dx = Some((Columns::whole(&s.d_attention, out4), false));
         let dy = Columns::whole(d, self.model.sizes.hidden / 4);
@@ -255,41 +247,56 @@ impl<'a> Graph<'a> {
 
     fn attention_back(&mut self, block: &Block<'a>, d: &wgpu::Buffer) {
         let s = self.scratch.clone();
-        let (gpu, set, shape, rows) = (&self.model.gpu, self.model.kernels, self.shape, self.rows);
-        let attention = self.model.sizes.attention;
-        let (hidden4, qkv4) = (self.model.sizes.hidden / 4, attention.qkv_stride() / 4);
+        let (gpu, set, rows) = (&self.model.gpu, self.model.kernels, self.rows);
+        let (shape, attention) = (self.sequence_shape(block.layer), block.layer.spec.attention());
+        let (hidden4, qkv4) = (self.model.sizes.hidden / 4, shape.qkv_stride() / 4);
         self.weights(block);
-        let d_out = self.heads_of(&s.d_attention, attention.out_stride(), 0);
-        let [q, k, v] = [self.queries(&block.qkv), self.keys(&block.qkv), self.values(&block.qkv)];
-        let [dq, dk, dv] = [self.queries(&s.d_qkv), self.keys(&s.d_qkv), self.values(&s.d_qkv)];
-        let rotary = self.model.config.rope.rotary_dim as u32;
+        let d_out = heads_of(&s.d_attention, shape.heads * shape.head_dim, 0);
+        let [q, k, v] = [queries(shape, &block.qkv), keys(shape, &block.qkv), values(shape, &block.qkv)];
+        let [dq, dk, dv] = [queries(shape, &s.d_qkv), keys(shape, &s.d_qkv), values(shape, &s.d_qkv)];
+        let (rotary, rotation) = (attention.rope.rotary_dim as u32, self.model.rotation(&attention.rope));
         let ops = [
             causal_scores(gpu, shape, 1.0, d_out, v, &s.d_weights),
             causal_softmax_inputs(gpu, set, shape, &s.weights, &s.d_weights),
             causal_scatter(gpu, shape, 1.0, &s.weights, d_out, dv),
-            causal_gather(gpu, shape, self.scale(), &s.d_weights, k, dq),
-            causal_scatter(gpu, shape, self.scale(), &s.d_weights, q, dk),
-            rope_rows(gpu, shape, rotary, true, &s.d_qkv, &self.model.rotation),
+            causal_gather(gpu, shape, attention.scale, &s.d_weights, k, dq),
+            causal_scatter(gpu, shape, attention.scale, &s.d_weights, q, dk),
+            rope_rows(gpu, shape, rotary, true, &s.d_qkv, rotation),
         ];
-        let work = self.attention_work();
+        let work = attention_work(shape);
         ops.into_iter().for_each(|op| self.push_work(op, rows, work));
+        let d_projected = self.head_norm_back(block);
         self.norm(&block.layer.attention_norm, &block.input, &s.normed, rows);
-        let (x, dy) = ((&s.normed, hidden4), Columns::whole(&s.d_qkv, qkv4));
+        let (x, dy) = ((&s.normed, hidden4), Columns::whole(&d_projected, qkv4));
         let d_normed = Columns::whole(&s.d_normed, hidden4);
         self.linear_back(&block.layer.qkv, rows, x, dy, Some((d_normed, false)));
         if let Some(adapter) = block.adapter {
             self.reduced(adapter);
-            let params = self.lora_params(adapter);
+            let params = lora_params(adapter, qkv4);
             if let Some(gradient) = self.gradients.of(&adapter.b).cloned() {
-                let op = lora_weights(gpu, rows, params, &s.reduced, &s.d_qkv, &adapter.starts, &gradient);
+                let op = lora_weights(gpu, rows, params, &s.reduced, &d_projected, &adapter.starts, &gradient);
                 self.push(op, rows);
             }
-            let op = lora_inputs(gpu, rows, params, &s.d_qkv, &adapter.b, &adapter.starts, &s.d_reduced);
+            let op = lora_inputs(gpu, rows, params, &d_projected, &adapter.b, &adapter.starts, &s.d_reduced);
             self.push(op, rows);
             let dt = Columns::whole(&s.d_reduced, adapter.width() / 4);
             self.matrix_back(&adapter.a, rows, x, dt, Some((d_normed, true)));
         }
         self.norm_back(&block.layer.attention_norm, &block.input, d, rows);
+    }
+
+    /// From the gradient of what attention takes to that of what the product gives: through the norms of heads, where there
+    /// are such. Returns where it lies.
+    fn head_norm_back(&mut self, block: &Block<'a>) -> wgpu::Buffer {
+        let (s, gpu, rows) = (self.scratch.clone(), &self.model.gpu, self.rows);
+        let norm = self.head_norm_params(block.layer).zip(block.layer.qk_norm.as_ref()).zip(block.projected.as_ref());
+        let Some(((params, scale), x)) = norm else { return s.d_qkv };
+        let (dy, dx, inverses) = (&s.d_qkv, &s.d_projected, &s.inverses);
+        self.push(head_norm_inputs(gpu, params, rows, HeadNormInputsIo { x, dy, scale, dx, inverses }), rows);
+        if let Some(dscale) = self.gradients.of(scale) {
+            self.push(head_norm_weights(gpu, params, rows, HeadNormWeightsIo { x, dy, inverses, dscale }), rows);
+        }
+        s.d_projected
     }
 
     fn gather(&mut self, picks: &wgpu::Buffer, x: &wgpu::Buffer, y: &wgpu::Buffer) {
@@ -301,4 +308,29 @@ impl<'a> Graph<'a> {
         let op = scatter_rows(&self.model.gpu, self.picked, self.model.sizes.hidden / 4, picks, x, y);
         self.push(op, self.picked);
     }
+}
+
+/// Multiplications of a row with all keys.
+fn attention_work(shape: SequenceShape) -> u64 {
+    u64::from(shape.heads * shape.head_dim) * u64::from(shape.length)
+}
+
+fn lora_params(adapter: &Adapter, columns4: u32) -> LoraParams {
+    LoraParams { columns4, rank: adapter.rank, t_stride: adapter.width() }
+}
+
+fn heads_of(buffer: &wgpu::Buffer, stride: u32, first: u32) -> HeadsOf<'_> {
+    HeadsOf { buffer, stride, first }
+}
+
+fn queries(shape: SequenceShape, qkv: &wgpu::Buffer) -> HeadsOf<'_> {
+    heads_of(qkv, shape.qkv_stride(), 0)
+}
+
+fn keys(shape: SequenceShape, qkv: &wgpu::Buffer) -> HeadsOf<'_> {
+    heads_of(qkv, shape.qkv_stride(), shape.heads * shape.head_dim)
+}
+
+fn values(shape: SequenceShape, qkv: &wgpu::Buffer) -> HeadsOf<'_> {
+    heads_of(qkv, shape.qkv_stride(), (shape.heads + shape.kv_heads) * shape.head_dim)
 }

@@ -1,14 +1,16 @@
 //! The ops of a step, in the order they run, and the buffers they share.
 
 use super::parameters::Parameters;
-use crate::format::config::{Activation as ConfigActivation, Norm};
+use crate::format::spec::BlockSpec;
 use crate::gpu::Gpu;
 use crate::kernels::train::{
     Columns, NormInputsIo, NormWeightsIo, SequenceShape, column_sums, matmul_inputs, matmul_weights, norm_inputs,
     norm_weights,
 };
-use crate::kernels::{Activation, Carry, Extent, MatmulForm, Op, Place, Row, State, carry};
-use crate::model::{Adapter, Linear, Matrix, Model, NormWeights, Shard, embed_ops, norm_op, product_ops};
+use crate::kernels::{AttentionShape, CopyHidden, Extent, MatmulForm, Op, Place, Row, State, copy_hidden};
+use crate::model::{
+    Adapter, Layer, Linear, Matrix, Model, NormWeights, Shard, embed_ops, inner4, norm_op, product_ops,
+};
 
 /// An op, and how many rows it takes.
 pub(super) struct Step {
@@ -40,6 +42,10 @@ pub(super) struct Scratch {
     pub d_normed: wgpu::Buffer,
     pub d_attention: wgpu::Buffer,
     pub d_qkv: wgpu::Buffer,
+    /// The gradient of queries, keys and values before heads are normalised, and one over the root mean square of each head;
+    /// empty where no block does that.
+    pub d_projected: wgpu::Buffer,
+    pub inverses: wgpu::Buffer,
     /// Attention weights, `[sequences, heads, length, length]`.
     pub weights: wgpu::Buffer,
     pub d_weights: wgpu::Buffer,
@@ -55,7 +61,7 @@ pub(super) struct Scratch {
 pub(super) struct Graph<'a> {
     pub model: &'a Model,
     pub gradients: &'a Parameters,
-    pub shape: SequenceShape,
+    pub sequences: u32,
     /// Rows of a micro-batch, and those whose loss is wanted at most.
     pub rows: u32,
     pub picked: u32,
@@ -79,6 +85,11 @@ fn row_buffer(gpu: &Gpu, bytes: &mut u64, label: &str, rows: u32, width: u32) ->
     gpu.storage(label, size)
 }
 
+/// Values of a row that a block's activation reads.
+pub(super) fn pre_stride(block: &BlockSpec) -> u32 {
+    4 * inner4(&block.mlp) * if block.mlp.gated { 2 } else { 1 }
+}
+
 /// Weights in a shard: multiplications of a row.
 pub(super) fn weights(matrix: &Matrix, shard: &Shard) -> u64 {
     16 * u64::from(matrix.inputs4) * u64::from(shard.columns4)
@@ -87,25 +98,25 @@ pub(super) fn weights(matrix: &Matrix, shard: &Shard) -> u64 {
 impl<'a> Graph<'a> {
     pub fn new(model: &'a Model, gradients: &'a Parameters, sequences: u32, picked: u32) -> Self {
         let (gpu, sizes) = (&model.gpu, &model.sizes);
-        let a = sizes.attention;
-        let shape =
-            SequenceShape { sequences, length: a.context, heads: a.heads, kv_heads: a.kv_heads, head_dim: a.head_dim };
-        let rows = sequences * a.context;
-        let gated = if model.config.gated_mlp { 2 } else { 1 };
+        let rows = sequences * sizes.context;
+        let pre = model.config.spec.blocks.iter().map(pre_stride).max().unwrap_or(0);
+        let all_heads = model.config.spec.most(|block| block.attention().heads + 2 * block.attention().kv_heads) as u32;
         let adapters = model.heads.iter().flat_map(|heads| &heads.adapters).flatten();
         let reduced = adapters.map(Adapter::width).max().unwrap_or(4);
         let mut bytes = 0;
         let mut of = |label: &str, width: u32| row_buffer(gpu, &mut bytes, label, rows, width);
-        let weights = a.heads * a.context;
+        let weights = sizes.heads * sizes.context;
         let scratch = Scratch {
             normed: of("normed", sizes.hidden),
             whole: of("whole", sizes.hidden),
             inner: of("inner", sizes.intermediate),
             d_inner: of("d inner", sizes.intermediate),
-            d_pre: of("d pre", gated * sizes.intermediate),
+            d_pre: of("d pre", pre),
             d_normed: of("d normed", sizes.hidden),
-            d_attention: of("d attention", a.out_stride()),
-            d_qkv: of("d qkv", a.qkv_stride()),
+            d_attention: of("d attention", sizes.attention_out),
+            d_qkv: of("d qkv", sizes.qkv),
+            d_projected: of("d projected", if sizes.qk_norm { sizes.qkv } else { 0 }),
+            inverses: of("inverses", if sizes.qk_norm { all_heads } else { 0 }),
             weights: of("weights", weights),
             d_weights: of("d weights", weights),
             reduced: of("reduced", reduced),
@@ -115,7 +126,7 @@ impl<'a> Graph<'a> {
         };
         let batch = gpu.storage("batch", (rows as usize * size_of::<Row>()) as u64);
         let state = gpu.storage("state", size_of::<State>() as u64);
-        Self { model, gradients, shape, rows, picked, state, batch, scratch, steps: Vec::new(), bytes }
+        Self { model, gradients, sequences, rows, picked, state, batch, scratch, steps: Vec::new(), bytes }
     }
 
     pub fn push(&mut self, op: Op, rows: u32) {
@@ -137,18 +148,10 @@ impl<'a> Graph<'a> {
         self.rows_of(label, self.rows, self.model.sizes.hidden)
     }
 
-    /// Values of a row that the MLP's activation reads.
-    pub fn pre_stride(&self) -> u32 {
-        self.model.sizes.intermediate * if self.model.config.gated_mlp { 2 } else { 1 }
-    }
-
-    pub fn activation(&self) -> (Activation, bool) {
-        let activation = match self.model.config.activation {
-            ConfigActivation::Silu => Activation::Silu,
-            ConfigActivation::Gelu => Activation::Gelu,
-            ConfigActivation::GeluTanh => Activation::GeluTanh,
-        };
-        (activation, self.model.config.gated_mlp)
+    /// The sizes of a layer's attention within sequences.
+    pub fn sequence_shape(&self, layer: &Layer) -> SequenceShape {
+        let AttentionShape { heads, kv_heads, head_dim, context, window } = self.model.attention_shape(layer);
+        SequenceShape { sequences: self.sequences, length: context, heads, kv_heads, head_dim, window }
     }
 
     pub fn embed(&mut self, table: &Matrix, batch: &wgpu::Buffer, x: &wgpu::Buffer) {
@@ -183,22 +186,22 @@ impl<'a> Graph<'a> {
 
     /// `y = x`, rows of the stream.
     pub fn copy(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, rows: u32) {
-        self.carry(x, y, false, rows);
+        self.copy_hidden(x, y, false, rows);
     }
 
     /// `y += x`
     pub fn add(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, rows: u32) {
-        self.carry(x, y, true, rows);
+        self.copy_hidden(x, y, true, rows);
     }
 
     pub fn zero(&mut self, y: &wgpu::Buffer, rows: u32) {
         let zeros = self.scratch.zeros.clone();
-        self.carry(&zeros, y, false, rows);
+        self.copy_hidden(&zeros, y, false, rows);
     }
 
-    fn carry(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, accumulate: bool, rows: u32) {
-        let io = Carry { x: (x, Place::Rows), y: (y, Place::Rows), weight: 1.0, accumulate, wanted: false };
-        let op = carry(&self.model.gpu, self.model.sizes.hidden, self.rows, &self.state, io);
+    fn copy_hidden(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, accumulate: bool, rows: u32) {
+        let io = CopyHidden { x: (x, Place::Rows), y: (y, Place::Rows), weight: 1.0, accumulate, wanted: false };
+        let op = copy_hidden(&self.model.gpu, self.model.sizes.hidden, self.rows, &self.state, io);
         self.push(op, rows);
     }
 
@@ -262,10 +265,7 @@ impl<'a> Graph<'a> {
         rows: u32,
     ) {
         let (gpu, sizes) = (&self.model.gpu, &self.model.sizes);
-        let (layer, eps) = match self.model.config.norm {
-            Norm::Rms { eps } => (false, eps),
-            Norm::Layer { eps } => (true, eps),
-        };
+        let (layer, eps) = (weights.norm.is_layer(), weights.norm.eps());
         let width = self.model.config.hidden_size as u32;
         let stats = self.scratch.stats.clone();
         let io = NormInputsIo { x, dy, scale: &weights.scale, dx, stats: &stats };

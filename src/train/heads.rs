@@ -8,7 +8,7 @@ use crate::kernels::train::{
     Columns, LossShape, loss_factors, loss_inputs, loss_scan, loss_summary, matmul_inputs, mix, mix_dot, mix_softmax,
     mix_softmax_inputs,
 };
-use crate::model::{Body, Head, Join, Matrix, Mix, Shard, accumulate, head_form, shard_op};
+use crate::model::{Body, Head, Join, Matrix, Mix, Shard, accumulate, plain_form, shard_op};
 
 /// What a head leaves for its way back.
 pub(super) struct HeadGraph<'a> {
@@ -21,7 +21,7 @@ pub(super) struct HeadGraph<'a> {
     output: wgpu::Buffer,
     pub normed: wgpu::Buffer,
     pub rows: HeadRows,
-    pub peaks: wgpu::Buffer,
+    pub partials: wgpu::Buffer,
 }
 
 /// What the host writes for a head in every micro-batch.
@@ -124,7 +124,7 @@ impl<'a> Graph<'a> {
         let mut blocks = Vec::with_capacity(layers.len());
         for (index, layer) in layers.iter().enumerate() {
             let last = index + 1 == layers.len();
-            let saved = self.saved(if last { self.picked } else { self.rows });
+            let saved = self.saved(layer, if last { self.picked } else { self.rows });
             let y = if last { output.clone() } else { self.stream("head stream") };
             let picked =
                 last.then(|| Picked { picks: rows.picks.clone(), input: self.rows_of("picked", self.picked, hidden) });
@@ -134,8 +134,8 @@ impl<'a> Graph<'a> {
         let normed = self.rows_of("head normed", self.picked, hidden);
         let norm = head.final_norm.as_ref().unwrap_or(&self.model.weights.final_norm);
         self.norm(norm, &output, &normed, self.picked);
-        let peaks = self.rows_of("peaks", self.picked, 4);
-        HeadGraph { head, slot, join, blocks, output, normed, rows, peaks }
+        let partials = self.rows_of("partials", self.picked, 4);
+        HeadGraph { head, slot, join, blocks, output, normed, rows, partials }
     }
 
     fn join(&mut self, join: &'a Join, shifted: &wgpu::Buffer, z: &wgpu::Buffer, x: &wgpu::Buffer) -> Joined<'a> {
@@ -144,7 +144,7 @@ impl<'a> Graph<'a> {
         self.norm(&join.hidden_norm, z, &self.scratch.normed.clone(), rows);
         let normed = self.scratch.normed.clone();
         self.product(
-            head_form(model, &join.from_hidden),
+            plain_form(model, &join.from_hidden),
             &join.from_hidden,
             None,
             (&normed, hidden4),
@@ -153,7 +153,7 @@ impl<'a> Graph<'a> {
         );
         self.embed(&model.weights.embedding, shifted, &embedded);
         self.norm(&join.embedding_norm, &embedded, &normed, rows);
-        let form = accumulate(head_form(model, &join.from_embedding));
+        let form = accumulate(plain_form(model, &join.from_embedding));
         self.product(form, &join.from_embedding, None, (&normed, hidden4), (x, hidden4), rows);
         Joined { join, hidden: z.clone(), embedded }
     }
@@ -175,13 +175,14 @@ impl<'a> Graph<'a> {
     /// The head's losses, summed up in the report.
     pub fn loss(&mut self, head: &HeadGraph<'a>, losses: &Losses) {
         let (gpu, set) = (&self.model.gpu, self.model.kernels);
-        let (targets, peaks) = (&head.rows.targets, &head.peaks);
+        let (targets, partials) = (&head.rows.targets, &head.partials);
         for (index, shard) in self.lm_head().shards.iter().enumerate() {
             self.logits(&head.normed, shard, losses);
-            let op = loss_scan(gpu, set, self.chunk(shard), index == 0, targets, &losses.logits, peaks);
+            let op = loss_scan(gpu, set, self.chunk(shard), index == 0, targets, &losses.logits, partials);
             self.push(op, self.picked);
         }
-        let op = loss_summary(gpu, set, self.picked, head.slot, false, targets, peaks, &losses.losses, &losses.report);
+        let op =
+            loss_summary(gpu, set, self.picked, head.slot, false, targets, partials, &losses.losses, &losses.report);
         self.push(op, self.picked);
     }
 
@@ -203,7 +204,7 @@ impl<'a> Graph<'a> {
     ) {
         let (model, hidden4, picked) = (self.model, self.model.sizes.hidden / 4, self.picked);
         let matrix = self.lm_head();
-        let (targets, peaks) = (&head.rows.targets, &head.peaks);
+        let (targets, partials) = (&head.rows.targets, &head.partials);
         for (index, shard) in matrix.shards.iter().enumerate() {
             if !fresh || matrix.shards.len() > 1 {
                 self.logits(&head.normed, shard, losses);
@@ -212,7 +213,7 @@ impl<'a> Graph<'a> {
             if let Some(teacher) = teacher {
                 self.label_softmax(head, teacher, losses, self.chunk(shard));
             } else {
-                let op = loss_inputs(&model.gpu, self.chunk(shard), head.slot, targets, peaks, factors, logits);
+                let op = loss_inputs(&model.gpu, self.chunk(shard), head.slot, targets, partials, factors, logits);
                 self.push(op, picked);
             }
             let sizes = [picked, shard.columns4, matrix.inputs4];

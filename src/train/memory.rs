@@ -3,12 +3,13 @@
 //! The buffers are counted as `backbone`, `block`, `heads` and `teacher` make them; a test holds the sum against what a
 //! trainer has made.
 
-use super::graph::TILE_ROWS;
+use super::graph::{TILE_ROWS, pre_stride};
 use super::labels::LABEL_TOKENS;
 use super::{Target, TrainOptions};
 use crate::format::config::ModelConfig;
 use crate::format::mtp::{Head, HeadSource, Lora, Wiring};
-use crate::model::Sizes;
+use crate::format::spec::BlockSpec;
+use crate::model::{Sizes, attention_shape};
 use crate::{Error, ErrorKind, Result};
 
 /// Bytes that a training needs.
@@ -101,8 +102,14 @@ impl Plan<'_> {
         let rows = options.sequences as u64 * options.length as u64;
         let picked = if options.picked == 0 { rows } else { (options.picked as u64).min(rows) };
         let mut count = Count { rows, picked, bytes: 0, largest: 0 };
-        let [h, inner, pre, qkv, out] = self.widths();
-        let attention = u64::from(sizes.attention.heads) * u64::from(sizes.attention.context);
+        let (h, inner) = (u64::from(sizes.hidden), u64::from(sizes.intermediate));
+        let [qkv, out, pre] = self.widest();
+        let attention = u64::from(sizes.heads) * u64::from(sizes.context);
+        let spec = &self.config.spec;
+        if sizes.qk_norm {
+            let heads = spec.most(|block| block.attention().heads + 2 * block.attention().kv_heads);
+            count.rows(&[qkv, heads as u64]);
+        }
         let reduced = self.adapter_width();
         // What blocks share.
         count.rows(&[h, h, inner, inner, pre, h, out, qkv, attention, attention, reduced, reduced, 2, h]);
@@ -119,11 +126,19 @@ impl Plan<'_> {
         (count.bytes, count.largest)
     }
 
-    /// Values of a row: the stream, within the MLP, before its activation, queries with keys and values, attention's output.
-    fn widths(&self) -> [u64; 5] {
-        let (sizes, gated) = (self.sizes, if self.config.gated_mlp { 2 } else { 1 });
-        let a = sizes.attention;
-        [sizes.hidden, sizes.intermediate, gated * sizes.intermediate, a.qkv_stride(), a.out_stride()].map(u64::from)
+    /// Values of a row that a block keeps of attention: what attention takes and gives, and where heads are normalised what
+    /// the product gives.
+    fn kept(&self, block: &BlockSpec) -> Vec<u64> {
+        let shape = attention_shape(block.attention(), self.sizes.context);
+        let projected = block.attention().qk_norm.map(|_| shape.qkv_stride());
+        [shape.qkv_stride(), shape.out_stride()].into_iter().chain(projected).map(u64::from).collect()
+    }
+
+    /// Of any block of the backbone the most values of a row: queries with keys and values, attention's output, what the MLP's
+    /// activation reads.
+    fn widest(&self) -> [u64; 3] {
+        let pre = self.config.spec.blocks.iter().map(pre_stride).max().unwrap_or(0);
+        [self.sizes.qkv, self.sizes.attention_out, pre].map(u64::from)
     }
 
     fn gated(&self) -> bool {
@@ -184,7 +199,8 @@ impl Plan<'_> {
     }
 
     fn backbone(&self, count: &mut Count) {
-        let [h, _, pre, qkv, out] = self.widths();
+        let h = u64::from(self.sizes.hidden);
+        let [qkv, out, pre] = self.widest();
         let (sources, top, total) = (self.sources(), self.top(), self.total());
         let lowest = (0..total).find(|&block| self.options.train_lora && self.changed(block) > 0);
         let kept = |level: usize| lowest.is_some_and(|lowest| level >= lowest);
@@ -198,8 +214,12 @@ impl Plan<'_> {
         };
         let base = |level: usize| self.base_wanted() && level + 1 == total;
         count.rows(&[h, qkv, out, h, pre]);
+        count.rows(&[qkv][usize::from(!self.sizes.qk_norm)..]);
         (0..=top).filter(|&level| kept(level) || read(level) || base(level)).for_each(|_| count.rows(&[h]));
-        (0..top).filter(|&block| kept(block)).for_each(|_| count.rows(&[qkv, out, h, pre]));
+        for block in (0..top).filter(|&block| kept(block)).map(|block| &self.config.spec.blocks[block]) {
+            count.rows(&self.kept(block));
+            count.rows(&[h, pre_stride(block).into()]);
+        }
         for source in sources {
             let own = !matches!(source, HeadSource::Layer(_));
             count.rows(&[h, h][usize::from(!own)..]);
@@ -211,29 +231,37 @@ impl Plan<'_> {
 
     /// The base model's own rows, and what labels with them.
     fn base(&self, count: &mut Count) {
-        let [h, _, pre, qkv, out] = self.widths();
+        let h = u64::from(self.sizes.hidden);
         let last = self.total() - 1;
         let adapted = (0..last).any(|block| self.changed(block) > 0);
         if self.base_wanted() && (adapted || self.top() < last) {
             count.rows(&[h]);
         }
         if self.labelled_by_base() {
-            count.rows(&[qkv, out]);
-            count.picked(&[h, pre, h, h, h, h, 4]);
+            let block = self.config.spec.last_block();
+            count.rows(&self.kept(block));
+            count.picked(&[h, pre_stride(block).into(), h, h, h, h, 4]);
         }
     }
 
     fn head(&self, head: &Head, count: &mut Count) {
-        let [h, _, pre, qkv, out] = self.widths();
+        let h = u64::from(self.sizes.hidden);
         if matches!(head.wiring, Wiring::Sequential { .. }) {
             count.rows(&[h, h]);
         }
         let layers = head.layers.len().max(1);
-        for _ in 1..layers {
-            count.rows(&[qkv, out, h, pre, h]);
+        for layer in 0..layers {
+            let block = self.config.spec.block_of_head(layer, layers);
+            count.rows(&self.kept(block));
+            let mlp = [h, pre_stride(block).into()];
+            if layer + 1 < layers {
+                count.rows(&mlp);
+                count.rows(&[h]);
+            } else {
+                count.picked(&mlp);
+            }
         }
-        count.rows(&[qkv, out]);
-        count.picked(&[h, pre, h, h, h, 4]);
+        count.picked(&[h, h, h, 4]);
         if self.options.target == Target::Marginal && head.offset > 1 {
             count.picked(&[2 * LABEL_TOKENS as u64, h]);
         }

@@ -357,15 +357,15 @@ impl Trainer {
                 return Err(too_many(format!("a micro-batch with {got} targets for token +{offset}")));
             }
             if let Some(own) = &head.labels {
-                let mut aims = vec![NO_ROW; most];
+                let mut picks = vec![NO_ROW; most];
                 for (n, &(_, at)) in wanted.iter().enumerate() {
-                    aims[n] = if own.lists.is_some() { n as u32 } else { labelled[at] };
+                    picks[n] = if own.lists.is_some() { n as u32 } else { labelled[at] };
                 }
                 if let Some((own, lists)) = own.lists.as_ref().zip(lists) {
                     let places: Vec<usize> = wanted.iter().map(|(place, _)| *place).collect();
                     gpu.write(&own.entries, 0, &lists.words(head.offset, &places, most, vocab)?);
                 }
-                gpu.write(&own.picks, 0, &aims);
+                gpu.write(&own.picks, 0, &picks);
                 gpu.write(&own.counted, 0, &counted(wanted.len(), most));
             }
             let mut picks = vec![NO_ROW; most];
@@ -555,9 +555,9 @@ fn check_quantized(options: &TrainOptions, lora: Option<&Lora>) -> Result<()> {
 
 /// Checks that there are not too many attention heads.
 fn check_attentions(sizes: &Sizes, options: &TrainOptions) -> Result<()> {
-    let groups = options.sequences.saturating_mul(sizes.attention.heads as usize);
+    let groups = options.sequences.saturating_mul(sizes.heads as usize);
     if groups > MAX_ATTENTIONS {
-        let (sequences, heads) = (options.sequences, sizes.attention.heads);
+        let (sequences, heads) = (options.sequences, sizes.heads);
         return Err(Error::input(format!(
             "{sequences} sequences with {heads} attention heads each: a micro-batch holds at most {MAX_ATTENTIONS} of both \
              multiplied; use a smaller `sequences` and a larger `accumulate`"

@@ -7,8 +7,8 @@ use super::graph::{Graph, weights};
 use super::heads::{HeadGraph, Losses};
 use super::labels::LABEL_TOKENS;
 use crate::kernels::train::{
-    Columns, LossShape, aim_columns, aim_inputs, aim_scores, loss_factors, loss_inputs, loss_scan, loss_summary,
-    matmul_inputs,
+    Columns, LossShape, label_mean_columns, label_mean_inputs, label_mean_scores, loss_factors, loss_inputs, loss_scan,
+    loss_summary, matmul_inputs,
 };
 
 /// What the host writes for the base model's labels in every micro-batch.
@@ -24,9 +24,9 @@ pub(super) struct TeacherRows {
 pub(super) struct Labels {
     /// Rows that count.
     pub counted: wgpu::Buffer,
-    /// Which aim is a row's.
+    /// Which label mean is a row's.
     pub picks: wgpu::Buffer,
-    /// Where labels are lists: these, and the aims that they make.
+    /// Where labels are lists: these, and the label means that they make.
     pub lists: Option<Lists>,
 }
 
@@ -35,10 +35,10 @@ pub(super) struct Labels {
 pub(super) struct Lists {
     /// `[picked, LABEL_TOKENS, 2]`
     pub entries: wgpu::Buffer,
-    aims: wgpu::Buffer,
+    means: wgpu::Buffer,
 }
 
-/// The aims of all heads, and the losses against them.
+/// The label means of all heads, and the losses against them.
 pub(super) struct Teacher {
     /// Where the base model labels anything.
     base: Option<BaseLabels>,
@@ -51,7 +51,7 @@ pub(super) struct Teacher {
 struct BaseLabels {
     rows: TeacherRows,
     /// `[picked, hidden]`: of each labelling row the mean of the LM head's columns.
-    aims: wgpu::Buffer,
+    means: wgpu::Buffer,
 }
 
 impl Teacher {
@@ -69,9 +69,9 @@ impl HeadGraph<'_> {
 
 impl Labels {
     /// Those of its own lists, or the base model's.
-    fn aims<'b>(&'b self, teacher: &'b Teacher) -> &'b wgpu::Buffer {
-        let own = self.lists.as_ref().map(|lists| &lists.aims);
-        own.or(teacher.base.as_ref().map(|base| &base.aims)).expect("who has no lists is labelled by the base model")
+    fn means<'b>(&'b self, teacher: &'b Teacher) -> &'b wgpu::Buffer {
+        let own = self.lists.as_ref().map(|lists| &lists.means);
+        own.or(teacher.base.as_ref().map(|base| &base.means)).expect("who has no lists is labelled by the base model")
     }
 }
 
@@ -101,15 +101,15 @@ impl<'a> Graph<'a> {
     /// The labels of rows; with `listed` they are lists.
     pub fn labels(&mut self, listed: bool) -> Labels {
         let of = |label: &str| self.model.gpu.storage(label, 4 * u64::from(self.picked));
-        let (counted, picks) = (of("counted"), of("aims of rows"));
+        let (counted, picks) = (of("counted"), of("label means of rows"));
         let lists = listed.then(|| Lists {
             entries: self.rows_of("label lists", self.picked, 2 * LABEL_TOKENS as u32),
-            aims: self.rows_of("aims of lists", self.picked, self.model.sizes.hidden),
+            means: self.rows_of("label means of lists", self.picked, self.model.sizes.hidden),
         });
         Labels { counted, picks, lists }
     }
 
-    /// Aims for the losses of `heads` heads; the base model sets some where its stream below the last block is there.
+    /// Label means for the losses of `heads` heads; the base model sets some where its stream below the last block is there.
     pub fn teacher(&mut self, base: Option<&wgpu::Buffer>, heads: u32, losses: &Losses) -> Teacher {
         let gpu = &self.model.gpu;
         let report = gpu.storage("report of labels", 16 * u64::from(heads));
@@ -126,40 +126,40 @@ impl<'a> Graph<'a> {
         let layer = model.weights.layers.last().expect("a model has blocks");
         let (output, normed) =
             (self.rows_of("base output", picked, hidden), self.rows_of("base normed", picked, hidden));
-        let saved = self.saved(picked);
+        let saved = self.saved(layer, picked);
         let input = self.rows_of("base picked", picked, hidden);
         self.block(layer, None, [base, &output], &saved, Some(Picked { picks: rows.picks.clone(), input }));
         self.norm(&model.weights.final_norm, &output, &normed, picked);
-        let (aims, peaks) = (self.rows_of("aims", picked, hidden), self.rows_of("base peaks", picked, 4));
+        let (means, partials) = (self.rows_of("label means", picked, hidden), self.rows_of("base partials", picked, 4));
         let matrix = self.lm_head();
         for (index, shard) in matrix.shards.iter().enumerate() {
             self.logits(&normed, shard, losses);
             let shape = self.chunk(shard);
-            let op = loss_scan(&model.gpu, model.kernels, shape, index == 0, &rows.counted, &losses.logits, &peaks);
+            let op = loss_scan(&model.gpu, model.kernels, shape, index == 0, &rows.counted, &losses.logits, &partials);
             self.push(op, picked);
         }
         for (index, shard) in matrix.shards.iter().enumerate() {
             if matrix.shards.len() > 1 {
                 self.logits(&normed, shard, losses);
             }
-            let op = loss_inputs(&model.gpu, self.chunk(shard), 0, &rows.counted, &peaks, one, &losses.logits);
+            let op = loss_inputs(&model.gpu, self.chunk(shard), 0, &rows.counted, &partials, one, &losses.logits);
             self.push(op, picked);
             let sizes = [picked, shard.columns4, matrix.inputs4];
-            let (dy, dx) = (Columns::whole(&losses.logits, shard.columns4), Columns::whole(&aims, hidden / 4));
+            let (dy, dx) = (Columns::whole(&losses.logits, shard.columns4), Columns::whole(&means, hidden / 4));
             let op = matmul_inputs(&model.gpu, matrix.format, index > 0, sizes, dy, &shard.buffer, dx);
             self.push_work(op, picked, weights(matrix, shard));
         }
-        BaseLabels { rows, aims }
+        BaseLabels { rows, means }
     }
 
-    /// The aims of the head's lists.
-    fn list_aims(&mut self, lists: &Lists) {
+    /// The label means of the head's lists.
+    fn list_means(&mut self, lists: &Lists) {
         let (model, hidden4) = (self.model, self.model.sizes.hidden / 4);
         let matrix = self.lm_head();
         for (index, shard) in matrix.shards.iter().enumerate() {
             let (form, io) = ((matrix.format, index > 0), [&lists.entries, &shard.buffer]);
             let shape = self.chunk(shard);
-            let op = aim_columns(&model.gpu, form, hidden4, LABEL_TOKENS as u32, shape, io, &lists.aims);
+            let op = label_mean_columns(&model.gpu, form, hidden4, LABEL_TOKENS as u32, shape, io, &lists.means);
             self.push_work(op, self.picked, 4 * u64::from(hidden4) * LABEL_TOKENS as u64);
         }
     }
@@ -169,13 +169,13 @@ impl<'a> Graph<'a> {
         let (gpu, set, picked) = (&self.model.gpu, self.model.kernels, self.picked);
         let labels = head.labels();
         if let Some(lists) = &labels.lists {
-            self.list_aims(lists);
+            self.list_means(lists);
         }
-        let io = [&labels.picks, labels.aims(teacher), &head.normed];
-        let op = aim_scores(gpu, set, [picked, self.model.sizes.hidden / 4], io, &head.peaks);
+        let io = [&labels.picks, labels.means(teacher), &head.normed];
+        let op = label_mean_scores(gpu, set, [picked, self.model.sizes.hidden / 4], io, &head.partials);
         self.push(op, picked);
         let (slot, counted) = (head.slot, &labels.counted);
-        let op = loss_summary(gpu, set, picked, slot, true, counted, &head.peaks, &losses.losses, &teacher.report);
+        let op = loss_summary(gpu, set, picked, slot, true, counted, &head.partials, &losses.losses, &teacher.report);
         self.push(op, picked);
     }
 
@@ -188,17 +188,17 @@ impl<'a> Graph<'a> {
     /// Turns a chunk of the head's logits into its softmax, the gradient that no label has had a share in yet.
     pub fn label_softmax(&mut self, head: &HeadGraph<'a>, teacher: &Teacher, losses: &Losses, shape: LossShape) {
         let labels = head.labels();
-        let (counted, peaks) = (&labels.counted, &head.peaks);
-        let op = loss_inputs(&self.model.gpu, shape, 0, counted, peaks, &teacher.one, &losses.logits);
+        let (counted, partials) = (&labels.counted, &head.partials);
+        let op = loss_inputs(&self.model.gpu, shape, 0, counted, partials, &teacher.one, &losses.logits);
         self.push(op, self.picked);
     }
 
     /// Makes the mean of the LM head's columns under the head's softmax the gradient of its losses against labels.
     pub fn label_inputs(&mut self, head: &HeadGraph<'a>, teacher: &Teacher, losses: &Losses) {
         let labels = head.labels();
-        let io = [&labels.picks, labels.aims(teacher), &losses.factors];
+        let io = [&labels.picks, labels.means(teacher), &losses.factors];
         let sizes = [self.picked, self.model.sizes.hidden / 4];
-        let op = aim_inputs(&self.model.gpu, sizes, head.slot, io, &losses.d_normed);
+        let op = label_mean_inputs(&self.model.gpu, sizes, head.slot, io, &losses.d_normed);
         self.push(op, self.picked);
     }
 }

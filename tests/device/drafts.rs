@@ -4,16 +4,17 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::common::{DiskFiles, each_adapter, golden, golden_in_memory};
+use foretoken::decode::{RecordedDrafts, Stats, Stop};
 use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::files::{Files, MemoryFiles};
 use foretoken::format::mtp::{Init, InitOptions, InitSource, init_heads};
 use foretoken::{
     DraftOptions, DraftTree, Drafter, Engine, EngineOptions, GenerateOptions, Gpu, GpuOptions, MarginalOptions,
-    Sampling, Script, Session, Stats, Stop,
+    Sampling, Session,
 };
 
 /// Every base model of tests/golden.
-const FIXTURES: [&str; 16] = [
+const FIXTURES: [&str; 20] = [
     "llama-bf16",
     "llama-bias",
     "llama-f16",
@@ -25,11 +26,15 @@ const FIXTURES: [&str; 16] = [
     "llama-rope3",
     "llama-sharded",
     "mistral",
+    "mistral-long",
     "neox-f16",
     "neox-fast",
     "neox-parallel",
     "neox-sequential",
     "neox-tanh",
+    "qwen2-window",
+    "qwen3",
+    "qwen3-bias",
 ];
 
 const PROMPT: [u32; 7] = [1, 5, 9, 13, 17, 21, 25];
@@ -78,17 +83,19 @@ fn samplings() -> [Sampling; 3] {
     [Sampling::default(), Sampling { repetition_penalty: 1.3, ..Sampling::default() }, warm]
 }
 
-/// Scripts after a known text: all right, all wrong, right at every other place, and right as the third candidate.
-fn scripts(text: &[u32], vocab: u32) -> [(&'static str, Drafter); 4] {
-    let script = |candidates: &dyn Fn(usize, u32) -> [u32; 4]| {
-        Drafter::Script(Arc::new(Script(text.iter().enumerate().map(|(at, &id)| candidates(at, id)).collect())))
+/// Recorded drafts after a known text: all right, all wrong, right at every other place, and right as the third candidate.
+fn recorded(text: &[u32], vocab: u32) -> [(&'static str, Drafter); 4] {
+    let recorded = |candidates: &dyn Fn(usize, u32) -> [u32; 4]| {
+        Drafter::Recorded(Arc::new(RecordedDrafts(
+            text.iter().enumerate().map(|(at, &id)| candidates(at, id)).collect(),
+        )))
     };
     let other = |id: u32, by: u32| (id + by) % vocab;
     [
-        ("right", script(&|_, id| [id; 4])),
-        ("wrong", script(&|_, id| [1, 2, 3, 4].map(|by| other(id, by)))),
-        ("half", script(&|at, id| [other(id, at as u32 * 7 % 3 % 2), other(id, 2), other(id, at as u32 % 2), id])),
-        ("third", script(&|_, id| [other(id, 1), u32::MAX, id, other(id, 3)])),
+        ("right", recorded(&|_, id| [id; 4])),
+        ("wrong", recorded(&|_, id| [1, 2, 3, 4].map(|by| other(id, by)))),
+        ("half", recorded(&|at, id| [other(id, at as u32 * 7 % 3 % 2), other(id, 2), other(id, at as u32 % 2), id])),
+        ("third", recorded(&|_, id| [other(id, 1), u32::MAX, id, other(id, 3)])),
     ]
 }
 
@@ -109,7 +116,7 @@ fn drafts_never_change_the_text() {
                 let expected = run(&mut plain_session, &PROMPT, &plain).await;
                 let text = [&PROMPT[..], &expected.ids].concat();
                 let mut pair = number + row;
-                let mut drafters = scripts(&text, vocab).to_vec();
+                let mut drafters = recorded(&text, vocab).to_vec();
                 drafters.extend([("lookup", Drafter::Lookup), ("marginal", Drafter::Marginal)]);
                 for (what, drafter) in drafters {
                     for tree in if what == "marginal" { ["1", "3"] } else { ["1,1,1,1", "3,2,1"] } {
@@ -140,13 +147,15 @@ fn drafts_never_change_the_text() {
 }
 
 /// Fixtures of heads with their backbones.
-const HEADS: [(&str, &str); 10] = [
+const HEADS: [(&str, &str); 12] = [
     ("llama-gqa", "heads-parallel"),
     ("llama-sharded", "heads-whs"),
     ("llama-gqa", "heads-lora"),
     ("neox-parallel", "heads-neox"),
     ("neox-f16", "heads-neox-lora"),
     ("neox-parallel", "heads-sequential"),
+    ("qwen3", "heads-qwen3-sequential"),
+    ("mistral-window", "heads-window"),
     ("llama-odd", "heads-deepseek"),
     ("llama-bias", "heads-mimo"),
     ("llama-gqa", "heads-qwen"),
@@ -258,7 +267,7 @@ fn a_text_ends_in_a_draft_as_without_it() {
             let plain = options(max_tokens, samplings()[2]);
             let expected = run(&mut plain_session, &PROMPT, &plain).await;
             let text = [&PROMPT[..], &to_the_end.ids].concat();
-            for (what, drafter) in scripts(&text, vocab) {
+            for (what, drafter) in recorded(&text, vocab) {
                 for tree in ["1,1,1,1,1,1", "3,2,1,1"] {
                     let drafted = run(&mut session, &PROMPT, &drafting(&plain, drafter.clone(), tree)).await;
                     assert_eq!(drafted.ids, expected.ids, "{what} {tree}, {max_tokens} tokens");
@@ -287,7 +296,7 @@ fn a_stop_string_or_an_end_token_inside_a_draft_ends_the_text() {
         for stop in stops {
             let plain = GenerateOptions { stop: vec![stop.clone()], ..options(250, Sampling::default()) };
             let expected = run(&mut plain_session, &prompt, &plain).await;
-            for (what, drafter) in scripts(&text, vocab) {
+            for (what, drafter) in recorded(&text, vocab) {
                 let drafted = run(&mut session, &prompt, &drafting(&plain, drafter, "1,1,1,1,1")).await;
                 assert_eq!((drafted.ids, drafted.text), (expected.ids.clone(), expected.text.clone()), "{what} {stop}");
                 assert_eq!(drafted.stop, expected.stop, "{what} {stop}");
@@ -343,28 +352,28 @@ fn chi_square_limit(bins: usize) -> f64 {
 }
 
 #[test]
-fn the_law_with_drafts_is_the_targets() {
+fn the_distribution_with_drafts_is_the_targets() {
     const SEEDS: u64 = 800;
     each_adapter(|gpu| async move {
         let engine = load_endless(&gpu, "llama-mha").await;
         let vocab = engine.config().vocab_size;
         let mut session = engine.session().expect("a session");
         let every = MarginalOptions { mass: 1.0, top: vocab, ..MarginalOptions::default() };
-        let law = session.marginals(&PROMPT, &every, &mut |_| {}).await.expect("marginals").top;
-        assert_eq!(law.len(), vocab);
+        let distribution = session.marginals(&PROMPT, &every, &mut |_| {}).await.expect("marginals").top;
+        assert_eq!(distribution.len(), vocab);
         let mut counts = vec![0u64; vocab];
         let (mut drafted, mut accepted) = (0, 0);
         // What the last four seeds said is drafted for the next one.
-        let mut script = vec![[u32::MAX; 4]; PROMPT.len() + 4];
+        let mut recorded = vec![[u32::MAX; 4]; PROMPT.len() + 4];
         for seed in 0..SEEDS {
             let plain = options(4, Sampling { temperature: 1.0, seed, ..Sampling::default() });
-            let drafter = Drafter::Script(Arc::new(Script(script.clone())));
+            let drafter = Drafter::Recorded(Arc::new(RecordedDrafts(recorded.clone())));
             let found = run(&mut session, &PROMPT, &drafting(&plain, drafter, "4,2")).await;
             assert_eq!(found.ids.len(), 4);
             counts[found.ids[1] as usize] += 1;
             drafted += found.stats.drafts.drafted;
             accepted += found.stats.drafts.accepted;
-            for (place, &id) in script[PROMPT.len()..].iter_mut().zip(&found.ids) {
+            for (place, &id) in recorded[PROMPT.len()..].iter_mut().zip(&found.ids) {
                 if !place.contains(&id) {
                     place[seed as usize % 4] = id;
                 }
@@ -373,10 +382,10 @@ fn the_law_with_drafts_is_the_targets() {
         // Tokens in the order of their probability, as many together as are expected five times.
         let (mut chi_square, mut bins) = (0.0, 0);
         let (mut expected, mut seen) = (0.0, 0.0);
-        for (at, token) in law.iter().enumerate() {
+        for (at, token) in distribution.iter().enumerate() {
             expected += token.p * SEEDS as f64;
             seen += counts[token.id as usize] as f64;
-            let rest: f64 = law[at + 1..].iter().map(|token| token.p * SEEDS as f64).sum();
+            let rest: f64 = distribution[at + 1..].iter().map(|token| token.p * SEEDS as f64).sum();
             if at + 1 == vocab || (expected >= 5.0 && rest >= 5.0) {
                 chi_square += (seen - expected).powi(2) / expected;
                 bins += 1;
@@ -456,7 +465,7 @@ fn drafts_that_are_never_right_are_switched_off() {
         let expected = run(&mut plain_session, &PROMPT, &plain).await;
         assert_eq!(expected.ids.len(), 900);
         let text = [&PROMPT[..], &expected.ids].concat();
-        for (what, drafter) in scripts(&text, vocab) {
+        for (what, drafter) in recorded(&text, vocab) {
             let draft = DraftOptions { drafter, ..DraftOptions::default() };
             let found = run(&mut session, &PROMPT, &GenerateOptions { draft, ..plain.clone() }).await;
             let case = format!("{what}, {}", gpu.summary());
@@ -491,7 +500,7 @@ fn nothing_is_created_in_a_round() {
         let mut session = engine.session().expect("a session");
         let plain = options(60, Sampling::default());
         let text = [&PROMPT[..], &run(&mut session, &PROMPT, &plain).await.ids].concat();
-        let [_, _, (_, half), _] = scripts(&text, engine.config().vocab_size as u32);
+        let [_, _, (_, half), _] = recorded(&text, engine.config().vocab_size as u32);
         let plan = [(Drafter::Lookup, "3,2"), (half.clone(), "1,1,1"), (half, "2,2,1"), (Drafter::Heads, "5,2")];
         for (drafter, tree) in plan.into_iter().chain([(Drafter::Heads, "1,1"), (Drafter::Marginal, "1")]) {
             let options = drafting(&plain, drafter, tree);
@@ -554,7 +563,7 @@ fn the_default_model_writes_one_text_to_the_end_of_its_context() {
             let expected = run(&mut plain_session, &prompt, &plain).await;
             assert_eq!((expected.stop, prompt.len() + expected.ids.len()), (Stop::Length, 80), "{}", expected.text);
             let text = [&prompt[..], &expected.ids].concat();
-            let half = scripts(&text, vocab)[2].clone();
+            let half = recorded(&text, vocab)[2].clone();
             let drafters = [
                 ("lookup", Drafter::Lookup, ["1,1,1", "3,2,1"]),
                 ("heads", Drafter::Heads, ["1,1", "4,2"]),

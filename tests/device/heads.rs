@@ -58,7 +58,7 @@ fn check(name: &str) {
                 let (base, heads) = (DiskFiles(golden(backbone)), DiskFiles(golden(name)));
                 let engine = Engine::load_with_heads(&gpu, &base, &heads, &options(Some(kernels)), &mut |_| {}).await;
                 let engine = engine.unwrap_or_else(|error| panic!("{what}: {error}"));
-                assert!(engine.heads().is_some(), "{what}");
+                assert!(engine.heads_summary().is_some(), "{what}");
                 check_logits(&mut engine.session().expect("a session"), expected, &what).await;
             }
         }
@@ -78,6 +78,10 @@ cases![
     heads_with_lora: "heads-lora",
     heads_with_lora_of_fused_rows: "heads-neox-lora",
     own_sequential_heads: "heads-sequential",
+    own_parallel_heads_on_qwen3: "heads-qwen3",
+    own_sequential_heads_on_qwen3: "heads-qwen3-sequential",
+    own_sequential_heads_on_qwen2: "heads-qwen2",
+    own_heads_with_a_window: "heads-window",
     deepseek_modules: "heads-deepseek",
     mimo_modules: "heads-mimo",
     qwen_modules: "heads-qwen",
@@ -132,7 +136,7 @@ fn heads_beside_the_model_are_found_and_can_be_left_out() {
             check_logits(&mut engine.session().expect("a session"), &expected, name).await;
             let without = EngineOptions { heads: false, ..options(None) };
             let engine = Engine::load(&gpu, &files, &without, &mut |_| {}).await.expect("it loads");
-            assert!(engine.heads().is_none());
+            assert!(engine.heads_summary().is_none());
             assert!(engine.notes().iter().any(|note| note.contains("not used")), "{name}: {:?}", engine.notes());
             let error = engine.session().expect("a session").head_logits(&[1, 2]).await.expect_err("no heads");
             assert_eq!(error.kind(), ErrorKind::Input);

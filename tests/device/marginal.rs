@@ -2,8 +2,9 @@
 
 use crate::common::{DiskFiles, each_adapter, golden};
 use foretoken::marginal::TextPosition;
+use foretoken::model::Progress;
 use foretoken::{
-    Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, KernelSet, MarginalOptions, Marginals, Progress, Session,
+    Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, KernelSet, MarginalOptions, Marginals, Session,
 };
 
 /// What the issue allows a sum over a whole vocabulary to be off.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::{DiskFiles, each_adapter, golden, golden_in_memory, shared};
+use foretoken::decode::{AuditOptions, Stop};
 use foretoken::format::files::MemoryFiles;
 use foretoken::{
-    AuditOptions, DraftOptions, Drafter, Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet,
-    Sampling, Session, Stop,
+    DraftOptions, Drafter, Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet, Sampling,
+    Session,
 };
 
 async fn load(gpu: &Gpu, name: &str) -> Engine {

@@ -5,8 +5,9 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::common::{DiskFiles, each_adapter, golden};
+use foretoken::decode::Token;
 use foretoken::{
-    DraftOptions, Drafter, Engine, EngineOptions, GenerateOptions, Generation, Gpu, Sampling, Session, Token, wgpu,
+    DraftOptions, Drafter, Engine, EngineOptions, GenerateOptions, Generation, Gpu, Sampling, Session, wgpu,
 };
 use futures_executor::ThreadPool;
 use futures_util::StreamExt;
@@ -206,7 +207,7 @@ fn everything_can_be_sent_to_another_thread() {
         let _ = sent(session.restore(&[1], &mut |_| {})).await;
         let _ = sent(session.score(&[1, 2], &mut |_| {})).await;
         let _ = sent(session.marginals(&[1], &foretoken::MarginalOptions::default(), &mut |_| {})).await;
-        let _ = sent(session.audit(&foretoken::AuditOptions::default(), &mut |_| {})).await;
+        let _ = sent(session.audit(&foretoken::decode::AuditOptions::default(), &mut |_| {})).await;
         let _ = sent(Gpu::open(&foretoken::GpuOptions::default())).await;
     }
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::common::{DiskFiles, each_adapter, golden};
 use foretoken::format::files::MemoryFiles;
-use foretoken::train::{LABEL_TOKENS, LabelLists, Target};
+use foretoken::train::{LABEL_TOKENS, LabelLists, MicroBatch, Target};
 use foretoken::{
     DraftOptions, DraftTree, Drafter, Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, KernelSet,
-    MarginalOptions, MicroBatch, Session, TrainOptions, Trainer,
+    MarginalOptions, Session, TrainOptions, Trainer,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -465,6 +465,8 @@ cases! {
     heads_on_a_frozen_backbone: "frozen-parallel",
     heads_on_a_frozen_tied_backbone: "frozen-parallel-tied",
     heads_on_a_frozen_neox: "frozen-parallel-neox",
+    heads_on_a_frozen_qwen3: "frozen-parallel-qwen3",
+    sequential_heads_on_a_frozen_qwen2: "frozen-sequential-qwen2",
     deep_heads: "frozen-deep",
     sequential_heads: "frozen-sequential",
     sequential_heads_on_neox: "frozen-sequential-neox",
@@ -472,6 +474,8 @@ cases! {
     heads_and_lora_on_a_tied_backbone: "joint-tied",
     heads_and_lora_on_neox: "joint-neox",
     deep_heads_and_lora: "joint-deep",
+    heads_and_lora_on_qwen3: "joint-qwen3",
+    heads_and_lora_on_a_window: "joint-window",
     mixed_hidden_states: "joint-whs",
     a_backbone_that_heads_follow: "joint-detached",
     a_lora_alone: "baseline",

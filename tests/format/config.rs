@@ -1,6 +1,8 @@
-//! Configurations: both families, older and newer keys, and everything that must be refused.
+//! Configurations: every family, older and newer keys, and everything that must be refused.
 
-use foretoken::format::config::{Activation, Family, ModelConfig, Norm};
+use foretoken::format::config::ModelConfig;
+use foretoken::format::rope::Rope;
+use foretoken::format::spec::{Activation, Attention, BlockSpec, Norm};
 use foretoken::{ErrorKind, Result};
 use serde_json::{Value, json};
 
@@ -9,6 +11,21 @@ use crate::{common, refused};
 
 fn parse(config: &Value) -> Result<ModelConfig> {
     ModelConfig::parse(&bytes(config), None)
+}
+
+/// The block that all blocks of `config` are like.
+fn block(config: &ModelConfig) -> &BlockSpec {
+    let block = config.spec.last_block();
+    assert!(config.spec.blocks.iter().all(|other| other == block), "{config:?}");
+    block
+}
+
+fn attention(config: &ModelConfig) -> &Attention {
+    block(config).attention()
+}
+
+fn rope(config: &ModelConfig) -> &Rope {
+    &attention(config).rope
 }
 
 #[track_caller]
@@ -31,13 +48,16 @@ fn broken(base: Value, changes: Value, words: &[&str]) {
 #[test]
 fn llama_defaults_and_fields() {
     let config = parse(&llama()).unwrap();
-    assert_eq!((config.family, config.head_dim, config.q_size(), config.kv_size()), (Family::Llama, 2, 8, 4));
-    assert_eq!((config.norm, config.activation), (Norm::Rms { eps: 1e-5 }, Activation::Silu));
-    assert!(config.gated_mlp && config.tie_word_embeddings && !config.parallel_residual);
-    assert!(!config.attention_bias && !config.mlp_bias);
+    let (block, attention) = (block(&config), attention(&config));
+    assert_eq!((config.head_dim, attention.q_size(), attention.kv_size()), (2, 8, 4));
+    assert_eq!((block.norm, block.mlp.activation), (Norm::Rms { eps: 1e-5 }, Activation::Silu));
+    assert!(block.mlp.gated && config.tie_word_embeddings && config.spec.tied && !block.parallel);
+    assert!(!attention.qkv_bias && !attention.out_bias && !block.mlp.bias && attention.qk_norm.is_none());
     assert_eq!((config.bos_token_id, config.eos_token_ids.as_slice()), (Some(1), [2].as_slice()));
     let config = accepted(llama(), json!({"num_key_value_heads": null, "head_dim": 6, "attention_bias": true}));
-    assert_eq!((config.num_key_value_heads, config.q_size(), config.attention_bias), (4, 24, true));
+    let attention = config.spec.last_block().attention();
+    assert_eq!((attention.kv_heads, attention.q_size()), (4, 24));
+    assert!(attention.qkv_bias && attention.out_bias);
     let config = accepted(llama(), json!({"torch_dtype": "float16", "num_nextn_predict_layers": 1, "something": [1]}));
     assert_eq!((config.torch_dtype.as_deref(), config.num_nextn_predict_layers), (Some("float16"), 1));
     assert_eq!(accepted(llama(), json!({"dtype": "bfloat16"})).torch_dtype.as_deref(), Some("bfloat16"));
@@ -46,21 +66,24 @@ fn llama_defaults_and_fields() {
 #[test]
 fn gpt_neox_defaults_and_fields() {
     let config = parse(&gpt_neox()).unwrap();
-    assert_eq!((config.family, config.head_dim, config.num_key_value_heads), (Family::GptNeox, 8, 4));
-    assert_eq!((config.norm, config.rope.rotary_dim), (Norm::Layer { eps: 1e-5 }, 2));
-    assert!(config.parallel_residual && config.attention_bias && config.mlp_bias && !config.gated_mlp);
-    assert!(!accepted(gpt_neox(), json!({"use_parallel_residual": false})).parallel_residual);
-    assert!(!accepted(gpt_neox(), json!({"attention_bias": false})).attention_bias);
-    assert_eq!(accepted(gpt_neox(), json!({"rotary_pct": null})).rope.rotary_dim, 2);
-    assert_eq!(accepted(gpt_neox(), json!({"rotary_pct": 1.0})).rope.rotary_dim, 8);
-    assert_eq!(accepted(gpt_neox(), json!({"rotary_emb_base": 500.0})).rope.theta, 500.0);
+    let (norm, spec) = (Norm::Layer { eps: 1e-5 }, block(&config));
+    assert_eq!((config.head_dim, config.num_key_value_heads), (8, 4));
+    assert_eq!((spec.norm, config.spec.final_norm, rope(&config).rotary_dim), (norm, norm, 2));
+    assert!(
+        spec.parallel && spec.attention().qkv_bias && spec.attention().out_bias && spec.mlp.bias && !spec.mlp.gated
+    );
+    assert!(!block(&accepted(gpt_neox(), json!({"use_parallel_residual": false}))).parallel);
+    assert!(!attention(&accepted(gpt_neox(), json!({"attention_bias": false}))).qkv_bias);
+    assert_eq!(rope(&accepted(gpt_neox(), json!({"rotary_pct": null}))).rotary_dim, 2);
+    assert_eq!(rope(&accepted(gpt_neox(), json!({"rotary_pct": 1.0}))).rotary_dim, 8);
+    assert_eq!(rope(&accepted(gpt_neox(), json!({"rotary_emb_base": 500.0}))).theta, 500.0);
     for (name, form) in [
         ("gelu", Activation::Gelu),
         ("gelu_new", Activation::GeluTanh),
         ("gelu_fast", Activation::GeluTanh),
         ("gelu_pytorch_tanh", Activation::GeluTanh),
     ] {
-        assert_eq!(accepted(gpt_neox(), json!({"hidden_act": name})).activation, form);
+        assert_eq!(block(&accepted(gpt_neox(), json!({"hidden_act": name}))).mlp.activation, form);
     }
 }
 
@@ -73,24 +96,24 @@ fn both_spellings_of_rope_mean_the_same() {
         "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 16
     }});
-    let old = accepted(llama(), old).rope;
-    assert_eq!(old, accepted(llama(), new).rope);
+    let old = rope(&accepted(llama(), old)).clone();
+    assert_eq!(old, *rope(&accepted(llama(), new)));
     assert_eq!(old.scaling.as_ref().unwrap().original_max_position_embeddings, 16);
-    let plain = accepted(llama(), json!({"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}})).rope;
-    assert_eq!((plain.theta, plain.scaling), (77.0, None));
+    let plain = accepted(llama(), json!({"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}}));
+    assert_eq!((rope(&plain).theta, &rope(&plain).scaling), (77.0, &None));
     let partial = json!({"rotary_pct": null, "rope_parameters": {"partial_rotary_factor": 0.5, "rope_theta": 1e4}});
-    assert_eq!(accepted(gpt_neox(), partial).rope.rotary_dim, 4);
+    assert_eq!(rope(&accepted(gpt_neox(), partial)).rotary_dim, 4);
     let without_original = json!({"rope_scaling": {
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0
     }});
-    let scaling = accepted(llama(), without_original).rope.scaling.unwrap();
-    assert_eq!(scaling.original_max_position_embeddings, 64);
+    let scaled = accepted(llama(), without_original);
+    assert_eq!(rope(&scaled).scaling.as_ref().unwrap().original_max_position_embeddings, 64);
 }
 
 /// Values of transformers 5.23.0 (`LlamaRotaryEmbedding.inv_freq`, single precision) for one head of 16.
 #[test]
 fn inverse_frequencies_equal_those_of_transformers() {
-    let rope = json!({"head_dim": 16, "rope_parameters": {
+    let scaled = json!({"head_dim": 16, "rope_parameters": {
         "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 16
     }});
@@ -104,12 +127,12 @@ fn inverse_frequencies_equal_those_of_transformers() {
         6.647869668086059e-06,
         1.289173155782919e-06,
     ];
-    let got = accepted(llama(), rope).rope.inv_freq();
+    let got = rope(&accepted(llama(), scaled)).inv_freq();
     assert_eq!(got.len(), expected.len());
     for (got, expected) in got.iter().zip(expected) {
         assert!((got / expected - 1.0).abs() < 1e-6, "expected {expected}, got {got}");
     }
-    let plain = accepted(llama(), json!({"head_dim": 4})).rope.inv_freq();
+    let plain = rope(&accepted(llama(), json!({"head_dim": 4}))).inv_freq();
     assert_eq!(plain, [1.0, 0.01]);
 }
 
@@ -136,13 +159,54 @@ fn end_tokens_come_from_the_generation_config_first() {
 }
 
 #[test]
-fn a_window_matters_only_inside_the_longest_context() {
-    let window = |changes: Value| accepted(with(llama(), json!({"model_type": "mistral"})), changes).sliding_window;
+fn mistral_has_a_window_and_llama_none() {
+    let mistral = || with(llama(), json!({"model_type": "mistral"}));
+    let window = |changes: Value| attention(&accepted(mistral(), changes)).window;
     assert_eq!(window(json!({"sliding_window": null})), None);
-    assert_eq!(window(json!({"sliding_window": 64})), None);
     assert_eq!(window(json!({"sliding_window": 63})), Some(63));
-    assert_eq!(window(json!({"max_position_embeddings": 32768})), Some(4096), "transformers' default for mistral");
-    assert_eq!(accepted(llama(), json!({"max_position_embeddings": 32768})).sliding_window, None);
+    assert_eq!(window(json!({})), Some(4096), "transformers' default for mistral");
+    assert_eq!(attention(&accepted(llama(), json!({"sliding_window": 7}))).window, None, "transformers reads none");
+    broken(mistral(), json!({"sliding_window": 0}), &["sliding_window", "whole number from 1", "0"]);
+    let config = accepted(mistral(), json!({"attention_bias": true, "mlp_bias": true}));
+    assert!(!attention(&config).qkv_bias && !block(&config).mlp.bias, "transformers reads none");
+}
+
+#[test]
+fn qwen2_has_biases_and_windows_in_its_upper_blocks() {
+    let qwen2 = |changes: Value| with(with(llama(), json!({"model_type": "qwen2"})), changes);
+    let config = parse(&qwen2(json!({"sliding_window": 9, "max_window_layers": 1}))).unwrap();
+    let spec = attention(&config);
+    assert!(spec.qkv_bias && !spec.out_bias && spec.qk_norm.is_none() && spec.window.is_none());
+    let windows = |changes: Value| -> Vec<Option<usize>> {
+        let config = accepted(qwen2(json!({"use_sliding_window": true})), changes);
+        config.spec.blocks.iter().map(|block| block.attention().window).collect()
+    };
+    assert_eq!(windows(json!({"sliding_window": 9, "max_window_layers": 1})), [None, Some(9)]);
+    assert_eq!(windows(json!({"max_window_layers": 0})), [Some(4096); 2], "transformers' default window");
+    assert_eq!(windows(json!({"sliding_window": 9})), [None; 2], "transformers' default of 28 blocks without");
+    let types = json!(["sliding_attention", "full_attention"]);
+    assert_eq!(windows(json!({"sliding_window": 9, "layer_types": types})), [Some(9), None]);
+    broken(qwen2(json!({})), json!({ "layer_types": types }), &["layer_types", "use_sliding_window"]);
+    for wrong in [json!(["full_attention"]), json!(["full_attention", "linear_attention"]), json!("full_attention")] {
+        broken(qwen2(json!({})), json!({ "layer_types": wrong }), &["layer_types", "2 times"]);
+    }
+    broken(qwen2(json!({"use_sliding_window": true})), json!({"sliding_window": 0}), &["sliding_window", "0"]);
+}
+
+#[test]
+fn qwen3_normalises_heads_of_a_size_of_their_own() {
+    let qwen3 = json!({"model_type": "qwen3", "rms_norm_eps": 1e-3});
+    let config = accepted(llama(), qwen3.clone());
+    let spec = attention(&config);
+    assert_eq!((spec.head_dim, spec.q_size(), spec.scale), (128, 512, 1.0 / 128f32.sqrt()), "transformers' default");
+    assert_eq!(spec.qk_norm.map(|norm| norm.eps), Some(1e-3));
+    assert!(!spec.qkv_bias && !spec.out_bias);
+    let config = accepted(with(llama(), qwen3), json!({"head_dim": 6, "attention_bias": true}));
+    assert!(attention(&config).qkv_bias && attention(&config).out_bias);
+    let tensors = config.expected_tensors();
+    let norm = ("model.layers.1.self_attn.k_norm.weight".to_owned(), vec![6]);
+    assert!(tensors.contains(&norm), "{tensors:?}");
+    assert_eq!(tensors.len(), 2 + 2 * (2 + 4 * 2 + 2 + 3));
 }
 
 #[test]
@@ -170,7 +234,7 @@ fn whatever_would_change_the_result_is_refused_by_name() {
         ("residual_multiplier", json!(0.22)),
         ("embedding_multiplier", json!(12.0)),
         ("attention_multiplier", json!(0.015625)),
-        ("layer_types", json!(["full_attention", "sliding_attention"])),
+        ("layer_types", json!(["full_attention", "linear_attention"])),
         ("no_rope_layers", json!([1, 1, 1, 0])),
         ("num_local_experts", json!(8)),
         ("qk_norm", json!(true)),
@@ -239,7 +303,7 @@ fn sizes_that_make_no_sense_are_refused_with_the_field() {
     let equal =
         json!({"rope_scaling": {"type": "llama3", "factor": 8.0, "low_freq_factor": 2.0, "high_freq_factor": 2.0}});
     broken(llama(), equal, &["high_freq_factor"]);
-    for text in ["", "[]", "5", "{", "{\"a\":1e999}", "\u{feff}{}"] {
+    for text in ["", "[]", "5", "{", "{\"a\":1e999}"] {
         refused(ModelConfig::parse(text.as_bytes(), None), &["config.json", "JSON object"]);
     }
     refused(ModelConfig::parse(&[0xff, 0xfe], None), &["config.json"]);
@@ -282,7 +346,8 @@ fn expected_tensors_have_hugging_faces_names_and_shapes() {
     ] {
         assert_eq!(tensors.get(name), Some(&shape), "{name}");
     }
-    assert_eq!((config.embedding_name(), config.lm_head_name()), ("gpt_neox.embed_in.weight", "embed_out.weight"));
+    let names = [config.embedding_name(), config.lm_head_name()];
+    assert_eq!(names, ["gpt_neox.embed_in.weight", "embed_out.weight"]);
 }
 
 #[test]
@@ -302,5 +367,5 @@ fn stories260k_is_read() {
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
     let config = ModelConfig::parse(&read("config.json"), Some(&read("generation_config.json"))).unwrap();
     assert_eq!((config.hidden_size, config.num_key_value_heads, config.head_dim), (64, 4, 8));
-    assert_eq!((config.eos_token_ids, config.rope.theta), (vec![2], 1e4));
+    assert_eq!((&config.eos_token_ids, rope(&config).theta), (&vec![2], 1e4));
 }

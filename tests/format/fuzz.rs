@@ -150,7 +150,7 @@ proptest! {
         let file = damage.apply(bytes(&if neox { gpt_neox() } else { llama() }));
         if let Ok(config) = ModelConfig::parse(&file, None) {
             config.expected_tensors();
-            config.rope.inv_freq();
+            config.spec.last_block().attention().rope.inv_freq();
         }
     }
 
@@ -162,9 +162,10 @@ proptest! {
             config[&keys[key % keys.len()]] = value;
         }
         if let Ok(config) = ModelConfig::parse(&bytes(&config), None) {
-            prop_assert_eq!(config.rope.inv_freq().len() * 2, config.rope.rotary_dim);
-            prop_assert!(config.rope.inv_freq().iter().all(|freq| freq.is_finite()));
-            prop_assert!(config.rope.rotary_dim <= config.head_dim);
+            let rope = &config.spec.last_block().attention().rope;
+            prop_assert_eq!(rope.inv_freq().len() * 2, rope.rotary_dim);
+            prop_assert!(rope.inv_freq().iter().all(|freq| freq.is_finite()));
+            prop_assert!(rope.rotary_dim <= config.head_dim);
             for (_, shape) in config.expected_tensors() {
                 prop_assert!(shape.iter().all(|&size| size > 0 && size < 1 << 31));
             }

@@ -26,7 +26,16 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+)
+from transformers.masking_utils import eager_mask
+from transformers.models.qwen3.modeling_qwen3 import eager_attention_forward
 
 import sampling
 from tiny_tokenizer import tokenizer_config, tokenizer_json
@@ -36,6 +45,96 @@ PROMPT, LONG_PROMPT = 12, 40
 PENALTY = 1.3
 TEXT = 'The red hen was in the café, and "Tom" paid 20 € 😀!\n'
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+# -------------------------------------------------------------------------------------------------------- misreadings
+
+
+def attentions(model):
+    return [layer.self_attn for layer in model.base_model.layers]
+
+
+def no_bias(*parts):
+    def change(model):
+        for attention in attentions(model):
+            for part in parts:
+                attention.get_submodule(part).bias.zero_()
+
+    return change
+
+
+def swapped_biases(model):
+    """Those of keys and values."""
+    for attention in attentions(model):
+        k, v = attention.k_proj.bias, attention.v_proj.bias
+        k.data, v.data = v.data, k.data
+
+
+def default_scale(model):
+    """Scores divided by the root of hidden size over heads instead of the size of a head."""
+    for attention in attentions(model):
+        attention.scaling = (model.config.hidden_size // model.config.num_attention_heads) ** -0.5
+
+
+def default_frequencies(model):
+    """RoPE for heads of hidden size over heads instead of the size of a head."""
+    size = model.config.hidden_size // model.config.num_attention_heads
+    model.base_model.rotary_emb.inv_freq.pow_(attentions(model)[0].head_dim / size)
+
+
+def no_head_norms(model):
+    for attention in attentions(model):
+        attention.q_norm = attention.k_norm = torch.nn.Identity()
+
+
+def no_head_scales(model):
+    for attention in attentions(model):
+        attention.q_norm.weight.fill_(1)
+        attention.k_norm.weight.fill_(1)
+
+
+def swapped_head_norms(model):
+    """That of queries and that of keys."""
+    for attention in attentions(model):
+        attention.q_norm, attention.k_norm = attention.k_norm, attention.q_norm
+
+
+def default_head_eps(model):
+    for attention in attentions(model):
+        attention.q_norm.variance_epsilon = attention.k_norm.variance_epsilon = 1e-6
+
+
+class WholeNorm(torch.nn.Module):
+    """A norm over all heads of a position at once, each with the scales of one."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x):
+        mean = x.pow(2).mean((-2, -1), keepdim=True)
+        return self.norm.weight * x * torch.rsqrt(mean + self.norm.variance_epsilon)
+
+
+def whole_norms(model):
+    for attention in attentions(model):
+        attention.q_norm, attention.k_norm = WholeNorm(attention.q_norm), WholeNorm(attention.k_norm)
+
+
+def late_norms(model):
+    """Norms of queries and keys after the rotation."""
+    for attention in attentions(model):
+        attention.late = attention.q_norm, attention.k_norm
+        attention.q_norm = attention.k_norm = torch.nn.Identity()
+    model.set_attn_implementation("late_norms")
+
+
+def attend_late(module, query, key, *rest, **options):
+    q_norm, k_norm = module.late
+    return eager_attention_forward(module, q_norm(query), k_norm(key), *rest, **options)
+
+
+AttentionInterface.register("late_norms", attend_late)
+AttentionMaskInterface.register("late_norms", eager_mask)
 
 # ---------------------------------------------------------------------------------------------------------- the cases
 
@@ -47,8 +146,9 @@ class Case:
     generation: dict | None = None  # generation_config.json; None: there is no such file
     shards: int = 1
     buffers: bool = False  # old checkpoints also carry buffers which are no weights
-    # Name -> changes of the config that a wrong reader might make, and the least share of the logits' range by which
-    # the logits must then move.
+    new: int = NEW  # greedy ids after the prompt
+    # Name -> what a wrong reader might do, and the least share of the logits' range by which the logits must then move.
+    # Either changes of the config, or a function that changes the model.
     blind: dict = field(default_factory=dict)
 
     @property
@@ -136,6 +236,24 @@ ODD = {
     "vocab_size": 101,
     "mlp_bias": True,
 }
+
+QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
+QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+
+
+def window(size, *seen):
+    """How version 5 writes a Qwen model whose blocks see a window or, `full`, all positions."""
+    return {
+        "use_sliding_window": True,
+        "sliding_window": size,
+        "max_window_layers": seen.count("full"),
+        "layer_types": [f"{kind}_attention" for kind in seen],
+    }
+
+
+def layers(*seen):
+    return {"layer_types": [f"{kind}_attention" for kind in seen]}
 
 CASES = [
     Case(
@@ -267,6 +385,135 @@ CASES = [
         ),
         buffers=True,
     ),
+    Case(
+        "qwen2-gqa",
+        llama(
+            **QWEN2,
+            **old(1000000.0),
+            num_key_value_heads=2,
+            rms_norm_eps=1e-6,
+            # A window that is not used.
+            use_sliding_window=False,
+            sliding_window=4,
+            max_window_layers=1,
+            tie_word_embeddings=False,
+        ),
+        generation={"bos_token_id": 1, "eos_token_id": [2, 95]},
+        blind={
+            "no biases": (no_bias("q_proj", "k_proj", "v_proj"), 0.05),
+            "no bias of queries": (no_bias("q_proj"), 0.02),
+            "no bias of keys": (no_bias("k_proj"), 0.02),
+            "no bias of values": (no_bias("v_proj"), 0.02),
+            "biases of keys and values swapped": (swapped_biases, 0.02),
+            "theta": (rope(10000.0), 0.02),
+            "window": ({"sliding_window": 4} | layers("full", "sliding"), 0.05),
+        },
+    ),
+    Case(
+        "qwen2-window",
+        llama(
+            **QWEN2,
+            **new(dtype="bfloat16"),
+            **window(8, "full", "sliding", "sliding"),
+            num_key_value_heads=2,
+            num_hidden_layers=3,
+            tie_word_embeddings=True,
+        ),
+        generation={"bos_token_id": 1, "eos_token_id": 2},
+        new=96,
+        blind={
+            "no window": (layers("full", "full", "full"), 0.05),
+            "a window everywhere": (layers("sliding", "sliding", "sliding"), 0.02),
+            "the last block alone": (layers("full", "full", "sliding"), 0.02),
+            "the other blocks": (layers("sliding", "full", "full"), 0.05),
+            "one fewer": ({"sliding_window": 7}, 0.02),
+            "one more": ({"sliding_window": 9}, 0.02),
+            "no biases": (no_bias("q_proj", "k_proj", "v_proj"), 0.05),
+        },
+    ),
+    Case(
+        "qwen3",
+        llama(
+            **QWEN3,
+            **new(1000000.0, dtype="bfloat16"),
+            **layers("full", "full"),
+            num_key_value_heads=2,
+            head_dim=16,
+            rms_norm_eps=1e-6,
+            attention_bias=False,
+            use_sliding_window=False,
+            sliding_window=None,
+            max_window_layers=2,
+            tie_word_embeddings=True,
+        ),
+        generation={"bos_token_id": 1, "eos_token_id": [2, 95], "do_sample": True, "temperature": 0.6, "top_k": 20},
+        blind={
+            "no norms of heads": (no_head_norms, 0.05),
+            "norms after the rotation": (late_norms, 0.02),
+            "norms over all heads": (whole_norms, 0.02),
+            "no scales": (no_head_scales, 0.02),
+            "norms swapped": (swapped_head_norms, 0.02),
+            "scale of another head size": (default_scale, 0.02),
+            "frequencies of another head size": (default_frequencies, 0.02),
+        },
+    ),
+    Case(
+        "qwen3-bias",
+        llama(
+            **QWEN3,
+            **new(dtype="float16"),
+            **window(8, "sliding", "full", "sliding"),
+            num_hidden_layers=3,
+            num_key_value_heads=2,
+            head_dim=6,
+            intermediate_size=48,
+            rms_norm_eps=0.05,
+            attention_bias=True,
+            tie_word_embeddings=False,
+        ),
+        new=96,
+        blind={
+            "no biases": (no_bias("q_proj", "k_proj", "v_proj", "o_proj"), 0.05),
+            "no bias of the output": (no_bias("o_proj"), 0.02),
+            "eps": ({"rms_norm_eps": 1e-6}, 2e-3),
+            "eps of the norms of heads": (default_head_eps, 2e-3),
+            "no norms of heads": (no_head_norms, 0.02),
+            "norms after the rotation": (late_norms, 0.02),
+            "norms over all heads": (whole_norms, 0.02),
+            "no scales": (no_head_scales, 0.02),
+            "no window": (layers("full", "full", "full"), 0.02),
+            "by the number of layers": (layers("full", "sliding", "sliding"), 0.02),
+            "one fewer": ({"sliding_window": 7}, 0.02),
+            "one more": ({"sliding_window": 9}, 0.02),
+        },
+    ),
+    Case(
+        "mistral-window",
+        llama(**MISTRAL, **old(), num_key_value_heads=2, sliding_window=8, tie_word_embeddings=False),
+        generation={"bos_token_id": 1, "eos_token_id": 2},
+        blind={
+            "no window": ({"sliding_window": None}, 0.05),
+            "one fewer": ({"sliding_window": 7}, 0.02),
+            "one more": ({"sliding_window": 9}, 0.02),
+        },
+    ),
+    Case(
+        "mistral-long",
+        llama(
+            **MISTRAL,
+            **new(),
+            num_key_value_heads=1,
+            sliding_window=24,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+        ),
+        new=96,
+        blind={
+            "no window": ({"sliding_window": None}, 0.02),
+            "one fewer": ({"sliding_window": 23}, 0.01),
+            "one more": ({"sliding_window": 25}, 0.01),
+        },
+    ),
 ]
 
 # -------------------------------------------------------------------------------------------------------- checkpoints
@@ -279,6 +526,8 @@ def random_of(*words):
 def draw(name, shape, random):
     """Values by the part a tensor plays: enough spread for sharp attention and for logits several units apart."""
     normal = random.standard_normal(shape)
+    if "q_norm" in name or "k_norm" in name:
+        return 0.5 * normal + 1.5
     if "norm" in name:
         return 0.2 * normal + (0 if name.endswith("bias") else 1)
     if name.endswith("dense_h_to_4h.bias"):
@@ -392,12 +641,12 @@ def top_two_gap(scores):
     return (top[..., 0] - top[..., 1]).tolist()
 
 
-def greedy(model, prompt, **options):
+def greedy(model, prompt, new=NEW, **options):
     """Ids after the prompt, whatever the end tokens are, and the top-2 margin of each step."""
-    model.generation_config = GenerationConfig(do_sample=False, max_new_tokens=NEW, pad_token_id=0, **options)
+    model.generation_config = GenerationConfig(do_sample=False, max_new_tokens=new, pad_token_id=0, **options)
     out = model.generate(torch.tensor([prompt]), output_scores=True, return_dict_in_generate=True)
     ids = out.sequences[0, len(prompt) :].tolist()
-    assert len(ids) == NEW
+    assert len(ids) == new
     return ids, top_two_gap(torch.cat(out.scores))
 
 
@@ -413,7 +662,7 @@ def prompts(case):
 
 def golden(case, model):
     prompt, long_prompt = prompts(case)
-    ids, margins = greedy(model, prompt)
+    ids, margins = greedy(model, prompt, case.new)
     penalised = greedy(model, prompt, repetition_penalty=PENALTY)
     logits = logits_of(model, prompt)
     return Golden(prompt, long_prompt, ids, margins, *penalised, logits, logits_of(model, long_prompt)[-1])
@@ -464,6 +713,10 @@ def shift(g, model):
     return max(short, long).item() / g.range
 
 
+def ids_in_one_pass(model, g):
+    return logits_of(model, g.prompt + g.ids[:-1])[len(g.prompt) - 1 :].argmax(-1).tolist()
+
+
 def text_problems(case, model, g):
     for ids, margins in ((g.ids, g.margins), (g.penalty_ids, g.penalty_margins)):
         # Logits within 2e-4 of the range, even times the penalty, can then never choose another id.
@@ -473,13 +726,12 @@ def text_problems(case, model, g):
             yield "an end token"
     if len(set(g.ids)) < 8 or max(len(list(run)) for _, run in itertools.groupby(g.ids)) > 3:
         yield "repetitive text"
-    if g.ids == g.penalty_ids:
+    if g.ids[:NEW] == g.penalty_ids:
         yield "the penalty changes nothing"
     if not 5 < g.range < 40:
         yield f"range {g.range:.2f}"
     # The cached steps of `generate` against one pass over everything.
-    whole = logits_of(model, g.prompt + g.ids[:-1])
-    if whole[len(g.prompt) - 1 :].argmax(-1).tolist() != g.ids:
+    if ids_in_one_pass(model, g) != g.ids:
         yield "steps and one pass disagree"
 
 
@@ -509,11 +761,16 @@ def tensor_problems(model, g):
             yield f"{name} moves the logits by only {moved:.4f}"
 
 
-def config_problems(folder, case, g):
-    for name, (changes, least) in case.blind.items():
-        moved = shift(g, load(folder, **changes))
+def blind_problems(folder, case, g):
+    for name, (misreading, least) in case.blind.items():
+        wrong = load(folder, **({} if callable(misreading) else misreading))
+        if callable(misreading):
+            misreading(wrong)
+        moved = shift(g, wrong)
         if moved < least:
             yield f"{name} moves the logits by only {moved:.5f}"
+        if case.new > NEW and ids_in_one_pass(wrong, g) == g.ids:
+            yield f"{name} does not change the text"
 
 
 def noise_problems(folder, g):
@@ -527,7 +784,7 @@ def problems(folder, case, model, g):
     yield from text_problems(case, model, g)
     yield from order_problems(case, model, g)
     yield from tensor_problems(model, g)
-    yield from config_problems(folder, case, g)
+    yield from blind_problems(folder, case, g)
     yield from noise_problems(folder, g)
 
 

@@ -43,22 +43,31 @@ def rotate(x, theta, dims):
     return torch.cat([turned * cos + torch.cat([-b, a], -1) * sin, rest], -1)
 
 
-def attend(q, k, v):
-    """Causal; heads of keys and values serve several heads of queries."""
+def attend(q, k, v, window=None):
+    """Causal; heads of keys and values serve several heads of queries. With a window, of the last positions only."""
     groups = q.shape[0] // k.shape[0]
     k, v = (x.repeat_interleave(groups, 0) for x in (k, v))
     scores = q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])
     mask = torch.ones(scores.shape[1:], dtype=torch.bool).tril()
+    if window is not None:
+        mask = mask.triu(1 - window)
     return (scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v).transpose(0, 1).flatten(1)
 
 
-class Module:
-    """The tensors of one head, and the backbone they belong to."""
+def last_window(config):
+    """What the backbone's last block sees."""
+    kinds = getattr(config, "layer_types", None)
+    return None if kinds and kinds[-1] == "full_attention" else getattr(config, "sliding_window", None)
 
-    def __init__(self, model, tensors, one_plus=False):
+
+class Module:
+    """The tensors of one head, and the backbone they belong to. `window` and `late_norms` are for misreadings."""
+
+    def __init__(self, model, tensors, one_plus=False, late_norms=False, window=...):
         self.model, self.config, self.tensors = model, model.config, tensors
         self.neox = model.config.model_type == "gpt_neox"
-        self.one_plus = one_plus
+        self.one_plus, self.late_norms = one_plus, late_norms
+        self.window = last_window(model.config) if window is ... else window
 
     def linear(self, x, name):
         return F.linear(x, self.tensors[f"{name}.weight"], self.tensors.get(f"{name}.bias"))
@@ -78,8 +87,16 @@ class Module:
         theta = config.rope_parameters["rope_theta"]
         h = self.norm(x, at + "input_layernorm")
         heads = lambda part: self.linear(h, f"{at}self_attn.{part}_proj").unflatten(-1, (-1, size)).transpose(0, 1)
-        q, k = (rotate(heads(part), theta, size) for part in "qk")
-        x = x + self.linear(attend(q, k, heads("v")), at + "self_attn.o_proj")
+
+        def normed(x, part):
+            name = f"{at}self_attn.{part}_norm"
+            return self.norm(x, name) if f"{name}.weight" in self.tensors else x
+
+        if self.late_norms:
+            q, k = (normed(rotate(heads(part), theta, size), part) for part in "qk")
+        else:
+            q, k = (rotate(normed(heads(part), part), theta, size) for part in "qk")
+        x = x + self.linear(attend(q, k, heads("v"), self.window), at + "self_attn.o_proj")
         h = self.norm(x, at + "post_attention_layernorm")
         gated = F.silu(self.linear(h, at + "mlp.gate_proj")) * self.linear(h, at + "mlp.up_proj")
         return x + self.linear(gated, at + "mlp.down_proj")
@@ -205,13 +222,35 @@ def ids_of(case, backbone):
     return ids[:-1] + [backbone.config.vocab_size - 1]
 
 
-def parallel(case, backbone):
+def without(*parts):
+    return lambda model, tensors: Module(model, {n: t for n, t in tensors.items() if not any(p in n for p in parts)})
+
+
+def unscaled(model, tensors):
+    return Module(model, {n: torch.ones_like(t) if "q_norm" in n or "k_norm" in n else t for n, t in tensors.items()})
+
+
+# Misreading -> the module of a wrong reader.
+HEAD_NORMS = {
+    "no norms of heads": without("q_norm", "k_norm"),
+    "no scales": unscaled,
+    "norms after the rotation": lambda *of: Module(*of, late_norms=True),
+}
+BIASES = {"no bias of queries": without("q_proj.bias"), "no biases": without(".bias")}
+WINDOWS = {
+    "no window": lambda *of: Module(*of, window=None),
+    "one fewer": lambda *of: Module(*of, window=last_window(of[0].config) - 1),
+    "one more": lambda *of: Module(*of, window=last_window(of[0].config) + 1),
+}
+
+
+def parallel(case, backbone, misreadings={}):
     """The paper's heads: head 1 is the last block, the others are one block each, here on z^1 and on z^2."""
     backbone.run(ids_of(case, backbone))
     shapes = layer_shapes(backbone, "heads.1.layers.0") | layer_shapes(backbone, "heads.2.layers.0")
     tensors = drawn(case, shapes)
     module = Module(backbone.model, tensors)
-    head = lambda index, z: backbone.logits(backbone.final_norm(module.layer(z, f"heads.{index}.layers.0")))
+    head = lambda index, z, m=module: backbone.logits(backbone.final_norm(m.layer(z, f"heads.{index}.layers.0")))
     config = own_config(backbone, "parallel", [
         {"offset": 1, "backbone_last_layer": True},
         {"offset": 2, "layers": 1, "source": {"layer": 1}},
@@ -219,6 +258,7 @@ def parallel(case, backbone):
     ])
     heads = [(1, backbone.logits(backbone.normed)), (2, head(1, backbone.z[1])), (3, head(2, backbone.z[2]))]
     blind = {"the stream before": head(2, backbone.z[1]), "the final norm": head(2, backbone.normed)}
+    blind |= {name: head(2, backbone.z[2], wrong(backbone.model, tensors)) for name, wrong in misreadings.items()}
     return Made(backbone, {"mtp_config.json": config, "mtp.safetensors": tensors}, heads, blind)
 
 
@@ -393,19 +433,20 @@ def qwen(case, backbone):
     return made
 
 
-def sequential(case, backbone):
-    """Ours, on a gpt_neox backbone: head 2 reads the stream before the last block, head 3 what head 2 leaves."""
+def sequential(case, backbone, depths=(2, 1), misreadings={}):
+    """Ours: head 2 reads the stream before the last block, head 3 what head 2 leaves."""
     backbone.run(ids_of(case, backbone))
     hidden, shapes = backbone.config.hidden_size, {}
-    for k in range(2):
+    for k, depth in enumerate(depths):
         at = f"heads.{k}"
         shapes |= norm_shapes(backbone, f"{at}.hidden_norm") | norm_shapes(backbone, f"{at}.embedding_norm")
-        shapes |= {f"{at}.projection.weight": (hidden, 2 * hidden)} | layer_shapes(backbone, f"{at}.layers.0")
-    shapes |= layer_shapes(backbone, "heads.0.layers.1") | norm_shapes(backbone, "heads.1.norm")
+        shapes |= {f"{at}.projection.weight": (hidden, 2 * hidden)}
+        for layer in range(depth):
+            shapes |= layer_shapes(backbone, f"{at}.layers.{layer}")
+        shapes |= norm_shapes(backbone, f"{at}.norm") if k else {}
     tensors = drawn(case, shapes)
-    m = Module(backbone.model, tensors)
 
-    def module(k, depth, norm):
+    def module(m, k, depth):
         at = f"heads.{k}"
 
         def run(h, tokens):
@@ -413,18 +454,24 @@ def sequential(case, backbone):
             x = joined(m, h, backbone.embed(tokens), *names, True)
             for layer in range(depth):
                 x = m.layer(x, f"{at}.layers.{layer}")
-            return norm(x)
+            return m.norm(x, f"{at}.norm") if k else backbone.final_norm(x)
 
         return run
 
-    modules = [module(0, 2, backbone.final_norm), module(1, 1, lambda x: m.norm(x, "heads.1.norm"))]
-    run = lambda first: [(n, backbone.logits(h)) for n, h in chain(backbone, modules, first)]
+    def run(first, m):
+        modules = [module(m, k, depth) for k, depth in enumerate(depths)]
+        return [(n, backbone.logits(h)) for n, h in chain(backbone, modules, first)]
+
     config = own_config(backbone, "sequential", [
-        {"offset": 2, "layers": 2, "source": {"layer": backbone.blocks - 1}},
-        {"offset": 3, "layers": 1, "source": {"head": 1}, "own_norm": True},
+        {"offset": k + 2, "layers": depth}
+        | ({"source": {"head": k}, "own_norm": True} if k else {"source": {"layer": backbone.blocks - 1}})
+        for k, depth in enumerate(depths)
     ])
-    heads = run(backbone.z[-2])
-    blind = {"the last stream": run(backbone.z[-1])[-1][1]}
+    right = Module(backbone.model, tensors)
+    heads = run(backbone.z[-2], right)
+    blind = {"the last stream": run(backbone.z[-1], right)[-1][1]}
+    for name, wrong in misreadings.items():
+        blind[name] = run(backbone.z[-2], wrong(backbone.model, tensors))[-1][1]
     return Made(backbone, {"mtp_config.json": config, "mtp.safetensors": tensors}, heads, blind)
 
 
@@ -462,6 +509,10 @@ CASES = {
     "heads-mimo": lambda name: mimo(name, Backbone("llama-bias")),
     "heads-qwen": lambda name: qwen(name, Backbone("llama-gqa")),
     "heads-medusa": lambda name: medusa(name, Backbone("mistral")),
+    "heads-qwen2": lambda name: sequential(name, Backbone("qwen2-gqa"), (1,), BIASES),
+    "heads-qwen3": lambda name: parallel(name, Backbone("qwen3"), HEAD_NORMS),
+    "heads-qwen3-sequential": lambda name: sequential(name, Backbone("qwen3"), (1, 1), HEAD_NORMS),
+    "heads-window": lambda name: parallel(name, Backbone("mistral-window"), WINDOWS),
 }
 
 

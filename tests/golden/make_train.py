@@ -47,6 +47,23 @@ BASES = {
         **make.old_neox(0.5), **SMALL, hidden_size=16, intermediate_size=24, num_attention_heads=2,
         use_parallel_residual=True, tie_word_embeddings=False,
     ),
+    # A window that is not used.
+    "base-qwen2": make.llama(
+        **make.QWEN2, **make.old(), **SMALL, hidden_size=16, intermediate_size=24, num_attention_heads=2,
+        num_key_value_heads=1, use_sliding_window=False, sliding_window=3, max_window_layers=1,
+        tie_word_embeddings=False,
+    ),
+    # Norms of heads whose size is not a multiple of four, with an eps that shows.
+    "base-qwen3": make.llama(
+        **make.QWEN3, **make.new(100.0), **SMALL, **make.layers("full", "full", "full"), hidden_size=16,
+        intermediate_size=24, num_attention_heads=2, num_key_value_heads=1, head_dim=10, rms_norm_eps=0.05,
+        attention_bias=False, use_sliding_window=False, sliding_window=None, max_window_layers=3,
+        tie_word_embeddings=True,
+    ),
+    "base-window": make.llama(
+        **make.MISTRAL, **make.old(), **SMALL, hidden_size=16, intermediate_size=24, num_attention_heads=2,
+        num_key_value_heads=1, sliding_window=3, tie_word_embeddings=False,
+    ),
 }  # fmt: skip
 
 
@@ -71,6 +88,7 @@ class Backbone:
         rope = c.get("rope_parameters", {})
         self.theta = rope.get("rope_theta") or c.get("rope_theta") or c["rotary_emb_base"]
         self.rotated = int(self.size * c.get("rotary_pct", 1))
+        self.window = c.get("sliding_window") if c.get("use_sliding_window", True) else None
         self.layers = "gpt_neox.layers" if self.neox else "model.layers"
         self.final_norm = "gpt_neox.final_layer_norm" if self.neox else "model.norm"
         self.embedding = "gpt_neox.embed_in" if self.neox else "model.embed_tokens"
@@ -114,6 +132,9 @@ class Reading:
     label_shift: int = 0  # soft labels of another row
     branches: int = 16  # of a marginal
     labels: str = "base"  # or "tokens"; "adapted": those of the model with its LoRA
+    biases: bool = True
+    head_norms: str = "before"  # the rotation, or "after", "none"
+    window: int | None = 0  # how many more positions; None: all
 
 
 RIGHT = Reading()
@@ -132,13 +153,13 @@ def rotate(x, theta, dims):
 class Net:
     """The backbone's tensors and those being trained, by name, and what is computed with them."""
 
-    def __init__(self, backbone, trained, lora=None):
-        self.backbone, self.lora = backbone, lora
+    def __init__(self, backbone, trained, lora=None, reading=RIGHT):
+        self.backbone, self.lora, self.reading = backbone, lora, reading
         self.tensors = backbone.tensors | trained
 
     def linear(self, x, name, change=None):
         weight, bias = self.tensors[f"{name}.weight"], self.tensors.get(f"{name}.bias")
-        y = F.linear(x, weight, bias)
+        y = F.linear(x, weight, bias if self.reading.biases else None)
         if change is not None and f"{change}.a" in self.tensors:
             a, b = self.tensors[f"{change}.a"], self.tensors[f"{change}.b"]
             y = y + self.lora["alpha"] / self.lora["rank"] * F.linear(F.linear(x, a), b)
@@ -150,13 +171,24 @@ class Net:
             return F.layer_norm(x, x.shape[-1:], weight, self.tensors[f"{name}.bias"], config["layer_norm_eps"])
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + config["rms_norm_eps"]) * weight
 
-    def attend(self, q, k, v):
+    def turned(self, q, k, at):
+        """Queries and keys as they are compared: in some families normalised first."""
+        turn = lambda x: rotate(x, self.backbone.theta, self.backbone.rotated)
+        if f"{at}.q_norm.weight" not in self.tensors or self.reading.head_norms == "none":
+            return turn(q), turn(k)
+        if self.reading.head_norms == "after":
+            return self.norm(turn(q), f"{at}.q_norm"), self.norm(turn(k), f"{at}.k_norm")
+        return turn(self.norm(q, f"{at}.q_norm")), turn(self.norm(k, f"{at}.k_norm"))
+
+    def attend(self, q, k, v, at):
         """q, k, v: [sequences, heads, length, size]; heads of keys and values serve several heads of queries."""
         of = self.backbone
-        q, k = (rotate(x, of.theta, of.rotated) for x in (q, k))
+        q, k = self.turned(q, k, at)
         k, v = (x.repeat_interleave(of.heads // of.kv_heads, 1) for x in (k, v))
         scores = q @ k.transpose(-1, -2) / math.sqrt(of.size)
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+        if of.window and self.reading.window is not None:
+            mask = mask.triu(1 - of.window - self.reading.window)
         return (scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v).transpose(1, 2).flatten(2)
 
     def block(self, x, at, number=None):
@@ -168,13 +200,13 @@ class Net:
         if of.neox:
             fused = self.linear(h, f"{at}.attention.query_key_value", change("query_key_value"))
             q, k, v = apart(fused, 3 * of.size).chunk(3, -1)
-            attention = self.linear(self.attend(q, k, v), f"{at}.attention.dense")
+            attention = self.linear(self.attend(q, k, v, f"{at}.attention"), f"{at}.attention.dense")
             h = self.norm(x, f"{at}.post_attention_layernorm")
             inner = F.gelu(self.linear(h, f"{at}.mlp.dense_h_to_4h"))
             return x + attention + self.linear(inner, f"{at}.mlp.dense_4h_to_h")
         project = lambda part: apart(self.linear(h, f"{at}.self_attn.{part}", change(part)), of.size)
         q, k, v = (project(part) for part in ("q_proj", "k_proj", "v_proj"))
-        x = x + self.linear(self.attend(q, k, v), f"{at}.self_attn.o_proj")
+        x = x + self.linear(self.attend(q, k, v, f"{at}.self_attn"), f"{at}.self_attn.o_proj")
         h = self.norm(x, f"{at}.post_attention_layernorm")
         inner = F.silu(self.linear(h, f"{at}.mlp.gate_proj")) * self.linear(h, f"{at}.mlp.up_proj")
         return x + self.linear(inner, f"{at}.mlp.down_proj")
@@ -250,6 +282,9 @@ GATED = {"an open gate": {"gate_open": True}}
 LAST = {"offset": 1, "backbone_last_layer": True}
 ADAPTED = {"labels of the adapted model": {"labels": "adapted"}}
 MIXED = JOINT | {"no temperature": {"temperature": False}}
+BIASES = {"no biases": {"biases": False}}
+HEAD_NORMS = {"norms of heads after the rotation": {"head_norms": "after"}, "no norms of heads": {"head_norms": "none"}}
+WINDOWS = {"no window": {"window": None}, "one fewer": {"window": -1}, "one more": {"window": 1}}
 joint = {"rank": 4, "balance": True, "head_rate": 4.0}
 
 CASES = {
@@ -301,6 +336,12 @@ CASES = {
     "shifted-joint": Case(
         "base-tied", [at(1), at(2)], **joint, target="shifted", eps=1e-3,
         blind=without("balance by the mean", JOINT) | SHIFTED | ADAPTED,
+    ),
+    "frozen-sequential-qwen2": Case("base-qwen2", [at(2), at(3)], "sequential", eps=1e-3, blind=AHEAD | BIASES),
+    "frozen-parallel-qwen3": Case("base-qwen3", [at(1), at(2)], accumulate=2, blind=PLAIN | ADDED | HEAD_NORMS),
+    "joint-qwen3": Case("base-qwen3", [at(1), at(2)], **joint, blind=JOINT | HEAD_NORMS),
+    "joint-window": Case(
+        "base-window", [at(1), at(2)], **joint, accumulate=2, eps=1e-3, blind=JOINT | ADDED | WINDOWS,
     ),
 }  # fmt: skip
 
@@ -480,7 +521,7 @@ def train(name, case, folder, start, dtype, reading=RIGHT):
     """Everything that step.safetensors holds."""
     backbone = Backbone(folder, dtype)
     trained = {n: t.to(dtype, copy=True).requires_grad_() for n, t in start.items()}
-    net = Net(backbone, trained, describe(case, backbone).get("lora"))
+    net = Net(backbone, trained, describe(case, backbone).get("lora"), reading)
     ours = lambda prefix: [t for n, t in trained.items() if n.startswith(prefix)]
     rate = case.head_rate if reading.head_rate else 1.0
     groups = [{"params": ours("heads."), "scale": rate}, {"params": ours("lora."), "scale": 1.0}]

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use foretoken::decode::{Stop, Token};
 use foretoken::format::tokenizer::Tokenizer;
-use foretoken::{DraftOptions, DraftTree, Drafter, GenerateOptions, Result, Sampling, Session, Stop, Token};
+use foretoken::{DraftOptions, DraftTree, Drafter, GenerateOptions, Result, Sampling, Session};
 use wasm_bindgen::JsValue;
 
 use crate::error::input;
@@ -111,7 +112,7 @@ pub async fn run(
 
 /// The drafts of a round. `accepted` are the tokens of those that joined the text, in order: drafts lie level by level, so
 /// each is found behind the one before.
-fn drafts(round: &foretoken::Round, accepted: &[u32], tokenizer: &Tokenizer) -> Result<Vec<Draft>> {
+fn drafts(round: &foretoken::decode::Round, accepted: &[u32], tokenizer: &Tokenizer) -> Result<Vec<Draft>> {
     let mut wanted = accepted.iter().peekable();
     let mut drafts = Vec::new();
     for (at, &id) in round.drafted.iter().enumerate() {

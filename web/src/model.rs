@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use foretoken::Session;
-use foretoken::{
-    AuditOptions, Engine, EngineOptions, Error, ErrorKind, Gpu, GpuOptions, KernelSet, MarginalOptions, Progress,
-    Result,
-};
+use foretoken::decode::AuditOptions;
+use foretoken::model::Progress;
+use foretoken::{Engine, EngineOptions, Error, ErrorKind, Gpu, GpuOptions, KernelSet, MarginalOptions, Result};
 use serde::de::DeserializeOwned;
 use wasm_bindgen::prelude::*;
 
@@ -29,7 +28,7 @@ pub async fn adapters() -> Js<String> {
 #[wasm_bindgen]
 pub fn shaders(kernels: String) -> Js<Vec<String>> {
     let set: KernelSet = kernels.parse().map_err(to_js)?;
-    Ok(foretoken::shaders(set).into_iter().flat_map(|(name, wgsl)| [name, wgsl]).collect())
+    Ok(foretoken::kernels::shaders(set).into_iter().flat_map(|(name, wgsl)| [name, wgsl]).collect())
 }
 
 /// Ends a generation between rounds.
@@ -126,7 +125,7 @@ impl WebModel {
             vocab: config.vocab_size,
             context: engine.context(),
             parameters: parameters + engine.head_parameters(),
-            heads: engine.heads().map(str::to_owned).into_iter().collect(),
+            heads: engine.heads_summary().map(str::to_owned).into_iter().collect(),
             notes: engine.notes().to_vec(),
             adapter: engine.gpu().summary().clone(),
             kernels: engine.kernels().to_string(),

@@ -1,8 +1,10 @@
 //! The JSON that goes to the page.
 
+use foretoken::Marginals;
+use foretoken::decode::{Audit, Stats, Stop};
 use foretoken::format::tokenizer::Tokenizer;
+use foretoken::gpu::AdapterSummary;
 use foretoken::marginal::{Cost, TopToken};
-use foretoken::{AdapterSummary, Audit, Marginals, Stats, Stop};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize)]

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use foretoken::analysis::{Column, Distribution, Measured, Method, Record, Rows, Run, divergence};
-use foretoken::{Engine, MarginalOptions, ReadOptions, Reading, Result, Session};
+use foretoken::decode::{ReadOptions, Reading};
+use foretoken::{Engine, MarginalOptions, Result, Session};
 
 use super::data::Sample;
 

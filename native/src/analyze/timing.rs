@@ -1,6 +1,7 @@
 //! What a draft costs on this device. It differs from run to run, so it is no part of report.json.
 
-use foretoken::{DraftOptions, DraftTree, Drafter, Engine, GenerateOptions, Result, Session, Stats};
+use foretoken::decode::Stats;
+use foretoken::{DraftOptions, DraftTree, Drafter, Engine, GenerateOptions, Result, Session};
 use serde::{Deserialize, Serialize};
 
 /// Where a part of the samples was measured, and how fast that device drafts.

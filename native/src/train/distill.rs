@@ -9,8 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+use foretoken::decode::Stop;
 use foretoken::train::data::{Counted, Document};
-use foretoken::{Error, GenerateOptions, Result, Session, Stop};
+use foretoken::{Error, GenerateOptions, Result, Session};
 use serde::{Deserialize, Serialize};
 
 use crate::output::io_error;

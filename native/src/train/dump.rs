@@ -1,7 +1,7 @@
 //! The batches of a run in a file, for a program that is to be trained on the very same ones.
 //!
 //! A line of JSON, `{"sequences":S,"length":T}`, then for each micro-batch in the order of the steps its S * T ids, 32-bit
-//! little-endian, and S * T bytes, 1 where a token counts as a target. `models/twin` reads it.
+//! little-endian, and S * T bytes, 1 where a token counts as a target. `models/reference` reads it.
 
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};

@@ -17,7 +17,7 @@ fn check(report: &Value, drafters: &[&str]) {
         assert_eq!(case["equal"], true, "{case}");
         assert!(case["tree"].is_string() && case["tokens"].as_u64().unwrap() > 0, "{case}");
         assert!(case["accepted"].is_u64() && case["rounds"].is_u64() && case["temperature"].is_f64(), "{case}");
-        assert_eq!(case["accepted"] == 0, case["drafter"] == "script, wrong", "{case}");
+        assert_eq!(case["accepted"] == 0, case["drafter"] == "recorded, wrong", "{case}");
     }
     // A chain and a tree, greedily and drawn.
     for drafter in drafters {
@@ -26,7 +26,7 @@ fn check(report: &Value, drafters: &[&str]) {
     assert_eq!(cases.len(), 4 * drafters.len(), "{report}");
 }
 
-const SCRIPTS: [&str; 3] = ["script, right", "script, wrong", "script, half right"];
+const RECORDED: [&str; 3] = ["recorded, right", "recorded, wrong", "recorded, half right"];
 
 #[test]
 fn the_embedded_model_passes() {
@@ -35,7 +35,7 @@ fn the_embedded_model_passes() {
     for case in report["cases"].as_array_mut().unwrap().iter_mut().filter(|case| case["drafter"] == "lookup") {
         case["accepted"] = 1.into();
     }
-    check(&report, &[&["lookup", "heads"], &SCRIPTS[..]].concat());
+    check(&report, &[&["lookup", "heads"], &RECORDED[..]].concat());
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn heads_are_audited_too() {
             case["accepted"] = 1.into();
         }
     }
-    check(&report, &[&["lookup", "heads"], &SCRIPTS[..]].concat());
+    check(&report, &[&["lookup", "heads"], &RECORDED[..]].concat());
     // The same as a table, of a shorter audit.
     let table = foretoken(&["audit", "--model", &folder, "--heads", &heads, "--context", "16"]).success().stdout;
     assert_eq!(table.lines().count(), 1 + 2 * 2 * 5 + 2, "{table}");

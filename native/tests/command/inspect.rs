@@ -111,16 +111,20 @@ fn inspect_reports_what_is_wrong_and_fails() {
 }
 
 #[test]
-fn inspect_describes_what_a_sliding_window_leaves() {
+fn inspect_says_which_blocks_see_a_window() {
     let (_temp, folder) = golden_copy("mistral");
     config(Path::new(&folder), |config| config["sliding_window"] = json!(24));
-    let run = foretoken(&["inspect", "--model", &folder, "--json"]);
+    let report: Value =
+        serde_json::from_str(&foretoken(&["inspect", "--model", &folder, "--json"]).success().stdout).unwrap();
+    assert_eq!((&report["problem"], &report["windows"]), (&Value::Null, &json!([24, 24])));
+    let text = foretoken(&["inspect", "--model", &folder]).success().stdout;
+    assert!(text.contains("8 wide, a window of 24\n"), "{text}");
+    config(Path::new(&folder), |config| config["sliding_window"] = json!(0));
+    let run = foretoken(&["inspect", "--model", &folder]);
     assert_eq!(run.code, Some(1), "{}", run.stderr);
-    assert!(run.stderr.contains("sliding_window 24 is not implemented"), "{}", run.stderr);
-    let report: Value = serde_json::from_str(&run.stdout).unwrap();
-    assert_eq!((&report["context"], &report["missing"]), (&json!(24), &json!([])));
-    assert!(report["problem"].as_str().unwrap().contains("sliding_window 24"), "{report}");
-    let text = foretoken(&["inspect", "--model", &folder]).stdout;
-    assert!(text.contains("mistral") && text.contains("cache for 24 tokens"), "{text}");
-    foretoken(&["inspect", "--model", &folder, "--context", "24"]).success();
+    assert!(
+        run.stderr.contains("`sliding_window`: expected a whole number from 1 to 2147483647, got 0"),
+        "{}",
+        run.stderr
+    );
 }

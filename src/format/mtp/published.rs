@@ -3,7 +3,7 @@
 use super::{Head, HeadSet, HeadSource, MAX_HEADS, Wiring};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::HeadKind;
-use crate::format::config::{Family, ModelConfig};
+use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::tensors::Tensors;
 
@@ -50,7 +50,8 @@ pub(super) fn in_checkpoint<'f, F: Files>(
     if count == 0 || !has(&names.part(0, names.projection)) {
         return Ok(None);
     }
-    if config.family != Family::Llama {
+    // Their layers have the names of this family's.
+    if !config.names.is_llama() {
         return Err(Error::unsupported(format!("heads in the {kind} layout on a {} backbone", config.model_type)));
     }
     let head = |index: usize| {

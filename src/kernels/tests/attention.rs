@@ -1,4 +1,4 @@
-//! scores, softmax and values: right for chains, trees, stars and prefill, and rows that do not feel each other.
+//! scores, softmax and values: right for chains, trees, siblings and prefill, and rows that do not feel each other.
 
 use super::adapters::{on_every_set, pass};
 use crate::gpu::Gpu;
@@ -9,7 +9,12 @@ use crate::self_test::attention_is_invariant;
 use crate::self_test::bench::bits;
 
 const fn shape(heads: u32, kv_heads: u32, head_dim: u32, context: u32) -> AttentionShape {
-    AttentionShape { heads, kv_heads, head_dim, context }
+    AttentionShape { heads, kv_heads, head_dim, context, window: None }
+}
+
+/// The same, and positions see only the last few.
+const fn within(window: u32, shape: AttentionShape) -> AttentionShape {
+    AttentionShape { window: Some(window), ..shape }
 }
 
 /// Parents of a random tree of the widest batch.
@@ -40,6 +45,10 @@ fn attention_is_right() {
             (shape(6, 6, 64, 350), 64, 256),
             (shape(8, 1, 20, 70), 10, 6),
             (shape(3, 3, 132, 65), 32, 1),
+            (within(1, shape(4, 2, 8, 100)), 6, 17),
+            (within(5, shape(4, 2, 8, 100)), 6, 17),
+            (within(40, shape(6, 6, 64, 350)), 64, 256),
+            (within(300, shape(6, 6, 64, 350)), 64, 256),
         ] {
             let mut attending = Attending::new(gpu, set, shape, rotary_dim);
             pass(gpu, attending.check(committed, &chain(committed, &[1])));
@@ -57,10 +66,12 @@ const BORDERS: [u32; 9] = [0, 1, 15, 16, 63, 64, 255, 256, 257];
 #[test]
 fn a_path_has_the_same_bits_alone_as_a_chain_and_in_a_tree() {
     on_every_set(|gpu, set| {
-        let mut attending = Attending::new(gpu, set, shape(4, 2, 12, 300), 12);
-        for committed in BORDERS {
-            let invariant = pollster::block_on(attention_is_invariant(&mut attending, committed));
-            assert_eq!(invariant, Ok(true), "{}, {set}, {committed} committed", gpu.summary());
+        for shape in [shape(4, 2, 12, 300), within(20, shape(4, 2, 12, 300))] {
+            let mut attending = Attending::new(gpu, set, shape, 12);
+            for committed in BORDERS {
+                let invariant = pollster::block_on(attention_is_invariant(&mut attending, committed));
+                assert_eq!(invariant, Ok(true), "{}, {set}, {shape}, {committed} committed", gpu.summary());
+            }
         }
     });
 }

@@ -1,8 +1,8 @@
-//! carry, keep, lora, window, shift against their references.
+//! copy_hidden, compact_hidden, lora, stage_window, shift_tokens against their references.
 
 use super::adapters::{on_every_adapter, pass};
 use crate::kernels::Place;
-use crate::self_test::hidden::{check_carry, check_keep, check_lora, check_window};
+use crate::self_test::hidden::{check_compact_hidden, check_copy_hidden, check_lora, check_stage_window};
 
 #[test]
 fn states_are_carried_to_the_history_and_back() {
@@ -17,8 +17,8 @@ fn states_are_carried_to_the_history_and_back() {
                 ((Place::Rows, Place::Rows), 32),
                 ((Place::Same, Place::Rows), 9),
             ] {
-                pass(gpu, check_carry(gpu, width, places, rows, (1.0, false)));
-                pass(gpu, check_carry(gpu, width, places, rows, (0.3, true)));
+                pass(gpu, check_copy_hidden(gpu, width, places, rows, (1.0, false)));
+                pass(gpu, check_copy_hidden(gpu, width, places, rows, (0.3, true)));
             }
         }
     });
@@ -29,7 +29,7 @@ fn the_committed_path_is_kept() {
     on_every_adapter(|gpu| {
         for path in [&[0][..], &[0, 1, 2], &[0, 2, 3, 7], &[0, 31], &[]] {
             for (width, first) in [(4, 0), (260, 11), (64, 38)] {
-                pass(gpu, check_keep(gpu, width, first, path));
+                pass(gpu, check_compact_hidden(gpu, width, first, path));
             }
         }
     });
@@ -40,7 +40,7 @@ fn windows_end_where_the_model_has_been() {
     on_every_adapter(|gpu| {
         for (length, rows, ahead) in [(9, 3, 0), (9, 1, 1), (9, 5, 2), (2, 5, 3), (1, 4, 1), (70, 32, 8), (70, 64, 40)]
         {
-            pass(gpu, check_window(gpu, length, rows, ahead));
+            pass(gpu, check_stage_window(gpu, length, rows, ahead));
         }
     });
 }

@@ -60,20 +60,20 @@ impl Losses {
         let rows = self.rows();
         let listed: Vec<u32> = self.targets.iter().map(|t| t.map_or(NO_TARGET, |t| t as u32)).collect();
         let targets = gpu.storage_with("targets", &listed);
-        let peaks = gpu.storage_with("peaks", &vec![7.0f32; 4 * rows]);
+        let partials = gpu.storage_with("partials", &vec![7.0f32; 4 * rows]);
         let losses = gpu.storage_with("losses", &vec![7.0f32; rows]);
         let report = gpu.storage_with("report", &[3.0f32; 12]);
         let factor = 0.37f32;
         let factors = gpu.storage_with("factors", &[9.0, factor, 9.0, 9.0]);
         for (i, chunk) in self.chunks().into_iter().enumerate() {
             let logits = self.buffer(gpu, chunk);
-            run(gpu, &[&loss_scan(gpu, set, self.shape(chunk), i == 0, &targets, &logits, &peaks)], ANY);
+            run(gpu, &[&loss_scan(gpu, set, self.shape(chunk), i == 0, &targets, &logits, &partials)], ANY);
         }
-        run(gpu, &[&loss_summary(gpu, set, rows as u32, 1, false, &targets, &peaks, &losses, &report)], ANY);
+        run(gpu, &[&loss_summary(gpu, set, rows as u32, 1, false, &targets, &partials, &losses, &report)], ANY);
         let mut gradient = vec![0.0; rows * self.vocab];
         for chunk in self.chunks() {
             let logits = self.buffer(gpu, chunk);
-            run(gpu, &[&loss_inputs(gpu, self.shape(chunk), 1, &targets, &peaks, &factors, &logits)], ANY);
+            run(gpu, &[&loss_inputs(gpu, self.shape(chunk), 1, &targets, &partials, &factors, &logits)], ANY);
             let stride = self.chunk.next_multiple_of(4);
             for (row, got) in read::<f32>(gpu, &logits, rows * stride).await?.chunks_exact(stride).enumerate() {
                 let (columns, padding) = got.split_at(chunk.1);

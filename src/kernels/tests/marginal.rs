@@ -1,10 +1,10 @@
-//! nucleus, star, mixture, ranking against their references.
+//! nucleus, siblings, mixture, ranking against their references.
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
 use crate::gpu::Gpu;
 use crate::kernels::KernelSet;
 use crate::self_test::bench::noise;
-use crate::self_test::marginal::{check_mixture, check_nucleus, check_ranking, check_star};
+use crate::self_test::marginal::{check_mixture, check_nucleus, check_ranking, check_siblings};
 use crate::self_test::sampling::some_logits;
 
 /// Runs `test` for every form of the kernels; the set with subgroups has the form of the one without.
@@ -68,7 +68,7 @@ fn stars_walk_through_their_branches() {
         for (context, position, count, most) in
             [(100, 20, 8, 8), (100, 20, 70, 32), (100, 20, 3, 8), (100, 95, 30, 32), (100, 100, 9, 8), (64, 1, 1, 1)]
         {
-            pass(gpu, check_star(gpu, context, position, count, most));
+            pass(gpu, check_siblings(gpu, context, position, count, most));
         }
     });
 }

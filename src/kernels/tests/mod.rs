@@ -1,9 +1,9 @@
 //! Every kernel in every form against its reference, on every adapter.
 
 pub(crate) mod adapters;
-mod aims;
 mod attention;
 mod hidden;
+mod label_means;
 mod losses;
 mod marginal;
 mod products;

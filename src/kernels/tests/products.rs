@@ -102,8 +102,8 @@ fn a_product_keeps_what_a_softmax_of_it_needs() {
         ] {
             for &shape in set.product_shapes() {
                 let form = MatmulForm { shape, ..MatmulForm::plain(set, Widths::Fixed, format, 0) };
-                let product = Product::with_peaks(gpu, form, Plain::random(75, columns, 9));
-                [1, 8, 32].into_iter().for_each(|rows| pass(gpu, product.check_peaks(rows)));
+                let product = Product::with_partials(gpu, form, Plain::random(75, columns, 9));
+                [1, 8, 32].into_iter().for_each(|rows| pass(gpu, product.check_partials(rows)));
             }
         }
     });

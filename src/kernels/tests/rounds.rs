@@ -19,7 +19,7 @@ fn every_pattern_of_right_and_wrong_drafts() {
     on_every_adapter(|gpu| {
         for pattern in patterns() {
             let rounds = Rounds::new(gpu, KernelSet::Software, &TEXT, &[1, 1, 1, 1]);
-            pass(gpu, rounds.check(Drafts::Script, &[&pattern]));
+            pass(gpu, rounds.check(Drafts::Recorded, &[&pattern]));
         }
     });
 }
@@ -32,7 +32,7 @@ fn every_path_through_a_tree() {
         for path in 0..3u32.pow(4) {
             let sampled: Vec<u32> = (0..4).map(|depth| token(depth, path / 3u32.pow(depth) % 3)).collect();
             let rounds = Rounds::new(gpu, KernelSet::Software, &TEXT, &[2, 2, 2, 2]);
-            pass(gpu, rounds.check(Drafts::Script, &[&sampled]));
+            pass(gpu, rounds.check(Drafts::Recorded, &[&sampled]));
         }
     });
 }
@@ -44,14 +44,14 @@ fn a_text_ends_inside_a_draft() {
         for end in 0..5 {
             let mut rounds = Rounds::new(gpu, KernelSet::Software, &TEXT, &[1, 1, 1, 1]);
             rounds.end_tokens = vec![38, right[end]];
-            pass(gpu, rounds.check(Drafts::Script, &[&right, &right]));
+            pass(gpu, rounds.check(Drafts::Recorded, &[&right, &right]));
             let mut rounds = Rounds::new(gpu, KernelSet::Software, &TEXT, &[2, 1, 1]);
             rounds.limit = 7 + end as u32;
-            pass(gpu, rounds.check(Drafts::Script, &[&right, &right]));
+            pass(gpu, rounds.check(Drafts::Recorded, &[&right, &right]));
             // Rows past the last slot cannot be accepted, whatever they say.
             let mut rounds = Rounds::new(gpu, KernelSet::Software, &TEXT, &[2, 1, 1]);
             (rounds.context, rounds.limit) = (8 + end as u32, 8 + end as u32);
-            pass(gpu, rounds.check(Drafts::Script, &[&right, &right]));
+            pass(gpu, rounds.check(Drafts::Recorded, &[&right, &right]));
         }
     });
 }
@@ -86,7 +86,7 @@ fn a_prompt_ends_with_its_first_token() {
 
 #[test]
 fn accepted_rows_move_together() {
-    let shape = |kv_heads, head_dim| AttentionShape { heads: kv_heads, kv_heads, head_dim, context: 40 };
+    let shape = |kv_heads, head_dim| AttentionShape { heads: kv_heads, kv_heads, head_dim, context: 40, window: None };
     on_every_adapter(|gpu| {
         for (shape, first, path) in [
             (shape(1, 4), 0, &[0, 1, 2][..]),

@@ -1,4 +1,4 @@
-//! sample: the same token as the reference, and the law of the filtered softmax.
+//! sample: the same token as the reference, and the distribution of the filtered softmax.
 
 use serde::Deserialize;
 
@@ -50,10 +50,10 @@ impl Golden {
 fn the_reference_keeps_what_the_golden_cases_keep() {
     for case in golden_cases() {
         let draw = case.draw();
-        let mut law = reference::law(&draw.scores(), draw.settings);
-        law.sort_by_key(|(id, _)| *id);
-        assert_eq!(law.iter().map(|(id, _)| *id).collect::<Vec<_>>(), case.kept, "{}", case.name);
-        for ((_, p), want) in law.iter().zip(&case.probs) {
+        let mut distribution = reference::distribution(&draw.scores(), draw.settings);
+        distribution.sort_by_key(|(id, _)| *id);
+        assert_eq!(distribution.iter().map(|(id, _)| *id).collect::<Vec<_>>(), case.kept, "{}", case.name);
+        for ((_, p), want) in distribution.iter().zip(&case.probs) {
             assert!((p - want).abs() < 1e-6, "{}: {p} and {want}", case.name);
         }
     }
@@ -111,7 +111,7 @@ fn logits_that_are_not_finite_give_no_id() {
 const SEEDS: [[u32; 2]; 4] = [[0, 0], [1, 0], [0xdead_beef, 7], [42, u32::MAX]];
 
 /// Tallies `positions` draws for each seed and holds them against the case's probabilities.
-fn check_law(case: &Golden, positions: u32, sampled: impl Fn(&Draw, &[u32]) -> Vec<u32>) {
+fn check_distribution(case: &Golden, positions: u32, sampled: impl Fn(&Draw, &[u32]) -> Vec<u32>) {
     let mut tally = vec![0; case.logits.len()];
     for seed in SEEDS {
         let draw = Draw { seed, ..case.draw() };
@@ -127,9 +127,9 @@ fn check_law(case: &Golden, positions: u32, sampled: impl Fn(&Draw, &[u32]) -> V
 }
 
 #[test]
-fn the_law_of_the_reference_is_the_filtered_softmax() {
+fn the_distribution_of_the_reference_is_the_filtered_softmax() {
     for case in golden_cases() {
-        check_law(&case, 5000, |draw, positions| {
+        check_distribution(&case, 5000, |draw, positions| {
             let scores = draw.scores();
             let sample = |&position| reference::sample(&scores, draw.settings, draw.seed, position).0 as u32;
             positions.iter().map(sample).collect()
@@ -138,14 +138,14 @@ fn the_law_of_the_reference_is_the_filtered_softmax() {
 }
 
 #[test]
-fn the_law_of_the_kernel_is_the_filtered_softmax() {
+fn the_distribution_of_the_kernel_is_the_filtered_softmax() {
     on_every_form(|gpu, set| {
         if gpu.summary().software && set != KernelSet::Software {
             println!("left out: a minute a case");
             return;
         }
         for case in golden_cases().iter().filter(|case| case.kind == "transformers") {
-            check_law(case, 200, |draw, positions| {
+            check_distribution(case, 200, |draw, positions| {
                 pollster::block_on(draw.sampled(gpu, set, positions)).expect("the device works")
             });
         }
@@ -183,7 +183,7 @@ fn chi_square_z(observed: &[u32], probs: &[f64]) -> f64 {
 }
 
 #[test]
-fn the_chi_square_test_sees_a_wrong_law() {
+fn the_chi_square_test_sees_a_wrong_distribution() {
     let probs = [0.5, 0.3, 0.2];
     assert!(chi_square_z(&[1600, 960, 640], &probs) < 0.0);
     assert!(chi_square_z(&[1600, 1060, 540], &probs) > SIGNIFICANT_Z);

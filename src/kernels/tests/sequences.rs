@@ -14,21 +14,25 @@ use crate::self_test::bench::{compare, noise, read, run, wide};
 const ANY: Extent = Extent { rows: 0, logit_rows: 0, keys: 0 };
 
 const fn shape(sequences: usize, length: usize, heads: usize, kv_heads: usize, head_dim: usize) -> Sequences {
-    Sequences { sequences, length, heads, kv_heads, head_dim }
+    Sequences { sequences, length, heads, kv_heads, head_dim, window: None }
 }
 
-const SHAPES: [Sequences; 6] = [
+const SHAPES: [Sequences; 9] = [
     shape(3, 5, 3, 1, 8),
     shape(1, 1, 1, 1, 4),
     shape(2, 33, 4, 2, 12),
     shape(2, 70, 2, 2, 20),
     shape(1, 128, 2, 1, 32),
     shape(1, 257, 1, 1, 64),
+    Sequences { window: Some(1), ..shape(2, 9, 2, 1, 8) },
+    Sequences { window: Some(13), ..shape(2, 70, 4, 2, 12) },
+    Sequences { window: Some(300), ..shape(1, 33, 2, 2, 8) },
 ];
 
 fn on_gpu(shape: Sequences) -> SequenceShape {
     let [sequences, length, heads] = [shape.sequences, shape.length, shape.heads].map(|n| n as u32);
-    SequenceShape { sequences, length, heads, kv_heads: shape.kv_heads as u32, head_dim: shape.head_dim as u32 }
+    let [kv_heads, head_dim] = [shape.kv_heads, shape.head_dim].map(|n| n as u32);
+    SequenceShape { sequences, length, heads, kv_heads, head_dim, window: shape.window.map(|window| window as u32) }
 }
 
 fn heads(buffer: &wgpu::Buffer, place: Place) -> HeadsOf<'_> {
@@ -76,10 +80,9 @@ fn causal_products_are_right() {
             let [q, k, v] = shape.in_qkv();
             let out = shape.in_out();
             let (qkv, rows) = (noise(2, shape.rows() * q.stride), noise(3, shape.rows() * out.stride));
-            // Values above the diagonal may be anything, and must stay as they are.
+            // Values of what no position sees may be anything, and must stay as they are.
             let mut m = noise(4, shape.scores());
-            let length = shape.length;
-            m.iter_mut().enumerate().filter(|(at, _)| at % length > at / length % length).for_each(|(_, m)| *m = 9.0);
+            m.iter_mut().enumerate().filter(|(at, _)| !shape.is_seen(*at)).for_each(|(_, m)| *m = 9.0);
             let (qkv_buffer, rows_buffer) = (gpu.storage_with("qkv", &qkv), gpu.storage_with("rows", &rows));
             let (qkv, rows) = (wide(&qkv), wide(&rows));
             for (a_buffer, a, a_place, b_place) in [(&qkv_buffer, &qkv, q, k), (&rows_buffer, &rows, out, v)] {
@@ -89,10 +92,7 @@ fn causal_products_are_right() {
                     |m: &mut [f64]| causal::scores(shape, f64::from(0.3f32), (a, a_place), (&qkv, b_place), m);
                 pass(gpu, check(gpu, ("causal_scores", format!("{shape:?}")), &m, op, reference));
             }
-            m.iter_mut()
-                .enumerate()
-                .filter(|(at, _)| at % length > at / length % length)
-                .for_each(|(_, m)| *m = f32::NAN);
+            m.iter_mut().enumerate().filter(|(at, _)| !shape.is_seen(*at)).for_each(|(_, m)| *m = f32::NAN);
             let m_buffer = gpu.storage_with("m", &m);
             let m = wide(&m);
             let before = noise(5, shape.rows() * q.stride);
@@ -121,10 +121,9 @@ fn causal_softmaxes_and_their_gradients_are_right() {
         for shape in SHAPES {
             let m: Vec<f32> = noise(6, shape.scores()).iter().map(|x| 12.0 * x).collect();
             let op = |m: &_| train::causal_softmax(gpu, set, on_gpu(shape), m);
-            // Above the diagonal the scores stay, and are too large for the tolerance: they go by their bits.
+            // Scores of what no position sees stay, and are too large for the tolerance: they go by their bits.
             let below = |m: &[f32]| -> Vec<f32> {
-                let (at, length) = (|at: usize| at % shape.length, shape.length);
-                m.iter().enumerate().map(|(i, &m)| if at(i) > i / length % length { 0.0 } else { m }).collect()
+                m.iter().enumerate().map(|(at, &m)| if shape.is_seen(at) { m } else { 0.0 }).collect()
             };
             let form = |what: &str| ("causal_softmax", format!("{what}{shape:?}"));
             pass(gpu, check(gpu, form(""), &below(&m), op, |m| causal::softmax(shape, m)));
@@ -141,7 +140,7 @@ fn causal_softmaxes_and_their_gradients_are_right() {
     });
 }
 
-/// Asserts that values above the diagonal keep their bits.
+/// Asserts that values of what no position sees keep their bits.
 fn untouched(gpu: &Gpu, set: KernelSet, shape: Sequences, m: &[f32]) {
     let [a, b] = [gpu.storage_with("m", m), gpu.storage_with("dm", m)];
     let shape_on_gpu = on_gpu(shape);
@@ -153,8 +152,7 @@ fn untouched(gpu: &Gpu, set: KernelSet, shape: Sequences, m: &[f32]) {
     for buffer in [&a, &b] {
         let got: Vec<f32> = pollster::block_on(read(gpu, buffer, m.len())).expect("the device works");
         for (at, (got, m)) in got.iter().zip(m).enumerate() {
-            let above = at % shape.length > at / shape.length % shape.length;
-            assert!(!above || got.to_bits() == m.to_bits(), "{}, {set}: value {at}", gpu.summary());
+            assert!(shape.is_seen(at) || got.to_bits() == m.to_bits(), "{}, {set}: value {at}", gpu.summary());
         }
     }
 }

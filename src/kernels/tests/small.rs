@@ -3,7 +3,7 @@
 use super::adapters::{on_every_adapter, on_every_set, pass};
 use crate::kernels::{AttentionShape, WeightFormat};
 use crate::self_test::attending::{Attending, chain, tree};
-use crate::self_test::small::{check_embed, check_log_probs, check_norm};
+use crate::self_test::small::{check_embed, check_head_norm, check_log_probs, check_norm};
 
 #[test]
 fn embed_copies_rows_of_every_format() {
@@ -31,6 +31,15 @@ fn norms_scale_rows() {
 }
 
 #[test]
+fn heads_are_normalised_one_by_one() {
+    on_every_adapter(|gpu| {
+        for (heads, width, rows) in [([1, 1], 1, 1), ([4, 2], 6, 3), ([32, 8], 128, 5), ([70, 35], 64, 64)] {
+            pass(gpu, check_head_norm(gpu, heads, width, rows));
+        }
+    });
+}
+
+#[test]
 fn log_probs_are_those_of_the_targets() {
     on_every_set(|gpu, set| {
         for (vocab, rows) in [(1, 1), (2, 2), (255, 3), (256, 1), (1003, 64), (32_000, 2), (200_000, 1)] {
@@ -41,7 +50,7 @@ fn log_probs_are_those_of_the_targets() {
 
 #[test]
 fn rope_rotates_queries_and_fills_the_cache() {
-    let shape = |heads, kv_heads, head_dim| AttentionShape { heads, kv_heads, head_dim, context: 77 };
+    let shape = |heads, kv_heads, head_dim| AttentionShape { heads, kv_heads, head_dim, context: 77, window: None };
     on_every_adapter(|gpu| {
         for (shape, rotary_dim, committed) in [
             (shape(1, 1, 4), 4, 0),

@@ -4,11 +4,14 @@ use super::adapters::{checked_gpus, gpus, pass};
 use crate::gpu::Gpu;
 use crate::kernels::train::product::{Cut, matmul_inputs_cut, matmul_weights_cut};
 use crate::kernels::train::{
-    AdamIo, AdamStep, Columns, NormInputsIo, NormWeightsIo, activate, activate_inputs, adamw, clip_factor, column_sums,
-    lora_inputs, lora_weights, norm_inputs, norm_weights, squares,
+    AdamIo, AdamStep, Columns, HeadNormInputsIo, HeadNormWeightsIo, NormInputsIo, NormWeightsIo, activate,
+    activate_inputs, adamw, clip_factor, column_sums, head_norm_inputs, head_norm_weights, lora_inputs, lora_weights,
+    norm_inputs, norm_weights, squares,
 };
 use crate::kernels::variants::ACTIVATIONS;
-use crate::kernels::{Activation, Extent, KernelSet, LoraParams, NO_ADAPTER, Op, WeightFormat};
+use crate::kernels::{
+    Activation, AttentionShape, Extent, HeadNormParams, KernelSet, LoraParams, NO_ADAPTER, Op, WeightFormat,
+};
 use crate::reference::matmul::pack;
 use crate::reference::train as reference;
 use crate::reference::train::activate::Curve;
@@ -404,5 +407,48 @@ fn a_gradient_has_the_same_bits_again() {
             [&dw, &dx.buffer].map(|b| bits(&pollster::block_on(gpu.read(b)).expect("the device works")))
         };
         Cut::ALL.iter().for_each(|&cut| assert_eq!(again(cut), again(cut), "{}: {cut:?}", gpu.summary()));
+    });
+}
+
+#[test]
+fn norms_of_heads_have_gradients() {
+    on_all(|gpu| {
+        for ([heads, kv_heads], width, rows) in [([1, 1], 1, 1), ([4, 2], 6, 3), ([8, 2], 128, 5), ([70, 35], 12, 9)] {
+            let (head_dim, eps) = (usize::next_multiple_of(width, 4), 1e-5_f32);
+            let context = 1;
+            let shape = AttentionShape { heads, kv_heads, head_dim: head_dim as u32, context, window: None };
+            let padded = |seed, n| {
+                let mut x = noise(seed, n);
+                x.chunks_exact_mut(head_dim).for_each(|head| head[width..].fill(0.0));
+                x
+            };
+            let row = shape.qkv_stride() as usize;
+            let [x, dy] = [1, 2].map(|seed| padded(seed, rows * row));
+            let [scale, before] = [3, 4].map(|seed| padded(seed, 2 * head_dim));
+            let [x_buffer, dy_buffer] = [&x, &dy].map(|values| gpu.storage_with("rows", values));
+            let dscale = gpu.storage_with("dscale", &before);
+            let dx = gpu.storage("dx", 4 * (rows * row) as u64);
+            let inverses = gpu.storage("inverses", 4 * (rows * row / head_dim) as u64);
+            let params = HeadNormParams::new(shape, width as u32, eps);
+            let scale_buffer = gpu.storage_with("scale", &scale);
+            let (x_of, dy_of, inverses_of) = (&x_buffer, &dy_buffer, &inverses);
+            let io = HeadNormInputsIo { x: x_of, dy: dy_of, scale: &scale_buffer, dx: &dx, inverses: inverses_of };
+            run_fixed(gpu, &head_norm_inputs(gpu, params, rows as u32, io));
+            let io = HeadNormWeightsIo { x: x_of, dy: dy_of, inverses: inverses_of, dscale: &dscale };
+            run_fixed(gpu, &head_norm_weights(gpu, params, rows as u32, io));
+            let (x, dy, scale, eps) = (wide(&x), wide(&dy), wide(&scale), f64::from(eps));
+            let sizes = [heads as usize, kv_heads as usize, width, head_dim];
+            let scales = [&scale[..width], &scale[head_dim..][..width]];
+            let pairs = x.chunks_exact(row).zip(dy.chunks_exact(row));
+            let want: Vec<f64> =
+                pairs.flat_map(|(x, dy)| reference::head_norm::head_norm_inputs(x, dy, sizes, scales, eps)).collect();
+            let form = format!("{heads} + {kv_heads} of {width}, {rows} rows");
+            check(gpu, "head_norm_inputs", &form, &dx, &want);
+            let mut want = wide(&before);
+            for (half, change) in reference::head_norm::head_norm_weights(&x, &dy, sizes, eps).iter().enumerate() {
+                change.iter().enumerate().for_each(|(d, change)| want[half * head_dim + d] += change);
+            }
+            check(gpu, "head_norm_weights", &form, &dscale, &want);
+        }
     });
 }

@@ -18,12 +18,19 @@ pub(crate) struct SequenceShape {
     pub kv_heads: u32,
     /// Padded to a multiple of four.
     pub head_dim: u32,
+    /// Positions that a position sees, itself included; `None`: all before it.
+    pub window: Option<u32>,
 }
 
 impl SequenceShape {
     /// Rows of all sequences.
     pub fn rows(self) -> u32 {
         self.sequences * self.length
+    }
+
+    /// The window as kernels take it.
+    fn window_or_all(self) -> u32 {
+        self.window.unwrap_or(u32::MAX)
     }
 
     /// Values of a row of queries, keys and values.
@@ -52,6 +59,7 @@ pub(crate) struct CausalParams {
     pub a_first4: u32,
     pub b_stride4: u32,
     pub b_first4: u32,
+    pub window: u32,
     pub scale: f32,
 }
 
@@ -61,6 +69,7 @@ pub(crate) struct CausalParams {
 pub(crate) struct CausalSoftmaxParams {
     pub length: u32,
     pub heads: u32,
+    pub window: u32,
 }
 
 /// Queries and keys of the block that a thread of `causal_scores` computes.
@@ -170,6 +179,7 @@ fn params(shape: SequenceShape, scale: f32, a: HeadsOf<'_>, b: HeadsOf<'_>) -> C
         a_first4: a.first / 4,
         b_stride4: b.stride / 4,
         b_first4: b.first / 4,
+        window: shape.window_or_all(),
         scale,
     }
 }
@@ -188,7 +198,8 @@ fn product(gpu: &Gpu, variant: &Variant, params: CausalParams, buffers: [&wgpu::
 }
 
 fn rowwise(gpu: &Gpu, set: KernelSet, variant: &Variant, shape: SequenceShape, buffers: &[&wgpu::Buffer]) -> Op {
-    let uniform = gpu.uniform("causal_softmax", &CausalSoftmaxParams { length: shape.length, heads: shape.heads });
+    let params = CausalSoftmaxParams { length: shape.length, heads: shape.heads, window: shape.window_or_all() };
+    let uniform = gpu.uniform("causal_softmax", &params);
     let kernel = gpu.kernel(variant);
     let mut all = vec![&uniform];
     all.extend(buffers);

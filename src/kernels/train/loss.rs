@@ -1,6 +1,6 @@
 //! Cross-entropy over vocabularies whose logits do not fit at once, and its gradient.
 //!
-//! Logits come in chunks of columns. A first pass over the chunks leaves in `peaks` what the softmax of a row needs
+//! Logits come in chunks of columns. A first pass over the chunks leaves in `partials` what the softmax of a row needs
 //! (`loss_scan`), from which the losses follow; a second pass makes each chunk again and turns it into its gradient
 //! (`loss_inputs`).
 
@@ -85,7 +85,7 @@ pub(crate) fn loss_inputs_variant() -> Variant {
     Variant::of("loss_inputs").constant("BLOCKS", BLOCKS_OF_A_THREAD)
 }
 
-/// Takes a chunk into `peaks[picked]`: the highest logit, the sum of exp(logit - highest), the target's logit, 0.
+/// Takes a chunk into `partials[picked]`: the highest logit, the sum of exp(logit - highest), the target's logit, 0.
 /// `start` is set for the first chunk.
 pub(crate) fn loss_scan(
     gpu: &Gpu,
@@ -94,17 +94,17 @@ pub(crate) fn loss_scan(
     start: bool,
     targets: &wgpu::Buffer,
     logits: &wgpu::Buffer,
-    peaks: &wgpu::Buffer,
+    partials: &wgpu::Buffer,
 ) -> Op {
     let uniform = gpu.uniform("loss_scan", &loss_params(shape, start.into()));
     let kernel = gpu.kernel(&loss_scan_variant(set, gpu.summary().fixed_subgroup().unwrap_or(0)));
-    let bind_group = gpu.bind(&kernel, &[&uniform, targets, logits, peaks]);
+    let bind_group = gpu.bind(&kernel, &[&uniform, targets, logits, partials]);
     let groups = shape.picked.div_ceil(set.many_rows());
     Op::single(kernel, bind_group, Grid::Fixed(rows_grid(1, groups)))
 }
 
 /// `losses[picked]`, and `report[4 * slot..]`: their sum, the sum of their squares, how many count, 0. With `labels` the losses
-/// are those against soft labels, whose scores `aim_scores` has left in the peaks; else those of the targets.
+/// are those against soft labels, whose scores `label_mean_scores` has left in the partials; else those of the targets.
 #[allow(clippy::too_many_arguments, reason = "four buffers with nothing else in common")]
 pub(crate) fn loss_summary(
     gpu: &Gpu,
@@ -113,13 +113,13 @@ pub(crate) fn loss_summary(
     slot: u32,
     labels: bool,
     targets: &wgpu::Buffer,
-    peaks: &wgpu::Buffer,
+    partials: &wgpu::Buffer,
     losses: &wgpu::Buffer,
     report: &wgpu::Buffer,
 ) -> Op {
     let uniform = gpu.uniform("loss_summary", &LossSummaryParams { picked, slot, labels: labels.into() });
     let kernel = gpu.kernel(&loss_summary_variant(set));
-    let bind_group = gpu.bind(&kernel, &[&uniform, targets, peaks, losses, report]);
+    let bind_group = gpu.bind(&kernel, &[&uniform, targets, partials, losses, report]);
     Op::single(kernel, bind_group, Grid::One)
 }
 
@@ -147,13 +147,13 @@ pub(crate) fn loss_inputs(
     shape: LossShape,
     slot: u32,
     targets: &wgpu::Buffer,
-    peaks: &wgpu::Buffer,
+    partials: &wgpu::Buffer,
     factors: &wgpu::Buffer,
     logits: &wgpu::Buffer,
 ) -> Op {
     let uniform = gpu.uniform("loss_inputs", &loss_params(shape, slot));
     let kernel = gpu.kernel(&loss_inputs_variant());
-    let bind_group = gpu.bind(&kernel, &[&uniform, targets, peaks, factors, logits]);
+    let bind_group = gpu.bind(&kernel, &[&uniform, targets, partials, factors, logits]);
     let blocks = (shape.stride / 4).div_ceil(64 * BLOCKS_OF_A_THREAD);
     Op::single(kernel, bind_group, Grid::Fixed(rows_grid(blocks, shape.picked)))
 }

@@ -5,8 +5,9 @@
 //! one fixed order: a step is the same bits again.
 
 pub(super) mod activate;
-pub(super) mod aims;
 pub(super) mod causal;
+pub(super) mod head_norm;
+pub(super) mod label_means;
 pub(super) mod lora;
 pub(super) mod loss;
 pub(super) mod mix;
@@ -19,10 +20,11 @@ pub(super) mod step;
 pub(super) mod variants;
 
 pub(crate) use activate::{activate, activate_inputs};
-pub(crate) use aims::{aim_columns, aim_inputs, aim_scores};
 pub(crate) use causal::{
     HeadsOf, SequenceShape, causal_gather, causal_scatter, causal_scores, causal_softmax, causal_softmax_inputs,
 };
+pub(crate) use head_norm::{HeadNormInputsIo, HeadNormWeightsIo, head_norm_inputs, head_norm_weights};
+pub(crate) use label_means::{label_mean_columns, label_mean_inputs, label_mean_scores};
 pub(crate) use lora::{lora_inputs, lora_weights};
 pub(crate) use loss::{ANY_TARGET, LossShape, NO_TARGET, loss_factors, loss_inputs, loss_scan, loss_summary};
 pub(crate) use mix::{mix, mix_dot, mix_softmax, mix_softmax_inputs};

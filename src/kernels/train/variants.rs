@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::activate::{activate_inputs_variant, activate_variant};
-use super::aims::{aim_columns_variant, aim_inputs_variant, aim_scores_variant};
 use super::causal::{
     causal_gather_variant, causal_scatter_variant, causal_scores_variant, causal_softmax_inputs_variant,
     causal_softmax_variant,
 };
+use super::head_norm::{head_norm_inputs_variant, head_norm_weights_variant};
+use super::label_means::{label_mean_columns_variant, label_mean_inputs_variant, label_mean_scores_variant};
 use super::lora::{lora_inputs_variant, lora_weights_variant};
 use super::loss::{loss_factors_variant, loss_inputs_variant, loss_scan_variant, loss_summary_variant};
 use super::mix::{mix_dot_variant, mix_softmax_inputs_variant, mix_softmax_variant, mix_variant};
@@ -40,11 +41,13 @@ fn sequence_variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
         mix_dot_variant(),
         loss_factors_variant(),
         loss_inputs_variant(),
-        aim_inputs_variant(),
+        head_norm_inputs_variant(),
+        head_norm_weights_variant(),
+        label_mean_inputs_variant(),
     ]);
     all.extend([false, true].map(mix_variant));
     for accumulate in [false, true] {
-        all.extend(WeightFormat::ALL.iter().map(|&format| aim_columns_variant(format, accumulate)));
+        all.extend(WeightFormat::ALL.iter().map(|&format| label_mean_columns_variant(format, accumulate)));
     }
     for &set in sets {
         all.insert(loss_summary_variant(set));
@@ -52,7 +55,7 @@ fn sequence_variants(sets: &[KernelSet]) -> BTreeSet<Variant> {
             all.insert(causal_softmax_variant(set, subgroup));
             all.insert(causal_softmax_inputs_variant(set, subgroup));
             all.insert(loss_scan_variant(set, subgroup));
-            all.insert(aim_scores_variant(set, subgroup));
+            all.insert(label_mean_scores_variant(set, subgroup));
             all.extend([false, true].map(|layer| norm_inputs_variant(set, subgroup, layer)));
         }
     }

@@ -10,6 +10,8 @@ pub(crate) struct Sequences {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
+    /// Positions that a position sees, itself included; `None`: all before it.
+    pub window: Option<usize>,
 }
 
 /// Where heads lie in the rows of a buffer: the values of a row, and where its first head begins.
@@ -48,18 +50,32 @@ impl Sequences {
         (sequence * self.length + position) * place.stride + place.first + head * self.head_dim
     }
 
-    /// `(sequence, head, i, j)` of every score, and where it lies.
+    /// The first position that position `i` sees.
+    pub fn first_seen(self, i: usize) -> usize {
+        self.window.map_or(0, |window| (i + 1).saturating_sub(window))
+    }
+
+    /// Whether a score lies where a position sees another.
+    pub fn is_seen(self, score: usize) -> bool {
+        let (i, j) = (score / self.length % self.length, score % self.length);
+        (self.first_seen(i)..=i).contains(&j)
+    }
+
+    /// `(sequence, head, i, j)` of every score where i sees j, and where it lies.
     fn each_score(self) -> impl Iterator<Item = ([usize; 4], usize)> {
         let Self { sequences, length, heads, .. } = self;
         let all = (0..sequences).flat_map(move |s| (0..heads).map(move |h| (s, h)));
-        let pairs = all.flat_map(move |(s, h)| (0..length).flat_map(move |i| (0..=i).map(move |j| [s, h, i, j])));
+        let pairs = all
+            .flat_map(move |(s, h)| (0..length).flat_map(move |i| (self.first_seen(i)..=i).map(move |j| [s, h, i, j])));
         pairs.map(move |[s, h, i, j]| ([s, h, i, j], ((s * heads + h) * length + i) * length + j))
     }
 
-    /// Every row of scores: where it begins, and how many there are.
+    /// Every row of scores of positions that are seen: where it begins, and how many there are.
     fn each_row(self) -> impl Iterator<Item = (usize, usize)> {
         let length = self.length;
-        (0..self.sequences * self.heads * length).map(move |row| (row * length, row % length + 1))
+        let row = move |row: usize| (row * length + self.first_seen(row % length), row % length);
+        let rows = (0..self.sequences * self.heads * length).map(row);
+        rows.map(move |(first, i)| (first, i + 1 - self.first_seen(i)))
     }
 }
 
@@ -82,7 +98,7 @@ pub(crate) fn rope_rows(shape: Sequences, half: usize, back: bool, qkv: &mut [f6
     }
 }
 
-/// `m[s, h, i, j] = scale * a[i, h] . b[j, kv(h)]` for `j <= i`.
+/// `m[s, h, i, j] = scale * a[i, h] . b[j, kv(h)]` for the j that i sees.
 pub(crate) fn scores(shape: Sequences, scale: f64, a: (&[f64], Place), b: (&[f64], Place), m: &mut [f64]) {
     for ([s, h, i, j], at) in shape.each_score() {
         let (a_at, b_at) = (shape.at(a.1, (s, i), h), shape.at(b.1, (s, j), shape.kv(h)));
@@ -107,7 +123,7 @@ pub(crate) fn softmax_inputs(shape: Sequences, p: &[f64], dm: &mut [f64]) {
     }
 }
 
-/// `out[i, h] = scale * sum over j <= i of m[s, h, i, j] b[j, kv(h)]`.
+/// `out[i, h] = scale * sum over the j that i sees of m[s, h, i, j] b[j, kv(h)]`.
 pub(crate) fn gather(shape: Sequences, scale: f64, m: &[f64], b: (&[f64], Place), out: (&mut [f64], Place)) {
     let place = out.1;
     for row in 0..shape.rows() {
@@ -120,7 +136,7 @@ pub(crate) fn gather(shape: Sequences, scale: f64, m: &[f64], b: (&[f64], Place)
     }
 }
 
-/// `out[j, kv] = scale * sum over the heads h of kv and i >= j of m[s, h, i, j] a[i, h]`.
+/// `out[j, kv] = scale * sum over the heads h of kv and the i that see j of m[s, h, i, j] a[i, h]`.
 pub(crate) fn scatter(shape: Sequences, scale: f64, m: &[f64], a: (&[f64], Place), out: (&mut [f64], Place)) {
     let place = out.1;
     for row in 0..shape.rows() {
@@ -138,7 +154,7 @@ mod tests {
     use super::*;
     use crate::reference::train::{assert_gradient, dot, numbers};
 
-    const SHAPE: Sequences = Sequences { sequences: 2, length: 5, heads: 4, kv_heads: 2, head_dim: 8 };
+    const SHAPE: Sequences = Sequences { sequences: 2, length: 5, heads: 4, kv_heads: 2, head_dim: 8, window: None };
     const HALF: usize = 3;
     const SCALE: f64 = 0.35;
 
@@ -148,40 +164,46 @@ mod tests {
     }
 
     /// Rotated queries, keys and values; probabilities; what attention gives.
-    fn forward(qkv: &[f64]) -> [Vec<f64>; 3] {
+    fn forward(shape: Sequences, qkv: &[f64]) -> [Vec<f64>; 3] {
         let mut turned = qkv.to_vec();
-        rope_rows(SHAPE, HALF, false, &mut turned, &table());
-        let [q, k, v] = SHAPE.in_qkv();
-        let mut p = vec![0.0; SHAPE.scores()];
-        scores(SHAPE, SCALE, (&turned, q), (&turned, k), &mut p);
-        softmax(SHAPE, &mut p);
-        let mut out = vec![0.0; SHAPE.rows() * SHAPE.in_out().stride];
-        gather(SHAPE, 1.0, &p, (&turned, v), (&mut out, SHAPE.in_out()));
+        rope_rows(shape, HALF, false, &mut turned, &table());
+        let [q, k, v] = shape.in_qkv();
+        let mut p = vec![0.0; shape.scores()];
+        scores(shape, SCALE, (&turned, q), (&turned, k), &mut p);
+        softmax(shape, &mut p);
+        let mut out = vec![0.0; shape.rows() * shape.in_out().stride];
+        gather(shape, 1.0, &p, (&turned, v), (&mut out, shape.in_out()));
         [turned, p, out]
     }
 
     #[test]
     fn five_products_and_a_turn_back_are_the_gradient_of_attention() {
-        let [q, k, v] = SHAPE.in_qkv();
-        let out = SHAPE.in_out();
-        let (qkv, dout) = (numbers(1, SHAPE.rows() * q.stride), numbers(2, SHAPE.rows() * out.stride));
-        let [turned, p, _] = forward(&qkv);
+        for window in [None, Some(1), Some(3)] {
+            gradient_of_attention(Sequences { window, ..SHAPE });
+        }
+    }
+
+    fn gradient_of_attention(shape: Sequences) {
+        let [q, k, v] = shape.in_qkv();
+        let out = shape.in_out();
+        let (qkv, dout) = (numbers(1, shape.rows() * q.stride), numbers(2, shape.rows() * out.stride));
+        let [turned, p, _] = forward(shape, &qkv);
         let mut dqkv = vec![0.0; qkv.len()];
-        let mut dm = vec![0.0; SHAPE.scores()];
-        scores(SHAPE, 1.0, (&dout, out), (&turned, v), &mut dm);
-        softmax_inputs(SHAPE, &p, &mut dm);
-        gather(SHAPE, SCALE, &dm, (&turned, k), (&mut dqkv, q));
-        scatter(SHAPE, SCALE, &dm, (&turned, q), (&mut dqkv, k));
-        scatter(SHAPE, 1.0, &p, (&dout, out), (&mut dqkv, v));
-        rope_rows(SHAPE, HALF, true, &mut dqkv, &table());
-        assert_gradient(|qkv| dot(&dout, &forward(qkv)[2]), &qkv, &dqkv);
+        let mut dm = vec![0.0; shape.scores()];
+        scores(shape, 1.0, (&dout, out), (&turned, v), &mut dm);
+        softmax_inputs(shape, &p, &mut dm);
+        gather(shape, SCALE, &dm, (&turned, k), (&mut dqkv, q));
+        scatter(shape, SCALE, &dm, (&turned, q), (&mut dqkv, k));
+        scatter(shape, 1.0, &p, (&dout, out), (&mut dqkv, v));
+        rope_rows(shape, HALF, true, &mut dqkv, &table());
+        assert_gradient(|qkv| dot(&dout, &forward(shape, qkv)[2]), &qkv, &dqkv);
     }
 
     #[test]
     fn attention_is_that_of_one_row() {
         let [q, k, v] = SHAPE.in_qkv();
         let qkv = numbers(3, SHAPE.rows() * q.stride);
-        let [turned, _, out] = forward(&qkv);
+        let [turned, _, out] = forward(SHAPE, &qkv);
         let head = |place: Place, row: usize, h: usize| -> Vec<f32> {
             let at = row * place.stride + place.first + h * SHAPE.head_dim;
             turned[at..at + SHAPE.head_dim].iter().map(|&x| x as f32).collect()

@@ -2,8 +2,9 @@
 //! held against differences of the function it belongs to.
 
 pub(crate) mod activate;
-pub(crate) mod aims;
 pub(crate) mod causal;
+pub(crate) mod head_norm;
+pub(crate) mod label_means;
 pub(crate) mod lora;
 pub(crate) mod loss;
 pub(crate) mod mix;

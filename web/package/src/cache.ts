@@ -1,7 +1,7 @@
 /**
  * Downloads kept for the next visit: in the origin's private file system, or in the Cache API where that is missing.
  *
- * A model has a shelf: a manifest, and files that grow from their beginning. What is there after an interruption is a
+ * A model has a store: a manifest, and files that grow from their beginning. What is there after an interruption is a
  * file's first bytes.
  */
 
@@ -43,7 +43,7 @@ export interface Stored {
 }
 
 /** The files of a model. */
-export interface Shelf {
+export interface ModelStore {
   readonly manifest: Manifest;
   file(name: string): Promise<Stored>;
   save(): Promise<void>;
@@ -107,9 +107,9 @@ export async function lock(base: string, wait = 0): Promise<(() => void) | null>
   });
 }
 
-/** The shelf of the model at `base`, to be filled under its lock only; null where this browser keeps nothing. Only in a worker. */
-export async function openShelf(base: string, locked: boolean): Promise<Shelf | null> {
-  for (const open of [FileShelf.open, CacheShelf.open]) {
+/** The store of the model at `base`, to be filled under its lock only; null where this browser keeps nothing. Only in a worker. */
+export async function openStore(base: string, locked: boolean): Promise<ModelStore | null> {
+  for (const open of [FileStore.open, CacheStore.open]) {
     try {
       return await open(base, locked);
     } catch {
@@ -123,8 +123,8 @@ function empty(name: string): Manifest {
   return { name, complete: false, files: {} };
 }
 
-/** A shelf that is forgotten with the page. */
-export class MemoryShelf implements Shelf {
+/** A store that is forgotten with the page. */
+export class MemoryStore implements ModelStore {
   readonly manifest: Manifest;
   readonly #files = new Map<string, Stored>();
 
@@ -209,7 +209,7 @@ function put(access: SyncAccess, bytes: Uint8Array, at: number): number {
   throw new DOMException("no byte could be written", "QuotaExceededError");
 }
 
-class FileShelf implements Shelf {
+class FileStore implements ModelStore {
   #saved: Promise<void> = Promise.resolve();
 
   private constructor(
@@ -219,16 +219,16 @@ class FileShelf implements Shelf {
     readonly manifest: Manifest,
   ) {}
 
-  static async open(base: string, locked: boolean): Promise<FileShelf> {
+  static async open(base: string, locked: boolean): Promise<FileStore> {
     // URLs can be longer than names of files.
     const id = bytesToHex(sha256(new TextEncoder().encode(base))).slice(0, 32);
     const folder = await (await root(true)).getDirectoryHandle(id, { create: true });
     const manifest = await readManifest(folder);
     const handle = (await folder.getFileHandle(MANIFEST, { create: true })) as FileHandle;
-    const shelf = new FileShelf(folder, handle, manifest ?? empty(base));
+    const store = new FileStore(folder, handle, manifest ?? empty(base));
     // Refused where sync access is missing.
-    if (!manifest && locked) await shelf.save();
-    return shelf;
+    if (!manifest && locked) await store.save();
+    return store;
   }
 
   async file(name: string): Promise<Stored> {
@@ -319,16 +319,16 @@ function keyOf(...parts: (string | number)[]): string {
   return `https://foretoken.invalid/${parts.map(encodeURIComponent).join("/")}`;
 }
 
-class CacheShelf implements Shelf {
+class CacheStore implements ModelStore {
   private constructor(
     readonly cache: Cache,
     readonly manifest: Manifest,
   ) {}
 
-  static async open(base: string): Promise<CacheShelf> {
+  static async open(base: string): Promise<CacheStore> {
     const cache = await caches.open(CACHE_PREFIX + base);
     const manifest = await (await cache.match(keyOf(MANIFEST)))?.json();
-    return new CacheShelf(cache, manifest ?? empty(base));
+    return new CacheStore(cache, manifest ?? empty(base));
   }
 
   async file(name: string): Promise<Stored> {

@@ -1,8 +1,8 @@
-/** One file of a web folder on its way to a shelf: from its first byte to its last, going on where it broke off. */
+/** One file of a web folder on its way to a store: from its first byte to its last, going on where it broke off. */
 
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex } from "@noble/hashes/utils.js";
-import type { FileRecord, Shelf, Stored } from "./cache.js";
+import type { FileRecord, ModelStore, Stored } from "./cache.js";
 import { plainError } from "./errors.js";
 
 /** Broken connections in a row that brought no byte. */
@@ -12,7 +12,7 @@ const REPORT_BYTES = 1 << 20;
 const HASH_BYTES = 4 << 20;
 
 export interface DownloadOptions {
-  shelf: Shelf;
+  store: ModelStore;
   /** Ends in "/". */
   base: string;
   name: string;
@@ -74,8 +74,8 @@ export class Download {
   }
 
   async #run(): Promise<void> {
-    const { shelf, name } = this.options;
-    this.#stored = await shelf.file(name);
+    const { store, name } = this.options;
+    this.#stored = await store.file(name);
     try {
       let failures = 0;
       for (let known = this.#stored.size; ; known = this.#stored.size) {
@@ -93,13 +93,13 @@ export class Download {
     } finally {
       await this.#stored.rest();
     }
-    await shelf.save();
+    await store.save();
   }
 
   /** One request for what is missing. False if there is no such file. */
   async #fetch(): Promise<boolean> {
-    const { shelf, base, name } = this.options;
-    const { files } = shelf.manifest;
+    const { store, base, name } = this.options;
+    const { files } = store.manifest;
     // One byte that is here already comes again: no server refuses a range for being empty.
     const from = Math.max(0, this.#stored.size - 1);
     // Browsers ask for ranges without compression, so that lengths are those of the file. No condition goes with it: other
@@ -118,7 +118,7 @@ export class Download {
       await response.body?.cancel();
       await this.#stored.clear();
       files[name] = null;
-      await shelf.save();
+      await store.save();
       this.#opened(null);
       return false;
     }
@@ -146,7 +146,7 @@ export class Download {
       }
     }
     files[name] = record;
-    await shelf.save();
+    await store.save();
     if (record.length !== null) this.#opened(record);
     if (record.length !== 0) await this.#take(response, record.length, Math.max(0, this.#stored.size - from));
     record.length = this.#stored.size;
@@ -156,7 +156,7 @@ export class Download {
 
   /** What is here belongs to another version. */
   async #restart(): Promise<boolean> {
-    delete this.options.shelf.manifest.files[this.options.name];
+    delete this.options.store.manifest.files[this.options.name];
     await this.#stored.clear();
     return this.#fetch();
   }
@@ -186,15 +186,15 @@ export class Download {
   }
 
   async #check(): Promise<void> {
-    const { shelf, name, sha256: expected } = this.options;
-    const record = shelf.manifest.files[name];
+    const { store, name, sha256: expected } = this.options;
+    const record = store.manifest.files[name];
     if (!record) return;
     if (expected) {
       const found = await hash(this.#stored);
       if (found !== expected.toLowerCase()) {
         await this.#stored.clear();
-        delete shelf.manifest.files[name];
-        await shelf.save();
+        delete store.manifest.files[name];
+        await store.save();
         const advice = "load it again; if that does not help, the source or the expected hash is wrong";
         throw this.#error("Hash", `its SHA-256 is ${found}, expected ${expected}: the file is damaged or another one`, advice);
       }

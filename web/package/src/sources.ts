@@ -1,6 +1,6 @@
 /** Where a checkpoint's bytes come from, as the wasm reads them: any part of any file, when it is wanted. */
 
-import { type FileRecord, MemoryShelf, type Shelf, type Stored, lock, openShelf } from "./cache.js";
+import { type FileRecord, MemoryStore, type ModelStore, type Stored, lock, openStore } from "./cache.js";
 import { Download, hash } from "./download.js";
 import { hashesOf } from "./hashes.js";
 import type { PlainSource } from "./protocol.js";
@@ -33,38 +33,38 @@ export async function open(source: PlainSource, options: OpenOptions): Promise<B
       return new PickedFiles(source.files);
     case "default":
       // It is small, and as old as the package: the browser's own cache is the place for it.
-      return new KeptFolder(new MemoryShelf(options.defaultBase), {}, options);
+      return new KeptFolder(new MemoryStore(options.defaultBase), {}, options);
     case "url": {
       const base = source.base.endsWith("/") ? source.base : `${source.base}/`;
-      const { shelf, release } = options.cache ? await keep(base) : { shelf: null, release: () => {} };
+      const { store, release } = options.cache ? await keep(base) : { store: null, release: () => {} };
       // What is kept as a whole was checked when it came: the server need not even be there.
-      const given = shelf?.manifest.complete ? {} : await hashesOf(base);
+      const given = store?.manifest.complete ? {} : await hashesOf(base);
       const hashes = { ...given, ...source.sha256 };
-      return new KeptFolder(shelf ?? new MemoryShelf(base), hashes, options, release);
+      return new KeptFolder(store ?? new MemoryStore(base), hashes, options, release);
     }
   }
 }
 
-/** The model's shelf, unless another page is filling it; and what lets other pages fill it. */
-async function keep(base: string): Promise<{ shelf: Shelf | null; release: () => void }> {
+/** The model's store, unless another page is filling it; and what lets other pages fill it. */
+async function keep(base: string): Promise<{ store: ModelStore | null; release: () => void }> {
   const release = await lock(base);
-  const shelf = await openShelf(base, release !== null);
-  const complete = shelf?.manifest.complete;
+  const store = await openStore(base, release !== null);
+  const complete = store?.manifest.complete;
   // It is only read from now on.
   if (complete) release?.();
-  return { shelf: release || complete ? shelf : null, release: release ?? (() => {}) };
+  return { store: release || complete ? store : null, release: release ?? (() => {}) };
 }
 
-/** A folder on a web server whose files go to a shelf, and are read from there. */
+/** A folder on a web server whose files go to a store, and are read from there. */
 class KeptFolder implements ByteSource {
   readonly #downloads = new Map<string, Download>();
   readonly #kept = new Map<string, Promise<Stored>>();
 
   constructor(
-    public shelf: Shelf,
+    public store: ModelStore,
     readonly sha256: Record<string, string>,
     readonly options: OpenOptions,
-    /** Lets other pages fill the shelf. */
+    /** Lets other pages fill the store. */
     readonly release: () => void = () => {},
   ) {}
 
@@ -90,9 +90,9 @@ class KeptFolder implements ByteSource {
     return (await this.#stored(name)).read(start, end);
   }
 
-  /** What the shelf knows of a file for certain: null if there is none; undefined if the server must be asked. */
+  /** What the store knows of a file for certain: null if there is none; undefined if the server must be asked. */
   async #known(name: string): Promise<FileRecord | null | undefined> {
-    const { complete, files } = this.shelf.manifest;
+    const { complete, files } = this.store.manifest;
     const record = complete ? files[name] : undefined;
     const expected = this.sha256[name]?.toLowerCase();
     if (!record || !expected) return record;
@@ -106,19 +106,19 @@ class KeptFolder implements ByteSource {
 
   /** `work`, and if somebody cleared the cache, as they may once the model is loaded, again without it. */
   async #unlessCleared<T>(work: () => Promise<T>): Promise<T> {
-    const { shelf } = this;
+    const { store } = this;
     try {
       return await work();
     } catch (error) {
       if ((error as Error).name !== "NotFoundError") throw error;
-      if (this.shelf === shelf) this.#leave();
+      if (this.store === store) this.#leave();
       return work();
     }
   }
 
   /** From now on everything comes from the server, and stays with this page. */
   #leave(): void {
-    this.shelf = new MemoryShelf(this.shelf.manifest.name);
+    this.store = new MemoryStore(this.store.manifest.name);
     this.#downloads.clear();
     this.#kept.clear();
   }
@@ -126,36 +126,36 @@ class KeptFolder implements ByteSource {
   #stored(name: string): Promise<Stored> {
     let stored = this.#kept.get(name);
     if (!stored) {
-      stored = this.shelf.file(name);
+      stored = this.store.file(name);
       this.#kept.set(name, stored);
     }
     return stored;
   }
 
   async finish(): Promise<void> {
-    const { manifest } = this.shelf;
+    const { manifest } = this.store;
     await Promise.all([...this.#downloads.values()].map((download) => download.done));
     if (!manifest.complete) {
       manifest.complete = true;
       // If that fails, the next visit asks the server whether anything is missing.
-      await this.shelf.save().catch(() => {});
+      await this.store.save().catch(() => {});
     }
     this.release();
   }
 
   describe(): string {
-    return this.shelf.manifest.name;
+    return this.store.manifest.name;
   }
 
   #download(name: string): Download {
     const { onProgress } = this.options;
     const onBytes = (done: number, total: number | null) =>
       onProgress({ phase: "download", file: name, done, total, cached: false });
-    const { shelf, sha256 } = this;
+    const { store, sha256 } = this;
     let download = this.#downloads.get(name);
     if (!download) {
-      const base = shelf.manifest.name;
-      download = new Download({ shelf, base, name, sha256: sha256[name], onBytes });
+      const base = store.manifest.name;
+      download = new Download({ store, base, name, sha256: sha256[name], onBytes });
       this.#downloads.set(name, download);
     }
     return download;

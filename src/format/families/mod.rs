@@ -1,0 +1,258 @@
+//! The families of models, one file each: how a configuration becomes a [`ModelSpec`], and what files call its tensors.
+//!
+//! To add one, write `NAME.rs` beside this file with a [`Family`] and add it to [`FAMILIES`]. Nothing else knows a family.
+
+mod gpt_neox;
+mod llama;
+mod mistral;
+mod qwen2;
+mod qwen3;
+
+use super::fields::Fields;
+use super::refusals::Neutral;
+use super::rope::{Rope, RopeKeys};
+use super::spec::{Activation, BlockRole, ModelSpec, Part};
+use crate::error::{Error, Result};
+
+/// How one kind of configuration is read.
+pub(super) struct Family {
+    /// What `model_type` says.
+    pub model_type: &'static str,
+    /// Reads the structure.
+    pub spec: fn(&Fields<'_>) -> Result<ModelSpec>,
+    /// What files call the tensors.
+    pub names: &'static TensorNames,
+    /// Fields that change the mathematics of this family and are not implemented.
+    pub rules: &'static [(&'static str, Neutral)],
+}
+
+/// Every family.
+const FAMILIES: &[Family] = &[gpt_neox::FAMILY, llama::FAMILY, mistral::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
+
+/// The family that `model_type` names.
+pub(super) fn family(fields: &Fields<'_>) -> Result<&'static Family> {
+    let known: Vec<&str> = FAMILIES.iter().map(|family| family.model_type).collect();
+    let known = known.join(", ");
+    match fields.text("model_type")? {
+        Some(name) => FAMILIES
+            .iter()
+            .find(|family| family.model_type == name)
+            .ok_or_else(|| fields.unsupported(format!("`model_type` \"{name}\" is not supported; there are: {known}"))),
+        None => Err(fields.error(format!("`model_type` is missing; expected one of {known}"))),
+    }
+}
+
+/// What the files of a family call its tensors. `.weight` and `.bias` come behind.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TensorNames {
+    /// The embedding of tokens.
+    pub embedding: &'static str,
+    /// What the tensors of a block begin with, before its number.
+    pub blocks: &'static str,
+    /// The norm before the LM head.
+    pub final_norm: &'static str,
+    /// The LM head.
+    pub lm_head: &'static str,
+    /// A part of a block, by name within the block.
+    pub block: &'static [(BlockRole, Place)],
+}
+
+/// Where a part of a block lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A tensor of its own.
+    Own(&'static str),
+    /// A tensor that holds queries, keys and values head by head: the rows of head h begin at `(3 h + part) * head_dim`.
+    Fused {
+        /// The tensor.
+        name: &'static str,
+        /// 0 for queries, 1 for keys, 2 for values.
+        part: usize,
+    },
+}
+
+impl Place {
+    /// The name within the block.
+    pub fn name(self) -> &'static str {
+        let (Self::Own(name) | Self::Fused { name, .. }) = self;
+        name
+    }
+
+    /// The name of the part in the block whose tensors' names begin with `at`.
+    pub fn in_block(self, at: &str) -> String {
+        format!("{at}.{}", self.name())
+    }
+
+    /// The first row of a head that is the `head`-th of its kind.
+    pub fn first_row(self, head: usize, head_dim: usize) -> usize {
+        match self {
+            Self::Own(_) => head * head_dim,
+            Self::Fused { part, .. } => (3 * head + part) * head_dim,
+        }
+    }
+
+    /// Rows of the file's tensor, where the part has `rows`.
+    pub fn rows(self, rows: usize) -> usize {
+        match self {
+            Self::Own(_) => rows,
+            Self::Fused { .. } => 3 * rows,
+        }
+    }
+}
+
+impl TensorNames {
+    /// Where a part of a block lies. [`TensorNames::check`] has made sure that it has a place.
+    pub fn place(&self, role: BlockRole) -> Place {
+        self.find(role).expect("names are checked against the spec when a configuration is read")
+    }
+
+    fn find(&self, role: BlockRole) -> Option<Place> {
+        self.block.iter().find(|(known, _)| *known == role).map(|(_, place)| *place)
+    }
+
+    /// Checks that every part of every block of `spec` has a place.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for the first that has none.
+    pub(super) fn check(&self, spec: &ModelSpec) -> Result<()> {
+        for (index, block) in spec.blocks.iter().enumerate() {
+            let lost = block.tensors(spec.hidden_size).into_iter().find(|(role, ..)| self.find(*role).is_none());
+            if let Some((role, ..)) = lost {
+                let Self { blocks, .. } = self;
+                let message =
+                    format!("block {index} needs a tensor {role:?}, for which files with {blocks} have no name");
+                return Err(Error::unsupported(message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether these are the names that Llama's files began with.
+    pub(super) fn is_llama(&self) -> bool {
+        *self == LLAMA_NAMES
+    }
+
+    /// What the tensors of block `index` begin with.
+    pub fn block_name(&self, index: usize) -> String {
+        format!("{}.{index}", self.blocks)
+    }
+}
+
+/// The name of a tensor of the module `module`.
+pub fn tensor_name(module: &str, part: Part) -> String {
+    match part {
+        Part::Weight => format!("{module}.weight"),
+        Part::Bias => format!("{module}.bias"),
+    }
+}
+
+/// The names that Llama's files began with; families that grew out of it keep them.
+const LLAMA_NAMES: TensorNames = TensorNames {
+    embedding: "model.embed_tokens",
+    blocks: "model.layers",
+    final_norm: "model.norm",
+    lm_head: "lm_head",
+    block: &[
+        (BlockRole::MixerNorm, Place::Own("input_layernorm")),
+        (BlockRole::Query, Place::Own("self_attn.q_proj")),
+        (BlockRole::Key, Place::Own("self_attn.k_proj")),
+        (BlockRole::Value, Place::Own("self_attn.v_proj")),
+        (BlockRole::QueryNorm, Place::Own("self_attn.q_norm")),
+        (BlockRole::KeyNorm, Place::Own("self_attn.k_norm")),
+        (BlockRole::Output, Place::Own("self_attn.o_proj")),
+        (BlockRole::MlpNorm, Place::Own("post_attention_layernorm")),
+        (BlockRole::Gate, Place::Own("mlp.gate_proj")),
+        (BlockRole::Up, Place::Own("mlp.up_proj")),
+        (BlockRole::Down, Place::Own("mlp.down_proj")),
+    ],
+};
+
+/// The rope of families whose heads rotate whole.
+fn whole_rope(fields: &Fields<'_>, head_dim: usize) -> Result<Rope> {
+    let keys =
+        RopeKeys { theta: &["rope_theta"], factor: &["partial_rotary_factor"], default_factor: 1.0, partial: false };
+    Rope::parse(fields, &keys, head_dim)
+}
+
+/// `hidden_size / num_attention_heads`.
+fn even_head_dim(fields: &Fields<'_>, heads: usize) -> Result<usize> {
+    divide(fields, ("hidden_size", fields.required_size("hidden_size")?), ("num_attention_heads", heads))
+}
+
+/// `1 / sqrt(head_dim)`, what scores are usually multiplied with.
+fn usual_scale(head_dim: usize) -> f32 {
+    1.0 / (head_dim as f32).sqrt()
+}
+
+/// `whole / part`, if that leaves no remainder.
+pub(super) fn divide(fields: &Fields<'_>, whole: (&str, usize), part: (&str, usize)) -> Result<usize> {
+    let ((whole_key, whole), (part_key, part)) = (whole, part);
+    if whole % part == 0 {
+        return Ok(whole / part);
+    }
+    Err(fields.error(format!("`{whole_key}` ({whole}) must be a multiple of `{part_key}` ({part})")))
+}
+
+/// The eps of a norm, which the kernels add in f32.
+fn norm_eps(fields: &Fields<'_>, key: &str, default: f64) -> Result<f64> {
+    let eps = fields.positive(key)?.unwrap_or(default);
+    if eps < 1.0 && eps as f32 > 0.0 {
+        return Ok(eps);
+    }
+    Err(fields.error(format!("`{key}`: expected a positive number below 1 that f32 can hold, got {eps}")))
+}
+
+const SILU_FORMS: &[(&str, Activation)] = &[("silu", Activation::Silu), ("swish", Activation::Silu)];
+
+/// The forms of GELU in transformers' `ACT2FN`: those named after tanh differ in how they write the same constant.
+const GELU_FORMS: &[(&str, Activation)] = &[
+    ("gelu", Activation::Gelu),
+    ("gelu_python", Activation::Gelu),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_fast", Activation::GeluTanh),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_python_tanh", Activation::GeluTanh),
+    ("gelu_accurate", Activation::GeluTanh),
+];
+
+fn activation(fields: &Fields<'_>, default: &str, known: &[(&str, Activation)]) -> Result<Activation> {
+    let name = fields.text("hidden_act")?.unwrap_or(default);
+    match known.iter().find(|(known, _)| *known == name) {
+        Some((_, activation)) => Ok(*activation),
+        None => {
+            let names: Vec<&str> = known.iter().map(|(known, _)| *known).collect();
+            let names = names.join(", ");
+            Err(fields.unsupported(format!("`hidden_act` \"{name}\" is not supported in this family; {names} are")))
+        }
+    }
+}
+
+/// How many blocks there are; lists with an entry per block stay small whatever a file says.
+fn num_blocks(fields: &Fields<'_>) -> Result<usize> {
+    /// More than any model has.
+    const MAX_BLOCKS: usize = 1024;
+    match fields.required_size("num_hidden_layers")? {
+        blocks if blocks <= MAX_BLOCKS => Ok(blocks),
+        blocks => Err(fields.error(format!("`num_hidden_layers`: expected at most {MAX_BLOCKS}, got {blocks}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_part_without_a_name_is_refused_by_its_role() {
+        let json = json!({
+            "model_type": "qwen3", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "head_dim": 4, "vocab_size": 9,
+        });
+        let fields = Fields::new("config.json", json.as_object().unwrap());
+        let spec = (family(&fields).unwrap().spec)(&fields).unwrap();
+        LLAMA_NAMES.check(&spec).unwrap();
+        let error = gpt_neox::FAMILY.names.check(&spec).unwrap_err().to_string();
+        assert_eq!(error, "block 0 needs a tensor QueryNorm, for which files with gpt_neox.layers have no name");
+    }
+}

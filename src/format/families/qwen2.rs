@@ -1,0 +1,58 @@
+//! Qwen2: Llama's blocks with biases on queries, keys and values; the upper blocks may see a window.
+
+use serde_json::Value;
+
+use super::{Family, LLAMA_NAMES, llama, num_blocks};
+use crate::error::Result;
+use crate::format::fields::{Fields, brief};
+use crate::format::spec::{Attention, ModelSpec};
+
+/// The window of transformers where the configuration names none.
+const DEFAULT_WINDOW: usize = 4096;
+
+/// The first block with a window, where the configuration does not say.
+const DEFAULT_FULL_BLOCKS: usize = 28;
+
+/// The family.
+pub(super) const FAMILY: Family = Family { model_type: "qwen2", spec, names: &LLAMA_NAMES, rules: &[] };
+
+fn spec(fields: &Fields<'_>) -> Result<ModelSpec> {
+    let attention =
+        Attention { qkv_bias: true, out_bias: false, ..llama::attention(fields, llama::head_dim(fields)?)? };
+    with_windows(fields, &attention)
+}
+
+/// Llama's blocks with this attention, and the windows that the configuration gives to some.
+pub(super) fn with_windows(fields: &Fields<'_>, attention: &Attention) -> Result<ModelSpec> {
+    let block = |window| llama::block(fields, Attention { window, ..attention.clone() });
+    let blocks: Result<_> = windows(fields)?.into_iter().map(block).collect();
+    llama::of_blocks(fields, blocks?)
+}
+
+/// The window of each block: by `layer_types`, else of the blocks from `max_window_layers` on.
+fn windows(fields: &Fields<'_>) -> Result<Vec<Option<usize>>> {
+    let count = num_blocks(fields)?;
+    let window = match fields.flag("use_sliding_window")?.unwrap_or(false) {
+        true => Some(fields.size("sliding_window")?.unwrap_or(DEFAULT_WINDOW)),
+        false => None,
+    };
+    let Some(types) = fields.get("layer_types") else {
+        let full =
+            if fields.has_key("max_window_layers") { fields.count("max_window_layers")? } else { DEFAULT_FULL_BLOCKS };
+        return Ok((0..count).map(|block| window.filter(|_| block >= full)).collect());
+    };
+    let wrong = || {
+        let expected = format!("expected {count} times \"full_attention\" or \"sliding_attention\"");
+        fields.error(format!("`layer_types`: {expected}, got {}", brief(types)))
+    };
+    let list = types.as_array().filter(|list| list.len() == count).ok_or_else(wrong)?;
+    let of = |value: &Value| match value.as_str() {
+        Some("full_attention") => Ok(None),
+        Some("sliding_attention") if window.is_some() => Ok(window),
+        Some("sliding_attention") => {
+            Err(fields.error("`layer_types` has \"sliding_attention\", but `use_sliding_window` is off"))
+        }
+        _ => Err(wrong()),
+    };
+    list.iter().map(of).collect()
+}

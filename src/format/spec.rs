@@ -1,0 +1,262 @@
+//! What a model computes, whatever family it is of: its blocks one by one, and the tensors that they need by their roles.
+//!
+//! A family ([`families`](super::families)) turns a configuration into a [`ModelSpec`]. The forward pass, training, memory
+//! estimates, inspection and checkpoints read the spec alone.
+
+use super::rope::Rope;
+
+/// The structure of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelSpec {
+    /// Elements of a hidden state.
+    pub hidden_size: usize,
+    /// Rows of the embedding and of the LM head: token ids are below it.
+    pub vocab_size: usize,
+    /// The blocks, in the order that a row passes them. There is at least one.
+    pub blocks: Vec<BlockSpec>,
+    /// The norm before the LM head.
+    pub final_norm: Norm,
+    /// Whether the embedding is the LM head too.
+    pub tied: bool,
+}
+
+/// One block: a mixer, which reads other positions, and an MLP, each behind a norm and added to the residual stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockSpec {
+    /// What moves information between positions.
+    pub mixer: Mixer,
+    /// The MLP.
+    pub mlp: Mlp,
+    /// The norm before each of the two.
+    pub norm: Norm,
+    /// Whether mixer and MLP both read the block's input, instead of the MLP what the mixer has added to it.
+    pub parallel: bool,
+}
+
+/// What moves information between positions.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mixer {
+    /// Softmax attention over keys and values.
+    Attention(Attention),
+}
+
+/// Causal attention with grouped keys and values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attention {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads: a divisor of the query heads.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// What scores are multiplied with.
+    pub scale: f32,
+    /// The rotary embedding of queries and keys.
+    pub rope: Rope,
+    /// Positions that a position sees, itself included; `None`: all before it.
+    pub window: Option<usize>,
+    /// The RMSNorm of each query head and each key head before they are rotated.
+    pub qk_norm: Option<QkNorm>,
+    /// Whether queries, keys and values have biases.
+    pub qkv_bias: bool,
+    /// Whether the output projection has a bias.
+    pub out_bias: bool,
+}
+
+/// An RMSNorm over the elements of a head, with one scale for all query heads and one for all key heads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QkNorm {
+    /// Added to the mean square.
+    pub eps: f64,
+}
+
+/// `down(activation(up(x)))`, or gated `down(activation(gate(x)) * up(x))`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mlp {
+    /// Elements between the projections.
+    pub inner: usize,
+    /// The nonlinearity.
+    pub activation: Activation,
+    /// Whether there is a gate.
+    pub gated: bool,
+    /// Whether the projections have biases.
+    pub bias: bool,
+}
+
+/// A normalization over a hidden state.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Norm {
+    /// `x / sqrt(mean(x²) + eps) * weight`.
+    Rms {
+        /// Added to the mean square.
+        eps: f64,
+    },
+    /// `(x - mean) / sqrt(variance + eps) * weight + bias`.
+    Layer {
+        /// Added to the variance.
+        eps: f64,
+    },
+}
+
+impl Norm {
+    /// What is added to the mean square, or to the variance.
+    pub fn eps(self) -> f64 {
+        let (Self::Rms { eps } | Self::Layer { eps }) = self;
+        eps
+    }
+
+    /// Whether it is a LayerNorm, which has a bias.
+    pub fn is_layer(self) -> bool {
+        matches!(self, Self::Layer { .. })
+    }
+}
+
+/// The nonlinearity of an MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// `x / 2 * (1 + erf(x / sqrt(2)))`.
+    Gelu,
+    /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x³)))`.
+    GeluTanh,
+}
+
+/// A tensor of a model by what it is for, whatever a file calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// The embedding of tokens, `[vocab, hidden]`.
+    Embedding,
+    /// A part of a block, counted from 0.
+    Block(usize, BlockRole, Part),
+    /// The norm before the LM head.
+    FinalNorm(Part),
+    /// The LM head, `[vocab, hidden]`, where it is not the embedding.
+    LmHead,
+}
+
+/// What a tensor is within a block. Matrices are `[outputs, inputs]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BlockRole {
+    /// The norm before the mixer.
+    MixerNorm,
+    /// The projection to queries.
+    Query,
+    /// The projection to keys.
+    Key,
+    /// The projection to values.
+    Value,
+    /// The scale of the norm of query heads.
+    QueryNorm,
+    /// The scale of the norm of key heads.
+    KeyNorm,
+    /// The projection of the heads' values back to the stream.
+    Output,
+    /// The norm before the MLP.
+    MlpNorm,
+    /// The MLP's gate.
+    Gate,
+    /// The MLP's projection up.
+    Up,
+    /// The MLP's projection down.
+    Down,
+}
+
+/// What of a linear map or of a norm a tensor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// The matrix, or the scale of a norm.
+    Weight,
+    /// What is added.
+    Bias,
+}
+
+impl ModelSpec {
+    /// Every tensor that the model needs, with its shape, outermost dimension first.
+    pub fn tensors(&self) -> Vec<(Role, Vec<usize>)> {
+        let table = vec![self.vocab_size, self.hidden_size];
+        let mut tensors = vec![(Role::Embedding, table.clone())];
+        for (index, block) in self.blocks.iter().enumerate() {
+            let of_block = block.tensors(self.hidden_size).into_iter();
+            tensors.extend(of_block.map(|(role, part, shape)| (Role::Block(index, role, part), shape)));
+        }
+        tensors.extend(self.final_norm.parts().map(|part| (Role::FinalNorm(part), vec![self.hidden_size])));
+        if !self.tied {
+            tensors.push((Role::LmHead, table));
+        }
+        tensors
+    }
+
+    /// The last block.
+    pub fn last_block(&self) -> &BlockSpec {
+        self.blocks.last().expect("a model has at least one block")
+    }
+
+    /// The block that layer `layer` of a multi-token head with `layers` of them is like: heads are like the last blocks, in
+    /// whose place they may be.
+    pub fn block_of_head(&self, layer: usize, layers: usize) -> &BlockSpec {
+        let first = self.blocks.len().saturating_sub(layers);
+        self.blocks.get(first + layer).unwrap_or_else(|| self.last_block())
+    }
+
+    /// The same value of every block, or the most of any.
+    pub(crate) fn most(&self, of: impl Fn(&BlockSpec) -> usize) -> usize {
+        self.blocks.iter().map(of).max().unwrap_or(0)
+    }
+}
+
+impl BlockSpec {
+    /// The attention of the block.
+    pub fn attention(&self) -> &Attention {
+        let Mixer::Attention(attention) = &self.mixer;
+        attention
+    }
+
+    /// Every tensor of the block, with its shape.
+    pub fn tensors(&self, hidden: usize) -> Vec<(BlockRole, Part, Vec<usize>)> {
+        let mut tensors = Vec::new();
+        let norm = |role, tensors: &mut Vec<_>| {
+            tensors.extend(self.norm.parts().map(|part| (role, part, vec![hidden])));
+        };
+        let linear = |role, outputs: usize, inputs: usize, bias: bool, tensors: &mut Vec<_>| {
+            tensors.push((role, Part::Weight, vec![outputs, inputs]));
+            tensors.extend(bias.then(|| (role, Part::Bias, vec![outputs])));
+        };
+        let a = self.attention();
+        norm(BlockRole::MixerNorm, &mut tensors);
+        linear(BlockRole::Query, a.q_size(), hidden, a.qkv_bias, &mut tensors);
+        linear(BlockRole::Key, a.kv_size(), hidden, a.qkv_bias, &mut tensors);
+        linear(BlockRole::Value, a.kv_size(), hidden, a.qkv_bias, &mut tensors);
+        if a.qk_norm.is_some() {
+            tensors.push((BlockRole::QueryNorm, Part::Weight, vec![a.head_dim]));
+            tensors.push((BlockRole::KeyNorm, Part::Weight, vec![a.head_dim]));
+        }
+        linear(BlockRole::Output, hidden, a.q_size(), a.out_bias, &mut tensors);
+        norm(BlockRole::MlpNorm, &mut tensors);
+        if self.mlp.gated {
+            linear(BlockRole::Gate, self.mlp.inner, hidden, self.mlp.bias, &mut tensors);
+        }
+        linear(BlockRole::Up, self.mlp.inner, hidden, self.mlp.bias, &mut tensors);
+        linear(BlockRole::Down, hidden, self.mlp.inner, self.mlp.bias, &mut tensors);
+        tensors
+    }
+}
+
+impl Attention {
+    /// Elements of all query heads of a row.
+    pub fn q_size(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Elements of all key heads (and of all value heads) of a row.
+    pub fn kv_size(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+}
+
+impl Norm {
+    /// The tensors of it.
+    pub(super) fn parts(self) -> impl Iterator<Item = Part> {
+        [Some(Part::Weight), self.is_layer().then_some(Part::Bias)].into_iter().flatten()
+    }
+}

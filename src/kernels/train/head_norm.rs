@@ -1,0 +1,71 @@
+//! The gradients of the norms of query and key heads.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Op, fixed};
+use crate::gpu::{Gpu, Variant};
+use crate::kernels::HeadNormParams;
+
+/// The uniform of `head_norm_weights.wgsl`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct HeadNormWeightsParams {
+    pub rows: u32,
+    pub heads: u32,
+    pub kv_heads: u32,
+    /// Padded to a multiple of four.
+    pub head_dim: u32,
+}
+
+/// The buffers of `head_norm_inputs`; all but `scale` and `inverses` are `[rows, heads + 2 * kv_heads, head_dim]`.
+#[derive(Clone, Copy)]
+pub(crate) struct HeadNormInputsIo<'a> {
+    /// What the norm reads.
+    pub x: &'a wgpu::Buffer,
+    /// The gradient of what it writes.
+    pub dy: &'a wgpu::Buffer,
+    /// `[2, head_dim]`
+    pub scale: &'a wgpu::Buffer,
+    /// The gradient of `x`.
+    pub dx: &'a wgpu::Buffer,
+    /// `[rows, heads + 2 * kv_heads]`: one over the root mean square of each head, written for `head_norm_weights`.
+    pub inverses: &'a wgpu::Buffer,
+}
+
+/// The buffers of `head_norm_weights`, as `head_norm_inputs` has them.
+#[derive(Clone, Copy)]
+pub(crate) struct HeadNormWeightsIo<'a> {
+    pub x: &'a wgpu::Buffer,
+    pub dy: &'a wgpu::Buffer,
+    pub inverses: &'a wgpu::Buffer,
+    /// `[2, head_dim]`, added to.
+    pub dscale: &'a wgpu::Buffer,
+}
+
+/// The one variant of `head_norm_inputs`.
+pub(crate) fn head_norm_inputs_variant() -> Variant {
+    Variant::of("head_norm_inputs")
+}
+
+/// The one variant of `head_norm_weights`.
+pub(crate) fn head_norm_weights_variant() -> Variant {
+    Variant::of("head_norm_weights")
+}
+
+/// `dx = ` the gradient of what `head_norm` reads.
+pub(crate) fn head_norm_inputs(gpu: &Gpu, params: HeadNormParams, rows: u32, io: HeadNormInputsIo<'_>) -> Op {
+    let kernel = gpu.kernel(&head_norm_inputs_variant());
+    let uniform = gpu.uniform("head norm inputs", &params);
+    let bind_group = gpu.bind(&kernel, &[&uniform, io.x, io.dy, io.scale, io.dx, io.inverses]);
+    Op::single(kernel, bind_group, fixed([params.groups(), rows, 1]))
+}
+
+/// `dscale += ` the gradients of the scales of queries and of keys.
+pub(crate) fn head_norm_weights(gpu: &Gpu, params: HeadNormParams, rows: u32, io: HeadNormWeightsIo<'_>) -> Op {
+    let kernel = gpu.kernel(&head_norm_weights_variant());
+    let head_dim = 4 * params.head_dim4;
+    let HeadNormParams { heads, kv_heads, .. } = params;
+    let uniform = gpu.uniform("head norm weights", &HeadNormWeightsParams { rows, heads, kv_heads, head_dim });
+    let bind_group = gpu.bind(&kernel, &[&uniform, io.x, io.dy, io.inverses, io.dscale]);
+    Op::single(kernel, bind_group, fixed([(2 * head_dim).div_ceil(64), 1, 1]))
+}

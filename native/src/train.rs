@@ -28,7 +28,8 @@ use crate::folder::Folder;
 use crate::hash::Hash;
 use crate::interrupt::{self, Watch};
 use crate::output::{io_error, write_whole};
-use crate::source::{Source, advice};
+use crate::prompt::{MARK, print_mark};
+use crate::source::{Source, advice, print_notes};
 use crate::terminal::{Failure, Meter, Outcome, SUCCESS, Work, bytes, print_json, print_status};
 use distill::{Distilled, Wanted};
 pub use flags::Args;
@@ -218,6 +219,12 @@ fn texts(path: &Path, vocabulary: &Vocabulary<'_>) -> Result<(Vec<Document>, Dat
     let format = DataFormat::of_name(&path.to_string_lossy())?;
     let bytes = fs::read(path).map_err(|error| io_error(path, &error))?;
     let documents = read(&bytes, format, vocabulary).map_err(|error| error.within(path.display()))?;
+    if bytes.starts_with(MARK.to_string().as_bytes()) {
+        print_mark(path.display());
+    }
+    // The end that training puts behind each text is nothing to speak of.
+    let own = |document: &Document| document.ids.len() - usize::from(vocabulary.end.is_some());
+    print_notes(vocabulary.tokenizer, documents.iter().map(|document| &document.ids[..own(document)]));
     let mut hash = Hash::new();
     hash.add_part("data", &bytes);
     Ok((documents, format, hash.text()))

@@ -8,6 +8,7 @@ pub mod config;
 pub mod families;
 mod fields;
 pub mod files;
+pub mod foreign;
 mod json;
 mod layout;
 pub mod mtp;

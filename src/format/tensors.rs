@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::checkpoint::find_headers;
+use super::foreign;
 use super::files::{Files, read_exact};
 use super::safetensors::{Header, PREFIX_BYTES, SkippedTensor, TensorInfo, brief_shape, header_len};
 use crate::error::{Error, Result};
@@ -89,6 +90,10 @@ impl<'f, F: Files> Tensors<'f, F> {
                 info.file,
                 brief_shape(&info.shape)
             ))),
+            (None, Some(SkippedTensor { shape: found, .. })) if found != shape => Err(Error::format(format!(
+                "{folder}: tensor \"{name}\": expected shape {shape:?} by {stated_by}, got {}",
+                brief_shape(found)
+            ))),
             (None, Some(skipped)) => Err(Error::unsupported(format!(
                 "{folder}: tensor \"{name}\": expected F32, F16 or BF16, got {}",
                 skipped.dtype
@@ -117,7 +122,10 @@ pub(super) async fn read_header<F: Files>(files: &F, name: &str) -> Result<Optio
     let Some(file_len) = files.len(name).await? else { return Ok(None) };
     let prefix = read_exact(files, name, 0..PREFIX_BYTES.min(file_len)).await?;
     let place = |error: Error| error.within(files.describe());
-    let header_len = header_len(name, &prefix, file_len).map_err(place)?;
+    let header_len = match header_len(name, &prefix, file_len) {
+        Ok(len) => len,
+        Err(error) => return Err(foreign::check(files, name, &prefix).err().unwrap_or_else(|| place(error))),
+    };
     let json = read_exact(files, name, PREFIX_BYTES..PREFIX_BYTES + header_len).await?;
     Header::parse(name, &json, file_len).map_err(place).map(Some)
 }

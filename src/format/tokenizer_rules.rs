@@ -26,6 +26,8 @@ pub(super) struct Facts {
     pub(super) added: Vec<AddedToken>,
     /// Added tokens that are text, not spelled in the letters that stand for bytes.
     pub(super) literal: HashSet<u32>,
+    /// Whether the decoder takes letters for bytes.
+    pub(super) byte_level: bool,
 }
 
 /// An entry of `added_tokens`.
@@ -149,6 +151,7 @@ pub(super) fn check(json: &[u8]) -> Result<Facts> {
         byte_tokens: tokens().filter(|(text, _)| byte_fallback && is_byte_token(text)).map(|(_, id)| id).collect(),
         added,
         literal,
+        byte_level,
     })
 }
 

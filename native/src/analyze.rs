@@ -1,7 +1,6 @@
 //! `foretoken analyze`: how well a model, its marginals and its heads predict ahead, with intervals.
 
 mod data;
-mod fingerprint;
 mod markdown;
 mod measure;
 mod plots;
@@ -15,6 +14,8 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use clap::ValueEnum;
 use foretoken::analysis::{FolderFacts, Method, Report, Run, Settings, Shard};
+use foretoken::format::checkpoint::Checkpoint;
+use foretoken::format::mtp;
 use foretoken::{Engine, Error, Result};
 
 use crate::drafting::HeadsWanted;
@@ -185,7 +186,7 @@ pub async fn run(args: &Args) -> Outcome<u8> {
     let first: &Loaded = base.as_ref().or(loaded.first()).ok_or_else(|| input("nothing to measure: name --methods"))?;
     let files = args.engine.files()?;
     settings.model = name_of(&first.model);
-    settings.model_fingerprint = fingerprint::of_files(&files, fingerprint::MODEL).await?;
+    settings.model_fingerprint = Checkpoint::open(&files).await?.identity().await?;
     (settings.data, settings.context) = (data, first.engine.context());
     let columns = Run::columns(&settings, &heads);
     let shard = args.shard.map_or(Shard::WHOLE, |shard| shard.0);
@@ -316,8 +317,8 @@ async fn heads(
             return Err(input(NO_HEADS));
         };
         let fingerprint = match folder {
-            Some(folder) => fingerprint::of_files(&Folder::open_heads(folder)?, fingerprint::HEADS).await?,
-            None => fingerprint::of_files(&args.engine.files()?, fingerprint::HEADS).await?,
+            Some(folder) => mtp::identity(&Folder::open_heads(folder)?).await?,
+            None => mtp::identity(&args.engine.files()?).await?,
         };
         let name = folder.map_or("of the model".to_owned(), |folder| name_of(&folder.display().to_string()));
         let same =

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use foretoken::format::files::Files;
-use foretoken::format::foreign;
+use foretoken::format::{foreign, layouts, mtp};
 use foretoken::{Error, Result};
 use memmap2::Mmap;
 
@@ -23,12 +23,12 @@ pub struct Folder {
 impl Folder {
     /// Lists the folder of a checkpoint.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::open_as(path, "config.json, tokenizer.json and model.safetensors")
+        Self::open_as(path, layouts::EXPECTED)
     }
 
     /// Lists a folder of heads.
     pub fn open_heads(path: &Path) -> Result<Self> {
-        Self::open_as(path, "mtp_config.json and mtp.safetensors, or heads in a published layout")
+        Self::open_as(path, mtp::EXPECTED)
     }
 
     fn open_as(path: &Path, expected: &str) -> Result<Self> {

@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use foretoken::Error;
 use foretoken::format::checkpoint::Checkpoint;
-use foretoken::format::mtp::{CONFIG, Init, InitOptions, InitSource, TENSORS, init_heads};
+use foretoken::format::mtp::{self, CONFIG, Init, InitOptions, InitSource, TENSORS, init_heads};
 
 use crate::output::{make_folder, write_whole};
 use crate::source::ModelFlag;
 use crate::terminal::{Outcome, SUCCESS, counted, print_status};
 
 /// Heads of the other layout that has files of its own; they would be shadowed.
-const MEDUSA: &str = "medusa_lm_head.safetensors";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -89,7 +88,9 @@ pub async fn run(args: &Args) -> Outcome<u8> {
     };
     let made = init_heads(&checkpoint, &options).await?;
     make_folder(&args.out)?;
-    if let Some(there) = [CONFIG, MEDUSA].map(|name| args.out.join(name)).iter().find(|path| path.exists()) {
+    // Tensors without a description are what an interruption left.
+    let described = mtp::FILES.into_iter().filter(|name| *name != TENSORS);
+    if let Some(there) = described.map(|name| args.out.join(name)).find(|path| path.exists()) {
         let message = format!("{}: there are heads already; name another folder", there.display());
         return Err(Error::input(message).into());
     }

@@ -15,7 +15,6 @@ mod devices;
 mod drafting;
 mod folder;
 mod generate;
-mod hash;
 mod init_heads;
 mod inspect;
 mod interactive;

@@ -9,16 +9,13 @@ use std::path::{Path, PathBuf};
 use foretoken::Result;
 use foretoken::format::checkpoint::{Checkpoint, HeadKind};
 use foretoken::format::files::{Files, read_exact};
-use foretoken::format::mtp::{CONFIG, HeadSet, TENSORS, without_lora};
+use foretoken::format::mtp::{self, HeadSet, without_lora};
 use foretoken::model::{Patch, merge_lora};
 
 use crate::folder::Folder;
 use crate::output::{NewFolder, io_error};
 use crate::source::{ModelFlag, Source};
 use crate::terminal::{Outcome, SUCCESS, print_status};
-
-/// Files of heads that the model brings: those that are merged take their place.
-const HEAD_FILES: [&str; 3] = [CONFIG, TENSORS, "medusa_lm_head.safetensors"];
 
 /// Bytes copied at a time.
 const CHUNK: u64 = 16 << 20;
@@ -48,7 +45,7 @@ pub async fn run(args: &Args) -> Outcome<u8> {
     .await?;
     debug_assert_eq!(heads.kind, HeadKind::Foretoken, "no other layout has a LoRA");
     let mut stored = BTreeMap::new();
-    for name in [CONFIG, TENSORS] {
+    for name in [mtp::CONFIG, mtp::TENSORS] {
         if let Some(len) = head_files.len(name).await? {
             stored.insert(name.to_owned(), read_exact(&head_files, name, 0..len).await?.into_owned());
         }
@@ -57,7 +54,8 @@ pub async fn run(args: &Args) -> Outcome<u8> {
 
     let out = NewFolder::begin(&args.out)?;
     for name in files.names() {
-        if HEAD_FILES.contains(&name.as_str()) {
+        // The heads that are merged take the place of those that the model brings.
+        if mtp::FILES.contains(&name.as_str()) {
             continue;
         }
         copy(&files, &name, &out.join(&name)).await?;

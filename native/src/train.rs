@@ -25,7 +25,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::folder::Folder;
-use crate::hash::Hash;
 use crate::interrupt::{self, Watch};
 use crate::output::{io_error, write_whole};
 use crate::prompt::{MARK, print_mark};
@@ -34,6 +33,7 @@ use crate::terminal::{Failure, Meter, Outcome, SUCCESS, Work, bytes, print_json,
 use distill::{Distilled, Wanted};
 pub use flags::Args;
 use folder::{Device, Identity, Log, OutFolder, PLOT};
+use foretoken::format::hash::Hash;
 use marginal::Labels;
 
 /// What a model folder may say about its own training.
@@ -110,7 +110,7 @@ async fn train(args: &Args) -> Outcome<u8> {
     let least = data.as_ref().map_or(1, |data| data.most_targets(args.batch));
     memory_needed(&gpu, &files, &first, &options(least)).await?;
     let identity = Identity {
-        model: model_hash(&checkpoint).await?,
+        model: checkpoint.identity().await?,
         data: data_hash,
         warmup_heads: first.hash.clone(),
         flags: args.deciding(length, rate, first.rank),
@@ -228,23 +228,6 @@ fn texts(path: &Path, vocabulary: &Vocabulary<'_>) -> Result<(Vec<Document>, Dat
     let mut hash = Hash::new();
     hash.add_part("data", &bytes);
     Ok((documents, format, hash.text()))
-}
-
-/// Of everything that decides what the model computes.
-async fn model_hash(checkpoint: &Checkpoint<'_, Source>) -> Result<String> {
-    let files = checkpoint.files();
-    // The end token may come from the second.
-    let mut names = ["config.json", "generation_config.json", "tokenizer.json"].map(str::to_owned).to_vec();
-    names.extend(checkpoint.tensors().map(|info| info.file.clone()));
-    names.sort();
-    names.dedup();
-    let mut hash = Hash::new();
-    for name in names {
-        if let Some(len) = files.len(&name).await? {
-            hash.add_part(&name, &read_exact(files, &name, 0..len).await?);
-        }
-    }
-    Ok(hash.text())
 }
 
 /// What computes.

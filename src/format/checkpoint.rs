@@ -1,62 +1,47 @@
-//! A checkpoint in Hugging Face's layout: configuration, tokenizer and tensors, whatever files they lie in.
+//! A checkpoint: configuration, tokenizer and tensors, whatever files they lie in.
 //!
 //! Opening reads configuration and headers only; tensors and tokenizer are read when asked for.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
 use super::config::ModelConfig;
-use super::files::{Files, read_exact, read_whole};
-use super::safetensors::{Header, Index, SkippedTensor, TensorInfo};
-use super::tensors::{Tensors, read_header};
+use super::files::{Files, read_exact};
+use super::hash::hash_files;
+use super::layouts::{self, Opened};
+use super::safetensors::{SkippedTensor, TensorInfo};
+use super::spec::Role;
+use super::tensors::Tensors;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result, counted};
-
-const CONFIG: &str = "config.json";
-const GENERATION_CONFIG: &str = "generation_config.json";
-const TOKENIZER: &str = "tokenizer.json";
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
-const MEDUSA: &str = "medusa_lm_head.safetensors";
-const OWN_HEADS: &str = "mtp_config.json";
-
-/// Real configurations have a few kilobytes.
-const MAX_CONFIG_BYTES: u64 = 16 << 20;
-/// The largest real vocabularies make about 30 MB.
-const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
-/// An index has about 100 bytes a tensor.
-const MAX_INDEX_BYTES: u64 = 64 << 20;
 
 /// An opened checkpoint.
 #[derive(Debug)]
 pub struct Checkpoint<'f, F: Files> {
     files: &'f F,
     config: ModelConfig,
+    stated_by: &'static str,
     has_tokenizer: bool,
     tensors: Tensors<'f, F>,
     head_files: Vec<(HeadKind, &'static str)>,
+    deciding: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl<'f, F: Files> Checkpoint<'f, F> {
-    /// Reads `config.json`, `generation_config.json` where there is one, and the header of `model.safetensors` or of every
-    /// shard that `model.safetensors.index.json` names.
+    /// Reads the configuration and the headers of all files with tensors.
     ///
     /// Fails, naming the file, when one is missing, broken or not supported. A missing tokenizer is no failure here.
     pub async fn open(files: &'f F) -> Result<Self> {
-        let config = read_config(files).await?;
-        let mut tensors = Tensors::new(files, read_headers(files).await?);
-        // transformers 5 also writes GPT-NeoX's LM head under the name that other families use.
-        tensors.rename("lm_head.weight", &config.lm_head_name());
-        let has_tokenizer = exists(files, TOKENIZER).await?;
-        let mut head_files = Vec::new();
-        for (kind, name) in [(HeadKind::Medusa, MEDUSA), (HeadKind::Foretoken, OWN_HEADS)] {
-            if exists(files, name).await? {
-                head_files.push((kind, name));
-            }
-        }
-        Ok(Self { files, config, has_tokenizer, tensors, head_files })
+        let Opened { config, tensors, stated_by, has_tokenizer, head_files, deciding, notes } = layouts::open(files).await?;
+        Ok(Self { files, config, stated_by, has_tokenizer, tensors, head_files, deciding, notes })
+    }
+
+    /// What a user should know about the files.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// What the model computes.
@@ -74,17 +59,28 @@ impl<'f, F: Files> Checkpoint<'f, F> {
         self.files.describe()
     }
 
-    /// Whether there is a `tokenizer.json`. Without one, prompts can still be given as token ids.
+    /// Whether there is a tokenizer. Without one, prompts can still be given as token ids.
     pub fn has_tokenizer(&self) -> bool {
         self.has_tokenizer
     }
 
     /// Reads and builds the tokenizer. Fails when there is none, or it is broken or not supported.
     pub async fn tokenizer(&self) -> Result<Tokenizer> {
-        match read_whole(self.files, TOKENIZER, MAX_TOKENIZER_BYTES).await? {
-            Some(json) => Tokenizer::from_json(&json).map_err(|error| error.within(self.files.describe())),
-            None => Err(missing(self.files, TOKENIZER, "without it there are token ids, but no text")),
-        }
+        layouts::tokenizer(self.files).await
+    }
+
+    /// A hash of everything that decides what the model computes: the names, lengths and content of its files, of large ones in
+    /// samples. It tells whether a model is the same, not whether somebody forged it.
+    pub async fn identity(&self) -> Result<String> {
+        let mut names: BTreeSet<String> = self.deciding.iter().cloned().collect();
+        names.extend(self.tensors().map(|info| info.file.clone()));
+        hash_files(self.files, names).await
+    }
+
+    /// Where the tensor of `role` lies, and the name under which it does; rows of some are those of several roles
+    /// ([`Place`](super::families::Place)).
+    pub fn tensor_of(&self, role: Role) -> Option<&TensorInfo> {
+        self.tensors.get(&self.config.name_of(role))
     }
 
     /// The tensor called `name`.
@@ -114,7 +110,7 @@ impl<'f, F: Files> Checkpoint<'f, F> {
 
     /// The tensor called `name`, if it has `shape`; else an error with the name, what was expected and what was found.
     pub fn require(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo> {
-        self.tensors.require(name, shape, CONFIG)
+        self.tensors.require(name, shape, self.stated_by)
     }
 
     /// The bytes of a tensor: elements in row-major order, little endian.
@@ -152,9 +148,18 @@ impl<'f, F: Files> Checkpoint<'f, F> {
         account
     }
 
-    /// Fails on the first tensor that the model needs and that is missing or has another shape or element type.
+    /// Fails on the first tensor that the model needs and that is missing or has another shape or element type, and on the first
+    /// that a block has and the family's blocks have not: it would be left out of what the model computes.
     pub fn check(&self) -> Result<()> {
-        self.config.expected_tensors().iter().try_for_each(|(name, shape)| self.require(name, shape).map(|_| ()))
+        self.config.expected_tensors().iter().try_for_each(|(name, shape)| self.require(name, shape).map(|_| ()))?;
+        match self.account().unknown.iter().find(|name| self.config.is_in_block(name)) {
+            Some(name) => Err(Error::unsupported(format!(
+                "{}: tensor \"{name}\": the blocks of a {} model have none like it, so it would compute something else",
+                self.files.describe(),
+                self.config.model_type
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Heads that predict more than one token ahead: found, or announced and missing. Kinds without a trace are left out.
@@ -179,11 +184,10 @@ impl<'f, F: Files> Checkpoint<'f, F> {
         if self.extra_layer(name).is_some() {
             return Some(HeadKind::DeepSeek);
         }
-        let eagle = ["fc.", "midlayer.", "d2t", "t2d"].iter().any(|prefix| name.starts_with(prefix));
         match name {
             _ if name.starts_with("mtp.") => Some(HeadKind::Qwen),
             _ if name.starts_with("model.mtp_layers.") => Some(HeadKind::MiMo),
-            _ if eagle => Some(HeadKind::Eagle3),
+            _ if is_eagle3(name) => Some(HeadKind::Eagle3),
             _ => None,
         }
     }
@@ -209,8 +213,16 @@ impl<'f, F: Files> Checkpoint<'f, F> {
         layers.sort_unstable();
         layers.dedup();
         let (announced, found) = (self.config.num_nextn_predict_layers, layers.len());
-        format!("{CONFIG} announces {announced} extra layers (num_nextn_predict_layers), the tensors hold {found}")
+        format!(
+            "{} announces {announced} extra layers (num_nextn_predict_layers), the tensors hold {found}",
+            self.stated_by
+        )
     }
+}
+
+/// Whether a tensor of this name is a part of heads in EAGLE-3's layout.
+pub(super) fn is_eagle3(name: &str) -> bool {
+    ["fc.", "midlayer.", "d2t", "t2d"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// What becomes of a checkpoint's tensors, each list sorted by name.
@@ -267,74 +279,4 @@ pub struct FoundHeads {
     pub tensors: Vec<String>,
     /// What was found, for people.
     pub note: String,
-}
-
-async fn exists<F: Files>(files: &F, name: &str) -> Result<bool> {
-    Ok(files.len(name).await?.is_some())
-}
-
-fn missing<F: Files>(files: &F, name: &str, advice: &str) -> Error {
-    Error::io(format!("{name} not found in {}; {advice}", files.describe()))
-}
-
-async fn read_config<F: Files>(files: &F) -> Result<ModelConfig> {
-    let advice = "expected a checkpoint in Hugging Face's layout";
-    let config = read_whole(files, CONFIG, MAX_CONFIG_BYTES).await?.ok_or_else(|| missing(files, CONFIG, advice))?;
-    let generation = read_whole(files, GENERATION_CONFIG, MAX_CONFIG_BYTES).await?;
-    ModelConfig::parse(&config, generation.as_deref()).map_err(|error| error.within(files.describe()))
-}
-
-async fn read_headers<F: Files>(files: &F) -> Result<Header> {
-    match find_headers(files).await? {
-        Some(header) => Ok(header),
-        None => {
-            let advice = format!("nor {INDEX}; weights in other formats must be converted to safetensors first");
-            Err(missing(files, SINGLE, &advice))
-        }
-    }
-}
-
-/// The tensors of a folder's checkpoint, in one file or several; `None` without either.
-pub(super) async fn find_headers<F: Files>(files: &F) -> Result<Option<Header>> {
-    if let Some(header) = read_header(files, SINGLE).await? {
-        return Ok(Some(header));
-    }
-    let Some(json) = read_whole(files, INDEX, MAX_INDEX_BYTES).await? else { return Ok(None) };
-    let index = Index::parse(INDEX, &json).map_err(|error| error.within(files.describe()))?;
-    read_shards(files, &index).await.map(Some)
-}
-
-/// The tensors of all shards together. Each must lie where the index says, and in one shard only.
-async fn read_shards<F: Files>(files: &F, index: &Index) -> Result<Header> {
-    let place = |error: Error| error.within(files.describe());
-    let mut all = Header::default();
-    for shard in index.shards() {
-        let advice = format!("{INDEX} names it; download it too");
-        let header = read_header(files, shard).await?.ok_or_else(|| missing(files, shard, &advice))?;
-        check_shard(index, shard, &header).map_err(place)?;
-        all.tensors.extend(header.tensors);
-        all.skipped.extend(header.skipped);
-    }
-    for (name, shard) in &index.weight_map {
-        if !all.tensors.contains_key(name) && !all.skipped.contains_key(name) {
-            let message = format!("{shard}: tensor \"{name}\" is missing, but {INDEX} says that it is here");
-            return Err(place(Error::format(message)));
-        }
-    }
-    Ok(all)
-}
-
-/// Fails on a tensor that the index does not place in this shard: so no two shards can hold the same name.
-fn check_shard(index: &Index, shard: &str, header: &Header) -> Result<()> {
-    let stray = header.tensors.keys().chain(header.skipped.keys()).find(|name| {
-        let stated = index.weight_map.get(*name);
-        stated.is_none_or(|stated| stated != shard)
-    });
-    match stray {
-        Some(name) => Err(Error::format(format!(
-            "{shard}: tensor \"{name}\" is here, but {INDEX} places it {}; are the files of one checkpoint?",
-            index.weight_map.get(name).map_or("nowhere", String::as_str)
-        ))),
-        None => Ok(()),
-    }
 }

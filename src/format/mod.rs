@@ -5,12 +5,14 @@
 
 pub mod checkpoint;
 pub mod config;
+mod expected;
 pub mod families;
 mod fields;
 pub mod files;
 pub mod foreign;
+pub mod hash;
 mod json;
-mod layout;
+pub mod layouts;
 pub mod mtp;
 mod oniguruma;
 mod refusals;

@@ -10,9 +10,11 @@ mod published;
 
 use std::collections::BTreeSet;
 
-use super::checkpoint::{Checkpoint, HeadKind};
+use super::checkpoint::{Checkpoint, HeadKind, is_eagle3};
 use super::config::ModelConfig;
 use super::files::Files;
+use super::hash::hash_files;
+use super::layouts;
 use super::tensors::Tensors;
 use crate::error::{Error, Result};
 
@@ -70,6 +72,22 @@ pub enum Wiring {
         /// The blocks' names.
         blocks: Vec<String>,
     },
+}
+
+/// Files of heads beside those of a model.
+pub const FILES: [&str; 3] = [own::CONFIG, own::TENSORS, published::MEDUSA];
+
+/// What a folder with heads has, for messages.
+pub const EXPECTED: &str = "mtp_config.json and mtp.safetensors, or heads in a published layout";
+
+/// A hash of everything in `files` that decides what its heads compute, as [`Checkpoint::identity`].
+///
+/// # Errors
+/// If a file cannot be read.
+pub async fn identity<F: Files>(files: &F) -> Result<String> {
+    let mut names: BTreeSet<String> = FILES.map(str::to_owned).into();
+    names.extend(layouts::files(files).await?);
+    hash_files(files, names).await
 }
 
 /// One head. Names are those of modules: `.weight` and `.bias` come behind.
@@ -141,6 +159,18 @@ pub struct HeadSet<'f, F: Files> {
     pub unused: Vec<String>,
 }
 
+/// What a folder without heads has that other programs draft with.
+async fn other_drafter<F: Files>(files: &F) -> Result<Option<String>> {
+    let Some(tensors) = Tensors::of_checkpoint(files).await? else { return super::foreign::of_files(files).await };
+    if tensors.names().any(|name| is_eagle3(name)) {
+        return Ok(Some("heads in the EAGLE-3 layout are not implemented".to_owned()));
+    }
+    let whole = tensors.names().any(|name| name.contains("embed")) && tensors.names().any(|name| name.contains("layers.0."));
+    let drafters = "a whole model is there, and drafting with a second model is not implemented; give heads that were made for \
+                    this model, or draft by lookup";
+    Ok(whole.then(|| drafters.to_owned()))
+}
+
 impl<'f, F: Files> HeadSet<'f, F> {
     /// The heads that a checkpoint brings itself, beside or among its own tensors; `None` without any.
     ///
@@ -183,6 +213,9 @@ impl<'f, F: Files> HeadSet<'f, F> {
                     return Ok(set);
                 }
             }
+        }
+        if let Some(what) = other_drafter(files).await? {
+            return Err(Error::unsupported(format!("no multi-token heads in {}: {what}", files.describe())));
         }
         Err(Error::io(format!(
             "no multi-token heads in {}: expected {CONFIG}, medusa_lm_head.safetensors, or a checkpoint with tensors under \

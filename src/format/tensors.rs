@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::checkpoint::find_headers;
-use super::foreign;
 use super::files::{Files, read_exact};
+use super::foreign;
+use super::layouts::find_headers;
 use super::safetensors::{Header, PREFIX_BYTES, SkippedTensor, TensorInfo, brief_shape, header_len};
 use crate::error::{Error, Result};
 
@@ -79,6 +79,19 @@ impl<'f, F: Files> Tensors<'f, F> {
         }
     }
 
+    /// Gives each tensor the name that `rename` makes of its own.
+    pub(super) fn rename_all(&mut self, rename: &dyn Fn(&str) -> String) {
+        self.found = std::mem::take(&mut self.found).into_iter().map(|(name, info)| (rename(&name), info)).collect();
+        self.skipped = std::mem::take(&mut self.skipped).into_iter().map(|(name, info)| (rename(&name), info)).collect();
+    }
+
+    /// The end of a message on a missing tensor: what the files have that is called alike.
+    fn instead_of(&self, name: &str) -> String {
+        let (_, end) = name.split_once('.').unwrap_or(("", name));
+        let alike = |other: &&String| other.strip_suffix(end).is_some_and(|begin| begin.is_empty() || begin.ends_with('.'));
+        self.names().find(alike).map_or_else(String::new, |other| format!("; \"{other}\" is there instead"))
+    }
+
     /// The tensor called `name`, if it has the `shape` that the file `stated_by` implies; else an error with the name, what
     /// was expected and what was found.
     pub fn require(&self, name: &str, shape: &[usize], stated_by: &str) -> Result<&TensorInfo> {
@@ -99,7 +112,8 @@ impl<'f, F: Files> Tensors<'f, F> {
                 skipped.dtype
             ))),
             (None, None) => Err(Error::format(format!(
-                "{folder}: tensor \"{name}\" is missing; expected shape {shape:?} by {stated_by}"
+                "{folder}: tensor \"{name}\" is missing; expected shape {shape:?} by {stated_by}{}",
+                self.instead_of(name)
             ))),
         }
     }

@@ -443,6 +443,7 @@ async fn warm_up(model: &Model, progress: &mut (dyn FnMut(Progress) + Send)) -> 
 }
 
 fn note_tensors<F: Files>(checkpoint: &Checkpoint<'_, F>, used: Option<HeadKind>, notes: &mut Vec<String>) {
+    notes.extend(checkpoint.notes().iter().cloned());
     let unknown = checkpoint.account().unknown;
     if !unknown.is_empty() {
         notes.push(format!(

@@ -8,10 +8,10 @@ use foretoken::analysis::DataFacts;
 use foretoken::train::data::{DataFormat, Vocabulary, read as read_documents};
 use foretoken::{Error, Result};
 
-use crate::hash::Hash;
 use crate::output::io_error;
 use crate::prompt::{MARK, print_mark};
 use crate::source::{Checked, print_notes};
+use foretoken::format::hash::Hash;
 
 /// A sample's tokens.
 pub struct Sample {

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{distill, marginal};
-use crate::hash::Hash;
 use crate::output::{check_folder, io_error, lock, make_folder, write_whole};
+use foretoken::format::hash::Hash;
 
 const STATE: &str = "checkpoint/state.json";
 const FORMAT: &str = "foretoken-train";

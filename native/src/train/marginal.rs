@@ -15,9 +15,9 @@ use foretoken::train::data::Dataset;
 use foretoken::train::{Entry, LABEL_TOKENS, LabelLists};
 use foretoken::{Error, MarginalOptions, Result, Session};
 
-use crate::hash::Hash;
 use crate::output::io_error;
 use crate::terminal::Work;
+use foretoken::format::hash::Hash;
 
 /// The file's name in the output folder.
 pub const FILE: &str = "marginals.labels";

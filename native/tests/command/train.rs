@@ -179,8 +179,8 @@ fn bad_texts_and_flags_are_refused_before_anything_is_written() {
             "story.txt",
             &["--warmup-heads", &place.model],
             Error(
-                "no multi-token heads in {model}: expected mtp_config.json, medusa_lm_head.safetensors, or a checkpoint with \
-                 tensors under mtp., model.mtp_layers. or model.layers.2.",
+                "no multi-token heads in {model}: a whole model is there, and drafting with a second model is not implemented; give \
+                 heads that were made for this model, or draft by lookup",
             ),
         ),
         ("story.txt", &["--valid", "none.txt"], Error("none.txt: {not found}")),

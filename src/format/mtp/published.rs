@@ -5,9 +5,10 @@ use crate::error::{Error, Result};
 use crate::format::checkpoint::HeadKind;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
+use crate::format::layouts;
 use crate::format::tensors::Tensors;
 
-const MEDUSA: &str = "medusa_lm_head.safetensors";
+pub(super) const MEDUSA: &str = "medusa_lm_head.safetensors";
 
 /// Medusa: residual blocks and an LM head each, on the final norm's output.
 pub(super) async fn medusa<'f, F: Files>(files: &'f F, config: &ModelConfig) -> Result<Option<HeadSet<'f, F>>> {
@@ -76,7 +77,7 @@ pub(super) fn in_checkpoint<'f, F: Files>(
     let heads: Vec<Head> = (0..count).map(head).collect();
     let norms_less_one = kind == HeadKind::Qwen;
     let set = HeadSet { kind, heads, lora: None, norms_less_one, tensors, unused: Vec::new() };
-    set.checked(config, "config.json", |name| names.owns(name)).map(Some)
+    set.checked(config, layouts::CONFIG, |name| names.owns(name)).map(Some)
 }
 
 /// How a layout calls the parts of its modules.

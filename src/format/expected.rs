@@ -36,6 +36,11 @@ impl ModelConfig {
         (tensor_name(&format!("{block}.{}", place.name()), part), shape)
     }
 
+    /// The name of the tensor of a role.
+    pub fn name_of(&self, role: Role) -> String {
+        self.locate(role, vec![1]).0
+    }
+
     /// The tensors of a head's layer whose names begin with `at`.
     pub fn layer_tensors(&self, at: &str) -> Vec<(String, Vec<usize>)> {
         self.block_tensors(at, self.spec.last_block())
@@ -85,9 +90,20 @@ impl ModelConfig {
         tensor_name(self.names.embedding, Part::Weight)
     }
 
+    /// The name that an LM head has where it is not the embedding.
+    pub(super) fn own_lm_head_name(&self) -> String {
+        tensor_name(self.names.lm_head, Part::Weight)
+    }
+
     /// The name of the LM head, `[vocab_size, hidden_size]`: the embedding's where they are tied.
     pub fn lm_head_name(&self) -> String {
         if self.spec.tied { self.embedding_name() } else { tensor_name(self.names.lm_head, Part::Weight) }
+    }
+
+    /// Whether a tensor of this name belongs to one of the model's blocks.
+    pub fn is_in_block(&self, name: &str) -> bool {
+        let number = name.strip_prefix(self.names.blocks).and_then(|rest| rest.strip_prefix('.')?.split('.').next());
+        number.and_then(|number| number.parse().ok()).is_some_and(|block: usize| block < self.spec.blocks.len())
     }
 
     /// Whether `name` is a tensor that some checkpoints carry and no forward pass needs: rotary frequencies and causal

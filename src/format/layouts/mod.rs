@@ -1,0 +1,55 @@
+//! The ways in which the files of a model are laid out, one file each. Nothing outside of them names a file of a model.
+//!
+//! To add one, write `NAME.rs` beside this file with a [`Layout`], and let [`open`] and [`tokenizer`] tell it from the others.
+
+mod hugging_face;
+
+use hugging_face::HuggingFace;
+pub(super) use hugging_face::{CONFIG, files, find_headers};
+
+use super::checkpoint::HeadKind;
+use super::config::ModelConfig;
+use super::files::Files;
+use super::tensors::Tensors;
+use super::tokenizer::Tokenizer;
+use crate::error::Result;
+
+/// A way to lay out the files of a model.
+trait Layout {
+    /// What must be there, for messages.
+    const EXPECTED: &'static str;
+
+    /// Reads the configuration and the headers of tensors.
+    async fn open<'f, F: Files>(files: &'f F) -> Result<Opened<'f, F>>;
+
+    /// Reads and builds the tokenizer.
+    async fn tokenizer<F: Files>(files: &F) -> Result<Tokenizer>;
+}
+
+/// What a layout makes of the files of a model. With the names in its configuration, every role has its tensor.
+pub(super) struct Opened<'f, F: Files> {
+    pub config: ModelConfig,
+    pub tensors: Tensors<'f, F>,
+    /// The file that states the shapes of tensors, for messages.
+    pub stated_by: &'static str,
+    pub has_tokenizer: bool,
+    /// Files of multi-token heads beside the model.
+    pub head_files: Vec<(HeadKind, &'static str)>,
+    /// What a user should know about them.
+    pub notes: Vec<String>,
+    /// Files beside those of tensors that decide what the model computes.
+    pub deciding: Vec<String>,
+}
+
+/// What a folder with a model has, for messages.
+pub const EXPECTED: &str = HuggingFace::EXPECTED;
+
+/// Opens the files in the layout that they have.
+pub(super) async fn open<F: Files>(files: &F) -> Result<Opened<'_, F>> {
+    HuggingFace::open(files).await
+}
+
+/// Reads and builds the tokenizer of a model.
+pub(super) async fn tokenizer<F: Files>(files: &F) -> Result<Tokenizer> {
+    HuggingFace::tokenizer(files).await
+}

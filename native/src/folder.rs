@@ -33,7 +33,8 @@ impl Folder {
 
     fn open_as(path: &Path, expected: &str) -> Result<Self> {
         let path = &snapshot(path);
-        let fail = |error: io::Error| Error::io(format!("{}: {}", path.display(), not_a_folder(path, &error, expected)));
+        let fail =
+            |error: io::Error| Error::io(format!("{}: {}", path.display(), not_a_folder(path, &error, expected)));
         let mut maps = BTreeMap::new();
         for entry in fs::read_dir(path).map_err(fail)? {
             // A name that is not Unicode is none that a checkpoint's files ask for.
@@ -48,7 +49,8 @@ impl Folder {
         let Some(cell) = self.maps.get(name) else { return Ok(None) };
         if cell.get().is_none() {
             let path = self.path.join(name);
-            let map = map(&path).map_err(|error| Error::io(format!("{}: {}", path.display(), not_read(&path, &error))))?;
+            let map =
+                map(&path).map_err(|error| Error::io(format!("{}: {}", path.display(), not_read(&path, &error))))?;
             // Another thread may have mapped it meanwhile: one map of it is as good as another.
             let _ = cell.set(map);
         }
@@ -87,8 +89,10 @@ fn snapshot(path: &Path) -> PathBuf {
     }
     let named = fs::read_to_string(path.join("refs/main")).ok();
     // A name that leads elsewhere is none of the cache's.
-    let plain = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    let main = named.as_deref().map(str::trim).filter(plain).map(|name| snapshots.join(name)).filter(|main| main.is_dir());
+    let plain =
+        |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    let main =
+        named.as_deref().map(str::trim).filter(plain).map(|name| snapshots.join(name)).filter(|main| main.is_dir());
     let only = || {
         let mut all = fs::read_dir(&snapshots).ok()?.flatten().map(|entry| entry.path());
         all.next().filter(|first| first.is_dir() && all.next().is_none())

@@ -52,7 +52,9 @@ pub async fn run(args: &Args) -> Outcome<u8> {
     print_notes(tokenizer, [&ids[..]]);
     let scored = tokenizer.bytes_after_first(&ids, bytes);
     if scored == 0 {
-        return Err(Error::input("nothing to score: all of the text is its first token, and nothing comes before it").into());
+        return Err(
+            Error::input("nothing to score: all of the text is its first token, and nothing comes before it").into()
+        );
     }
     if scored < bytes {
         let (first, bytes) = (tokenizer.token_text(ids[0]).unwrap_or_default(), counted(bytes - scored, "byte"));

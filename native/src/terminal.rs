@@ -200,7 +200,41 @@ impl Drop for Work {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, visible};
+    use super::{bytes, print, print_json, visible};
+    use crate::console::{Console, Scope};
+    use std::cell::RefCell;
+    use std::io::{self, Write};
+    use std::rc::Rc;
+
+    #[derive(Clone, Default)]
+    struct Written(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_pipe_gets_what_a_terminal_is_only_shown() {
+        let said = "a\x1b[2j\u{9b}b\n\tc";
+        for (output, expected) in [(false, said), (true, "a\\u{1b}[2j\\u{9b}b\n\tc")] {
+            let written = Written::default();
+            let mut console = Console::apart(io::empty(), written.clone(), io::sink());
+            console.terminals.output = output;
+            let _scope = Scope::enter(console);
+            assert!(print(said).is_ok());
+            assert_eq!(String::from_utf8(written.0.take()).unwrap(), expected);
+            assert!(print_json(&said).is_ok());
+            let json = String::from_utf8(written.0.take()).unwrap();
+            assert!(!json.trim_end().contains(char::is_control), "{json:?}");
+            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), said);
+        }
+    }
 
     #[test]
     fn nothing_orders_the_terminal_about() {

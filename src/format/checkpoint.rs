@@ -35,7 +35,8 @@ impl<'f, F: Files> Checkpoint<'f, F> {
     ///
     /// Fails, naming the file, when one is missing, broken or not supported. A missing tokenizer is no failure here.
     pub async fn open(files: &'f F) -> Result<Self> {
-        let Opened { config, tensors, stated_by, has_tokenizer, head_files, deciding, notes } = layouts::open(files).await?;
+        let Opened { config, tensors, stated_by, has_tokenizer, head_files, deciding, notes } =
+            layouts::open(files).await?;
         Ok(Self { files, config, stated_by, has_tokenizer, tensors, head_files, deciding, notes })
     }
 

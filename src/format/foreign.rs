@@ -17,7 +17,8 @@ const BEGINNINGS: [(&[u8], &str); 8] = [
 ];
 
 const LFS: &str = "a Git LFS pointer, not the file itself: run `git lfs pull` in the repository, or download the file";
-const PICKLE: &str = "a file of PyTorch's (a pickle), which can run programs and is not read: convert it to safetensors";
+const PICKLE: &str =
+    "a file of PyTorch's (a pickle), which can run programs and is not read: convert it to safetensors";
 const WEB_PAGE: &str = "a web page, not the file itself: download it again (some models ask for a login or a token)";
 
 /// Endings of names, and what such files are.
@@ -73,7 +74,9 @@ pub(super) async fn of_files<F: Files>(files: &F) -> Result<Option<String>> {
         return Ok(Some(format!("{name} is {what}")));
     }
     if files.len("mtp_config.json").await?.is_some() {
-        return Ok(Some("mtp_config.json is there: this is a folder of heads, which need the model they were made for".to_owned()));
+        return Ok(Some(
+            "mtp_config.json is there: this is a folder of heads, which need the model they were made for".to_owned(),
+        ));
     }
     if files.len("params.json").await?.is_some() {
         let what = "params.json is there: this is the layout of the model's makers; take the one for transformers";

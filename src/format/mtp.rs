@@ -165,7 +165,8 @@ async fn other_drafter<F: Files>(files: &F) -> Result<Option<String>> {
     if tensors.names().any(|name| is_eagle3(name)) {
         return Ok(Some("heads in the EAGLE-3 layout are not implemented".to_owned()));
     }
-    let whole = tensors.names().any(|name| name.contains("embed")) && tensors.names().any(|name| name.contains("layers.0."));
+    let whole =
+        tensors.names().any(|name| name.contains("embed")) && tensors.names().any(|name| name.contains("layers.0."));
     let drafters = "a whole model is there, and drafting with a second model is not implemented; give heads that were made for \
                     this model, or draft by lookup";
     Ok(whole.then(|| drafters.to_owned()))

@@ -40,12 +40,7 @@ impl<T: Borrow<Tokenizer>> StreamDecoder<T> {
     }
 
     /// The same, but with the special tokens `kept` as text.
-    pub(crate) fn keeping(
-        tokenizer: T,
-        prompt_ids: &[u32],
-        skip_special: bool,
-        kept: HashSet<u32>,
-    ) -> Result<Self> {
+    pub(crate) fn keeping(tokenizer: T, prompt_ids: &[u32], skip_special: bool, kept: HashSet<u32>) -> Result<Self> {
         let mut decoder = Self { tokenizer, skip_special, kept, window: Vec::new(), shown: String::new() };
         decoder.window = decoder.prompt_window(prompt_ids);
         let text = decoder.window_text()?;

@@ -82,13 +82,15 @@ impl<'f, F: Files> Tensors<'f, F> {
     /// Gives each tensor the name that `rename` makes of its own.
     pub(super) fn rename_all(&mut self, rename: &dyn Fn(&str) -> String) {
         self.found = std::mem::take(&mut self.found).into_iter().map(|(name, info)| (rename(&name), info)).collect();
-        self.skipped = std::mem::take(&mut self.skipped).into_iter().map(|(name, info)| (rename(&name), info)).collect();
+        self.skipped =
+            std::mem::take(&mut self.skipped).into_iter().map(|(name, info)| (rename(&name), info)).collect();
     }
 
     /// The end of a message on a missing tensor: what the files have that is called alike.
     fn instead_of(&self, name: &str) -> String {
         let (_, end) = name.split_once('.').unwrap_or(("", name));
-        let alike = |other: &&String| other.strip_suffix(end).is_some_and(|begin| begin.is_empty() || begin.ends_with('.'));
+        let alike =
+            |other: &&String| other.strip_suffix(end).is_some_and(|begin| begin.is_empty() || begin.ends_with('.'));
         self.names().find(alike).map_or_else(String::new, |other| format!("; \"{other}\" is there instead"))
     }
 

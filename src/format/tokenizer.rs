@@ -43,7 +43,16 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|error| rules::broken(&error).caused_by(error))?;
         let letters = |text: String| text.bytes().map(byte_letter).collect();
         let spelled = literal.iter().filter_map(|&id| Some((id, letters(inner.id_to_token(id)?)))).collect();
-        Ok(Self { inner, blind: OnceLock::new(), around: OnceLock::new(), spelled, special, byte_tokens, byte_level, vocab_size })
+        Ok(Self {
+            inner,
+            blind: OnceLock::new(),
+            around: OnceLock::new(),
+            spelled,
+            special,
+            byte_tokens,
+            byte_level,
+            vocab_size,
+        })
     }
 
     /// The ids of `text`, with the tokens that the file puts around a text (such as a first `<s>`) if `add_special`.
@@ -92,10 +101,13 @@ impl Tokenizer {
         let mut notes = Vec::new();
         if !before.is_empty() && ids.strip_prefix(&before[..]).is_some_and(|rest| rest.starts_with(before)) {
             let start = spelled(before);
-            notes.push(format!("the text begins with \"{start}\", which the tokenizer puts there too: now it is there twice"));
+            notes.push(format!(
+                "the text begins with \"{start}\", which the tokenizer puts there too: now it is there twice"
+            ));
         }
         if !after.is_empty() && ids.ends_with(after) {
-            notes.push(format!("the tokenizer puts \"{}\" after every text: the token ids end with it", spelled(after)));
+            notes
+                .push(format!("the tokenizer puts \"{}\" after every text: the token ids end with it", spelled(after)));
         }
         notes
     }
@@ -133,8 +145,11 @@ impl Tokenizer {
             let overlap = |a: &str, b: &str| a.char_indices().any(|(at, _)| b.starts_with(&a[at..]));
             text.contains(token) || token.contains(text) || overlap(token, text) || overlap(text, token)
         };
-        let spelled = |id: &u32| self.token_text(*id).filter(|token| texts.iter().any(|text| touch(token, text)));
-        self.special.iter().copied().filter(|id| spelled(id).is_some()).collect()
+        let part = |id: &u32| {
+            let token = self.decode(&[*id], false).unwrap_or_default();
+            !token.is_empty() && texts.iter().any(|text| touch(&token, text))
+        };
+        self.special.iter().copied().filter(part).collect()
     }
 
     /// One more than the highest token id. A model's `vocab_size` may be larger (padding), or smaller (tokens added later).

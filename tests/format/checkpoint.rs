@@ -99,15 +99,11 @@ fn what_the_model_does_not_need_may_be_anywhere() {
     opened.check().unwrap();
     assert!(opened.tensor("mtp.fc.weight").is_some());
     // Of one tensor in two shards the index knows which; without its word nobody does.
-    put(&mut files, "m-1.safetensors", {
-        let expected = open(&files).unwrap().config().expected_tensors();
-        zeros(&[&expected[..5], &expected[7..8]].concat())
-    });
+    let expected = open(&files).unwrap().config().expected_tensors();
+    put(&mut files, "m-1.safetensors", zeros(&[&expected[..5], &expected[7..8]].concat()));
     open(&files).unwrap().check().unwrap();
-    put(&mut files, "m-1.safetensors", {
-        let expected = open(&files).unwrap().config().expected_tensors();
-        zeros(&[&expected[..5], &tensors(&[("mtp.fc.weight", &[8, 16])])].concat())
-    });
+    let twice = tensors(&[("mtp.fc.weight", &[8, 16])]);
+    put(&mut files, "m-1.safetensors", zeros(&[&expected[..5], &twice].concat()));
     refused(open(&files), &["m-2.safetensors", "\"mtp.fc.weight\" is in another file too"]);
 }
 
@@ -223,7 +219,10 @@ fn what_is_there_instead_of_a_checkpoint_is_named() {
         files: names.iter().map(|name| ((*name).to_owned(), Cow::Borrowed(&b"{}"[..]))).collect(),
     };
     for (names, words) in [
-        (&["adapter_config.json", "adapter_model.safetensors"][..], "this is an adapter (a LoRA), not a model; merge it"),
+        (
+            &["adapter_config.json", "adapter_model.safetensors"][..],
+            "this is an adapter (a LoRA), not a model; merge it",
+        ),
         (&["tiny-q4_0.gguf"], "tiny-q4_0.gguf is a GGUF file"),
         (&["tokenizer.json", "model.onnx"], "model.onnx is an ONNX export"),
         (&["pytorch_model.bin", "training_args.bin"], "pytorch_model.bin is a file of PyTorch's (a pickle)"),

@@ -472,7 +472,8 @@ fn folders_of_the_hubs_cache_are_known() {
     // The only one; of two the one that is the main; of two without a word of which, none.
     generate().success();
     fs::create_dir(cache.path().join("snapshots/other")).unwrap();
-    let expected = "config.json not found in {cache}; this is a folder of the hub's cache: name one of those in its snapshots";
+    let expected =
+        "config.json not found in {cache}; this is a folder of the hub's cache: name one of those in its snapshots";
     generate().refused(Error(expected), &[("{cache}", path)], "two snapshots");
     fs::create_dir(cache.path().join("refs")).unwrap();
     fs::write(cache.path().join("refs/main"), "0123abc\n").unwrap();
@@ -484,7 +485,9 @@ fn folders_of_the_hubs_cache_are_known() {
     let _ = fs::remove_file(&link);
     symlink("../../blobs/gone", &link).unwrap();
     foretoken(&["generate", "--model", &folder, "--ids", "1"]).refused(
-        Error("{folder}/generation_config.json: a link to ../../blobs/gone, which is not there; download the file again"),
+        Error(
+            "{folder}/generation_config.json: a link to ../../blobs/gone, which is not there; download the file again",
+        ),
         &[("{folder}", &folder)],
         "a dead link",
     );

@@ -144,7 +144,9 @@ fn add<F: Files>(
     left_out: impl Fn(&String) -> bool,
 ) -> Result<()> {
     let names = header.tensors.keys().chain(header.skipped.keys()).filter(|name| !left_out(name));
-    if let Some(name) = names.into_iter().find(|name| all.tensors.contains_key(*name) || all.skipped.contains_key(*name)) {
+    if let Some(name) =
+        names.into_iter().find(|name| all.tensors.contains_key(*name) || all.skipped.contains_key(*name))
+    {
         let message = format!("{file}: tensor \"{name}\" is in another file too; are the files of one checkpoint?");
         return Err(Error::format(message).within(files.describe()));
     }
@@ -156,7 +158,8 @@ fn add<F: Files>(
 /// The tensors of shards that no index names, where all of them are there, or of the only file of tensors.
 async fn without_index<F: Files>(files: &F) -> Result<Option<Header>> {
     let names = files.names();
-    let shard = |name: &String| name.strip_prefix("model-00001-of-")?.strip_suffix(".safetensors")?.parse::<usize>().ok();
+    let shard =
+        |name: &String| name.strip_prefix("model-00001-of-")?.strip_suffix(".safetensors")?.parse::<usize>().ok();
     let count = names.iter().find_map(shard).unwrap_or(1).max(1);
     let shards: Vec<String> = (1..=count.min(names.len().max(1)))
         .map(|index| format!("model-{index:05}-of-{count:05}.safetensors"))

@@ -60,9 +60,8 @@ impl Folder {
 
 fn not_a_folder(path: &Path, error: &io::Error, expected: &str) -> String {
     let other = path.file_name().and_then(|name| foreign::of_name(&name.to_string_lossy()));
-    match (error.kind(), other) {
-        (io::ErrorKind::NotADirectory, Some(what)) => return format!("this is {what}"),
-        _ => {}
+    if let (io::ErrorKind::NotADirectory, Some(what)) = (error.kind(), other) {
+        return format!("this is {what}");
     }
     match error.kind() {
         io::ErrorKind::NotFound => format!("no such folder: expected one with {expected}"),

@@ -207,6 +207,14 @@ fn an_lm_head_that_is_not_the_embedding_is_used() {
             assert!(opened.notes()[0].contains(name), "{:?}", opened.notes());
         }
     }
+    for shape in [&[][..], &[2400], &[300, 4, 2]] {
+        let mut files = checkpoint(&llama());
+        let mut list = open(&files).unwrap().config().expected_tensors();
+        list[0].1 = shape.to_vec();
+        list.push(("lm_head.weight".to_owned(), shape.to_vec()));
+        put(&mut files, "model.safetensors", zeros(&list));
+        refused(open(&files).unwrap().check(), &["expected shape [300, 8]"]);
+    }
     // What cannot be used in its place is not left out either.
     let odd = with_head(&llama(), "lm_head.weight", &[301, 8], None);
     refused(open(&odd).unwrap().check(), &["lm_head.weight", "[300, 8]", "[301, 8]"]);

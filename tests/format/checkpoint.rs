@@ -252,8 +252,8 @@ fn what_is_there_instead_of_a_checkpoint_is_named() {
     for (name, content, words) in [
         ("model.safetensors", &pointer[..], "a Git LFS pointer"),
         ("model.safetensors", b"GGUF\x03\0\0\0\xff\xff\xff\xff", "a GGUF file"),
-        ("model.safetensors", b"PK\x03\x04\x14\0\x08\x08\0\0", "a pickle"),
-        ("model.safetensors", b"\x80\x02\x8a\x0al\xfc\x9c\x46", "a pickle"),
+        ("model.safetensors", b"PK\x03\x04\x14\0\x08\x08\0\0", "a file of PyTorch's"),
+        ("model.safetensors", b"\x80\x02\x8a\x0al\xfc\x9c\x46", "a file of PyTorch's"),
         ("model.safetensors", b"<!DOCTYPE html><html>", "a web page"),
         ("config.json", pointer, "a Git LFS pointer"),
         ("config.json", b"<html><body>", "a web page"),

@@ -263,7 +263,13 @@ def compare_patterns(program, folder, rng, count):
             # An error is none of other ids.
             if "error" in got and "gave up" in got["error"]:
                 continue
-            want = tokenizer.encode(text).ids
+            try:
+                want = tokenizer.encode(text).ids
+            except BaseException as error:
+                # Oniguruma has a limit of its own, at which the package panics.
+                if "retry-limit" not in str(error):
+                    raise
+                continue
             if got != want:
                 return f"the pattern {pattern!r} on {text!r}: {got}, expected {want}"
     print(f"{used} random patterns are the same, {refused} others were refused")

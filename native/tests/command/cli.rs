@@ -150,7 +150,9 @@ fn a_stop_string_may_be_a_special_token() {
     };
     let text = fs::read(crate::support::golden(CASE) + "/tokenizer.json").unwrap();
     let tokenizer: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    let before = |at: usize| ids[..at].iter().map(|&id| letters(&tokenizer, id).replace('Ġ', " ")).collect::<String>();
+    // The first three are special tokens.
+    let shown = |id: u64| if id < 3 { String::new() } else { letters(&tokenizer, id).replace('Ġ', " ") };
+    let before = |at: usize| ids[..at].iter().map(|&id| shown(id)).collect::<String>();
     let plain = |at: &usize| {
         let token = letters(&tokenizer, ids[*at]);
         token.chars().all(|c| c.is_ascii_alphanumeric()) && !before(*at).contains(&token) && before(*at).is_ascii()

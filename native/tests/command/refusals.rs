@@ -355,7 +355,7 @@ fn broken_checkpoints_are_refused() {
             make: |folder| bytes(folder, |bytes| *bytes = b"version https://git-lfs.github.com/spec/v1\n".to_vec()),
         },
         Broken {
-            message: "{folder}: config.json: `quantization_config` = {...}: the weights are packed by AWQ, which is not supported; \
+            message: "{folder}: config.json: `quantization_config` = {\"bits\":4,\"quant_method\":\"awq\"}: the weights are packed by AWQ, which is not supported; \
                       take the model's checkpoint in BF16, F16 or F32",
             make: |folder| {
                 config(folder, |config| config["quantization_config"] = json!({"quant_method": "awq", "bits": 4}));

@@ -10,6 +10,7 @@ mod timing;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::atomic::Ordering::SeqCst;
 
 use clap::ValueEnum;
 use foretoken::analysis::{FolderFacts, Method, Report, Run, Settings, Shard};
@@ -19,6 +20,7 @@ use foretoken::{Engine, Error, Result};
 
 use crate::drafting::HeadsWanted;
 use crate::folder::Folder;
+use crate::interrupt::{self, Watch};
 use crate::source::{Checked, EngineFlags, Loaded};
 use crate::terminal::{Meter, Outcome, SUCCESS, bar, print, print_status};
 use data::Sample;
@@ -149,6 +151,7 @@ impl FromStr for ShardArg {
 }
 
 pub async fn run(args: &Args) -> Outcome<u8> {
+    interrupt::install()?;
     if !args.merge.is_empty() {
         let (run, records) = store::merge(&args.merge)?;
         let mut timings = Vec::new();
@@ -191,7 +194,9 @@ pub async fn run(args: &Args) -> Outcome<u8> {
     let mut store = Store::open(&args.out, &run)?;
     let base_engine = base.as_ref().map(|loaded| &loaded.engine);
     let engines: Vec<Engine> = loaded.iter().map(|loaded| loaded.engine.clone()).collect();
-    measure_all(&run, &samples, base_engine, &engines, &mut store).await?;
+    if !measure_all(&run, &samples, base_engine, &engines, &mut store).await? {
+        return Ok(interrupt::exit_code());
+    }
     let mut drafts = Vec::new();
     // Half a text, so that it does not end at once.
     let prompt = &samples[0].ids[..samples[0].ids.len().div_ceil(2)];
@@ -330,13 +335,16 @@ async fn heads(
     Ok((all, facts))
 }
 
+/// Measures the samples that are not done. False if a signal came.
 async fn measure_all(
     run: &Run,
     samples: &[Sample],
     base: Option<&Engine>,
     engines: &[Engine],
     store: &mut Store,
-) -> Result<()> {
+) -> Result<bool> {
+    let watch = Watch::start();
+    let interrupt = watch.flag();
     let mine: Vec<usize> = (0..samples.len()).filter(|&sample| run.shard.holds(sample)).collect();
     let left: Vec<usize> = mine.iter().copied().filter(|sample| !store.records.contains_key(sample)).collect();
     if left.len() < mine.len() {
@@ -347,13 +355,19 @@ async fn measure_all(
     bar.reset_eta();
     let mut measurer = Measurer::new(run, base, engines)?;
     for sample in left {
+        if interrupt.load(SeqCst) {
+            bar.finish_and_clear();
+            let (done, all) = (store.records.len(), mine.len());
+            print_status(format_args!("interrupted: {done} of {all} samples are done; the same command goes on"));
+            return Ok(false);
+        }
         let within = |error: Error| error.within(format!("sample {}", sample + 1));
         let record = measurer.record(sample, &samples[sample]).await.map_err(within)?;
         store.add(&record)?;
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(())
+    Ok(true)
 }
 
 /// Writes the report of all records; a shard has none of its own.

@@ -1,7 +1,7 @@
 //! Where a run of the command reads and writes: standard input and outputs, the environment, devices.
 //!
 //! A run blocks on one thread from its first line to its last, and nothing writes from another: no progress bar ticks by
-//! itself, and the handler of Ctrl-C only sets a flag or ends the process. So the console belongs to the thread, as
+//! itself, and the thread that signals are told to only sets a flag or ends the process. So the console belongs to the thread, as
 //! standard output belongs to the process, and `print` and `print_status` need nobody to hand it to them through every function.
 
 use std::cell::RefCell;

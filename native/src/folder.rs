@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use foretoken::format::files::Files;
-use foretoken::format::{layouts, mtp};
+use foretoken::format::{foreign, layouts, mtp};
 use foretoken::{Error, Result};
 use memmap2::Mmap;
 
@@ -32,7 +32,9 @@ impl Folder {
     }
 
     fn open_as(path: &Path, expected: &str) -> Result<Self> {
-        let fail = |error: io::Error| Error::io(format!("{}: {}", path.display(), not_a_folder(&error, expected)));
+        let path = &snapshot(path);
+        let fail =
+            |error: io::Error| Error::io(format!("{}: {}", path.display(), not_a_folder(path, &error, expected)));
         let mut maps = BTreeMap::new();
         for entry in fs::read_dir(path).map_err(fail)? {
             // A name that is not Unicode is none that a checkpoint's files ask for.
@@ -43,16 +45,12 @@ impl Folder {
         Ok(Self { path: path.to_owned(), maps })
     }
 
-    /// Every name the folder had when it was opened.
-    pub fn names(&self) -> impl Iterator<Item = &String> {
-        self.maps.keys()
-    }
-
     fn bytes(&self, name: &str) -> Result<Option<&[u8]>> {
         let Some(cell) = self.maps.get(name) else { return Ok(None) };
         if cell.get().is_none() {
             let path = self.path.join(name);
-            let map = map(&path).map_err(|error| Error::io(format!("{}: {error}", path.display())))?;
+            let map =
+                map(&path).map_err(|error| Error::io(format!("{}: {}", path.display(), not_read(&path, &error))))?;
             // Another thread may have mapped it meanwhile: one map of it is as good as another.
             let _ = cell.set(map);
         }
@@ -60,12 +58,45 @@ impl Folder {
     }
 }
 
-fn not_a_folder(error: &io::Error, expected: &str) -> String {
+fn not_a_folder(path: &Path, error: &io::Error, expected: &str) -> String {
+    let other = path.file_name().and_then(|name| foreign::of_name(&name.to_string_lossy()));
+    if let (io::ErrorKind::NotADirectory, Some(what)) = (error.kind(), other) {
+        return format!("this is {what}");
+    }
     match error.kind() {
         io::ErrorKind::NotFound => format!("no such folder: expected one with {expected}"),
         io::ErrorKind::NotADirectory => format!("not a folder: expected one with {expected}"),
         _ => error.to_string(),
     }
+}
+
+/// What is wrong with a file that the folder lists.
+fn not_read(path: &Path, error: &io::Error) -> String {
+    match fs::read_link(path) {
+        Ok(to) if error.kind() == io::ErrorKind::NotFound => {
+            format!("a link to {}, which is not there; download the file again", to.display())
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// The folder that `path` stands for: of the hub's cache the snapshot that its `main` is, or the only one.
+fn snapshot(path: &Path) -> PathBuf {
+    let snapshots = path.join("snapshots");
+    if path.join("config.json").exists() || !snapshots.is_dir() {
+        return path.to_owned();
+    }
+    let named = fs::read_to_string(path.join("refs/main")).ok();
+    // A name that leads elsewhere is none of the cache's.
+    let plain =
+        |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    let main =
+        named.as_deref().map(str::trim).filter(plain).map(|name| snapshots.join(name)).filter(|main| main.is_dir());
+    let only = || {
+        let mut all = fs::read_dir(&snapshots).ok()?.flatten().map(|entry| entry.path());
+        all.next().filter(|first| first.is_dir() && all.next().is_none())
+    };
+    main.or_else(only).unwrap_or_else(|| path.to_owned())
 }
 
 fn map(path: &Path) -> io::Result<Mmap> {
@@ -105,6 +136,10 @@ impl Files for Folder {
 
     fn describe(&self) -> String {
         self.path.display().to_string()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.maps.keys().cloned().collect()
     }
 }
 

@@ -148,7 +148,7 @@ pub struct Finished {
     rounds: Vec<Round>,
 }
 
-/// Generates until the text ends, or Ctrl-C ends it.
+/// Generates until the text ends, or a signal ends it.
 pub async fn generate(
     session: &mut Session,
     prompt_ids: &[u32],
@@ -267,7 +267,7 @@ impl Finished {
 
     fn exit_code(&self) -> u8 {
         match self.stop {
-            Stop::Interrupt => interrupt::EXIT_CODE,
+            Stop::Interrupt => interrupt::exit_code(),
             _ => SUCCESS,
         }
     }

@@ -4,7 +4,8 @@
 //! process's, tests hand it their own.
 //!
 //! Standard output carries results only; everything else goes to standard error. The exit code is 0 only on success, 1
-//! on an error, 2 on wrong usage, 130 after Ctrl-C, and 141 where the reader of standard output is gone.
+//! on an error, 2 on wrong usage, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, and 141 where the reader of standard output
+//! is gone.
 
 mod analyze;
 mod audit;
@@ -67,7 +68,7 @@ enum Command {
     /// Measure how well a model, its marginals and multi-token heads predict ahead: accuracy with intervals, plots
     ///
     /// Teacher-forced, over every sample of a JSON-lines file. The folder of the results holds report.json, report.md, SVG
-    /// plots and a record of each sample, so that an interrupted run goes on, and shards can be put together.
+    /// plots and a record of each sample, so that an interrupted run goes on, and shards can be put together. Ctrl-C and SIGTERM end a run after the sample that is under way.
     Analyze(analyze::Args),
     /// Describe a checkpoint: family, sizes, memory, tensors, heads
     Inspect(inspect::Args),
@@ -75,8 +76,8 @@ enum Command {
     InitHeads(init_heads::Args),
     /// Train multi-token heads on texts, on the GPU
     ///
-    /// The output folder then holds heads for generate --draft. Ctrl-C writes a checkpoint, and --resume goes on from it as if nothing
-    /// had been.
+    /// The output folder then holds heads for generate --draft. Ctrl-C and SIGTERM write a checkpoint, and --resume goes on from it
+    /// as if nothing had been.
     Train(Box<train::Args>),
     /// Write a checkpoint with the LoRA of heads merged into its weights, and the heads without it beside them
     ///

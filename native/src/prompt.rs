@@ -1,5 +1,6 @@
 //! Where the prompt comes from: a flag, a file, token ids, or standard input.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use foretoken::{Error, Result};
 
 use crate::console;
+use crate::terminal::print_status;
 
 /// More than the longest context of any model holds, and little enough to read at once: some files have no end.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
@@ -59,12 +61,32 @@ impl PromptFlags {
 
 /// The text of a file; fails where it is not UTF-8, or too long for any model.
 pub fn read_text(path: &Path) -> Result<String> {
-    File::open(path).map_err(io_error).and_then(read_all).map_err(|error| error.within(path.display()))
+    let text = File::open(path).map_err(io_error).and_then(read_all).map_err(|error| error.within(path.display()))?;
+    Ok(without_mark(text, path.display()))
 }
 
 fn read_stdin() -> Result<String> {
-    console::with(|console| read_all(&mut console.input)).map_err(|error| error.within("standard input"))
+    let place = "standard input";
+    let text = console::with(|console| read_all(&mut console.input)).map_err(|error| error.within(place))?;
+    Ok(without_mark(text, place))
 }
+
+/// The text without a byte order mark, which is the file's and no text; says so.
+fn without_mark(mut text: String, place: impl Display) -> String {
+    if text.starts_with(MARK) {
+        print_mark(place);
+        text.drain(..MARK.len_utf8());
+    }
+    text
+}
+
+/// Says that a text's byte order mark was left out.
+pub fn print_mark(place: impl Display) {
+    print_status(format_args!("note: {place} begins with a byte order mark, which is no text and was left out"));
+}
+
+/// What Windows writes before a text.
+pub const MARK: char = '\u{FEFF}';
 
 fn read_all(source: impl Read) -> Result<String> {
     let mut bytes = Vec::new();
@@ -84,7 +106,10 @@ fn io_error(error: io::Error) -> Error {
 pub fn utf8(bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        Error::input(format!("expected UTF-8 text, but byte {at} is not"))
+        let bytes = error.as_bytes();
+        let wide = bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]);
+        let advice = if wide { "; it begins as UTF-16 does: save it as UTF-8" } else { "" };
+        Error::input(format!("expected UTF-8 text, but byte {at} is not{advice}"))
     })
 }
 
@@ -121,5 +146,6 @@ mod tests {
     fn text_must_be_utf8() {
         assert_eq!(utf8("é".into()).unwrap(), "é");
         assert!(utf8(vec![b'a', 0xE9]).unwrap_err().to_string().contains("byte 1"));
+        assert!(utf8(vec![0xFF, 0xFE, b'a', 0]).unwrap_err().to_string().contains("UTF-16"));
     }
 }

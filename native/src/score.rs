@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::drafting::HeadsWanted;
 use crate::prompt::read_text;
-use crate::source::EngineFlags;
+use crate::source::{EngineFlags, print_notes};
 use crate::terminal::{Meter, Outcome, SUCCESS, counted, print, print_json, print_status, visible};
 
 #[derive(clap::Args)]
@@ -35,6 +35,8 @@ struct Report {
     logprobs: Vec<f32>,
     nll: f64,
     bits_per_byte: f64,
+    /// Bytes of the text that the tokens with a log-probability stand for.
+    bytes: usize,
     tokens: usize,
 }
 
@@ -47,6 +49,21 @@ pub async fn run(args: &Args) -> Outcome<u8> {
     let tokenizer = &checked.tokenizer().await?;
     let (ids, bytes) = scored_part(tokenizer, &text, checked.context, args.truncate)?;
     check_prompt(&ids, &checked.config, Some(tokenizer), checked.context)?;
+    print_notes(tokenizer, [&ids[..]]);
+    let scored = tokenizer.bytes_after_first(&ids, bytes);
+    if scored == 0 {
+        return Err(
+            Error::input("nothing to score: all of the text is its first token, and nothing comes before it").into()
+        );
+    }
+    if scored < bytes {
+        let (first, bytes) = (tokenizer.token_text(ids[0]).unwrap_or_default(), counted(bytes - scored, "byte"));
+        print_status(format_args!(
+            "note: this tokenizer puts nothing before a text, so its first token (\"{first}\", {bytes}) has no probability: nats and \
+             bits are those of the rest"
+        ));
+    }
+    let bytes = scored;
     let mut meter = Meter::default();
     let loaded = checked.load(&mut meter).await?;
     let logprobs = loaded.engine.session()?.score(&ids, &mut |progress| meter.update(progress)).await?;
@@ -89,6 +106,7 @@ fn report(ids: Vec<u32>, logprobs: Vec<f32>, bytes: usize) -> Report {
         tokens: ids.len(),
         nll: total / logprobs.len() as f64,
         bits_per_byte: total / std::f64::consts::LN_2 / bytes as f64,
+        bytes,
         ids,
         logprobs,
     }

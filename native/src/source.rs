@@ -1,6 +1,7 @@
 //! Which model, which adapter, which kernels: the flags that the commands share, and what they lead to.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -85,6 +86,21 @@ impl AdapterFlags {
             Some(forced) => Ok(Some(forced)),
             None => picks::kernels(gpu).await,
         }
+    }
+}
+
+/// Prints what is notable about the token ids of texts, each note once.
+pub fn print_notes<'a>(tokenizer: &Tokenizer, texts: impl IntoIterator<Item = &'a [u32]>) {
+    let (mut notes, mut all) = (BTreeMap::<String, usize>::new(), 0);
+    for ids in texts {
+        all += 1;
+        for note in tokenizer.notes(ids) {
+            *notes.entry(note).or_default() += 1;
+        }
+    }
+    for (note, count) in notes {
+        let of = if all == 1 { String::new() } else { format!("{count} of {all} texts: ") };
+        print_status(format_args!("note: {of}{note}"));
     }
 }
 
@@ -207,6 +223,9 @@ impl Checked<'_> {
             }
         };
         check_prompt(&ids, &self.config, tokenizer.as_ref(), self.context)?;
+        if let Some(tokenizer) = tokenizer {
+            print_notes(&tokenizer, [&ids[..]]);
+        }
         Ok(ids)
     }
 
@@ -252,16 +271,6 @@ pub enum Source {
     Embedded(MemoryFiles),
 }
 
-impl Source {
-    /// The names of what is there, in order; not all need be files.
-    pub fn names(&self) -> Vec<String> {
-        match self {
-            Self::Folder(files) => files.names().cloned().collect(),
-            Self::Embedded(files) => files.files.keys().cloned().collect(),
-        }
-    }
-}
-
 impl Files for Source {
     async fn len(&self, name: &str) -> Result<Option<u64>> {
         match self {
@@ -281,6 +290,13 @@ impl Files for Source {
         match self {
             Self::Folder(files) => files.describe(),
             Self::Embedded(files) => files.describe(),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Folder(files) => files.names(),
+            Self::Embedded(files) => files.names(),
         }
     }
 }

@@ -9,7 +9,7 @@ use foretoken::model::Progress;
 use foretoken::{Error, ErrorKind};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::console;
+use crate::console::{self, Console};
 
 /// The exit code of a run that did what was asked.
 pub const SUCCESS: u8 = 0;
@@ -34,10 +34,13 @@ impl From<Error> for Failure {
     }
 }
 
-/// Writes a part of the result to standard output, at once.
+/// Writes a part of the result to standard output, at once: as it is to a pipe, but [visible] to a terminal.
 pub fn print(text: &str) -> Outcome<()> {
-    let written =
-        console::with(|console| console.output.write_all(text.as_bytes()).and_then(|()| console.output.flush()));
+    let write = |console: &mut Console| {
+        let text = if console.terminals.output { visible(text) } else { text.into() };
+        console.output.write_all(text.as_bytes()).and_then(|()| console.output.flush())
+    };
+    let written = console::with(write);
     written.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::ReaderGone,
         _ => Error::new(ErrorKind::Io, format!("standard output: {error}")).into(),
@@ -48,6 +51,8 @@ pub fn print(text: &str) -> Outcome<()> {
 pub fn print_json(value: &impl serde::Serialize) -> Outcome<()> {
     let json = serde_json::to_string(value)
         .map_err(|error| Error::new(ErrorKind::Io, format!("the result cannot be written as JSON: {error}")))?;
+    // JSON allows control characters above those of ASCII.
+    let json = escaped(&json, |c| format!("\\u{:04x}", u32::from(c)));
     print(&format!("{json}\n"))
 }
 
@@ -72,13 +77,18 @@ pub fn bar(template: &str, length: u64) -> ProgressBar {
 /// `text` with its control characters escaped, all but line breaks and tabs: names in files are anybody's, and a terminal
 /// takes such characters for orders.
 pub fn visible(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| c.escape_default().to_string())
+}
+
+/// `text` with its control characters written in some way.
+fn escaped(text: &str, write: impl Fn(char) -> String) -> Cow<'_, str> {
     let obeyed = |c: char| c.is_control() && c != '\n' && c != '\t';
     if !text.contains(obeyed) {
         return text.into();
     }
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if obeyed(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+        if obeyed(c) { shown += &write(c) } else { shown.push(c) }
     }
     shown.into()
 }
@@ -190,7 +200,41 @@ impl Drop for Work {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, visible};
+    use super::{bytes, print, print_json, visible};
+    use crate::console::{Console, Scope};
+    use std::cell::RefCell;
+    use std::io::{self, Write};
+    use std::rc::Rc;
+
+    #[derive(Clone, Default)]
+    struct Written(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_pipe_gets_what_a_terminal_is_only_shown() {
+        let said = "a\x1b[2j\u{9b}b\n\tc";
+        for (output, expected) in [(false, said), (true, "a\\u{1b}[2j\\u{9b}b\n\tc")] {
+            let written = Written::default();
+            let mut console = Console::apart(io::empty(), written.clone(), io::sink());
+            console.terminals.output = output;
+            let _scope = Scope::enter(console);
+            assert!(print(said).is_ok());
+            assert_eq!(String::from_utf8(written.0.take()).unwrap(), expected);
+            assert!(print_json(&said).is_ok());
+            let json = String::from_utf8(written.0.take()).unwrap();
+            assert!(!json.trim_end().contains(char::is_control), "{json:?}");
+            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), said);
+        }
+    }
 
     #[test]
     fn nothing_orders_the_terminal_about() {

@@ -27,7 +27,8 @@ use serde_json::{Value, json};
 use crate::folder::Folder;
 use crate::interrupt::{self, Watch};
 use crate::output::{io_error, write_whole};
-use crate::source::{Source, advice};
+use crate::prompt::{MARK, print_mark};
+use crate::source::{Source, advice, print_notes};
 use crate::terminal::{Failure, Meter, Outcome, SUCCESS, Work, bytes, print_json, print_status};
 use distill::{Distilled, Wanted};
 pub use flags::Args;
@@ -137,7 +138,7 @@ async fn train(args: &Args) -> Outcome<u8> {
                     check_reach(&first.heads, length, Some(&data))?;
                     data
                 }
-                None => return Ok(interrupt::EXIT_CODE),
+                None => return Ok(interrupt::exit_code()),
             }
         }
     };
@@ -161,7 +162,7 @@ async fn train(args: &Args) -> Outcome<u8> {
         let layout = marginal::Layout::new(&data, first.heads.iter().map(|head| head.offset), length);
         match marginals(&out, &gpu, &base, &files, &data, layout, &interrupt).await? {
             Some(labels) => Some(labels),
-            None => return Ok(interrupt::EXIT_CODE),
+            None => return Ok(interrupt::exit_code()),
         }
     } else {
         None
@@ -180,7 +181,7 @@ async fn train(args: &Args) -> Outcome<u8> {
     }
     Ok(match stopped {
         Stopped::Finished => SUCCESS,
-        Stopped::Interrupt => interrupt::EXIT_CODE,
+        Stopped::Interrupt => interrupt::exit_code(),
     })
 }
 
@@ -218,6 +219,12 @@ fn texts(path: &Path, vocabulary: &Vocabulary<'_>) -> Result<(Vec<Document>, Dat
     let format = DataFormat::of_name(&path.to_string_lossy())?;
     let bytes = fs::read(path).map_err(|error| io_error(path, &error))?;
     let documents = read(&bytes, format, vocabulary).map_err(|error| error.within(path.display()))?;
+    if bytes.starts_with(MARK.to_string().as_bytes()) {
+        print_mark(path.display());
+    }
+    // The end that training puts behind each text is nothing to speak of.
+    let own = |document: &Document| document.ids.len() - usize::from(vocabulary.end.is_some());
+    print_notes(vocabulary.tokenizer, documents.iter().map(|document| &document.ids[..own(document)]));
     let mut hash = Hash::new();
     hash.add_part("data", &bytes);
     Ok((documents, format, hash.text()))

@@ -34,7 +34,7 @@ pub struct GenerateOptions {
     pub sampling: Sampling,
     /// Options of drafting. No draft changes the text.
     pub draft: DraftOptions,
-    /// The text ends before the first of these.
+    /// The text ends before the first of these; special tokens count by their names.
     pub stop: Vec<String>,
     /// Once true, the text ends: after the prompt's next chunk while it is read, or after the tokens taken so far.
     pub interrupt: Option<Arc<AtomicBool>>,
@@ -232,7 +232,12 @@ impl<'s> Generation<'s> {
         let started = Instant::now();
         let before = session.model.gpu.counts();
         let tokenizer = session.model.tokenizer.clone();
-        let decoder = tokenizer.map(|tokenizer| StreamDecoder::new(tokenizer, prompt, true)).transpose()?;
+        let decoder = tokenizer.map(|tokenizer| {
+            // Stop strings see the special tokens that they name.
+            let kept = tokenizer.special_in(&options.stop);
+            StreamDecoder::keeping(tokenizer, prompt, true, kept)
+        });
+        let decoder = decoder.transpose()?;
         let (source, off_reason) = settle(&options.draft, session)?;
         let drafts = DraftStats { drafter: source.name(), off_reason, ..DraftStats::default() };
         let most = session.deepest(source).min(DEEPEST);
@@ -464,7 +469,10 @@ impl<'s> Generation<'s> {
         let mut text = String::new();
         let mut stopped = false;
         if let Some(decoder) = &mut self.decoder {
-            (text, stopped) = self.stops.push(&decoder.push(id)?);
+            let special = decoder.kept_text(id)?;
+            let piece = decoder.push(id)?;
+            let hidden = special.filter(|special| piece.ends_with(special.as_str())).map_or(0, |special| special.len());
+            (text, stopped) = self.stops.push_hiding(&piece, hidden);
             if !stopped && self.stops.any() {
                 // A stop string ends the text when its last byte is there, though the decoder may still hold it.
                 let (rest, completed) = self.stops.peek(&decoder.pending()?);

@@ -1,26 +1,40 @@
 //! Stop strings in streamed text.
 
+use std::ops::Range;
+
 /// Holds text back while it may be the beginning of a stop string.
+///
+/// Special tokens are no part of a text that is shown, but of what is compared with stop strings: they are held as hidden text.
 pub(super) struct StopStrings {
     stops: Vec<String>,
     held: String,
+    /// The parts of `held` that are not shown, in order.
+    hidden: Vec<Range<usize>>,
 }
 
 impl StopStrings {
     pub fn new(stops: &[String]) -> Self {
-        Self { stops: stops.iter().filter(|stop| !stop.is_empty()).cloned().collect(), held: String::new() }
+        let stops = stops.iter().filter(|stop| !stop.is_empty()).cloned().collect();
+        Self { stops, held: String::new(), hidden: Vec::new() }
     }
 
     /// Adds `piece`. Gives what may be shown, and whether a stop string was completed; the text ends before it.
     pub fn push(&mut self, piece: &str) -> (String, bool) {
+        self.push_hiding(piece, 0)
+    }
+
+    /// [`push`](Self::push) of a piece whose last `hidden` bytes are a special token's.
+    pub fn push_hiding(&mut self, piece: &str, hidden: usize) -> (String, bool) {
         self.held.push_str(piece);
+        if hidden > 0 {
+            self.hidden.push(self.held.len() - hidden..self.held.len());
+        }
         if let Some(at) = self.found(&self.held) {
             self.held.truncate(at);
-            return (std::mem::take(&mut self.held), true);
+            return (self.finish(), true);
         }
         let keep = self.held.len() - self.beginning_of_a_stop();
-        let rest = self.held.split_off(keep);
-        (std::mem::replace(&mut self.held, rest), false)
+        (self.take(keep), false)
     }
 
     /// Whether there are stop strings at all.
@@ -38,7 +52,24 @@ impl StopStrings {
 
     /// Takes the text that is still held back, at the end of the text.
     pub fn finish(&mut self) -> String {
-        std::mem::take(&mut self.held)
+        self.take(self.held.len())
+    }
+
+    /// Takes the first bytes that are held, and gives those of them that are shown.
+    fn take(&mut self, bytes: usize) -> String {
+        let rest = self.held.split_off(bytes);
+        let taken = std::mem::replace(&mut self.held, rest);
+        let (mut shown, mut at) = (String::new(), 0);
+        for hidden in self.hidden.iter().filter(|hidden| hidden.start < bytes) {
+            shown += &taken[at..hidden.start];
+            at = hidden.end.min(bytes);
+        }
+        shown += &taken[at..];
+        let left = self.hidden.iter().filter(|hidden| hidden.end > bytes);
+        self.hidden = left.map(|hidden| hidden.start.saturating_sub(bytes)..hidden.end - bytes).collect();
+        // What was cut off at a stop string is gone.
+        self.hidden.retain(|hidden| hidden.end <= self.held.len());
+        shown
     }
 
     fn found(&self, text: &str) -> Option<usize> {
@@ -73,6 +104,30 @@ mod tests {
         shown += &filter.finish();
         assert!(!stopped, "did not stop in {pieces:?}");
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn special_tokens_are_compared_and_not_shown() {
+        let run = |stops: &[&str], pieces: &[(&str, usize)]| {
+            let stops: Vec<_> = stops.iter().map(|stop| (*stop).to_owned()).collect();
+            let mut filter = StopStrings::new(&stops);
+            let mut shown = String::new();
+            for (piece, hidden) in pieces {
+                let (text, stop) = filter.push_hiding(piece, *hidden);
+                shown += &text;
+                if stop {
+                    return (shown, true);
+                }
+            }
+            (shown + &filter.finish(), false)
+        };
+        let ends = |shown: &str| (shown.to_owned(), true);
+        assert_eq!(run(&["<|e|>"], &[("a", 0), ("<|e|>", 5), ("b", 0)]), ends("a"));
+        assert_eq!(run(&["<|e|>"], &[("a<|e|>", 5)]), ends("a"));
+        assert_eq!(run(&["x<|e|>\ny"], &[("a", 0), ("x", 0), ("<|e|>", 5), ("\ny", 0)]), ends("a"));
+        assert_eq!(run(&["x<|e|>\ny"], &[("x", 0), ("<|e|>", 5), ("\nz", 0)]), ("x\nz".to_owned(), false));
+        assert_eq!(run(&["|>z"], &[("<|e|>", 5), ("y", 0), ("<|e|>", 5), ("z", 0)]), ends("y"));
+        assert_eq!(run(&["zz"], &[("z", 0), ("<|e|>", 5), ("z", 0)]), ("zz".to_owned(), false));
     }
 
     #[test]

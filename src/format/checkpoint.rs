@@ -27,6 +27,7 @@ pub struct Checkpoint<'f, F: Files> {
     tensors: Tensors<'f, F>,
     head_files: Vec<(HeadKind, &'static str)>,
     deciding: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl<'f, F: Files> Checkpoint<'f, F> {
@@ -34,8 +35,14 @@ impl<'f, F: Files> Checkpoint<'f, F> {
     ///
     /// Fails, naming the file, when one is missing, broken or not supported. A missing tokenizer is no failure here.
     pub async fn open(files: &'f F) -> Result<Self> {
-        let Opened { config, tensors, stated_by, has_tokenizer, head_files, deciding } = layouts::open(files).await?;
-        Ok(Self { files, config, stated_by, has_tokenizer, tensors, head_files, deciding })
+        let Opened { config, tensors, stated_by, has_tokenizer, head_files, deciding, notes } =
+            layouts::open(files).await?;
+        Ok(Self { files, config, stated_by, has_tokenizer, tensors, head_files, deciding, notes })
+    }
+
+    /// What a user should know about the files.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The configuration of the model: what it computes.
@@ -178,11 +185,10 @@ impl<'f, F: Files> Checkpoint<'f, F> {
         if self.extra_layer(name).is_some() {
             return Some(HeadKind::DeepSeek);
         }
-        let eagle = ["fc.", "midlayer.", "d2t", "t2d"].iter().any(|prefix| name.starts_with(prefix));
         match name {
             _ if name.starts_with("mtp.") => Some(HeadKind::Qwen),
             _ if name.starts_with("model.mtp_layers.") => Some(HeadKind::MiMo),
-            _ if eagle => Some(HeadKind::Eagle3),
+            _ if is_eagle3(name) => Some(HeadKind::Eagle3),
             _ => None,
         }
     }
@@ -213,6 +219,11 @@ impl<'f, F: Files> Checkpoint<'f, F> {
             self.stated_by
         )
     }
+}
+
+/// Whether a tensor of this name is a part of heads in EAGLE-3's layout.
+pub(super) fn is_eagle3(name: &str) -> bool {
+    ["fc.", "midlayer.", "d2t", "t2d"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The use of a checkpoint's tensors, each list sorted by name.

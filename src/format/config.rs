@@ -50,6 +50,11 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// The LM head is not the embedding, whatever was said.
+    pub(super) fn untie(&mut self) {
+        (self.spec.tied, self.tie_word_embeddings) = (false, false);
+    }
+
     /// Parses `config.json` and, where the checkpoint has one, `generation_config.json` (for the end tokens).
     ///
     /// Fails with the field, what was expected and what was found; with [`ErrorKind::Unsupported`] and the feature's name

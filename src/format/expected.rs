@@ -90,6 +90,11 @@ impl ModelConfig {
         tensor_name(self.names.embedding, Part::Weight)
     }
 
+    /// The name that an LM head has where it is not the embedding.
+    pub(super) fn own_lm_head_name(&self) -> String {
+        tensor_name(self.names.lm_head, Part::Weight)
+    }
+
     /// The name of the LM head, `[vocab_size, hidden_size]`: the embedding's where they are tied.
     pub fn lm_head_name(&self) -> String {
         if self.spec.tied { self.embedding_name() } else { tensor_name(self.names.lm_head, Part::Weight) }

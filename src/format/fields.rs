@@ -20,7 +20,7 @@ pub(super) struct Fields<'a> {
 
 /// Parses `json` as an object.
 pub(super) fn parse_object(place: &str, json: &[u8]) -> Result<Map<String, Value>> {
-    serde_json::from_slice(json)
+    super::json::parse(json)
         .map_err(|error| Error::format(format!("{place}: expected a JSON object: {error}")).caused_by(error))
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
 
+use super::foreign;
 use crate::error::{Error, Result};
 
 /// A flat set of named files that can be read in parts.
@@ -22,6 +23,11 @@ pub trait Files: Send + Sync {
 
     /// The folder or URL, for messages.
     fn describe(&self) -> String;
+
+    /// The names of all files, in order, where that is known: a server does not tell. Some need be no files.
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Exactly the bytes of `name` in `range`; fails, naming the file, when fewer or more come back.
@@ -46,7 +52,9 @@ pub async fn read_whole<'f, F: Files>(files: &'f F, name: &str, max_bytes: u64) 
         let folder = files.describe();
         return Err(Error::format(format!("{name} in {folder}: at most {max_bytes} bytes are read, got {len}")));
     }
-    read_exact(files, name, 0..len).await.map(Some)
+    let bytes = read_exact(files, name, 0..len).await?;
+    foreign::check(files, name, &bytes)?;
+    Ok(Some(bytes))
 }
 
 /// Files in memory: the embedded model, and tests.
@@ -74,5 +82,9 @@ impl Files for MemoryFiles {
 
     fn describe(&self) -> String {
         self.name.clone()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.files.keys().cloned().collect()
     }
 }

@@ -10,7 +10,7 @@ mod published;
 
 use std::collections::BTreeSet;
 
-use super::checkpoint::{Checkpoint, HeadKind};
+use super::checkpoint::{Checkpoint, HeadKind, is_eagle3};
 use super::config::ModelConfig;
 use super::files::Files;
 use super::hash::hash_files;
@@ -159,6 +159,19 @@ pub struct HeadSet<'f, F: Files> {
     pub unused: Vec<String>,
 }
 
+/// What a folder without heads has that other programs draft with.
+async fn other_drafter<F: Files>(files: &F) -> Result<Option<String>> {
+    let Some(tensors) = Tensors::of_checkpoint(files).await? else { return super::foreign::of_files(files).await };
+    if tensors.names().any(|name| is_eagle3(name)) {
+        return Ok(Some("heads in the EAGLE-3 layout are not implemented".to_owned()));
+    }
+    let whole =
+        tensors.names().any(|name| name.contains("embed")) && tensors.names().any(|name| name.contains("layers.0."));
+    let drafters = "a whole model is there, and drafting with a second model is not implemented; give heads that were made for \
+                    this model, or draft by lookup";
+    Ok(whole.then(|| drafters.to_owned()))
+}
+
 impl<'f, F: Files> HeadSet<'f, F> {
     /// The heads that a checkpoint brings itself, beside or among its own tensors; `None` without any.
     ///
@@ -201,6 +214,9 @@ impl<'f, F: Files> HeadSet<'f, F> {
                     return Ok(set);
                 }
             }
+        }
+        if let Some(what) = other_drafter(files).await? {
+            return Err(Error::unsupported(format!("no multi-token heads in {}: {what}", files.describe())));
         }
         Err(Error::io(format!(
             "no multi-token heads in {}: expected {CONFIG}, medusa_lm_head.safetensors, or a checkpoint with tensors under \

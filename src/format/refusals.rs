@@ -57,10 +57,10 @@ pub(super) const SHARED_RULES: &[(&str, Neutral)] = &[
     ("num_experts", Neutral::Off),
     ("num_local_experts", Neutral::Off),
     ("position_embedding_type", Neutral::Among(&["rope", "rotary"])),
-    ("pretraining_tp", Neutral::One),
     ("q_lora_rank", Neutral::Off),
     ("qk_layernorm", Neutral::Off),
     ("qk_norm", Neutral::Off),
+    ("quantization", Neutral::Off),
     ("quantization_config", Neutral::Off),
     ("query_pre_attn_scalar", Neutral::Off),
     ("residual_multiplier", Neutral::One),
@@ -85,5 +85,29 @@ pub(super) fn refuse_unimplemented(fields: &Fields<'_>, rules: &[(&str, Neutral)
 }
 
 fn refusal(fields: &Fields<'_>, key: &str, value: &Value) -> Error {
+    if let "quantization" | "quantization_config" | "compression_config" = key {
+        return fields.unsupported(format!(
+            "`{key}` = {}: the weights are packed{}, which is not supported; take the model's checkpoint in BF16, F16 or F32",
+            brief(value),
+            packed_by(key, value)
+        ));
+    }
     fields.unsupported(format!("`{key}` = {} is not supported; the model would compute something else", brief(value)))
+}
+
+/// Who packed the weights, for people.
+fn packed_by(key: &str, value: &Value) -> String {
+    let method = value["quant_method"].as_str().unwrap_or(if key == "quantization" { "mlx" } else { "" });
+    let name = match method {
+        "" => return String::new(),
+        "mlx" => "MLX",
+        "bitsandbytes" => "bitsandbytes",
+        "gptq" => "GPTQ",
+        "awq" => "AWQ",
+        "fp8" | "fbgemm_fp8" => "FP8",
+        "compressed-tensors" => "compressed-tensors",
+        "mxfp4" => "MXFP4",
+        other => other,
+    };
+    format!(" by {name}")
 }

@@ -65,7 +65,7 @@ impl TensorInfo {
     }
 }
 
-/// A tensor of an element type that the engine does not compute with, kept for reports.
+/// A tensor that the engine does not compute with, kept for reports: of another element type, or without elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SkippedTensor {
     /// The type's name in the file, such as `I64` or `F8_E4M3`.
@@ -140,7 +140,9 @@ impl Header {
                 format!("tensor \"{name}\": shape {} exceeds this machine's sizes", brief_shape(&tensor.shape)),
             )
         })?;
-        match StoredType::from_file(tensor.dtype) {
+        // Nothing can be computed with a tensor without elements; whoever needs it is told of its shape.
+        let empty = shape.contains(&0);
+        match StoredType::from_file(tensor.dtype).filter(|_| !empty) {
             Some(dtype) => {
                 let range = data_start + tensor.data_offsets.0..data_start + tensor.data_offsets.1;
                 let info = TensorInfo { name: name.clone(), file: file_name.to_owned(), dtype, shape, range };
@@ -174,12 +176,6 @@ impl RawTensor {
     fn check_length(&self, name: &str) -> StdResult<(), String> {
         let Self { dtype, shape, data_offsets: (start, end) } = self;
         let brief = || brief_shape(shape);
-        if shape.contains(&0) {
-            return Err(format!(
-                "tensor \"{name}\": shape {} has a dimension of zero; expected positive sizes",
-                brief()
-            ));
-        }
         let bits = shape.iter().try_fold(dtype.bitsize() as u64, |product, &size| product.checked_mul(size));
         let bits = bits.ok_or_else(|| format!("tensor \"{name}\": the size of shape {} overflows", brief()))?;
         if bits % 8 != 0 {
@@ -261,7 +257,9 @@ impl<'de> Visitor<'de> for RawHeaderVisitor {
         let (mut metadata, mut tensors) = (None, BTreeMap::new());
         while let Some(name) = map.next_key::<String>()? {
             let duplicate = if name == METADATA_KEY {
-                metadata.replace(named_value(&mut map, &name)?).is_some()
+                // Some writers leave `null` where they have nothing to note.
+                let noted: Option<BTreeMap<String, String>> = named_value(&mut map, &name)?;
+                metadata.replace(noted.unwrap_or_default()).is_some()
             } else {
                 let tensor = named_value(&mut map, &name)?;
                 tensors.insert(name.clone(), tensor).is_some()
@@ -291,7 +289,7 @@ impl Index {
     /// Parses an index. Fails, naming the file, on invalid JSON, a tensor listed twice, an empty map, or a shard name that
     /// is not a plain file name.
     pub fn parse(file_name: &str, json: &[u8]) -> Result<Self> {
-        let raw: RawIndex = serde_json::from_slice(json).map_err(|error| broken(file_name, &error).caused_by(error))?;
+        let raw: RawIndex = super::json::parse(json).map_err(|error| broken(file_name, &error).caused_by(error))?;
         let weight_map = raw.weight_map.0;
         if weight_map.is_empty() {
             return Err(broken(file_name, "`weight_map` is empty; expected the checkpoint's tensors"));

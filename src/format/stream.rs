@@ -3,6 +3,7 @@
 //! The pieces together are what decoding all ids at once gives; no piece ends inside a character.
 
 use std::borrow::Borrow;
+use std::collections::HashSet;
 
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
@@ -21,6 +22,8 @@ const MAX_WINDOW: usize = 4 * CONTEXT;
 pub struct StreamDecoder<T> {
     tokenizer: T,
     skip_special: bool,
+    /// Special tokens that are not left out.
+    kept: HashSet<u32>,
     /// The last ids that decoding takes into account.
     window: Vec<u32>,
     /// The part of the window's text that was given out or belongs to the prompt.
@@ -33,8 +36,13 @@ impl<T: Borrow<Tokenizer>> StreamDecoder<T> {
     ///
     /// If the prompt ends inside a character, the first piece holds the whole character.
     pub fn new(tokenizer: T, prompt_ids: &[u32], skip_special: bool) -> Result<Self> {
-        let window = prompt_window(tokenizer.borrow(), prompt_ids, skip_special);
-        let mut decoder = Self { tokenizer, skip_special, window, shown: String::new() };
+        Self::keeping(tokenizer, prompt_ids, skip_special, HashSet::new())
+    }
+
+    /// The same, but with the special tokens `kept` as text.
+    pub(crate) fn keeping(tokenizer: T, prompt_ids: &[u32], skip_special: bool, kept: HashSet<u32>) -> Result<Self> {
+        let mut decoder = Self { tokenizer, skip_special, kept, window: Vec::new(), shown: String::new() };
+        decoder.window = decoder.prompt_window(prompt_ids);
         let text = decoder.window_text()?;
         decoder.shown = settled(&text).to_owned();
         Ok(decoder)
@@ -48,7 +56,7 @@ impl<T: Borrow<Tokenizer>> StreamDecoder<T> {
     /// grow with the text.
     pub fn push(&mut self, id: u32) -> Result<String> {
         let tokenizer = self.tokenizer.borrow();
-        if !tokenizer.is_visible(id, self.skip_special) {
+        if !self.is_visible(id) {
             return Ok(String::new());
         }
         let in_byte_run = tokenizer.is_byte(id);
@@ -78,7 +86,26 @@ impl<T: Borrow<Tokenizer>> StreamDecoder<T> {
     }
 
     fn window_text(&self) -> Result<String> {
-        self.tokenizer.borrow().decode(&self.window, self.skip_special)
+        self.decode(&self.window)
+    }
+
+    fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.tokenizer.borrow().decode_but(ids, |id| self.is_left_out(id))
+    }
+
+    fn is_left_out(&self, id: u32) -> bool {
+        self.skip_special && self.tokenizer.borrow().is_special(id) && !self.kept.contains(&id)
+    }
+
+    /// Whether decoding takes the id into account.
+    fn is_visible(&self, id: u32) -> bool {
+        !self.is_left_out(id) && self.tokenizer.borrow().has(id)
+    }
+
+    /// The text of a special token that is kept; `None` for every other token.
+    pub(crate) fn kept_text(&self, id: u32) -> Result<Option<String>> {
+        let kept = self.kept.contains(&id);
+        kept.then(|| self.tokenizer.borrow().decode(&[id], false)).transpose()
     }
 
     /// Bytes of `text` that were shown already. Shown text stays as it is, except where the prompt ended inside a character
@@ -88,13 +115,28 @@ impl<T: Borrow<Tokenizer>> StreamDecoder<T> {
         text.chars().zip(self.shown.chars()).take_while(common).map(|(c, _)| c.len_utf8()).sum()
     }
 
+    /// The end of the prompt that decoding what follows depends on: a few ids, and never only a part of a run of bytes.
+    fn prompt_window(&self, prompt_ids: &[u32]) -> Vec<u32> {
+        let visible = prompt_ids.iter().copied().rev().filter(|&id| self.is_visible(id));
+        let mut others = 0;
+        let mut window: Vec<u32> = visible
+            .take_while(|&id| {
+                let wanted = others < CONTEXT;
+                others += usize::from(!self.tokenizer.borrow().is_byte(id));
+                wanted
+            })
+            .collect();
+        window.reverse();
+        window
+    }
+
     /// Cuts a long window back, if its end then still reads `pending`.
     fn trim(&mut self, pending: &str) -> Result<()> {
         if self.window.len() <= MAX_WINDOW {
             return Ok(());
         }
         let context = self.window.split_off(self.window.len() - CONTEXT);
-        let text = self.tokenizer.borrow().decode(&context, self.skip_special)?;
+        let text = self.decode(&context)?;
         match text.strip_suffix(pending) {
             Some(shown) => {
                 self.shown = shown.to_owned();
@@ -104,21 +146,6 @@ impl<T: Borrow<Tokenizer>> StreamDecoder<T> {
         }
         Ok(())
     }
-}
-
-/// The end of the prompt that decoding what follows depends on: a few ids, and never only a part of a run of bytes.
-fn prompt_window(tokenizer: &Tokenizer, prompt_ids: &[u32], skip_special: bool) -> Vec<u32> {
-    let visible = prompt_ids.iter().copied().rev().filter(|&id| tokenizer.is_visible(id, skip_special));
-    let mut others = 0;
-    let mut window: Vec<u32> = visible
-        .take_while(|&id| {
-            let wanted = others < CONTEXT;
-            others += usize::from(!tokenizer.is_byte(id));
-            wanted
-        })
-        .collect();
-    window.reverse();
-    window
 }
 
 /// The part of `text` that later tokens cannot change: all but a last U+FFFD, which may be the start of a character.

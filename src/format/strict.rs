@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 /// Parses `json` as an object.
 pub(super) fn parse_strictly(place: &str, json: &[u8]) -> Result<Map<String, Value>> {
     let broken = |problem: String| Error::format(format!("{place}: expected a JSON object: {problem}"));
-    match serde_json::from_slice(json).map_err(|error| broken(error.to_string()).caused_by(error))? {
+    match super::json::parse(json).map_err(|error| broken(error.to_string()).caused_by(error))? {
         Strict(Value::Object(map)) => Ok(map),
         Strict(other) => Err(broken(format!("got {}", super::fields::brief(&other)))),
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::files::{Files, read_exact};
+use super::foreign;
 use super::layouts::find_headers;
 use super::safetensors::{Header, PREFIX_BYTES, SkippedTensor, TensorInfo, brief_shape, header_len};
 use crate::error::{Error, Result};
@@ -78,6 +79,21 @@ impl<'f, F: Files> Tensors<'f, F> {
         }
     }
 
+    /// Gives each tensor the name that `rename` makes of its own.
+    pub(super) fn rename_all(&mut self, rename: &dyn Fn(&str) -> String) {
+        self.found = std::mem::take(&mut self.found).into_iter().map(|(name, info)| (rename(&name), info)).collect();
+        self.skipped =
+            std::mem::take(&mut self.skipped).into_iter().map(|(name, info)| (rename(&name), info)).collect();
+    }
+
+    /// The end of a message on a missing tensor: what the files have that is called alike.
+    fn instead_of(&self, name: &str) -> String {
+        let (_, end) = name.split_once('.').unwrap_or(("", name));
+        let alike =
+            |other: &&String| other.strip_suffix(end).is_some_and(|begin| begin.is_empty() || begin.ends_with('.'));
+        self.names().find(alike).map_or_else(String::new, |other| format!("; \"{other}\" is there instead"))
+    }
+
     /// The tensor called `name`, if it has the `shape` that the file `stated_by` implies; else an error with the name, what
     /// was expected and what was found.
     pub fn require(&self, name: &str, shape: &[usize], stated_by: &str) -> Result<&TensorInfo> {
@@ -89,12 +105,17 @@ impl<'f, F: Files> Tensors<'f, F> {
                 info.file,
                 brief_shape(&info.shape)
             ))),
+            (None, Some(SkippedTensor { shape: found, .. })) if found != shape => Err(Error::format(format!(
+                "{folder}: tensor \"{name}\": expected shape {shape:?} by {stated_by}, got {}",
+                brief_shape(found)
+            ))),
             (None, Some(skipped)) => Err(Error::unsupported(format!(
                 "{folder}: tensor \"{name}\": expected F32, F16 or BF16, got {}",
                 skipped.dtype
             ))),
             (None, None) => Err(Error::format(format!(
-                "{folder}: tensor \"{name}\" is missing; expected shape {shape:?} by {stated_by}"
+                "{folder}: tensor \"{name}\" is missing; expected shape {shape:?} by {stated_by}{}",
+                self.instead_of(name)
             ))),
         }
     }
@@ -117,7 +138,10 @@ pub(super) async fn read_header<F: Files>(files: &F, name: &str) -> Result<Optio
     let Some(file_len) = files.len(name).await? else { return Ok(None) };
     let prefix = read_exact(files, name, 0..PREFIX_BYTES.min(file_len)).await?;
     let place = |error: Error| error.within(files.describe());
-    let header_len = header_len(name, &prefix, file_len).map_err(place)?;
+    let header_len = match header_len(name, &prefix, file_len) {
+        Ok(len) => len,
+        Err(error) => return Err(foreign::check(files, name, &prefix).err().unwrap_or_else(|| place(error))),
+    };
     let json = read_exact(files, name, PREFIX_BYTES..PREFIX_BYTES + header_len).await?;
     Header::parse(name, &json, file_len).map_err(place).map(Some)
 }

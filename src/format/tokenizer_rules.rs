@@ -10,6 +10,8 @@ use std::collections::{HashMap, HashSet};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::oniguruma::translate;
+use super::tokenizer_parts::{Engine, byte_letter};
 use crate::error::{Error, Result};
 
 /// The facts that the rules learn on the way.
@@ -22,6 +24,10 @@ pub(super) struct Facts {
     pub(super) byte_tokens: HashSet<u32>,
     /// The added tokens, which must get the stated ids.
     pub(super) added: Vec<AddedToken>,
+    /// Added tokens that are text, not spelled in the letters that stand for bytes.
+    pub(super) literal: HashSet<u32>,
+    /// Whether the decoder takes letters for bytes.
+    pub(super) byte_level: bool,
 }
 
 /// An entry of `added_tokens`.
@@ -53,6 +59,8 @@ struct ModelFrame {
     unk_token: Option<String>,
     continuing_subword_prefix: Option<String>,
     end_of_word_suffix: Option<String>,
+    #[serde(default)]
+    byte_fallback: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -115,17 +123,26 @@ const DECODER: Slot = Slot {
 pub(super) fn check(json: &[u8]) -> Result<Facts> {
     let frame: Frame = parse(json)?;
     check_model(&frame.model)?;
-    let mut byte_fallback = false;
-    NORMALIZER.check(frame.normalizer.as_ref(), &mut check_pattern)?;
-    PRE_TOKENIZER.check(frame.pre_tokenizer.as_ref(), &mut check_pattern)?;
+    let (mut byte_fallback, mut byte_level, mut byte_letters) = (false, false, false);
+    NORMALIZER.check(frame.normalizer.as_ref(), &mut check_regex)?;
+    PRE_TOKENIZER.check(frame.pre_tokenizer.as_ref(), &mut |kind, part| {
+        byte_letters |= kind == "ByteLevel";
+        check_regex(kind, part)
+    })?;
     POST_PROCESSOR.check(frame.post_processor.as_ref(), &mut check_template)?;
     DECODER.check(frame.decoder.as_ref(), &mut |kind, part| {
         byte_fallback |= kind == "ByteFallback";
+        byte_level |= kind == "ByteLevel";
         check_decoder(kind, part)
     })?;
     let Vocabulary { vocab, merges } = parse::<VocabularyFile<'_>>(json)?.model;
-    check_vocabulary(&vocab, &merges, frame.model.unk_token.as_deref())?;
+    // No character is unknown where each of its bytes is known.
+    let all_bytes = |spelled: fn(u8) -> String| (0..=u8::MAX).all(|byte| vocab.contains_key(spelled(byte).as_str()));
+    let known = frame.model.byte_fallback == Some(true) && all_bytes(|byte| format!("<0x{byte:02X}>"))
+        || byte_letters && all_bytes(|byte| byte_letter(byte).to_string());
+    check_vocabulary(&vocab, &merges, frame.model.unk_token.as_deref().filter(|_| !known))?;
     let added = frame.added_tokens;
+    let literal = if byte_level { literal(&added, &vocab, &merges) } else { HashSet::new() };
     let model_tokens = vocab.iter().map(|(text, &id)| (text.as_ref(), id));
     let tokens = || model_tokens.clone().chain(added.iter().map(|token| (token.content.as_str(), token.id)));
     Ok(Facts {
@@ -133,7 +150,22 @@ pub(super) fn check(json: &[u8]) -> Result<Facts> {
         vocab_size: tokens().map(|(_, id)| (id as usize).saturating_add(1)).max().unwrap_or(0),
         byte_tokens: tokens().filter(|(text, _)| byte_fallback && is_byte_token(text)).map(|(_, id)| id).collect(),
         added,
+        literal,
+        byte_level,
     })
+}
+
+/// The added tokens that the merges never make: they stand for themselves.
+fn literal(added: &[AddedToken], vocab: &HashMap<Cow<'_, str>, u32>, merges: &[Merge]) -> HashSet<u32> {
+    let mut own: HashSet<u32> = added.iter().map(|token| token.id).collect();
+    let made = merges.iter().filter_map(Merge::parts).map(|(left, right)| format!("{left}{right}"));
+    let letters = (0..=u8::MAX).map(|byte| byte_letter(byte).to_string());
+    for spelled in made.chain(letters) {
+        if let Some(id) = vocab.get(spelled.as_str()) {
+            own.remove(id);
+        }
+    }
+    own
 }
 
 fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T> {
@@ -203,6 +235,27 @@ fn check_pattern(kind: &str, part: &Value) -> Result<()> {
     Ok(())
 }
 
+/// A regular expression must be one that the engine here reads as Oniguruma does.
+fn check_regex(kind: &str, part: &Value) -> Result<()> {
+    check_pattern(kind, part)?;
+    let Some(pattern) = part["pattern"]["Regex"].as_str() else { return Ok(()) };
+    Engine::new(pattern).map(|_| ()).map_err(|error| {
+        unsupported(format!("{kind}: the regular expression {pattern:?} cannot be run as its makers run it: {error}"))
+    })
+}
+
+/// Decoders are the crate's, which knows no errors of a regular expression: there it can only be plain text.
+fn check_decoder_regex(kind: &str, part: &Value) -> Result<()> {
+    let Some(pattern) = part["pattern"]["Regex"].as_str() else { return Ok(()) };
+    translate(pattern).map_err(|error| broken(format!("{kind}: the regular expression {pattern:?}: {error}")))?;
+    if pattern.contains(|c: char| "\\.[]{}()*+?^$|".contains(c)) {
+        return Err(unsupported(format!(
+            "{kind}: the regular expression {pattern:?} is not supported in a decoder; plain text is"
+        )));
+    }
+    Ok(())
+}
+
 fn check_template(kind: &str, part: &Value) -> Result<()> {
     if kind != "TemplateProcessing" {
         return Ok(());
@@ -223,6 +276,7 @@ fn check_template(kind: &str, part: &Value) -> Result<()> {
 
 fn check_decoder(kind: &str, part: &Value) -> Result<()> {
     check_pattern(kind, part)?;
+    check_decoder_regex(kind, part)?;
     // Only the one space that sentencepiece puts before a text: more could not be streamed.
     let stripped = |key: &str| part[key].as_u64().unwrap_or(0);
     if kind == "Strip" && (stripped("start") > 1 || stripped("stop") > 0) {

@@ -336,6 +336,7 @@ fn note_heads<H: Files>(set: &HeadSet<'_, H>, notes: &mut Vec<String>) {
 }
 
 fn note_tensors<F: Files>(checkpoint: &Checkpoint<'_, F>, used: Option<HeadKind>, notes: &mut Vec<String>) {
+    notes.extend(checkpoint.notes().iter().cloned());
     let unknown = checkpoint.account().unknown;
     if !unknown.is_empty() {
         notes.push(format!(

@@ -211,7 +211,8 @@ fn pair(line: usize, prompt: &str, completion: &str, vocabulary: &Vocabulary<'_>
 }
 
 fn document(line: usize, mut ids: Vec<u32>, prompt: Option<Prompt>, vocabulary: &Vocabulary<'_>) -> Result<Document> {
-    ids.extend(vocabulary.end);
+    // Some tokenizers end a text themselves.
+    ids.extend(vocabulary.end.filter(|end| ids.last() != Some(end)));
     match ids.iter().find(|&&id| id as usize >= vocabulary.size) {
         Some(id) => Err(Error::input(format!(
             "line {line}: token {id} (\"{}\") lies outside the model's vocabulary of {} tokens: is the tokenizer this model's?",

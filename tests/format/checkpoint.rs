@@ -72,15 +72,200 @@ fn shards_open_and_must_agree_with_their_index() {
 
     let mut files = sharded(&[("extra", &[2])]);
     put(&mut files, "m-2.safetensors", zeros(&tensors(&[("extra", &[2])])));
-    refused(open(&files), &["m-2.safetensors", "is missing", "index.json"]);
+    refused(open(&files).unwrap().check(), &["model.layers.0", "is missing"]);
 
     let mut files = sharded(&[]);
     put(&mut files, "m-2.safetensors", zeros(&tensors(&[("model.embed_tokens.weight", &[300, 8])])));
-    refused(open(&files), &["m-2.safetensors", "model.embed_tokens.weight", "m-1.safetensors"]);
+    refused(open(&files).unwrap().check(), &["model.layers.0", "is missing"]);
 
     let mut files = sharded(&[]);
     put(&mut files, "model.safetensors.index.json", br#"{"weight_map":{"a":"../../etc/passwd"}}"#.to_vec());
     refused(open(&files), &["index.json", "../../etc/passwd"]);
+}
+
+#[test]
+fn what_the_model_does_not_need_may_be_anywhere() {
+    // A shard that holds more than the index lists, and an index that lists what no shard has, or what is in one that is not there.
+    let mut files = sharded(&[("mtp.fc.weight", &[8, 16])]);
+    let index = |files: &MemoryFiles| -> serde_json::Value {
+        serde_json::from_slice(&files.files["model.safetensors.index.json"]).unwrap()
+    };
+    let mut map = index(&files);
+    map["weight_map"].as_object_mut().unwrap().remove("mtp.fc.weight");
+    map["weight_map"]["gone"] = json!("m-1.safetensors");
+    map["weight_map"]["far"] = json!("m-3.safetensors");
+    put(&mut files, "model.safetensors.index.json", bytes(&map));
+    let opened = open(&files).unwrap();
+    opened.check().unwrap();
+    assert!(opened.tensor("mtp.fc.weight").is_some());
+    // Of one tensor in two shards the index knows which; without its word nobody does.
+    let expected = open(&files).unwrap().config().expected_tensors();
+    put(&mut files, "m-1.safetensors", zeros(&[&expected[..5], &expected[7..8]].concat()));
+    open(&files).unwrap().check().unwrap();
+    let twice = tensors(&[("mtp.fc.weight", &[8, 16])]);
+    put(&mut files, "m-1.safetensors", zeros(&[&expected[..5], &twice].concat()));
+    refused(open(&files), &["m-2.safetensors", "\"mtp.fc.weight\" is in another file too"]);
+}
+
+#[test]
+fn tensors_without_an_index_are_found() {
+    let whole = checkpoint(&llama());
+    let under = |names: &[(&str, &str)]| {
+        let mut files = whole.clone();
+        let weights = files.files.remove("model.safetensors").unwrap();
+        for (name, from) in names {
+            let content = if *from == "model" { weights.clone() } else { Cow::Owned(zeros(&tensors(&[(from, &[1])]))) };
+            files.files.insert((*name).to_owned(), content);
+        }
+        files
+    };
+    for names in [
+        &[("model-00001-of-00001.safetensors", "model")][..],
+        &[("model-00001-of-00002.safetensors", "x"), ("model-00002-of-00002.safetensors", "model")],
+        &[("consolidated.safetensors", "model")],
+        &[("weights.safetensors", "model"), ("mtp.safetensors", "x")],
+    ] {
+        open(&under(names)).unwrap().check().unwrap();
+    }
+    let lost = under(&[("model-00001-of-00002.safetensors", "model")]);
+    refused(open(&lost), &["model-00002-of-00002.safetensors not found"]);
+    let twice = under(&[("model-00001-of-00002.safetensors", "x"), ("model-00002-of-00002.safetensors", "x")]);
+    refused(open(&twice), &["\"x\" is in another file too"]);
+    refused(open(&under(&[("a.safetensors", "model"), ("b.safetensors", "model")])), &["model.safetensors not found"]);
+    refused(open(&under(&[("model-00001-of-00000.safetensors", "x")])).and_then(|opened| opened.check()), &["missing"]);
+}
+
+#[test]
+fn tensors_are_found_under_what_wrapped_the_model() {
+    let wrapped = |config: &serde_json::Value, name: &dyn Fn(&str) -> String| {
+        let mut files = checkpoint(config);
+        let expected = open(&files).unwrap().config().expected_tensors();
+        let list: Vec<_> = expected.into_iter().map(|(old, shape)| (name(&old), shape)).collect();
+        put(&mut files, "model.safetensors", zeros(&list));
+        files
+    };
+    let untied = with(llama(), json!({"tie_word_embeddings": false}));
+    for config in [llama(), untied, gpt_neox()] {
+        let ways: [&dyn Fn(&str) -> String; 6] = [
+            &|name| format!("module.{name}"),
+            &|name| format!("_orig_mod.{name}"),
+            &|name| format!("module._orig_mod.{name}"),
+            &|name| format!("base_model.model.{name}"),
+            &|name| name.strip_prefix("model.").or(name.strip_prefix("gpt_neox.")).unwrap_or(name).to_owned(),
+            &|name| if config["model_type"] == "llama" { format!("model.{name}") } else { format!("gpt_neox.{name}") },
+        ];
+        for (number, way) in ways.into_iter().enumerate() {
+            let files = wrapped(&config, way);
+            open(&files).unwrap().check().unwrap_or_else(|error| panic!("way {number}: {error}"));
+        }
+    }
+    // Not all are there, or one of them twice: nothing is guessed, and the error says what there is.
+    let odd = wrapped(&llama(), &|name| format!("student.{name}"));
+    refused(
+        open(&odd).unwrap().check(),
+        &["\"model.embed_tokens.weight\" is missing", "\"student.model.embed_tokens.weight\" is there instead"],
+    );
+    let mut twice = checkpoint(&llama());
+    let mut list = open(&twice).unwrap().config().expected_tensors();
+    list[0].0 = "module.model.embed_tokens.weight".to_owned();
+    list.push(("_orig_mod.model.embed_tokens.weight".to_owned(), list[0].1.clone()));
+    put(&mut twice, "model.safetensors", zeros(&list));
+    refused(open(&twice).unwrap().check(), &["\"model.embed_tokens.weight\" is missing"]);
+}
+
+#[test]
+fn an_lm_head_that_is_not_the_embedding_is_used() {
+    let with_head = |config: &serde_json::Value, name: &str, shape: &[usize], change: Option<usize>| {
+        let mut files = checkpoint(config);
+        let mut list = open(&files).unwrap().config().expected_tensors();
+        list.push((name.to_owned(), shape.to_vec()));
+        let mut file = zeros(&list);
+        if let Some(back) = change {
+            let at = file.len() - back;
+            file[at] = 1;
+        }
+        put(&mut files, "model.safetensors", file);
+        files
+    };
+    let neox = with(gpt_neox(), json!({"tie_word_embeddings": true}));
+    for (config, name, shape) in [
+        (&llama(), "lm_head.weight", [300, 8]),
+        (&neox, "embed_out.weight", [300, 32]),
+        (&neox, "lm_head.weight", [300, 32]),
+    ] {
+        let same = with_head(config, name, &shape, None);
+        let opened = open(&same).unwrap();
+        assert!(opened.config().tie_word_embeddings && opened.notes().is_empty(), "{name}");
+        // Its last number, and its first.
+        for change in [4, 4 * shape[0] * shape[1]] {
+            let other = with_head(config, name, &shape, Some(change));
+            let opened = open(&other).unwrap();
+            opened.check().unwrap();
+            assert!(!opened.config().tie_word_embeddings, "{name}");
+            assert!(opened.tensor(&opened.config().lm_head_name()).is_some(), "{name}");
+            assert_eq!(opened.notes().len(), 1, "{name}");
+            assert!(opened.notes()[0].contains(name), "{:?}", opened.notes());
+        }
+    }
+    for shape in [&[][..], &[2400], &[300, 4, 2]] {
+        let mut files = checkpoint(&llama());
+        let mut list = open(&files).unwrap().config().expected_tensors();
+        list[0].1 = shape.to_vec();
+        list.push(("lm_head.weight".to_owned(), shape.to_vec()));
+        put(&mut files, "model.safetensors", zeros(&list));
+        refused(open(&files).unwrap().check(), &["expected shape [300, 8]"]);
+    }
+    // What cannot be used in its place is not left out either.
+    let odd = with_head(&llama(), "lm_head.weight", &[301, 8], None);
+    refused(open(&odd).unwrap().check(), &["lm_head.weight", "[300, 8]", "[301, 8]"]);
+}
+
+#[test]
+fn what_is_there_instead_of_a_checkpoint_is_named() {
+    let folder = |names: &[&str]| MemoryFiles {
+        name: "memory".to_owned(),
+        files: names.iter().map(|name| ((*name).to_owned(), Cow::Borrowed(&b"{}"[..]))).collect(),
+    };
+    for (names, words) in [
+        (
+            &["adapter_config.json", "adapter_model.safetensors"][..],
+            "this is an adapter (a LoRA), not a model; merge it",
+        ),
+        (&["tiny-q4_0.gguf"], "tiny-q4_0.gguf is a GGUF file"),
+        (&["tokenizer.json", "model.onnx"], "model.onnx is an ONNX export"),
+        (&["pytorch_model.bin", "training_args.bin"], "pytorch_model.bin is a file of PyTorch's (a pickle)"),
+        (&["consolidated.00.pth", "params.json"], "consolidated.00.pth is a file of PyTorch's"),
+        (&["tf_model.h5"], "TensorFlow's"),
+        (&["flax_model.msgpack"], "Flax's"),
+        (&["consolidated.safetensors", "params.json"], "the layout of the model's makers"),
+        (&["mtp_config.json", "mtp.safetensors"], "a folder of heads"),
+        (&["snapshots", "refs"], "a folder of the hub's cache"),
+        (&["training_args.bin"], "expected a checkpoint in Hugging Face's layout"),
+    ] {
+        refused(open(&folder(names)), &["config.json not found in memory", words]);
+    }
+    let mut files = checkpoint(&llama());
+    files.files.remove("model.safetensors");
+    put(&mut files, "pytorch_model.bin", vec![0]);
+    refused(open(&files), &["model.safetensors not found in memory", "pytorch_model.bin is a file of PyTorch's"]);
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    for (name, content, words) in [
+        ("model.safetensors", &pointer[..], "a Git LFS pointer"),
+        ("model.safetensors", b"GGUF\x03\0\0\0\xff\xff\xff\xff", "a GGUF file"),
+        ("model.safetensors", b"PK\x03\x04\x14\0\x08\x08\0\0", "a file of PyTorch's"),
+        ("model.safetensors", b"\x80\x02\x8a\x0al\xfc\x9c\x46", "a file of PyTorch's"),
+        ("model.safetensors", b"<!DOCTYPE html><html>", "a web page"),
+        ("config.json", pointer, "a Git LFS pointer"),
+        ("config.json", b"<html><body>", "a web page"),
+        ("generation_config.json", pointer, "a Git LFS pointer"),
+    ] {
+        let mut files = checkpoint(&llama());
+        put(&mut files, name, content.to_vec());
+        refused(open(&files), &[&format!("{name} in memory: this is {words}")]);
+    }
+    let mut files = checkpoint(&llama());
+    put(&mut files, "tokenizer.json", pointer.to_vec());
+    refused(block_on(open(&files).unwrap().tokenizer()), &["tokenizer.json in memory: this is a Git LFS pointer"]);
 }
 
 #[test]

@@ -225,7 +225,6 @@ fn whatever_would_change_the_result_is_refused_by_name() {
     unsupported(gpt_neox(), json!({"num_key_value_heads": 2}), &["num_key_value_heads", "4", "2"]);
     unsupported(gpt_neox(), json!({"head_dim": 16}), &["head_dim", "8", "16"]);
     for (key, value) in [
-        ("pretraining_tp", json!(2)),
         ("quantization_config", json!({"bits": 4})),
         ("attn_logit_softcapping", json!(50.0)),
         ("final_logit_softcapping", json!(30.0)),
@@ -246,6 +245,17 @@ fn whatever_would_change_the_result_is_refused_by_name() {
             unsupported(base, json!({ key: value }), &[key]);
         }
     }
+    for (key, value, by) in [
+        ("quantization", json!({"group_size": 64, "bits": 4}), "by MLX"),
+        ("quantization_config", json!({"quant_method": "bitsandbytes", "load_in_4bit": true}), "by bitsandbytes"),
+        ("quantization_config", json!({"quant_method": "gptq", "bits": 4}), "by GPTQ"),
+        ("quantization_config", json!({"quant_method": "awq", "bits": 4}), "by AWQ"),
+        ("quantization_config", json!({"quant_method": "fp8"}), "by FP8"),
+        ("quantization_config", json!({"quant_method": "compressed-tensors"}), "by compressed-tensors"),
+        ("quantization_config", json!({"quant_method": "new"}), "by new"),
+    ] {
+        unsupported(llama(), json!({ key: value }), &[key, "the weights are packed", by, "BF16, F16 or F32"]);
+    }
 }
 
 #[test]
@@ -256,6 +266,22 @@ fn neutral_values_of_the_same_fields_are_accepted() {
         "num_local_experts": 0, "qk_norm": false, "is_encoder_decoder": false, "rope_scaling": {}, "partial_rotary_factor": 1.0
     });
     accepted(llama(), neutral);
+}
+
+#[test]
+fn configurations_are_read_as_tools_write_them() {
+    let parse = |text: &str| ModelConfig::parse(text.as_bytes(), None);
+    let config = with(llama(), json!({"pretraining_tp": 4})).to_string();
+    let plain = parse(&config).unwrap();
+    for written in [
+        format!("\u{feff}{config}"),
+        config.replacen('{', "{\"max_grad\": Infinity, \"list\": [NaN, -Infinity], \"NaN\": \"-Infinity\",", 1),
+    ] {
+        assert_eq!(format!("{:?}", parse(&written).unwrap()), format!("{plain:?}"), "{written}");
+    }
+    // Of a field that is read they are no numbers.
+    refused(parse(&config.replace("10000.0", "Infinity")), &["rope_theta", "Infinity"]);
+    refused(parse(&config.replace("0.00001", "NaN").replace("1e-5", "NaN")), &["rms_norm_eps", "NaN"]);
 }
 
 #[test]
@@ -303,7 +329,7 @@ fn sizes_that_make_no_sense_are_refused_with_the_field() {
     let equal =
         json!({"rope_scaling": {"type": "llama3", "factor": 8.0, "low_freq_factor": 2.0, "high_freq_factor": 2.0}});
     broken(llama(), equal, &["high_freq_factor"]);
-    for text in ["", "[]", "5", "{", "{\"a\":1e999}", "\u{feff}{}"] {
+    for text in ["", "[]", "5", "{", "{\"a\":1e999}"] {
         refused(ModelConfig::parse(text.as_bytes(), None), &["config.json", "JSON object"]);
     }
     refused(ModelConfig::parse(&[0xff, 0xfe], None), &["config.json"]);

@@ -92,10 +92,10 @@ fn broken_headers_are_refused_by_name() {
 fn broken_shapes_and_offsets_are_refused_with_expected_and_got() {
     let one =
         |shape: &str, offsets: &str| format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}}}"#);
-    check_refused(&one("[0]", "[0,0]"), 0, &["\"a\"", "[0]", "zero"]);
-    check_refused(&one("[2,0,3]", "[0,0]"), 0, &["[2, 0, 3]", "zero"]);
-    let long = vec!["0"; 5000].join(",");
-    check_refused(&one(&format!("[{long}]"), "[0,0]"), 0, &["[0, 0, 0, 0, 0, 0, 0, 0]... of 5000 dimensions"]);
+    check_refused(&one("[0]", "[0,4]"), 4, &["\"a\"", "expected 0 bytes", "[0]", "got 4"]);
+    check_refused(&one("[18446744073709551615,0]", "[0,0]"), 0, &["overflows"]);
+    let long = vec!["1"; 5000].join(",");
+    check_refused(&one(&format!("[{long}]"), "[0,0]"), 0, &["[1, 1, 1, 1, 1, 1, 1, 1]... of 5000 dimensions"]);
     check_refused(&one("[4294967296,4294967296]", "[0,4]"), 4, &["overflows"]);
     check_refused(&one("[18446744073709551615]", "[0,4]"), 4, &["overflows"]);
     check_refused(&one("[18446744073709551616]", "[0,4]"), 4, &["\"a\""]);
@@ -114,6 +114,15 @@ fn broken_shapes_and_offsets_are_refused_with_expected_and_got() {
     check_refused(&two("[0,8]", "[12,20]"), 20, &["\"b\"", "4 unused bytes"]);
     let fraction = r#"{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}}"#;
     check_refused(fraction, 1, &["\"a\"", "whole bytes"]);
+}
+
+#[test]
+fn what_is_not_needed_is_no_trouble() {
+    let header = r#"{"__metadata__":null,"none":{"dtype":"F32","shape":[2,0,3],"data_offsets":[4,4]},
+        "a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
+    let parsed = parse(&safetensors(header, 8)).unwrap();
+    assert_eq!(parsed.tensors.keys().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!((parsed.skipped["none"].shape.as_slice(), parsed.metadata.len()), (&[2, 0, 3][..], 0));
 }
 
 #[test]

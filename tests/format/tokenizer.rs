@@ -155,6 +155,94 @@ fn components_of_other_families_are_refused_by_name() {
     unsupported(at(fallback(), "/decoder/decoders/3/start", json!(2)), &["Strip", "start"]);
 }
 
+#[test]
+fn split_patterns_are_read_as_oniguruma_reads_them() {
+    let tokenizer = |pattern: &str| {
+        let split = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+        let bytes_of =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+        let parts = json!({"type": "Sequence", "pretokenizers": [split, bytes_of]});
+        with(byte_level_tokenizer(), json!({"pre_tokenizer": parts}))
+    };
+    let ids = |pattern: &str, text: &str| {
+        Tokenizer::from_json(&bytes(&tokenizer(pattern))).unwrap().encode(text, false).unwrap()
+    };
+    let (he, letter) = (2 + 256, |letter: u8| u32::from(letter) + 2);
+    // Possessive, it would leave nothing for the last letter, and "he" would be whole.
+    assert_eq!(ids("(?:.{2})+e", "hahe"), [letter(b'h'), letter(b'a'), he]);
+    assert_eq!(ids("^h", "he\nhe"), [letter(b'h'), letter(b'e'), letter(b'\n'), letter(b'h'), letter(b'e')]);
+    assert_eq!(ids("[[:alpha:]]", "hé"), [letter(b'h'), letter(0xC3), letter(0xA9)]);
+    assert_eq!(ids("[[:punct:]]", "he"), [he]);
+    let unsupported = |pattern: &str, words: &[&str]| check(tokenizer(pattern), ErrorKind::Unsupported, words);
+    unsupported(r"(h)\1", &["pre_tokenizer", "Split", "regular expression", "up to character 5"]);
+    unsupported("(?i:ß)", &["'ß' in any case"]);
+    let replace = json!({"type": "Replace", "pattern": {"Regex": r"\X"}, "content": ""});
+    let normalizer = with(byte_level_tokenizer(), json!({"normalizer": replace}));
+    check(normalizer, ErrorKind::Unsupported, &["normalizer", "Replace", r#""\\X""#]);
+    let decoder = at(byte_fallback_tokenizer(), "/decoder/decoders/0/pattern", json!({"Regex": "▁+"}));
+    check(decoder, ErrorKind::Unsupported, &["decoder", "plain text is"]);
+    let plain = at(byte_fallback_tokenizer(), "/decoder/decoders/0/pattern", json!({"Regex": "▁"}));
+    let plain = Tokenizer::from_json(&bytes(&plain)).unwrap();
+    assert_eq!(plain.decode(&plain.encode("he he", true).unwrap(), true).unwrap(), "he he");
+}
+
+/// The crate takes an engine that gives up for the end of the matches.
+#[test]
+fn a_text_that_the_engine_gives_up_on_has_no_ids() {
+    let tokenizer = Tokenizer::from_json(&bytes(&byte_level_tokenizer())).unwrap();
+    let text = |spaces| format!("he{}he he", " ".repeat(spaces));
+    assert!(tokenizer.encode(&text(100_000), true).unwrap().len() > 100_000);
+    let error = tokenizer.encode(&text(1_100_000), true).unwrap_err().to_string();
+    assert!(error.contains("the regex engine gave up on the split pattern at byte 2 of"), "{error}");
+}
+
+#[test]
+fn added_tokens_are_text_where_others_are_bytes() {
+    let token = |id: u32, content: &str| {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            "special": false})
+    };
+    let first = 2 + 256 + 3;
+    // The fourth is what the merges make of " he", and the fifth the letter of a byte.
+    let tokens = [
+        token(first, "Ĺódź"),
+        token(first + 1, "éĠ"),
+        token(first + 2, "中"),
+        token(2 + 256 + 1, "Ġhe"),
+        token(2, "Ā"),
+    ];
+    let mut file = byte_level_tokenizer();
+    file["added_tokens"].as_array_mut().unwrap().extend(tokens);
+    let tokenizer = Tokenizer::from_json(&bytes(&file)).unwrap();
+    let decode = |ids: &[u32]| tokenizer.decode(ids, true).unwrap();
+    assert_eq!(decode(&[first, first + 1, first + 2, 2 + 256 + 1, 2]), "ĹódźéĠ中 he\0");
+    for text in ["Ĺódź he", "he中éĠ"] {
+        assert_eq!(decode(&tokenizer.encode(text, true).unwrap()), text);
+    }
+    // Half a character before one stays half a character.
+    assert_eq!(decode(&[2 + 0xC3, first + 1]), "\u{fffd}éĠ");
+}
+
+#[test]
+fn an_unknown_token_that_nothing_needs_may_be_missing() {
+    let fallback = at(byte_fallback_tokenizer(), "/model/unk_token", json!("<none>"));
+    assert!(Tokenizer::from_json(&bytes(&at(fallback.clone(), "/model/byte_fallback", json!(false)))).is_err());
+    let tokenizer = Tokenizer::from_json(&bytes(&fallback)).unwrap();
+    assert_eq!(tokenizer.decode(&tokenizer.encode("日", true).unwrap(), true).unwrap(), "日");
+    let level = at(byte_level_tokenizer(), "/model/unk_token", json!("<none>"));
+    let tokenizer = Tokenizer::from_json(&bytes(&level)).unwrap();
+    assert_eq!(tokenizer.decode(&tokenizer.encode("日", true).unwrap(), true).unwrap(), "日");
+    let mut short = fallback;
+    short["model"]["vocab"].as_object_mut().unwrap().remove("<0xFF>");
+    check(short, ErrorKind::Format, &["<none>"]);
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_file() {
+    let file = [&b"\xEF\xBB\xBF"[..], &bytes(&byte_level_tokenizer())].concat();
+    assert_eq!(Tokenizer::from_json(&file).unwrap().encode("he", false).unwrap().len(), 1);
+}
+
 /// Each of these makes the tokenizers crate panic, or take other ids than the file states.
 #[test]
 fn files_that_the_crate_would_trust_are_refused() {
@@ -167,7 +255,8 @@ fn files_that_the_crate_would_trust_are_refused() {
     broken(at(level(), "/model/vocab/he", json!(5)), &["share"]);
     broken(at(level(), "/model/vocab/he", json!(-5)), &["-5"]);
     broken(at(level(), "/model/vocab/he", json!(4294967296u64)), &["4294967296"]);
-    broken(at(fallback(), "/model/unk_token", json!("<none>")), &["<none>"]);
+    let without_bytes = at(fallback(), "/model/byte_fallback", json!(false));
+    broken(at(without_bytes, "/model/unk_token", json!("<none>")), &["<none>"]);
     broken(at(level(), "/added_tokens/0/id", json!(7)), &["<s>", "expected id 7", "id 0"]);
     broken(at(level(), "/added_tokens/0/content", json!("<new>")), &["<new>", "expected id 0"]);
     broken(at(level(), "/added_tokens/0/content", json!("")), &["no id"]);

@@ -188,7 +188,8 @@ impl WebModel {
                 return Err(input(format!("a text of {tokens} tokens: expected 2 to {context} to score")));
             }
             let logprobs = session.score(&ids, &mut |_| {}).await?;
-            json(&Score::new(ids, logprobs, text.len()))
+            let bytes = engine.tokenizer()?.bytes_after_first(&ids, text.len());
+            json(&Score::new(ids, logprobs, bytes))
         };
         self.with_session(run).await
     }

@@ -9,7 +9,8 @@ use foretoken::train::data::{DataFormat, Vocabulary, read as read_documents};
 use foretoken::{Error, Result};
 
 use crate::output::io_error;
-use crate::source::Checked;
+use crate::prompt::{MARK, print_mark};
+use crate::source::{Checked, print_notes};
 use foretoken::format::hash::Hash;
 
 /// A sample's tokens.
@@ -38,6 +39,10 @@ pub async fn read(path: &Path, model: &Checked<'_>, truncate: bool) -> Result<(V
     let (context, tokenizer) = (model.context, model.tokenizer().await?);
     let vocabulary = Vocabulary { tokenizer: &tokenizer, size: model.config.vocab_size, end: None };
     let documents = read_documents(&bytes, DataFormat::Lines, &vocabulary).map_err(|error| error.within(&place))?;
+    if bytes.starts_with(MARK.to_string().as_bytes()) {
+        print_mark(&place);
+    }
+    print_notes(&tokenizer, documents.iter().map(|document| &document.ids[..]));
     let mut samples = Vec::with_capacity(documents.len());
     for document in documents {
         let (line, first_target, text) = (document.line, document.first_target(), document.prompt.is_none());

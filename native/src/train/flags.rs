@@ -133,7 +133,7 @@ pub struct Args {
     /// Seed of the order of sequences and of new heads
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub seed: u64,
-    /// Write a checkpoint after so many steps; 0: only at the end and at Ctrl-C
+    /// Write a checkpoint after so many steps; 0: only at the end and at Ctrl-C or SIGTERM
     #[arg(long, value_name = "STEPS", default_value_t = 100)]
     pub checkpoint_every: u64,
     /// Stop after so many steps of this run, as if by Ctrl-C: at the same place each time, which a signal cannot

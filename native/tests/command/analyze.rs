@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::{Run, foretoken, golden};
+#[cfg(unix)]
+use crate::support::{program, send};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -108,6 +110,37 @@ fn methods_stand_side_by_side() {
         let svg = fs::read_to_string(out.join(format!("{plot}.svg"))).unwrap();
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && !svg.contains("NaN"), "{plot}");
     }
+}
+
+/// A process that a signal reaches among its samples, and the same command again.
+#[cfg(unix)]
+#[test]
+fn a_signal_keeps_the_record() {
+    use std::time::{Duration, Instant};
+
+    let (temp, data) = data();
+    let many = fs::read_to_string(&data).unwrap().repeat(30);
+    fs::write(&data, many).unwrap();
+    let [whole, cut] = ["whole", "cut"].map(|name| temp.path().join(name));
+    let flags = ["--methods", "next", "--last", "8"];
+    analyze(&data, &whole, &flags).success();
+    let base = ["analyze", "--data", text(&data), "--context", "128", "--lens-samples", "2", "--resamples", "200"];
+    let child = program(&[&base[..], &["--out", text(&cut)], &flags].concat()).spawn().unwrap();
+    let records = || fs::read_to_string(cut.join("samples.jsonl")).map_or(0, |text| text.lines().count());
+    let begun = Instant::now();
+    while records() < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(120), "it has not come so far");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    send("TERM", &child);
+    let run = Run::from(child.wait_with_output().unwrap());
+    assert_eq!((run.code, &run.stdout[..]), (Some(143), ""), "{}", run.stderr);
+    let done = records();
+    let told = format!("interrupted: {done} of 180 samples are done; the same command goes on\n");
+    assert!(run.stderr.ends_with(&told), "{}", run.stderr);
+    let again = analyze(&data, &cut, &flags).success();
+    assert!(again.stderr.contains(&format!("going on: {done} of 180 samples are done")), "{}", again.stderr);
+    assert!(report(&cut) == report(&whole), "the report");
 }
 
 #[test]

@@ -6,7 +6,11 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use crate::support::{CASE, Run, expected, foretoken, generate, golden, golden_copy, ids_flag, program, start};
+#[cfg(unix)]
+use crate::support::send;
+use crate::support::{
+    CASE, Run, edit_json, expected, foretoken, generate, golden, golden_copy, ids_flag, program, start,
+};
 use serde_json::json;
 
 // ------------------------------------------------------------------------------------------------------ what it prints
@@ -128,6 +132,130 @@ fn a_full_context_ends_the_text() {
     assert!((16 - prompt..=17 - prompt).contains(&new), "{report}");
 }
 
+/// A golden checkpoint with another tokenizer.
+fn with_tokenizer(change: impl FnOnce(&mut serde_json::Value)) -> (tempfile::TempDir, String) {
+    let (temp, folder) = golden_copy(CASE);
+    edit_json(&temp.path().join("tokenizer.json"), change);
+    (temp, folder)
+}
+
+/// What decoding leaves out ends a text all the same, by itself and within a longer stop string, drafted or not.
+#[test]
+fn a_stop_string_may_be_a_special_token() {
+    let golden = expected(CASE);
+    let ids: Vec<u64> = golden["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
+    let letters = |tokenizer: &serde_json::Value, id: u64| {
+        let vocab = tokenizer["model"]["vocab"].as_object().unwrap();
+        vocab.iter().find(|(_, known)| known.as_u64() == Some(id)).map(|(token, _)| token.clone()).unwrap()
+    };
+    let text = fs::read(crate::support::golden(CASE) + "/tokenizer.json").unwrap();
+    let tokenizer: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    // The first three are special tokens.
+    let shown = |id: u64| if id < 3 { String::new() } else { letters(&tokenizer, id).replace('Ġ', " ") };
+    let before = |at: usize| ids[..at].iter().map(|&id| shown(id)).collect::<String>();
+    let plain = |at: &usize| {
+        let token = letters(&tokenizer, ids[*at]);
+        token.chars().all(|c| c.is_ascii_alphanumeric()) && !before(*at).contains(&token) && before(*at).is_ascii()
+    };
+    let at = (2..ids.len()).find(plain).expect("a token that comes for the first time");
+    let (stop, shown) = (letters(&tokenizer, ids[at]), before(at));
+    let (_temp, folder) = with_tokenizer(|tokenizer| {
+        let mut token = tokenizer["added_tokens"][0].clone();
+        (token["id"], token["content"]) = (json!(ids[at]), json!(stop));
+        tokenizer["added_tokens"].as_array_mut().unwrap().push(token);
+    });
+    let prompt = ids_flag(&golden["prompt_ids"]);
+    let run = |more: &[&str]| {
+        let flags = ["generate", "--model", &folder, "--ids", &prompt, "--json", "--max-tokens", "24"];
+        foretoken(&[&flags[..], more].concat()).json()
+    };
+    let last = shown.chars().last().unwrap().to_string();
+    for draft in ["off", "lookup"] {
+        let report = run(&["--draft", draft, "--stop", &stop]);
+        assert_eq!((&report["stop"], &report["text"]), (&json!("stop_text"), &json!(shown)), "{draft}");
+        assert_eq!(report["ids"].as_array().unwrap().len(), at + 1, "{draft}");
+        let report = run(&["--draft", draft, "--stop", &format!("{last}{stop}")]);
+        assert_eq!(report["stop"], "stop_text", "{draft}");
+        assert_eq!(report["text"], shown[..shown.len() - last.len()], "{draft}");
+        let report = run(&["--draft", draft, "--stop", &format!("{stop}<|im_end|>")]);
+        assert_eq!(report["stop"], "length", "{draft}");
+        assert!(report["text"].as_str().unwrap().starts_with(&shown), "{draft}: {report}");
+    }
+}
+
+#[test]
+fn what_becomes_of_a_prompt_is_said() {
+    const TWICE: &str =
+        "note: the text begins with \"<s>\", which the tokenizer puts there too: now it is there twice\n";
+    let plain = golden(CASE);
+    let run = |folder: &str, prompt: &[u8]| {
+        start(&["generate", "--model", folder, "--max-tokens", "1", "--json"]).input(prompt)
+    };
+    let ids = |run: Run| run.json()["prompt_ids"].clone();
+    let the = run(&plain, b"the");
+    assert_eq!(the.stderr, "");
+    let the = ids(the);
+    let twice = run(&plain, b"<s>the");
+    assert_eq!(twice.stderr, TWICE);
+    assert_eq!(ids(twice).as_array().unwrap()[..2], [json!(1), json!(1)]);
+    let marked = run(&plain, "\u{feff}the".as_bytes());
+    assert_eq!(
+        marked.stderr,
+        "note: standard input begins with a byte order mark, which is no text and was left out\n"
+    );
+    assert_eq!(ids(marked), the);
+    let (_temp, ends) = with_tokenizer(|tokenizer| {
+        tokenizer["post_processor"]["single"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"SpecialToken": {"id": "</s>", "type_id": 0}}));
+        tokenizer["post_processor"]["special_tokens"]["</s>"] = json!({"id": "</s>", "ids": [2], "tokens": ["</s>"]});
+    });
+    let ended = run(&ends, b"the");
+    assert_eq!(ended.stderr, "note: the tokenizer puts \"</s>\" after every text: the token ids end with it\n");
+    assert_eq!(ids(ended), json!([the.as_array().unwrap().clone(), vec![json!(2)]].concat()));
+    // The same of the texts of a file.
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data.jsonl");
+    fs::write(&data, "\u{feff}{\"text\": \"<s>the red hen\"}\n{\"text\": \"the red hen was red\"}\n").unwrap();
+    let (data, out) = (data.to_str().unwrap(), temp.path().join("out"));
+    let analyzed =
+        foretoken(&["analyze", "--model", &plain, "--data", data, "--out", out.to_str().unwrap(), "--methods", "next"]);
+    let notes = format!(
+        "note: {data} begins with a byte order mark, which is no text and was left out\n{}",
+        TWICE.replace("note: ", "note: 1 of 2 texts: ")
+    );
+    assert!(analyzed.success().stderr.starts_with(&notes));
+}
+
+/// Nothing comes before the first token of a text that a tokenizer puts nothing before.
+#[test]
+fn bits_are_over_the_bytes_that_were_scored() {
+    let (temp, folder) = with_tokenizer(|tokenizer| tokenizer["post_processor"] = serde_json::Value::Null);
+    let file = temp.path().join("text.txt");
+    let file = file.to_str().unwrap();
+    let score = || foretoken(&["score", "--model", &folder, "--text-file", file, "--json"]);
+    // "é" is a token of two bytes, "the" two of one and two, and "â" the first of three bytes of a character.
+    for (text, unscored, token) in [("éa", 2, "Ã©"), ("the", 1, "t"), ("€ a", 1, "â")] {
+        fs::write(file, text).unwrap();
+        let run = score();
+        let bytes = if unscored == 1 { "1 byte".to_owned() } else { format!("{unscored} bytes") };
+        assert_eq!(
+            run.stderr,
+            format!(
+                "note: this tokenizer puts nothing before a text, so its first token (\"{token}\", {bytes}) has no probability: nats \
+                 and bits are those of the rest\n"
+            )
+        );
+        let report = run.json();
+        let bits: f64 =
+            report["logprobs"].as_array().unwrap().iter().map(|p| -p.as_f64().unwrap()).sum::<f64>() / 2f64.ln();
+        let scored = text.len() - unscored;
+        assert_eq!(report["bytes"], scored, "{text}");
+        assert!((report["bits_per_byte"].as_f64().unwrap() - bits / scored as f64).abs() < 1e-4, "{text}: {report}");
+    }
+}
+
 /// A checkpoint and flags that generate for a long time.
 fn endless() -> (tempfile::TempDir, Vec<String>) {
     let (temp, folder) = golden_copy(CASE);
@@ -140,16 +268,36 @@ fn endless() -> (tempfile::TempDir, Vec<String>) {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_ends_a_generation_cleanly() {
+fn a_signal_ends_a_generation_cleanly() {
     let (_temp, flags) = endless();
-    let mut child = program(&flags).spawn().unwrap();
-    let mut first = [0];
-    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
-    let pid = child.id().to_string();
-    assert!(std::process::Command::new("sh").args(["-c", "kill -INT $0", &pid]).status().unwrap().success());
-    let run = Run::from(child.wait_with_output().unwrap());
-    assert_eq!(run.code, Some(130), "{}", run.stderr);
-    assert!(run.stderr.contains("interrupt"), "{}", run.stderr);
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let mut child = program(&flags).spawn().unwrap();
+        let mut first = [0];
+        child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        send(signal, &child);
+        let run = Run::from(child.wait_with_output().unwrap());
+        assert_eq!(run.code, Some(code), "{signal}: {}", run.stderr);
+        assert!(run.stderr.contains("stop: interrupt"), "{signal}: {}", run.stderr);
+        assert!(!run.stdout.is_empty(), "{signal}: what the text has");
+    }
+}
+
+/// `nohup` and the like switch a signal off for the programs they start.
+#[cfg(unix)]
+#[test]
+fn an_ignored_signal_stays_ignored() {
+    let (_temp, flags) = endless();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_foretoken")]).args(&flags);
+    let mut child = shell.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut text = [0; 64];
+    let mut output = child.stdout.take().unwrap();
+    output.read_exact(&mut text[..1]).unwrap();
+    send("HUP", &child);
+    output.read_exact(&mut text).unwrap();
+    send("TERM", &child);
+    std::io::copy(&mut output, &mut std::io::sink()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
 }
 
 /// `script` gives it a terminal. Two lines are two turns, and the end of the input ends the session.

@@ -340,6 +340,28 @@ fn broken_checkpoints_are_refused() {
             make: |folder| remove(folder, WEIGHTS),
         },
         Broken {
+            message: "config.json not found in {folder}; adapter_config.json is there: this is an adapter (a LoRA), not a model; \
+                      merge it into its base model first (in Python: merge_and_unload, then save_pretrained), and name that folder",
+            make: |folder| fs::rename(folder.join("config.json"), folder.join("adapter_config.json")).unwrap(),
+        },
+        Broken {
+            message: "config.json not found in {folder}; tiny.gguf is a GGUF file, which is not supported: take the model's \
+                      checkpoint in Hugging Face's layout",
+            make: |folder| fs::rename(folder.join("config.json"), folder.join("tiny.gguf")).unwrap(),
+        },
+        Broken {
+            message: "model.safetensors in {folder}: this is a Git LFS pointer, not the file itself: run `git lfs pull` in the \
+                      repository, or download the file",
+            make: |folder| bytes(folder, |bytes| *bytes = b"version https://git-lfs.github.com/spec/v1\n".to_vec()),
+        },
+        Broken {
+            message: "{folder}: config.json: `quantization_config` = {\"bits\":4,\"quant_method\":\"awq\"}: the weights are packed by AWQ, which is not supported; \
+                      take the model's checkpoint in BF16, F16 or F32",
+            make: |folder| {
+                config(folder, |config| config["quantization_config"] = json!({"quant_method": "awq", "bits": 4}));
+            },
+        },
+        Broken {
             message: "{folder}: config.json: expected a JSON object: EOF while parsing an object at line 1 column 1",
             make: |folder| fs::write(folder.join("config.json"), "{").unwrap(),
         },
@@ -392,8 +414,8 @@ fn broken_checkpoints_are_refused() {
             },
         },
         Broken {
-            message: "{folder}: model.safetensors: tensor \"model.layers.0.self_attn.q_proj.weight\": shape [0, 32] has a \
-                      dimension of zero; expected positive sizes",
+            message: "{folder}: model.safetensors: tensor \"model.layers.0.self_attn.q_proj.weight\": expected 0 bytes for shape \
+                      [0, 32] of F32, got 4096",
             make: |folder| weights(folder, |header, _| header[Q_PROJ]["shape"] = json!([0, 32])),
         },
         Broken {
@@ -412,6 +434,11 @@ fn broken_checkpoints_are_refused() {
         },
         Broken { message: MISSING, make: |folder| weights(folder, |header, _| rename(header, Q_PROJ, "renamed")) },
         Broken {
+            message: "{folder}: tensor \"model.layers.0.self_attn.q_proj.weight\" is missing; expected shape [32, 32] by \
+                      config.json; \"q.model.layers.0.self_attn.q_proj.weight\" is there instead",
+            make: |folder| weights(folder, |header, _| rename(header, Q_PROJ, &format!("q.{Q_PROJ}"))),
+        },
+        Broken {
             message: "model.safetensors: tensor \"model.layers.0.self_attn.q_proj.weight\" (F32) holds NaN or infinite weights; \
                       the checkpoint is broken, or was converted to a type too small for its values",
             make: |folder| {
@@ -428,6 +455,66 @@ fn broken_checkpoints_are_refused() {
         let run = foretoken(&["generate", "--model", &folder, "--prompt", "the"]);
         run.refused(Error(message), &[("{folder}", &folder)], &format!("case {number}"));
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn folders_of_the_hubs_cache_are_known() {
+    use std::os::unix::fs::symlink;
+
+    let (_temp, folder) = golden_copy(CASE);
+    let cache = tempfile::tempdir().unwrap();
+    let snapshot = cache.path().join("snapshots/0123abc");
+    fs::create_dir_all(snapshot.parent().unwrap()).unwrap();
+    symlink(&folder, &snapshot).unwrap();
+    let path = cache.path().to_str().unwrap();
+    let generate = || foretoken(&["generate", "--model", path, "--ids", "1", "--max-tokens", "1"]);
+    // The only one; of two the one that is the main; of two without a word of which, none.
+    generate().success();
+    fs::create_dir(cache.path().join("snapshots/other")).unwrap();
+    let expected =
+        "config.json not found in {cache}; this is a folder of the hub's cache: name one of those in its snapshots";
+    generate().refused(Error(expected), &[("{cache}", path)], "two snapshots");
+    fs::create_dir(cache.path().join("refs")).unwrap();
+    fs::write(cache.path().join("refs/main"), "0123abc\n").unwrap();
+    generate().success();
+    // Nothing that leads elsewhere.
+    fs::write(cache.path().join("refs/main"), "../snapshots/0123abc").unwrap();
+    generate().refused(Error(expected), &[("{cache}", path)], "a path");
+    let link = Path::new(&folder).join("generation_config.json");
+    let _ = fs::remove_file(&link);
+    symlink("../../blobs/gone", &link).unwrap();
+    foretoken(&["generate", "--model", &folder, "--ids", "1"]).refused(
+        Error(
+            "{folder}/generation_config.json: a link to ../../blobs/gone, which is not there; download the file again",
+        ),
+        &[("{folder}", &folder)],
+        "a dead link",
+    );
+}
+
+#[test]
+fn what_is_no_folder_of_heads_is_named() {
+    let (temp, folder) = golden_copy(CASE);
+    let model = golden(CASE);
+    let draft = |case: &str, message: &str| {
+        let run = foretoken(&["generate", "--model", &model, "--ids", "1", "--draft", &folder]);
+        run.refused(Error(message), &[("{folder}", &folder)], case);
+    };
+    draft(
+        "a whole model",
+        "no multi-token heads in {folder}: a whole model is there, and drafting with a second model is not implemented; give heads \
+         that were made for this model, or draft by lookup",
+    );
+    weights(temp.path(), |header, _| rename(header, Q_PROJ, "midlayer.self_attn.q_proj.weight"));
+    draft("EAGLE-3", "no multi-token heads in {folder}: heads in the EAGLE-3 layout are not implemented");
+    remove(temp.path(), WEIGHTS);
+    fs::write(temp.path().join("drafter.gguf"), "GGUF").unwrap();
+    draft(
+        "GGUF",
+        "no multi-token heads in {folder}: drafter.gguf is a GGUF file, which is not supported: take the model's checkpoint in \
+         Hugging Face's layout",
+    );
 }
 
 #[test]

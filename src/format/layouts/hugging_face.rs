@@ -1,10 +1,16 @@
 //! Hugging Face's folders: `config.json`, `tokenizer.json`, and `model.safetensors` or an index of shards.
 
+mod names;
+mod tied;
+
+use std::collections::BTreeSet;
+
 use super::{Layout, Opened};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::HeadKind;
 use crate::format::config::ModelConfig;
 use crate::format::files::{Files, read_whole};
+use crate::format::foreign;
 use crate::format::safetensors::{Header, Index};
 use crate::format::tensors::{Tensors, read_header};
 use crate::format::tokenizer::Tokenizer;
@@ -17,6 +23,11 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const MEDUSA: &str = "medusa_lm_head.safetensors";
 const OWN_HEADS: &str = "mtp_config.json";
+
+/// The LM head as most families call it.
+const LM_HEAD: &str = "lm_head.weight";
+/// Files of tensors that are no model's.
+const OTHERS: [&str; 3] = ["adapter_model.safetensors", MEDUSA, "mtp.safetensors"];
 
 /// Real configurations have a few kilobytes.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -32,10 +43,18 @@ impl Layout for HuggingFace {
     const EXPECTED: &'static str = "config.json, tokenizer.json and model.safetensors";
 
     async fn open<'f, F: Files>(files: &'f F) -> Result<Opened<'f, F>> {
-        let config = read_config(files).await?;
-        let mut tensors = Tensors::new(files, read_headers(files).await?);
+        let mut config = read_config(files).await?;
+        let mut tensors = Tensors::new(files, read_headers(files, &config).await?);
+        names::unwrap(&mut tensors, &config);
+        let mut notes = Vec::new();
+        if let Some(head) = tied::other_head(&tensors, &config).await? {
+            notes.push(format!(
+                "{CONFIG} ties the LM head to the embedding, but the file has another \"{head}\": that one is used"
+            ));
+            config.untie();
+        }
         // transformers 5 also writes GPT-NeoX's LM head under the name that other families use.
-        tensors.rename("lm_head.weight", &config.lm_head_name());
+        tensors.rename(LM_HEAD, &config.lm_head_name());
         let has_tokenizer = exists(files, TOKENIZER).await?;
         let mut head_files = Vec::new();
         for (kind, name) in [(HeadKind::Medusa, MEDUSA), (HeadKind::Foretoken, OWN_HEADS)] {
@@ -45,7 +64,7 @@ impl Layout for HuggingFace {
         }
         // The end token may come from the second.
         let deciding = [CONFIG, GENERATION_CONFIG, TOKENIZER].map(str::to_owned).into();
-        Ok(Opened { config, tensors, stated_by: CONFIG, has_tokenizer, head_files, deciding })
+        Ok(Opened { config, tensors, stated_by: CONFIG, has_tokenizer, head_files, deciding, notes })
     }
 
     async fn tokenizer<F: Files>(files: &F) -> Result<Tokenizer> {
@@ -65,70 +84,105 @@ fn missing<F: Files>(files: &F, name: &str, advice: &str) -> Error {
 }
 
 async fn read_config<F: Files>(files: &F) -> Result<ModelConfig> {
-    let advice = "expected a checkpoint in Hugging Face's layout";
-    let config = read_whole(files, CONFIG, MAX_CONFIG_BYTES).await?.ok_or_else(|| missing(files, CONFIG, advice))?;
+    let Some(config) = read_whole(files, CONFIG, MAX_CONFIG_BYTES).await? else {
+        let usual = "expected a checkpoint in Hugging Face's layout";
+        return Err(missing(files, CONFIG, &foreign::of_files(files).await?.unwrap_or(usual.to_owned())));
+    };
     let generation = read_whole(files, GENERATION_CONFIG, MAX_CONFIG_BYTES).await?;
     ModelConfig::parse(&config, generation.as_deref()).map_err(|error| error.within(files.describe()))
 }
 
-async fn read_headers<F: Files>(files: &F) -> Result<Header> {
-    match find_headers(files).await? {
+async fn read_headers<F: Files>(files: &F, config: &ModelConfig) -> Result<Header> {
+    let needed = config.expected_tensors().into_iter().map(|(name, _)| name).collect();
+    match headers(files, Some(&needed)).await? {
         Some(header) => Ok(header),
         None => {
-            let advice = format!("nor {INDEX}; weights in other formats must be converted to safetensors first");
-            Err(missing(files, SINGLE, &advice))
+            let usual = format!("nor {INDEX}; weights in other formats must be converted to safetensors first");
+            Err(missing(files, SINGLE, &foreign::of_files(files).await?.unwrap_or(usual)))
         }
     }
 }
 
 /// The tensors of a folder's checkpoint, in one file or several; `None` without either.
 pub(in crate::format) async fn find_headers<F: Files>(files: &F) -> Result<Option<Header>> {
+    headers(files, None).await
+}
+
+/// The same, where of an index only the shards with `needed` tensors must be there; `None`: all of them.
+async fn headers<F: Files>(files: &F, needed: Option<&BTreeSet<String>>) -> Result<Option<Header>> {
     if let Some(header) = read_header(files, SINGLE).await? {
         return Ok(Some(header));
     }
-    let Some(json) = read_whole(files, INDEX, MAX_INDEX_BYTES).await? else { return Ok(None) };
+    let Some(json) = read_whole(files, INDEX, MAX_INDEX_BYTES).await? else { return without_index(files).await };
     let index = Index::parse(INDEX, &json).map_err(|error| error.within(files.describe()))?;
-    read_shards(files, &index).await.map(Some)
+    read_shards(files, &index, needed).await.map(Some)
 }
 
-/// The tensors of all shards together. Each must lie where the index says, and in one shard only.
-async fn read_shards<F: Files>(files: &F, index: &Index) -> Result<Header> {
-    let place = |error: Error| error.within(files.describe());
+/// The tensors of all shards together: those that the index places there, and those of which it knows nothing.
+async fn read_shards<F: Files>(files: &F, index: &Index, needed: Option<&BTreeSet<String>>) -> Result<Header> {
     let mut all = Header::default();
     for shard in index.shards() {
-        let advice = format!("{INDEX} names it; download it too");
-        let header = read_header(files, shard).await?.ok_or_else(|| missing(files, shard, &advice))?;
-        check_shard(index, shard, &header).map_err(place)?;
-        all.tensors.extend(header.tensors);
-        all.skipped.extend(header.skipped);
-    }
-    for (name, shard) in &index.weight_map {
-        if !all.tensors.contains_key(name) && !all.skipped.contains_key(name) {
-            let message = format!("{shard}: tensor \"{name}\" is missing, but {INDEX} says that it is here");
-            return Err(place(Error::format(message)));
-        }
+        let Some(header) = read_header(files, shard).await? else {
+            let is_needed = |name: &String| needed.is_none_or(|needed| needed.contains(name));
+            if index.weight_map.iter().any(|(name, place)| place == shard && is_needed(name)) {
+                return Err(missing(files, shard, &format!("{INDEX} names it; download it too")));
+            }
+            continue;
+        };
+        let elsewhere = |name: &String| index.weight_map.get(name).is_some_and(|place| place != shard);
+        add(files, &mut all, header, shard, elsewhere)?;
     }
     Ok(all)
 }
 
-/// Fails on a tensor that the index does not place in this shard: so no two shards can hold the same name.
-fn check_shard(index: &Index, shard: &str, header: &Header) -> Result<()> {
-    let stray = header.tensors.keys().chain(header.skipped.keys()).find(|name| {
-        let stated = index.weight_map.get(*name);
-        stated.is_none_or(|stated| stated != shard)
-    });
-    match stray {
-        Some(name) => Err(Error::format(format!(
-            "{shard}: tensor \"{name}\" is here, but {INDEX} places it {}; are the files of one checkpoint?",
-            index.weight_map.get(name).map_or("nowhere", String::as_str)
-        ))),
-        None => Ok(()),
+/// Adds the tensors of a file but for those that are left out. None may come twice.
+fn add<F: Files>(
+    files: &F,
+    all: &mut Header,
+    header: Header,
+    file: &str,
+    left_out: impl Fn(&String) -> bool,
+) -> Result<()> {
+    let names = header.tensors.keys().chain(header.skipped.keys()).filter(|name| !left_out(name));
+    if let Some(name) =
+        names.into_iter().find(|name| all.tensors.contains_key(*name) || all.skipped.contains_key(*name))
+    {
+        let message = format!("{file}: tensor \"{name}\" is in another file too; are the files of one checkpoint?");
+        return Err(Error::format(message).within(files.describe()));
+    }
+    all.tensors.extend(header.tensors.into_iter().filter(|(name, _)| !left_out(name)));
+    all.skipped.extend(header.skipped.into_iter().filter(|(name, _)| !left_out(name)));
+    Ok(())
+}
+
+/// The tensors of shards that no index names, where all of them are there, or of the only file of tensors.
+async fn without_index<F: Files>(files: &F) -> Result<Option<Header>> {
+    let names = files.names();
+    let shard =
+        |name: &String| name.strip_prefix("model-00001-of-")?.strip_suffix(".safetensors")?.parse::<usize>().ok();
+    let count = names.iter().find_map(shard).unwrap_or(1).max(1);
+    let shards: Vec<String> = (1..=count.min(names.len().max(1)))
+        .map(|index| format!("model-{index:05}-of-{count:05}.safetensors"))
+        .collect();
+    let mut all = Header::default();
+    if files.len(&shards[0]).await?.is_some() {
+        for shard in &shards {
+            let advice = "nor an index that tells of what is in it; download it too";
+            let header = read_header(files, shard).await?.ok_or_else(|| missing(files, shard, advice))?;
+            add(files, &mut all, header, shard, |_| false)?;
+        }
+        return Ok(Some(all));
+    }
+    let mut tensors = names.iter().filter(|name| name.ends_with(".safetensors") && !OTHERS.contains(&name.as_str()));
+    match (tensors.next(), tensors.next()) {
+        (Some(only), None) => read_header(files, only).await,
+        _ => Ok(None),
     }
 }
 
 /// The configuration and the files with tensors, as far as they are there.
 pub(in crate::format) async fn files<F: Files>(files: &F) -> Result<Vec<String>> {
-    let headers = find_headers(files).await?.unwrap_or_default();
+    let headers = headers(files, Some(&BTreeSet::new())).await?.unwrap_or_default();
     let tensors = headers.tensors.into_values().map(|info| info.file);
     Ok(tensors.chain([CONFIG.to_owned()]).collect())
 }

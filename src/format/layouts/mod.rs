@@ -35,6 +35,8 @@ pub(super) struct Opened<'f, F: Files> {
     pub has_tokenizer: bool,
     /// Files of multi-token heads beside the model.
     pub head_files: Vec<(HeadKind, &'static str)>,
+    /// What a user should know about them.
+    pub notes: Vec<String>,
     /// Files beside those of tensors that decide what the model computes.
     pub deciding: Vec<String>,
 }

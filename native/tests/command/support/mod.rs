@@ -181,6 +181,13 @@ pub fn program<S: AsRef<str>>(flags: &[S]) -> Command {
     command
 }
 
+/// Sends a signal, such as `TERM`, to a process.
+#[cfg(unix)]
+pub fn send(signal: &str, child: &std::process::Child) {
+    let kill = format!("kill -{signal} {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success(), "{kill}");
+}
+
 fn golden_path(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(case)
 }

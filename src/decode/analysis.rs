@@ -4,7 +4,7 @@ use web_time::Instant;
 
 use super::reading::{ReadOptions, Reading};
 use super::session::Session;
-use crate::gpu::Staging;
+use crate::gpu::{Buffer, Staging, Submission};
 use crate::kernels::{Extent, MAX_BATCH_ROWS, Op, State};
 use crate::model::Progress;
 use crate::{Error, Result};
@@ -93,8 +93,8 @@ impl Session {
         first: usize,
         rows: usize,
         tail: &[Op],
-        copy: Option<(&wgpu::Buffer, &Staging)>,
-    ) -> wgpu::SubmissionIndex {
+        copy: Option<(&Buffer, &Staging)>,
+    ) -> Submission {
         self.write_rows(ids, first, rows);
         let (committed, num_rows) = (first as u32, rows as u32);
         self.write_state(State { committed, length: ids.len() as u32, num_rows, ..State::default() });
@@ -102,12 +102,7 @@ impl Session {
     }
 
     /// Runs `ops` over the batch that `rows` and `state` describe.
-    pub(super) fn replay(
-        &self,
-        ops: &[&[Op]],
-        extent: Extent,
-        copy: Option<(&wgpu::Buffer, &Staging)>,
-    ) -> wgpu::SubmissionIndex {
+    pub(super) fn replay(&self, ops: &[&[Op]], extent: Extent, copy: Option<(&Buffer, &Staging)>) -> Submission {
         let all = || ops.iter().copied().flatten();
         self.model.gpu.submit(None, |recorder| all().for_each(|op| op.record(recorder, extent)), copy)
     }

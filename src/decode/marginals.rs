@@ -83,7 +83,7 @@ impl Session {
         // The siblings overwrite the session's own row, and would move on with every repetition.
         let state = gpu.storage_with("state", &[State::default()]);
         let rows = gpu.storage_with("rows", &[Row { position: committed as u32, ..Row::default() }]);
-        let anchor = run.work.nucleus_of(run.model, run.buffers, [&state, &rows]);
+        let anchor = run.work.nucleus_of(run.model, run.buffers, &state, &rows);
         Ok(StagedSiblings { anchor, branches, keys: committed + 2 })
     }
 
@@ -98,8 +98,8 @@ impl Session {
     }
 
     fn marginal_run<'a>(&'a mut self, options: &'a MarginalOptions) -> Run<'a> {
-        let Self { model, buffers, plan, marginal, .. } = self;
-        let work = marginal.get_or_insert_with(|| Box::new(Workspace::new(model, buffers)));
+        let Self { model, buffers, plan, rounds, marginal, .. } = self;
+        let work = marginal.get_or_insert_with(|| Box::new(Workspace::new(model, buffers, &rounds.buffers.tree)));
         Run { model, buffers, plan, work, options }
     }
 }

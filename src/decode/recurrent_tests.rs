@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::room_tests::{configured, drafting, engine, half_right, options, run, text};
 use super::{DraftOptions, Drafter, Session};
-use crate::gpu::Kernel;
+use crate::gpu::{Buffer, Kernel};
 use crate::kernels::tests::adapters::on_every_set;
 use crate::kernels::{Grid, MAX_CHUNK_ROWS, Op};
 use crate::marginal::MarginalOptions;
-use crate::model::{CommitIo, Committed, LayerState, MixIo, Plan, Recurrence, Recurrent};
+use crate::model::{CommitIo, Committed, LayerState, MixIo, Recurrence, Recurrent};
 use crate::{CacheType, Engine, Gpu, GpuOptions, Result};
 
 /// Elements of the state: the model's hidden size.
@@ -74,8 +74,8 @@ fn main(@builtin(local_invocation_index) i: u32) {
 struct Toy {
     mix: Arc<Kernel>,
     commit: Arc<Kernel>,
-    committed: wgpu::Buffer,
-    inputs: wgpu::Buffer,
+    committed: Buffer,
+    inputs: Buffer,
 }
 
 impl Toy {
@@ -92,7 +92,7 @@ impl Toy {
 }
 
 impl Recurrence for Toy {
-    fn state(&self) -> &wgpu::Buffer {
+    fn state(&self) -> &Buffer {
         &self.committed
     }
 
@@ -118,7 +118,7 @@ fn with_toy(engine: &Engine) -> Session {
     let sizes = &session.model.sizes;
     assert_eq!((sizes.hidden, sizes.attention_out), (WIDTH, WIDTH));
     session.buffers.layers[0] = LayerState::Recurrent(Recurrent::new(gpu, Box::new(Toy::new(gpu))));
-    session.plan = Plan::new(&session.model, &session.buffers);
+    session.plan_anew();
     session
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::rounds::RoundPlan;
 use super::session::Session;
 use crate::Result;
 use crate::model::{Buffers, LayerState, Model, Plan, Stood, capacity};
@@ -14,10 +15,16 @@ impl Session {
         if end > self.buffers.capacity as usize {
             let capacity = capacity(end, self.model.sizes.context);
             self.buffers.grow(&self.model, capacity);
-            self.plan = Plan::new(&self.model, &self.buffers);
+            self.plan_anew();
             self.model.gpu.check().map_err(|e| e.within(format!("making room for a text of {capacity} tokens")))?;
         }
         Ok(())
+    }
+
+    /// Makes the ops anew, over buffers that are others now.
+    pub(super) fn plan_anew(&mut self) {
+        self.plan = Plan::new(&self.model, &self.buffers);
+        self.rounds = self.rounds.regrown(&self.model, &self.buffers);
     }
 
     /// Bytes of the cache as it is now: the states of all layers, those of multi-token heads too.
@@ -73,8 +80,9 @@ impl Session {
         let buffers = Buffers::new(gpu, &config.spec, sizes, self.buffers.capacity, heads.as_ref());
         buffers.copy_text(gpu, &self.buffers);
         let plan = Plan::new(&self.model, &buffers);
+        let rounds = RoundPlan::new(&self.model, &buffers, sizes);
         gpu.check()?;
-        let mut fork = Self::new(Arc::clone(&self.model), buffers, plan);
+        let mut fork = Self::new(Arc::clone(&self.model), buffers, plan, rounds);
         fork.tokens.clone_from(&self.tokens);
         (fork.cached, fork.written, fork.reported) = (self.cached, self.written, self.reported);
         fork.heads_filled = self.heads_filled;

@@ -11,7 +11,7 @@ use super::{
 use crate::format::files::MemoryFiles;
 use crate::kernels::tests::adapters::on_every_set;
 use crate::marginal::MarginalOptions;
-use crate::model::{LayerState, Plan};
+use crate::model::LayerState;
 use crate::{CacheType, Engine, EngineOptions, Gpu, GpuOptions, KernelSet, Result};
 
 /// Slots of the ring that `windowed` models have: what a position sees, and the room beside it.
@@ -49,7 +49,7 @@ fn whole(engine: &Engine) -> Session {
     let blocks = session.model.config.spec.blocks.iter();
     let layer = |attention| LayerState::whole(gpu, attention, sizes.context, sizes.cache);
     session.buffers.layers = blocks.map(|block| layer(block.attention())).collect();
-    session.plan = Plan::new(&session.model, &session.buffers);
+    session.plan_anew();
     session
 }
 

@@ -12,7 +12,8 @@ use web_time::Instant;
 use super::draft::Drafter;
 use super::generation::{GenerateOptions, Generation, is_set};
 use super::pacing::Pacing;
-use super::round::{Received, Source, Step, Timing, Work};
+use super::round::{Ops, Received, Source, Step, Timing, Work};
+use super::rounds::RoundPlan;
 use super::sampling::Sampling;
 use crate::error::counted;
 use crate::format::config::ModelConfig;
@@ -33,6 +34,7 @@ pub struct Session {
     pub(super) model: Arc<Model>,
     pub(super) buffers: Buffers,
     pub(super) plan: Plan,
+    pub(super) rounds: RoundPlan,
     /// The text.
     pub(super) tokens: Vec<u32>,
     /// How many of the tokens have valid keys and values.
@@ -102,8 +104,8 @@ pub fn check_prompt(ids: &[u32], config: &ModelConfig, tokenizer: Option<&Tokeni
 }
 
 impl Session {
-    pub(crate) fn new(model: Arc<Model>, buffers: Buffers, plan: Plan) -> Self {
-        let emitted_bytes = buffers.emitted.size();
+    pub(super) fn new(model: Arc<Model>, buffers: Buffers, plan: Plan, rounds: RoundPlan) -> Self {
+        let emitted_bytes = rounds.buffers.emitted.size();
         let staging = (0..IN_FLIGHT + 1).map(|_| Staging::new(&model.gpu, emitted_bytes)).collect();
         let sync = model.sync_seconds;
         let score_staging = Staging::new(&model.gpu, buffers.log_probs.size());
@@ -111,6 +113,7 @@ impl Session {
             model,
             buffers,
             plan,
+            rounds,
             tokens: Vec::new(),
             cached: 0,
             written: 0,
@@ -223,8 +226,8 @@ impl Session {
                 ..State::default()
             });
             let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (at + rows) as u32 };
-            self.submit(Work::Prompt { rows, last: false }, 1, |plan, _| {
-                vec![(&plan.body[..], extent), (&plan.settle[..], extent)]
+            self.submit(Work::Prompt { rows, last: false }, 1, |ops| {
+                vec![(&ops.plan.body[..], extent), (&ops.plan.settle[..], extent)]
             });
             self.cached += rows;
             self.reported = self.cached + 1;
@@ -248,8 +251,10 @@ impl Session {
             self.write_recorded(recorded);
         }
         if options.draft.drafter == Drafter::Marginal {
-            let Self { model, buffers, marginal, .. } = self;
-            marginal.get_or_insert_with(|| Box::new(Workspace::new(model, buffers))).ask_draft(&model.gpu);
+            let Self { model, buffers, rounds, marginal, .. } = self;
+            marginal
+                .get_or_insert_with(|| Box::new(Workspace::new(model, buffers, &rounds.buffers.tree)))
+                .ask_draft(&model.gpu);
         }
     }
 
@@ -339,12 +344,12 @@ impl Session {
             let extent = Extent { rows: rows as u32, logit_rows: 1, keys: at as u32 };
             let work = Work::Prompt { rows, last };
             if last {
-                self.submit(work, 1, |plan, _| {
-                    let ops = [&plan.body, &plan.lm_head, &plan.sample, &plan.commit];
+                self.submit(work, 1, |Ops { plan, rounds, .. }| {
+                    let ops = [&plan.body, &plan.lm_head, &plan.sample, &rounds.commit];
                     ops.map(|ops| (&ops[..], extent)).into()
                 });
             } else {
-                self.submit(work, 1, |plan, _| vec![(&plan.body[..], extent), (&plan.settle[..], extent)]);
+                self.submit(work, 1, |ops| vec![(&ops.plan.body[..], extent), (&ops.plan.settle[..], extent)]);
             }
             // The token that the last one brings is counted when it comes.
             self.reported = at + usize::from(!last);
@@ -362,16 +367,11 @@ impl Session {
     }
 
     /// Records `repeats` times what `steps` gives, in one pass, and asks for what it emits.
-    pub(super) fn submit(
-        &mut self,
-        work: Work,
-        repeats: usize,
-        steps: impl for<'p> Fn(&'p Plan, Option<&'p Workspace>) -> Vec<Step<'p>>,
-    ) {
+    pub(super) fn submit(&mut self, work: Work, repeats: usize, steps: impl for<'p> Fn(Ops<'p>) -> Vec<Step<'p>>) {
         debug_assert!(repeats <= MAX_ROUNDS && work.most_tokens() <= MAX_EMITTED, "{work:?} emits too much");
         let staging = &self.staging[self.next_staging];
         let emitted = std::mem::offset_of!(State, emitted) as u64;
-        let steps = steps(&self.plan, self.marginal.as_deref());
+        let steps = steps(self.ops());
         let span = work.span();
         let sent = Instant::now();
         let submission = self.model.gpu.submit(
@@ -384,11 +384,16 @@ impl Session {
                     }
                 }
             },
-            Some((&self.buffers.emitted, staging)),
+            Some((&self.rounds.buffers.emitted, staging)),
         );
         let pending = staging.read_after(submission);
         self.in_flight.push_back(InFlight { pending, staging: self.next_staging, work, sent, span });
         self.next_staging = (self.next_staging + 1) % self.staging.len();
+    }
+
+    /// All ops that a submit may be made of.
+    pub(super) fn ops(&self) -> Ops<'_> {
+        Ops { plan: &self.plan, rounds: &self.rounds, marginal: self.marginal.as_deref() }
     }
 
     /// Waits for the oldest submit in flight.

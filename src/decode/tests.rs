@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{DraftOptions, Drafter, GenerateOptions, Sampling, Session};
+use crate::Engine;
 use crate::format::files::MemoryFiles;
 use crate::gpu::Recorder;
 use crate::kernels::tests::adapters::{on_every_adapter, on_every_set};
 use crate::kernels::{Extent, Row, State, Tree, Widths};
 use crate::marginal::MarginalOptions;
-use crate::model::{Engine, LayerState, Progress};
+use crate::model::{LayerState, Progress};
 use crate::reference::random::pcg4d;
 use crate::self_test::InjectedFault;
 use crate::{CacheType, EngineOptions, ErrorKind, Gpu, GpuOptions, KernelSet};
@@ -194,7 +195,7 @@ fn the_marginal_drafts_what_the_marginal_says() {
             let (length, known) = (text.len() as u32 + 1, text.len() as u32 - 1);
             session.write_state(State { committed: known + 1, length, limit: 90, num_rows: 1, ..State::default() });
             gpu.write(&session.buffers.text, 0, &text);
-            gpu.write(&session.buffers.tree, 0, &[Tree::new(&[3])]);
+            gpu.write(&session.rounds.buffers.tree, 0, &[Tree::new(&[3])]);
             let (vocab, stride) = (session.model.sizes.vocab, session.model.sizes.vocab_stride());
             gpu.write(&session.buffers.sample_params, 0, &[Sampling::default().params(vocab, stride)]);
             let work = session.marginal.as_ref().expect("it was made");

@@ -4,9 +4,20 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::cache::{CacheType, with_cache};
+use super::cache::{CacheType, kinds, with_cache};
+use super::declared::{Declared, SUBGROUPS, layout};
 use super::{Grid, KernelSet, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[
+    Declared::new(|_| kinds().map(|(cache, ring)| scores_variant(cache, ring)).collect())
+        .params(layout!(ScoresParams: heads, kv_heads, head_dim4, stride4, context, slots, window, scale)),
+    Declared::new(|set| SUBGROUPS.map(|subgroup| softmax_variant(set, subgroup)).into())
+        .params(layout!(SoftmaxParams: heads, context, window)),
+    Declared::new(|set| kinds().map(|(cache, ring)| values_variant(set, cache, ring)).collect())
+        .params(layout!(ValuesParams: heads, kv_heads, head_dim4, context, slots, window, stride4)),
+];
 
 /// Sizes that the attention kernels share. `head_dim` is padded to a multiple of four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +116,22 @@ pub(crate) struct ValuesParams {
     pub stride4: u32,
 }
 
+/// The buffers of attention, of which each of its kernels takes some.
+#[derive(Clone, Copy)]
+pub(crate) struct AttentionIo<'a> {
+    pub state: &'a Buffer,
+    pub rows: &'a Buffer,
+    pub qkv: &'a Buffer,
+    pub keys: &'a Buffer,
+    pub values: &'a Buffer,
+    /// `[rows, heads, context]`
+    pub scores: &'a Buffer,
+    /// `[rows, heads]`
+    pub inverse_sums: &'a Buffer,
+    /// `[rows, heads, head_dim]`
+    pub out: &'a Buffer,
+}
+
 /// The variant of `attention_scores` for a kind of cache.
 pub(crate) fn scores_variant(cache: CacheType, ring: bool) -> Variant {
     with_cache(Variant::of("attention_scores"), cache, ring)
@@ -121,12 +148,7 @@ pub(crate) fn values_variant(set: KernelSet, cache: CacheType, ring: bool) -> Va
 }
 
 /// `scores[rows, heads, context]` of the queries in `qkv`, scaled by `scale`.
-pub(crate) fn attention_scores(
-    gpu: &Gpu,
-    shape: AttentionShape,
-    scale: f32,
-    [state, rows, qkv, keys, scores]: [&wgpu::Buffer; 5],
-) -> Op {
+pub(crate) fn attention_scores(gpu: &Gpu, shape: AttentionShape, scale: f32, io: AttentionIo<'_>) -> Op {
     let params = ScoresParams {
         heads: shape.heads,
         kv_heads: shape.kv_heads,
@@ -139,31 +161,21 @@ pub(crate) fn attention_scores(
     };
     let params = gpu.uniform("attention_scores", &params);
     let kernel = gpu.kernel(&scores_variant(shape.cache, shape.ring()));
-    let bind_group = gpu.bind(&kernel, &[&params, state, rows, qkv, keys, scores]);
+    let bind_group = gpu.bind(&kernel, &[&params, io.state, io.rows, io.qkv, io.keys, io.scores]);
     Op::single(kernel, bind_group, Grid::Keys { heads: shape.heads })
 }
 
 /// Scores to `exp(score - max)` in place, and `1 / sum` to `inverse_sums[rows, heads]`.
-pub(crate) fn attention_softmax(
-    gpu: &Gpu,
-    set: KernelSet,
-    shape: AttentionShape,
-    [state, rows, scores, inverse_sums]: [&wgpu::Buffer; 4],
-) -> Op {
+pub(crate) fn attention_softmax(gpu: &Gpu, set: KernelSet, shape: AttentionShape, io: AttentionIo<'_>) -> Op {
     let params = SoftmaxParams { heads: shape.heads, context: shape.context, window: shape.window_or_all() };
     let params = gpu.uniform("attention_softmax", &params);
     let kernel = gpu.kernel(&softmax_variant(set, gpu.summary().fixed_subgroup().unwrap_or(0)));
-    let bind_group = gpu.bind(&kernel, &[&params, state, rows, scores, inverse_sums]);
+    let bind_group = gpu.bind(&kernel, &[&params, io.state, io.rows, io.scores, io.inverse_sums]);
     Op::single(kernel, bind_group, Grid::Rows { x: shape.heads })
 }
 
 /// `out[rows, heads, head_dim]`: the values weighted by what `attention_softmax` left.
-pub(crate) fn attention_values(
-    gpu: &Gpu,
-    set: KernelSet,
-    shape: AttentionShape,
-    [state, rows, scores, inverse_sums, values, out]: [&wgpu::Buffer; 6],
-) -> Op {
+pub(crate) fn attention_values(gpu: &Gpu, set: KernelSet, shape: AttentionShape, io: AttentionIo<'_>) -> Op {
     let params = ValuesParams {
         heads: shape.heads,
         kv_heads: shape.kv_heads,
@@ -175,7 +187,8 @@ pub(crate) fn attention_values(
     };
     let params = gpu.uniform("attention_values", &params);
     let kernel = gpu.kernel(&values_variant(set, shape.cache, shape.ring()));
-    let bind_group = gpu.bind(&kernel, &[&params, state, rows, scores, inverse_sums, values, out]);
+    let buffers = [&params, io.state, io.rows, io.scores, io.inverse_sums, io.values, io.out];
+    let bind_group = gpu.bind(&kernel, &buffers);
     let (lanes, _) = set.values_shape();
     Op::single(kernel, bind_group, Grid::Heads { x: (shape.head_dim / 4).div_ceil(lanes), y: shape.heads })
 }

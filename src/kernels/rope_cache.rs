@@ -2,9 +2,15 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::cache::{CacheType, with_cache};
+use super::cache::{CacheType, kinds, with_cache};
+use super::declared::{Declared, layout};
 use super::{AttentionShape, Grid, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] =
+    &[Declared::new(|_| kinds().map(|(cache, ring)| rope_cache_variant(cache, ring)).collect())
+        .params(layout!(RopeParams: heads, kv_heads, head_dim, rotary_dim, stride, context, slots))];
 
 /// The uniform of `rope_cache.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -22,13 +28,13 @@ pub(crate) struct RopeParams {
 /// The buffers of `rope_cache`.
 #[derive(Clone, Copy)]
 pub(crate) struct RopeIo<'a> {
-    pub state: &'a wgpu::Buffer,
-    pub rows: &'a wgpu::Buffer,
-    pub qkv: &'a wgpu::Buffer,
+    pub state: &'a Buffer,
+    pub rows: &'a Buffer,
+    pub qkv: &'a Buffer,
     /// `[context, rotary_dim / 2]` of (cos, sin).
-    pub rotation: &'a wgpu::Buffer,
-    pub keys: &'a wgpu::Buffer,
-    pub values: &'a wgpu::Buffer,
+    pub rotation: &'a Buffer,
+    pub keys: &'a Buffer,
+    pub values: &'a Buffer,
 }
 
 /// The variant for a kind of cache.

@@ -4,7 +4,7 @@ use super::answer::{Branches, Cost, Marginals, Scaled};
 use super::options::MarginalOptions;
 use super::workspace::{Part, Workspace};
 use crate::Result;
-use crate::gpu::{Recorder, Staging};
+use crate::gpu::{Buffer, Recorder, Staging, Submission};
 use crate::kernels::{Branch, Cursor, Extent, MAX_BATCH_ROWS, Nucleus, Ranking, Row, State};
 use crate::model::{Buffers, Model, Plan, Progress};
 
@@ -119,7 +119,7 @@ impl Run<'_> {
         &self,
         parts: &[Part],
         extent: Extent,
-        source: &wgpu::Buffer,
+        source: &Buffer,
         count: usize,
     ) -> Result<Vec<T>> {
         let staging = Staging::new(&self.model.gpu, (count * size_of::<T>()) as u64);
@@ -128,7 +128,7 @@ impl Run<'_> {
         staging.take(&self.model.gpu, pending).await
     }
 
-    fn submit(&self, parts: &[Part], extent: Extent, copy: (&wgpu::Buffer, &Staging)) -> wgpu::SubmissionIndex {
+    fn submit(&self, parts: &[Part], extent: Extent, copy: (&Buffer, &Staging)) -> Submission {
         let ops = |part: &Part| match part {
             Part::Body => &self.plan.body[..],
             Part::Settle => &self.plan.settle[..],

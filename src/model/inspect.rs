@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::buffers::Buffers;
 use super::formats;
 use super::sizes::{self, Sizes};
 use super::state::whole_shape;
@@ -173,7 +174,7 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
         missing: account.missing,
         context,
         cache_bytes: sizes.cache_bytes,
-        work_bytes: sizes.work_bytes(),
+        work_bytes: Buffers::work_bytes(spec, &sizes),
     })
 }
 

@@ -157,14 +157,4 @@ impl Sizes {
     pub fn logits_bytes(&self) -> u64 {
         4 * MAX_BATCH_ROWS as u64 * u64::from(self.vocab_stride())
     }
-
-    /// Bytes of everything a session needs beside the cache.
-    pub fn work_bytes(&self) -> u64 {
-        let widths = 3 * self.hidden + self.qkv + self.attention_out + self.intermediate;
-        self.rows_bytes(widths)
-            + self.projected_bytes()
-            + self.scores_bytes()
-            + 2 * self.logits_bytes()
-            + 4 * u64::from(self.vocab)
-    }
 }

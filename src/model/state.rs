@@ -5,8 +5,10 @@
 
 use super::sizes::attention_shape;
 use crate::format::spec::Attention;
-use crate::gpu::{Copies, Gpu};
-use crate::kernels::{AttentionShape, CacheType, MAX_CHUNK_ROWS, Op, RopeIo, compact_cache, rope_cache};
+use crate::gpu::{Buffer, Copies, Gpu};
+use crate::kernels::{
+    AttentionShape, CacheType, CompactCacheIo, MAX_CHUNK_ROWS, Op, RopeIo, compact_cache, rope_cache,
+};
 
 /// Slots of a ring beside those of its window: for the rows of a batch, of which there are at most [`MAX_CHUNK_ROWS`], and so
 /// that a text can go back somewhat without being read again.
@@ -40,7 +42,7 @@ pub(crate) struct Stood {
 /// arithmetic in both kernels.
 pub(crate) trait Recurrence: Send + Sync {
     /// The committed state. All zeros: that of an empty text.
-    fn state(&self) -> &wgpu::Buffer;
+    fn state(&self) -> &Buffer;
 
     /// Bytes on the GPU.
     fn bytes(&self) -> u64;
@@ -65,26 +67,26 @@ pub(crate) enum Committed {
 #[derive(Clone, Copy)]
 #[cfg_attr(not(test), expect(dead_code, reason = "no family has recurrent layers yet"))]
 pub(crate) struct MixIo<'a> {
-    pub state: &'a wgpu::Buffer,
-    pub rows: &'a wgpu::Buffer,
+    pub state: &'a Buffer,
+    pub rows: &'a Buffer,
     /// `[rows, hidden]`
-    pub x: &'a wgpu::Buffer,
+    pub x: &'a Buffer,
     /// `[rows, out_stride]`
-    pub out: &'a wgpu::Buffer,
+    pub out: &'a Buffer,
 }
 
 /// The buffers that committing reads.
 #[derive(Clone, Copy)]
 pub(crate) struct CommitIo<'a> {
-    pub state: &'a wgpu::Buffer,
-    pub path: &'a wgpu::Buffer,
+    pub state: &'a Buffer,
+    pub path: &'a Buffer,
 }
 
 /// A recurrent layer in a session. Nothing of a fixed state can be masked or taken back, so going back takes a snapshot.
 pub(crate) struct Recurrent {
     pub mixer: Box<dyn Recurrence>,
     /// States after so many positions, the latest last.
-    snapshots: Vec<(Option<usize>, wgpu::Buffer)>,
+    snapshots: Vec<(Option<usize>, Buffer)>,
 }
 
 /// Snapshots of a recurrent layer.
@@ -94,17 +96,17 @@ const SNAPSHOTS: usize = 4;
 pub(crate) struct KeyValues {
     /// What the kernels of attention over it are for.
     pub shape: AttentionShape,
-    pub keys: wgpu::Buffer,
-    pub values: wgpu::Buffer,
+    pub keys: Buffer,
+    pub values: Buffer,
 }
 
 /// The buffers of a batch that appending reads or changes.
 #[derive(Clone, Copy)]
 pub(crate) struct AppendIo<'a> {
-    pub state: &'a wgpu::Buffer,
-    pub rows: &'a wgpu::Buffer,
-    pub qkv: &'a wgpu::Buffer,
-    pub rotation: &'a wgpu::Buffer,
+    pub state: &'a Buffer,
+    pub rows: &'a Buffer,
+    pub qkv: &'a Buffer,
+    pub rotation: &'a Buffer,
 }
 
 /// The shape of what a layer of the model keeps of `capacity` positions.
@@ -165,7 +167,7 @@ impl LayerState {
     /// What follows a round with a tree beside that: what the path's rows left moves together.
     pub fn commit_tree(&self, gpu: &Gpu, CommitIo { state, path }: CommitIo<'_>) -> Option<Op> {
         let KeyValues { shape, keys, values } = self.key_values()?;
-        Some(compact_cache(gpu, *shape, [state, path, keys, values]))
+        Some(compact_cache(gpu, *shape, CompactCacheIo { state, path, keys, values }))
     }
 
     /// The host knows that the state is that after `length` positions, and may go back to here.

@@ -5,10 +5,10 @@ use half::f16;
 use super::KernelCheck;
 use super::bench::{compare, noise, read, run, wide};
 use crate::Result;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{
-    AttentionShape, CacheType, Extent, KernelSet, MAX_CHUNK_ROWS, Op, RopeIo, Row, State, attention_scores,
-    attention_softmax, attention_values, rope_cache,
+    AttentionIo, AttentionShape, CacheType, Extent, KernelSet, MAX_CHUNK_ROWS, Op, RopeIo, Row, State,
+    attention_scores, attention_softmax, attention_values, rope_cache,
 };
 use crate::reference;
 
@@ -46,7 +46,7 @@ pub(super) fn rounded(numbers: Vec<f32>, cache: CacheType) -> Vec<f32> {
 }
 
 /// A buffer of these numbers as a cache keeps them.
-pub(super) fn stored(gpu: &Gpu, label: &str, numbers: &[f32], cache: CacheType) -> wgpu::Buffer {
+pub(super) fn stored(gpu: &Gpu, label: &str, numbers: &[f32], cache: CacheType) -> Buffer {
     match cache {
         CacheType::F32 => gpu.storage_with(label, numbers),
         CacheType::F16 => {
@@ -56,7 +56,7 @@ pub(super) fn stored(gpu: &Gpu, label: &str, numbers: &[f32], cache: CacheType) 
 }
 
 /// The first `count` numbers that a cache keeps in a buffer.
-pub(super) async fn fetched(gpu: &Gpu, buffer: &wgpu::Buffer, count: usize, cache: CacheType) -> Result<Vec<f32>> {
+pub(super) async fn fetched(gpu: &Gpu, buffer: &Buffer, count: usize, cache: CacheType) -> Result<Vec<f32>> {
     match cache {
         CacheType::F32 => read(gpu, buffer, count).await,
         CacheType::F16 => {
@@ -83,12 +83,12 @@ pub(crate) struct Attending<'a> {
 }
 
 struct Buffers {
-    state: wgpu::Buffer,
-    rows: wgpu::Buffer,
-    qkv: wgpu::Buffer,
-    keys: wgpu::Buffer,
-    values: wgpu::Buffer,
-    out: wgpu::Buffer,
+    state: Buffer,
+    rows: Buffer,
+    qkv: Buffer,
+    keys: Buffer,
+    values: Buffer,
+    out: Buffer,
 }
 
 impl<'a> Attending<'a> {
@@ -118,10 +118,11 @@ impl<'a> Attending<'a> {
         let table = gpu.storage_with("rotation", &rotation);
         let rope =
             rope_cache(gpu, shape, rotary_dim, RopeIo { state, rows, qkv, rotation: &table, keys: k, values: v });
+        let io = AttentionIo { state, rows, qkv, keys: k, values: v, scores: &scores, inverse_sums: &sums, out };
         let attend = [
-            attention_scores(gpu, shape, scale, [state, rows, qkv, k, &scores]),
-            attention_softmax(gpu, set, shape, [state, rows, &scores, &sums]),
-            attention_values(gpu, set, shape, [state, rows, &scores, &sums, v, out]),
+            attention_scores(gpu, shape, scale, io),
+            attention_softmax(gpu, set, shape, io),
+            attention_values(gpu, set, shape, io),
         ];
         Self { gpu, set, shape, rotary_dim: rotary_dim as usize, scale, rotation, keys, values, buffers, rope, attend }
     }

@@ -17,6 +17,8 @@ const DEVICE_MODULES = [
   "decode::audit::",
   "decode::head_tests::",
   "decode::quantized_tests::",
+  "decode::recurrent_tests::",
+  "decode::room_tests::",
   "decode::tests::",
   "gpu::poll::",
   "kernels::bench::",

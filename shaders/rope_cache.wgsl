@@ -36,15 +36,13 @@ fn turned(at: u32, i: u32, position: u32) -> vec2<f32> {
     return vec2<f32>(fma(x.x, r.x, -(x.y * r.y)), fma(x.y, r.x, x.x * r.y));
 }
 
+// Dimension d of a key. Without branches: software adapters compute both sides of one.
 fn key_at(at: u32, d: u32, position: u32) -> f32 {
     let half = params.rotary_dim / 2u;
-    if (d >= params.rotary_dim) {
-        return qkv[at + d];
-    }
-    if (d >= half) {
-        return turned(at, d - half, position).y;
-    }
-    return turned(at, d, position).x;
+    let rotates = d < params.rotary_dim;
+    let upper = d >= half;
+    let x = turned(at, select(0u, select(d, d - half, upper), rotates), position);
+    return select(qkv[at + d], select(x.x, x.y, upper), rotates);
 }
 
 @compute @workgroup_size(64)

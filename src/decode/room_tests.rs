@@ -131,9 +131,9 @@ fn drafts_leave_a_text_in_a_ring_as_it_is() {
             let engine = engine(gpu, &windowed(), &options(set, cache));
             let (mut ring, mut whole) = (engine.session().expect("a session"), whole(&engine));
             let check = async {
-                let (prompt, new) = (text(150), 2 * RING);
+                let (prompt, new) = (text(300), RING);
                 let all = run(&mut whole, &prompt, new, DraftOptions::off()).await?;
-                assert_eq!(all.len(), 150 + new);
+                assert_eq!(all.len(), 300 + new);
                 for draft in [
                     DraftOptions::off(),
                     drafting(half_right(&all), &[1, 1, 1]),

@@ -2,6 +2,8 @@
 //! dispatch: [ceil(keys / 64), heads, rows]
 //! use batch
 //! use cache
+//! use elements
+//! use slots
 
 struct Params {
     heads: u32,
@@ -9,6 +11,7 @@ struct Params {
     head_dim4: u32,
     stride4: u32,
     context: u32,
+    slots: u32,
     // Positions that a position sees, itself included.
     window: u32,
     scale: f32,
@@ -18,7 +21,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> state: State;
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
 @group(0) @binding(3) var<storage, read> qkv: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> keys: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> keys: array<Cached>;
 @group(0) @binding(5) var<storage, read_write> scores: array<f32>;
 
 @compute @workgroup_size(64)
@@ -30,12 +33,12 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if (!seen || id.x >= params.context || !has_slot || state.done != 0u) {
         return;
     }
-    let slot = cache_slot(id.x, row.mask, state.committed);
+    let slot = slot_of(cache_place(id.x, row.mask, state.committed), params.slots);
     let q = id.z * params.stride4 + id.y * params.head_dim4;
-    let k = id.y / (params.heads / params.kv_heads) * params.head_dim4 * params.context + slot;
+    let k = id.y / (params.heads / params.kv_heads) * params.head_dim4 * params.slots + slot;
     var sum = vec4<f32>();
     for (var d = 0u; d < params.head_dim4; d++) {
-        sum = fma(qkv[q + d], keys[k + d * params.context], sum);
+        sum = fma(qkv[q + d], from_cache(keys[k + d * params.slots]), sum);
     }
     scores[(id.z * params.heads + id.y) * params.context + id.x] = params.scale * ((sum.x + sum.y) + (sum.z + sum.w));
 }

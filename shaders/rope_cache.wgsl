@@ -2,6 +2,8 @@
 //! keys and values to the cache slot of the row.
 //! dispatch: [ceil(head_dim / 2 / 64), heads + 2 * kv_heads, rows]
 //! use batch
+//! use elements
+//! use slots
 
 struct Params {
     heads: u32,
@@ -12,6 +14,7 @@ struct Params {
     rotary_dim: u32,
     stride: u32,
     context: u32,
+    slots: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -21,43 +24,63 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> qkv: array<f32>;
 // [context, rotary_dim / 2] of (cos, sin), from f64.
 @group(0) @binding(4) var<storage, read> rotation: array<vec2<f32>>;
-// [kv_heads, head_dim / 4, context, 4] and [kv_heads, context, head_dim].
-@group(0) @binding(5) var<storage, read_write> keys: array<f32>;
-@group(0) @binding(6) var<storage, read_write> values: array<f32>;
+// [kv_heads, head_dim / 4, slots] and [kv_heads, slots, head_dim / 4].
+@group(0) @binding(5) var<storage, read_write> keys: array<Cached>;
+@group(0) @binding(6) var<storage, read_write> values: array<Cached>;
 
-fn key_index(head: u32, d: u32, slot: u32) -> u32 {
-    return ((head * (params.head_dim / 4u) + d / 4u) * params.context + slot) * 4u + d % 4u;
+// Dimension i and its partner after they were rotated, of the head that begins at `at`.
+fn turned(at: u32, i: u32, position: u32) -> vec2<f32> {
+    let half = params.rotary_dim / 2u;
+    let x = vec2<f32>(qkv[at + i], qkv[at + i + half]);
+    let r = rotation[position * half + i];
+    return vec2<f32>(fma(x.x, r.x, -(x.y * r.y)), fma(x.y, r.x, x.x * r.y));
+}
+
+fn key_at(at: u32, d: u32, position: u32) -> f32 {
+    let half = params.rotary_dim / 2u;
+    if (d >= params.rotary_dim) {
+        return qkv[at + d];
+    }
+    if (d >= half) {
+        return turned(at, d - half, position).y;
+    }
+    return turned(at, d, position).x;
 }
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let slot = state.committed + id.z;
-    if (id.x >= params.head_dim / 2u || state.done != 0u || slot >= params.context) {
+    let place = state.committed + id.z;
+    if (state.done != 0u || place >= params.context) {
         return;
     }
-    let half = params.rotary_dim / 2u;
-    let rotates = id.x < half;
-    // The pair of dimensions this thread owns.
-    let d0 = select(params.rotary_dim + 2u * (id.x - half), id.x, rotates);
-    let d1 = select(d0 + 1u, d0 + half, rotates);
+    let slot = slot_of(place, params.slots);
     let at = id.z * params.stride + id.y * params.head_dim;
-    let x = vec2<f32>(qkv[at + d0], qkv[at + d1]);
-    if (id.y >= params.heads + params.kv_heads) {
-        let v = ((id.y - params.heads - params.kv_heads) * params.context + slot) * params.head_dim;
-        values[v + d0] = x.x;
-        values[v + d1] = x.y;
+    if (id.y < params.heads) {
+        // In place: a thread owns a pair.
+        if (id.x < params.rotary_dim / 2u) {
+            let x = turned(at, id.x, rows[id.z].position);
+            qkv[at + id.x] = x.x;
+            qkv[at + id.x + params.rotary_dim / 2u] = x.y;
+        }
         return;
     }
-    var turned = x;
-    if (rotates) {
-        let r = rotation[rows[id.z].position * half + id.x];
-        turned = vec2<f32>(fma(x.x, r.x, -(x.y * r.y)), fma(x.y, r.x, x.x * r.y));
+    // To the cache: a thread owns four neighbours, which may share words.
+    let blocks = params.head_dim / 4u;
+    if (id.x >= blocks) {
+        return;
     }
-    if (id.y < params.heads) {
-        qkv[at + d0] = turned.x;
-        qkv[at + d1] = turned.y;
-    } else {
-        keys[key_index(id.y - params.heads, d0, slot)] = turned.x;
-        keys[key_index(id.y - params.heads, d1, slot)] = turned.y;
+    let d = 4u * id.x;
+    if (id.y >= params.heads + params.kv_heads) {
+        let x = vec4<f32>(qkv[at + d], qkv[at + d + 1u], qkv[at + d + 2u], qkv[at + d + 3u]);
+        values[((id.y - params.heads - params.kv_heads) * params.slots + slot) * blocks + id.x] = to_cache(x);
+        return;
     }
+    let position = rows[id.z].position;
+    let x = vec4<f32>(
+        key_at(at, d, position),
+        key_at(at, d + 1u, position),
+        key_at(at, d + 2u, position),
+        key_at(at, d + 3u, position)
+    );
+    keys[((id.y - params.heads) * blocks + id.x) * params.slots + slot] = to_cache(x);
 }

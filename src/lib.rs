@@ -51,13 +51,13 @@ mod self_test;
 #[cfg(feature = "train")]
 pub mod train;
 
-pub use decode::{DraftOptions, DraftTree, Drafter, GenerateOptions, Generation, Sampling, Session};
+pub use decode::{DraftOptions, DraftTree, Drafter, Engine, GenerateOptions, Generation, Sampling, Session};
 pub use default_model::default_model;
 pub use error::{Error, ErrorKind, Result};
 pub use gpu::{Gpu, GpuOptions};
-pub use kernels::{KernelSet, WeightFormat};
+pub use kernels::{CacheType, KernelSet, WeightFormat};
 pub use marginal::{MarginalOptions, Marginals};
-pub use model::{Engine, EngineOptions};
+pub use model::EngineOptions;
 pub use self_test::{KernelCheck, self_test};
 #[cfg(feature = "train")]
 pub use train::{TrainOptions, Trainer};

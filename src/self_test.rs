@@ -20,7 +20,7 @@ use rounds::{Drafts, Rounds, check_compact, check_draft_top, check_prompt_end, c
 use sampling::{Draw, PLAIN, some_logits};
 use small::{check_embed, check_head_norm, check_log_probs, check_norm};
 
-use crate::kernels::{Activation, AttentionShape, MatmulForm, Place, WeightFormat, Widths};
+use crate::kernels::{Activation, AttentionShape, CacheType, MatmulForm, Place, WeightFormat, Widths};
 use crate::reference::sample::Settings;
 use crate::{Gpu, KernelSet, Result};
 
@@ -48,17 +48,22 @@ pub async fn self_test(
     seen: &mut (dyn FnMut(KernelCheck) + Send),
 ) -> Result<()> {
     if !full {
-        return quick_test(gpu, kernels, WeightFormat::F32, seen).await;
+        return quick_test(gpu, kernels, (WeightFormat::F32, CacheType::F32), seen).await;
     }
     seen(check_norm(gpu, kernels, 77, 3, (true, false)).await?);
     seen(check_norm(gpu, kernels, 300, 2, (false, true)).await?);
-    seen(Attending::new(gpu, kernels, SHAPE, 4).check_rope(20, &chain(20, &[0, 1, 2])).await?);
+    for shape in
+        CacheType::ALL.into_iter().flat_map(|cache| [SHAPE, RING].map(|shape| AttentionShape { cache, ..shape }))
+    {
+        seen(Attending::new(gpu, kernels, shape, 4).check_rope(20, &chain(20, &[0, 1, 2])).await?);
+        seen(check_compact(gpu, AttentionShape { heads: 3, kv_heads: 3, ..shape }, 2, &[0, 2, 5]).await?);
+        seen(check_compact(gpu, AttentionShape { heads: 3, kv_heads: 3, ..shape }, 19, &[0, 2, 5]).await?);
+    }
     seen(sampled(gpu, kernels, Settings { top_k: 40, ..PLAIN }).await?);
     seen(sampled(gpu, kernels, Settings { top_p: 0.9, ..PLAIN }).await?);
     seen(sampled(gpu, kernels, Settings { min_p: 0.1, ..PLAIN }).await?);
     seen(Rounds::new(gpu, kernels, &[5, 2, 5, 3, 5, 2], &[2, 1]).check(Drafts::Lookup, &[&[3, 5], &[1, 7]]).await?);
     seen(check_prompt_end(gpu, 5, 3, 60).await?);
-    seen(check_compact(gpu, AttentionShape { heads: 3, kv_heads: 3, ..SHAPE }, 2, &[0, 2, 5]).await?);
     seen(check_trace(gpu, kernels, 300).await?);
     seen(check_draft_top(gpu, kernels, 301, 0.8, false).await?);
     seen(check_draft_top(gpu, kernels, 301, 0.0, true).await?);
@@ -67,19 +72,20 @@ pub async fn self_test(
     seen(check_mixture(gpu, kernels, 301, 32, 3).await?);
     seen(check_ranking(gpu, kernels, &[noise(70, 301).iter().map(|x| x.abs()).collect()], 10).await?);
     for &format in WeightFormat::ALL {
-        quick_test(gpu, kernels, format, seen).await?;
+        quick_test(gpu, kernels, (format, CacheType::F32), seen).await?;
         let plain = MatmulForm::plain(kernels, Widths::Each, format, 0);
         seen(product(gpu, plain).check(50).await?);
         seen(Product::with_partials(gpu, plain, Plain::random(75, 70, 1)).check_partials(11).await?);
     }
+    quick_test(gpu, kernels, (WeightFormat::F32, CacheType::F16), seen).await?;
     products(gpu, kernels, seen).await
 }
 
-/// The short form for loading: every kernel once, weights of one format.
+/// The short form for loading: every kernel once, weights of one format, a cache of one type.
 pub(crate) async fn quick_test(
     gpu: &Gpu,
     kernels: KernelSet,
-    format: WeightFormat,
+    (format, cache): (WeightFormat, CacheType),
     seen: &mut (dyn FnMut(KernelCheck) + Send),
 ) -> Result<()> {
     let product = product(gpu, MatmulForm::plain(kernels, Widths::Each, format, 0));
@@ -87,7 +93,9 @@ pub(crate) async fn quick_test(
     seen(check_norm(gpu, kernels, 77, 3, (false, false)).await?);
     seen(product.check(1).await?);
     seen(product.check(5).await?);
-    seen(Attending::new(gpu, kernels, SHAPE, 6).check(20, &chain(20, &[0, 1, 2])).await?);
+    for shape in [SHAPE, RING].map(|shape| AttentionShape { cache, ..shape }) {
+        seen(Attending::new(gpu, kernels, shape, 6).check(20, &chain(20, &[0, 1, 2])).await?);
+    }
     seen(check_head_norm(gpu, [3, 2], 10, 3).await?);
     seen(check_log_probs(gpu, kernels, 301, 2).await?);
     seen(sampled(gpu, kernels, PLAIN).await?);
@@ -131,7 +139,11 @@ async fn sampled(gpu: &Gpu, set: KernelSet, settings: Settings) -> Result<Kernel
     draw.check(gpu, set, &[1, 2, 3, 1000]).await
 }
 
-const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, context: 40, window: None };
+const SHAPE: AttentionShape =
+    AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, context: 40, slots: 40, window: None, cache: CacheType::F32 };
+
+/// The same with a window, whose slots are taken anew in the middle of a batch.
+const RING: AttentionShape = AttentionShape { slots: 21, window: Some(9), ..SHAPE };
 
 /// A fault for tests to provoke: results that differ by their last bit from width to width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,13 +172,14 @@ pub(crate) async fn width_invariance(
     gpu: &Gpu,
     set: KernelSet,
     widths: Widths,
-    format: WeightFormat,
+    (format, cache): (WeightFormat, CacheType),
     fault: Option<InjectedFault>,
 ) -> Result<bool> {
     let product = product(gpu, MatmulForm::plain(set, widths, format, 0));
     let fault = fault.is_some_and(|fault| fault.hits(widths));
     Ok(product_is_invariant(&product, 3, &[2, 3, 4, 5, 6, 7, 8, 11, 40], fault).await?
-        && attention_is_invariant(&mut Attending::new(gpu, set, SHAPE, 6), 20).await?)
+        && attention_is_invariant(&mut Attending::new(gpu, set, AttentionShape { cache, ..SHAPE }, 6), 20).await?
+        && attention_is_invariant(&mut Attending::new(gpu, set, AttentionShape { cache, ..RING }, 6), 20).await?)
 }
 
 /// Whether each of the first `rows` rows has the same bits alone and in batches of `widths` rows, in other places and

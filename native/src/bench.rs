@@ -7,7 +7,7 @@ use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::files::Files;
 use foretoken::format::mtp::HeadSet;
 use foretoken::format::stored::StoredType;
-use foretoken::{Engine, EngineOptions, Gpu, Result, WeightFormat};
+use foretoken::{CacheType, Engine, EngineOptions, Gpu, Result, WeightFormat};
 
 use crate::folder::Folder;
 use crate::source::{AdapterFlags, Source};
@@ -29,6 +29,9 @@ pub struct Args {
     /// Pack the model's matrices as they are loaded: q8_0 [default: as they are stored]
     #[arg(long, value_name = "FORMAT")]
     quantize: Option<WeightFormat>,
+    /// What keys and values are kept in: f32 or f16
+    #[arg(long, value_name = "TYPE", default_value_t)]
+    cache: CacheType,
     /// Measure the drafters only: tokens a round, and what a round costs over a plain step [default model: the embedded one]
     #[arg(long)]
     drafts: bool,
@@ -86,8 +89,8 @@ async fn drafts(args: &Args, gpu: &Gpu) -> Outcome<u8> {
         Some(folder) => Source::Folder(Folder::open(folder)?),
         None => Source::Embedded(foretoken::default_model()),
     };
-    let (kernels, quantize) = (args.adapter.kernel_set(gpu).await?, args.quantize);
-    let options = EngineOptions { kernels, quantize, ..EngineOptions::default() };
+    let (kernels, quantize, cache) = (args.adapter.kernel_set(gpu).await?, args.quantize, args.cache);
+    let options = EngineOptions { kernels, quantize, cache, ..EngineOptions::default() };
     let engine = match &args.heads {
         Some(heads) => Engine::load_with_heads(gpu, &files, &Folder::open_heads(heads)?, &options, &mut |_| {}).await?,
         None => Engine::load(gpu, &files, &options, &mut |_| {}).await?,
@@ -103,8 +106,8 @@ async fn drafts(args: &Args, gpu: &Gpu) -> Outcome<u8> {
 }
 
 async fn measure(args: &Args, gpu: &Gpu) -> Result<Report> {
-    let (kernels, quantize) = (args.adapter.kernel_set(gpu).await?, args.quantize);
-    let options = BenchOptions { kernels, quantize, ..args.options() };
+    let (kernels, quantize, cache) = (args.adapter.kernel_set(gpu).await?, args.quantize, args.cache);
+    let options = BenchOptions { kernels, quantize, cache, ..args.options() };
     let progress = &mut |what: &str| print_status(format_args!("... {what}"));
     match &args.model {
         Some(folder) => bench::run(gpu, &Folder::open(folder)?, &options, progress).await,

@@ -16,7 +16,7 @@ use foretoken::format::files::{Files, MemoryFiles};
 use foretoken::format::mtp::HeadSet;
 use foretoken::format::tokenizer::Tokenizer;
 use foretoken::gpu::AdapterSummary;
-use foretoken::{Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result, WeightFormat, model};
+use foretoken::{CacheType, Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result, WeightFormat, model};
 
 use crate::console;
 use crate::drafting::HeadsWanted;
@@ -129,6 +129,9 @@ pub struct EngineFlags {
     /// Pack matrices as they are loaded: q8_0 takes 8.5 bits a weight, and makes it another model [default: as they are stored]
     #[arg(long, value_name = "FORMAT")]
     quantize: Option<WeightFormat>,
+    /// What keys and values are kept in: f32, or f16, which takes half the memory and may change texts
+    #[arg(long, value_name = "TYPE", default_value_t)]
+    cache: CacheType,
 }
 
 /// A loaded model, and what to say about it.
@@ -234,7 +237,8 @@ impl Checked<'_> {
         let kernels = flags.adapter.kernel_set(&gpu).await?;
         let context = flags.context.map(NonZeroUsize::get);
         let own = !matches!(wanted, HeadsWanted::Without);
-        let options = EngineOptions { context, kernels, heads: own, quantize: flags.quantize, ..Default::default() };
+        let (quantize, cache) = (flags.quantize, flags.cache);
+        let options = EngineOptions { context, kernels, heads: own, quantize, cache, ..Default::default() };
         let progress = &mut |progress| meter.update(progress);
         let engine = match head_files {
             Some(heads) => Engine::load_with_heads(&gpu, files, heads, &options, progress).await?,

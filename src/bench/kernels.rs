@@ -5,13 +5,13 @@ use serde::Serialize;
 use super::stopwatch::{Spread, Stopwatch};
 use crate::Result;
 use crate::decode::Sampling;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::weights::Shape;
 use crate::kernels::{
-    AttentionShape, BENCH_READ_BYTES, Cursor, Extent, KernelSet, LogProbsParams, MatmulForm, MatmulIo, MixtureIo,
-    NormIo, NucleusIo, NucleusParams, Op, Row, SampleIo, State, WeightFormat, Widths, attention_scores,
-    attention_softmax, attention_values, bench_copy, bench_read, log_probs, matmul, mixture, norm, normalizer, nucleus,
-    sample,
+    AttentionIo, AttentionShape, BENCH_READ_BYTES, Cursor, Extent, KernelSet, LogProbsIo, LogProbsParams, MatmulForm,
+    MatmulIo, MixtureIo, NormIo, NormalizerIo, NucleusIo, NucleusParams, Op, Row, SampleIo, State, WeightFormat,
+    Widths, attention_scores, attention_softmax, attention_values, bench_copy, bench_read, log_probs, matmul, mixture,
+    norm, normalizer, nucleus, sample,
 };
 use crate::self_test::bench::{noise, weights};
 
@@ -81,8 +81,7 @@ struct Scale {
 
 impl Scale {
     fn of(gpu: &Gpu, quick: bool) -> Self {
-        let shape =
-            |heads, head_dim, context| AttentionShape { heads, kv_heads: heads, head_dim, context, window: None };
+        let shape = |heads, head_dim, context| AttentionShape::new(heads, heads, head_dim, context);
         match (gpu.summary().software, quick) {
             (false, false) => {
                 Self { buffer_bytes: 128 << 20, buffers: 2, attention: shape(32, 128, 4096), vocab: 128_000 }
@@ -170,10 +169,20 @@ impl KernelBench<'_> {
         let scores = gpu.storage("scores", 4 * u64::from(shape.heads * keys));
         let sums = gpu.storage("inverse_sums", 4 * u64::from(shape.heads));
         let out = gpu.storage("out", 4 * u64::from(shape.out_stride()));
+        let io = AttentionIo {
+            state: &state,
+            rows: &rows,
+            qkv: &qkv,
+            keys: &k,
+            values: &v,
+            scores: &scores,
+            inverse_sums: &sums,
+            out: &out,
+        };
         let parts = [
-            ("scores", attention_scores(gpu, shape, 0.1, [&state, &rows, &qkv, &k, &scores]), 0.0, 1.0),
-            ("softmax", attention_softmax(gpu, set, shape, [&state, &rows, &scores, &sums]), 2.0, 0.0),
-            ("values", attention_values(gpu, set, shape, [&state, &rows, &scores, &sums, &v, &out]), 0.0, 1.0),
+            ("scores", attention_scores(gpu, shape, 0.1, io), 0.0, 1.0),
+            ("softmax", attention_softmax(gpu, set, shape, io), 2.0, 0.0),
+            ("values", attention_values(gpu, set, shape, io), 0.0, 1.0),
         ];
         let score_bytes = f64::from(shape.heads * keys) * 4.0;
         for (part, op, scores, cache) in parts {
@@ -207,9 +216,10 @@ impl KernelBench<'_> {
         let logits = gpu.storage_with("logits", &noise(6, 32 * vocab as usize));
         let found = gpu.storage("log_probs", 4 * 32);
         let row_bytes = 4.0 * f64::from(vocab);
-        let op = log_probs(gpu, self.set, LogProbsParams { vocab, stride: vocab }, [&rows, &logits, &found]);
+        let io = LogProbsIo { rows: &rows, logits: &logits, log_probs: &found };
+        let op = log_probs(gpu, self.set, LogProbsParams { vocab, stride: vocab }, io);
         self.rate(format!("log_probs of {vocab}"), &[op], extent(32, 0), 32.0 * row_bytes, None).await?;
-        self.marginals([&rows, &logits]).await?;
+        self.marginals(&rows, &logits).await?;
         let filtered = Sampling { temperature: 1.0, top_k: 40, top_p: 0.9, ..Sampling::default() };
         for (name, sampling) in [("greedy", Sampling::default()), ("top-k and top-p", filtered)] {
             let io = SampleIo {
@@ -230,7 +240,7 @@ impl KernelBench<'_> {
 
 impl KernelBench<'_> {
     /// What marginals take beyond forward passes: nuclei of 99 %, and mixtures of rows.
-    async fn marginals(&mut self, [rows, logits]: [&wgpu::Buffer; 2]) -> Result<()> {
+    async fn marginals(&mut self, rows: &Buffer, logits: &Buffer) -> Result<()> {
         let (gpu, set, vocab) = (self.gpu, self.set, self.scale.vocab);
         let params = NucleusParams { vocab, stride: vocab, mass: 0.99, most: vocab, capacity: vocab, pad: [0; 3] };
         let state = &gpu.storage_with("state", &[State { num_rows: 32, ..State::default() }]);
@@ -257,7 +267,8 @@ impl KernelBench<'_> {
         };
         let kept = MatmulForm::plain(set, Widths::Fixed, WeightFormat::F32, vocab / 4).partials(vocab / 4);
         let partials = gpu.storage("partials", 8 * 32 * u64::from(kept));
-        let ops = [normalizer(gpu, set, kept, [&row_weights, &partials, &normalizers]), mixture(gpu, vocab, io)];
+        let sums = NormalizerIo { row_weights: &row_weights, partials: &partials, normalizers: &normalizers };
+        let ops = [normalizer(gpu, set, kept, sums), mixture(gpu, vocab, io)];
         let seconds = time(self.watch, &ops, extent(32, 0)).await?;
         let bytes = 32.0 * (row_bytes + 8.0 * f64::from(kept));
         self.rates.push(KernelRate {
@@ -281,7 +292,7 @@ fn extent(rows: u32, keys: u32) -> Extent {
 }
 
 /// A buffer of small numbers.
-fn scattered(gpu: &Gpu, bytes: u64) -> wgpu::Buffer {
+fn scattered(gpu: &Gpu, bytes: u64) -> Buffer {
     let tile = noise(9, 1 << 16);
     gpu.storage_with("scattered", &tile.iter().copied().cycle().take(bytes as usize / 4).collect::<Vec<_>>())
 }

@@ -20,7 +20,7 @@ use stopwatch::{Effort, Stopwatch};
 
 use crate::format::files::Files;
 use crate::gpu::AdapterSummary;
-use crate::{Engine, EngineOptions, Gpu, KernelSet, Result, WeightFormat};
+use crate::{CacheType, Engine, EngineOptions, Gpu, KernelSet, Result, WeightFormat};
 
 /// What to measure, and how thoroughly.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +31,8 @@ pub struct BenchOptions {
     pub quick: bool,
     /// What the model's matrices are packed in. Default: as they are stored.
     pub quantize: Option<WeightFormat>,
+    /// What keys and values are kept in.
+    pub cache: CacheType,
     /// The version of the source that the program was built from, for the report. Default: `unknown`.
     pub commit: Option<String>,
 }
@@ -92,8 +94,12 @@ pub async fn run<F: Files>(
     kernels.check(gpu.summary())?;
     // First, so that whatever is wrong with the model is said before minutes of measurements.
     progress("loading the model");
-    let engine_options =
-        EngineOptions { kernels: Some(kernels), quantize: options.quantize, ..EngineOptions::default() };
+    let engine_options = EngineOptions {
+        kernels: Some(kernels),
+        quantize: options.quantize,
+        cache: options.cache,
+        ..EngineOptions::default()
+    };
     let engine = Engine::load(gpu, files, &engine_options, &mut |_| {}).await?;
     let watch = Stopwatch::new(gpu, if options.quick { Effort::QUICK } else { Effort::FULL });
     progress("reading and copying memory");

@@ -108,7 +108,7 @@ impl<'a> ModelBench<'a> {
         let mut found = Vec::new();
         for &rows in widths {
             let committed = self.committed();
-            let extent = self.session.stage_chain(committed, rows);
+            let extent = self.session.stage_chain(committed, rows)?;
             let one = Extent { rows: 1, logit_rows: 1, ..extent };
             let session = &self.session;
             let step = |extent| move |recorder: &mut Recorder<'_>| record(session.step_ops(), recorder, extent);
@@ -124,7 +124,7 @@ impl<'a> ModelBench<'a> {
         let mut found = Vec::new();
         for &branches in widths.iter().filter(|&&branches| branches <= self.engine.config().vocab_size) {
             let committed = self.committed() - MAX_BATCH_ROWS;
-            let siblings = self.session.stage_siblings(committed, branches);
+            let siblings = self.session.stage_siblings(committed, branches)?;
             let one = Extent { rows: 1, logit_rows: 1, keys: committed as u32 + 1 };
             let session = &self.session;
             let (seconds, ratio) = self
@@ -141,7 +141,7 @@ impl<'a> ModelBench<'a> {
 
     /// Where the time of a step of one row goes, most first.
     pub async fn step_parts(&mut self) -> Result<Vec<StepPart>> {
-        let extent = self.session.stage_chain(self.committed(), 1);
+        let extent = self.session.stage_chain(self.committed(), 1)?;
         let mut alike: BTreeMap<String, Vec<&Op>> = BTreeMap::new();
         for op in self.session.step_ops() {
             alike.entry(op.name(extent)).or_default().push(op);
@@ -159,7 +159,7 @@ impl<'a> ModelBench<'a> {
 
     /// Seconds of the host for a dispatch, in a submit of one step.
     pub async fn cpu_per_dispatch(&mut self) -> Result<Spread> {
-        let extent = self.session.stage_chain(0, 1);
+        let extent = self.session.stage_chain(0, 1)?;
         let dispatches = self.session.step_ops().count();
         let host = self.watch.host_time(|recorder| record(self.session.step_ops(), recorder, extent)).await?;
         Ok(host.times(1.0 / dispatches as f64))

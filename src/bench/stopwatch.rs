@@ -4,7 +4,7 @@ use serde::Serialize;
 use web_time::Instant;
 
 use crate::Result;
-use crate::gpu::{Gpu, Recorder, Staging};
+use crate::gpu::{Buffer, Gpu, Recorder, Staging};
 
 /// A quantity measured several times.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -63,7 +63,7 @@ pub(super) struct Stopwatch<'a> {
     gpu: &'a Gpu,
     effort: Effort,
     /// Something to read back, which ends a sample.
-    token: wgpu::Buffer,
+    token: Buffer,
     staging: Staging,
 }
 

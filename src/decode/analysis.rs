@@ -4,7 +4,7 @@ use web_time::Instant;
 
 use super::reading::{ReadOptions, Reading};
 use super::session::Session;
-use crate::gpu::Staging;
+use crate::gpu::{Buffer, Staging, Submission};
 use crate::kernels::{Extent, MAX_BATCH_ROWS, Op, State};
 use crate::model::Progress;
 use crate::{Error, Result};
@@ -17,6 +17,7 @@ impl Session {
     pub async fn score(&mut self, ids: &[u32], progress: &mut (dyn FnMut(Progress) + Send)) -> Result<Vec<f32>> {
         self.check_ids(ids)?;
         self.restart().await?;
+        self.reserve(ids.len())?;
         let total = ids.len() - 1;
         let mut log_probs = Vec::with_capacity(total);
         while log_probs.len() < total {
@@ -34,6 +35,7 @@ impl Session {
         }
         self.tokens.extend_from_slice(ids);
         self.cached = total;
+        self.reported = total + 1;
         Ok(log_probs)
     }
 
@@ -45,6 +47,7 @@ impl Session {
     pub async fn logits(&mut self, ids: &[u32]) -> Result<Vec<Vec<f32>>> {
         self.check_ids(ids)?;
         self.restart().await?;
+        self.reserve(ids.len())?;
         let (vocab, stride) = (self.model.sizes.vocab as usize, self.model.sizes.vocab_stride() as usize);
         let mut logits = Vec::with_capacity(ids.len());
         for first in (0..ids.len()).step_by(MAX_BATCH_ROWS) {
@@ -55,6 +58,7 @@ impl Session {
         }
         self.tokens.extend_from_slice(ids);
         self.cached = ids.len();
+        self.reported = ids.len() + 1;
         Ok(logits)
     }
 
@@ -89,21 +93,16 @@ impl Session {
         first: usize,
         rows: usize,
         tail: &[Op],
-        copy: Option<(&wgpu::Buffer, &Staging)>,
-    ) -> wgpu::SubmissionIndex {
+        copy: Option<(&Buffer, &Staging)>,
+    ) -> Submission {
         self.write_rows(ids, first, rows);
         let (committed, num_rows) = (first as u32, rows as u32);
         self.write_state(State { committed, length: ids.len() as u32, num_rows, ..State::default() });
-        self.replay(&[&self.plan.body, &self.plan.lm_head, tail], every_row(first, rows), copy)
+        self.replay(&[&self.plan.body, &self.plan.settle, &self.plan.lm_head, tail], every_row(first, rows), copy)
     }
 
     /// Runs `ops` over the batch that `rows` and `state` describe.
-    pub(super) fn replay(
-        &self,
-        ops: &[&[Op]],
-        extent: Extent,
-        copy: Option<(&wgpu::Buffer, &Staging)>,
-    ) -> wgpu::SubmissionIndex {
+    pub(super) fn replay(&self, ops: &[&[Op]], extent: Extent, copy: Option<(&Buffer, &Staging)>) -> Submission {
         let all = || ops.iter().copied().flatten();
         self.model.gpu.submit(None, |recorder| all().for_each(|op| op.record(recorder, extent)), copy)
     }

@@ -8,8 +8,9 @@ use super::generation::GenerateOptions;
 use super::round::Source;
 use super::sampling::Sampling;
 use super::session::Session;
+use crate::Engine;
 use crate::kernels::{Extent, MAX_BATCH_ROWS, RECORDED_RANKS, Row, State};
-use crate::model::{Engine, Progress};
+use crate::model::Progress;
 use crate::{Error, Result};
 
 /// Rows of the chains whose logits are compared, of one row's first.
@@ -369,6 +370,7 @@ impl Session {
     /// The first position of `text` whose logits differ in a chain or a tree from those of its row alone, and that batch.
     async fn audit_logits(&mut self, text: &[u32], meter: &mut Meter<'_>) -> Result<Option<(usize, DraftTree)>> {
         self.restart().await?;
+        self.reserve(text.len() + MAX_BATCH_ROWS)?;
         let mut found = None;
         let mut differs = |position: usize, tree: &DraftTree| {
             if found.as_ref().is_none_or(|&(first, _)| position < first) {
@@ -487,7 +489,7 @@ mod tests {
     fn a_cache_that_trees_leave_in_disorder_is_found() {
         on_every_adapter(|gpu| {
             let mut session = load(gpu, "llama-gqa", None, None).session().expect("a session");
-            session.plan.compact.clear();
+            session.rounds.compact.clear();
             let audit = audit(&mut session);
             assert!(!audit.equal && audit.logits.equal, "{audit:?}");
             assert!(audit.cases.iter().all(|case| case.equal || case.tree == "3,2,1,1"), "{audit:?}");

@@ -358,7 +358,7 @@ impl<'s> Generation<'s> {
                 ready!(self.session.poll_timing(context))?;
                 self.session.round_pacing.restart();
             }
-            self.send();
+            self.send()?;
             if !self.session.is_timing() {
                 break;
             }
@@ -374,7 +374,7 @@ impl<'s> Generation<'s> {
     }
 
     /// Sends rounds on their way until enough are in flight, or a draft must be measured first.
-    fn send(&mut self) {
+    fn send(&mut self) -> Result<()> {
         while self.session.waiting() < IN_FLIGHT {
             // The text's length once everything in flight is done, at most.
             let known = self.session.tokens.len() + self.arrived.len();
@@ -395,7 +395,7 @@ impl<'s> Generation<'s> {
                     self.session.refill_heads(known, self.limit);
                 }
                 if times {
-                    self.session.time_draft(self.source, &tree, known);
+                    self.session.time_draft(self.source, &tree, known)?;
                     self.next_tree = Some(tree);
                     break;
                 }
@@ -403,8 +403,9 @@ impl<'s> Generation<'s> {
             }
             let most = self.depth.most_rounds().min(self.limit - planned);
             let rounds = self.session.rounds(&tree, most, self.trace);
-            self.session.submit_rounds(rounds, tree, self.source, planned, self.trace);
+            self.session.submit_rounds(rounds, tree, self.source, planned, self.trace)?;
         }
+        Ok(())
     }
 
     fn end_submit(&mut self, Received { work, emitted, seconds }: Received) {

@@ -86,6 +86,7 @@ fn staged_rows_give_the_bits_of_the_analysis() {
 
             let staged = session(gpu, backbone, heads, set);
             let plan = staged.plan.heads.as_ref().expect("heads");
+            let staging = staged.rounds.heads.as_ref().expect("heads");
             let mut candidates = [0; MAX_BATCH_ROWS * MAX_BATCH_ROWS];
             (0..drafts.len()).for_each(|depth| candidates[depth * MAX_BATCH_ROWS] = drafts[depth]);
             staged.model.gpu.write(&staged.buffers.candidates, 0, &candidates);
@@ -93,13 +94,14 @@ fn staged_rows_give_the_bits_of_the_analysis() {
             for window in [1, 6] {
                 read_text(&staged, &text, &[13, 7, 1, 1, 2], true);
                 for (head, want) in plan.heads.iter().zip(&want).filter(|(head, _)| !head.backbone) {
-                    replay(&staged, &[&plan.windows[window - 1..window], &head.full], window, text.len());
+                    replay(&staged, &[&staging.windows[window - 1..window], &head.full], window, text.len());
                     assert!(logits(&staged) == *want, "{what}: +{}, window {window}", head.offset);
                 }
             }
             // Refilled afterwards, from what the body has left.
             let staged = session(gpu, backbone, heads, set);
             let plan = staged.plan.heads.as_ref().expect("heads");
+            let staging = staged.rounds.heads.as_ref().expect("heads");
             staged.model.gpu.write(&staged.buffers.candidates, 0, &candidates);
             read_text(&staged, &text, &[32], false);
             for (head, want) in plan.heads.iter().zip(&want).filter(|(head, _)| !head.backbone) {
@@ -111,7 +113,7 @@ fn staged_rows_give_the_bits_of_the_analysis() {
                     staged.write_state(State { committed, length, num_rows, ..State::default() });
                     replay(&staged, &[&head.refill], rows, first + rows);
                 }
-                replay(&staged, &[&plan.windows[..1], &head.full], 1, text.len());
+                replay(&staged, &[&staging.windows[..1], &head.full], 1, text.len());
                 assert!(logits(&staged) == *want, "{what}: +{} refilled late", head.offset);
             }
         }
@@ -260,12 +262,13 @@ fn drafting_rows_give_the_bits_of_the_analysis() {
                         replay(&staged, &[&staged.plan.body], *step, length);
                     }
                     let plan = staged.plan.heads.as_ref().expect("heads");
-                    for (ops, extent) in plan.staged(3, length as u32) {
+                    let staging = staged.rounds.heads.as_ref().expect("heads");
+                    for (ops, extent) in staging.staged(plan, 3, length as u32) {
                         staged.replay(&[ops], extent, None);
                     }
                     let head = plan.heads.iter().position(|head| !head.backbone).expect("a head");
                     replay(&staged, &[&plan.heads[head].refill], 3, length);
-                    replay(&staged, &[&plan.windows[..1], &plan.heads[head].full], 1, length);
+                    replay(&staged, &[&staging.windows[..1], &plan.heads[head].full], 1, length);
                     let want: Vec<u32> = want[head][length - 2].iter().map(|x| x.to_bits()).collect();
                     assert!(logits(&staged) == want, "{what}: +{}, length {length}", plan.heads[head].offset);
                 }

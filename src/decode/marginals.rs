@@ -34,9 +34,11 @@ impl Session {
         options.check_room(ids.len(), self.context())?;
         self.drain().await?;
         self.set_text(ids);
+        self.reserve(ids.len() + MAX_BATCH_ROWS)?;
         let cached = std::mem::take(&mut self.cached);
         let found = self.marginal_run(options).marginals(ids, cached, progress).await?;
         self.cached = ids.len();
+        self.reported = ids.len() + 1;
         Ok(found)
     }
 
@@ -59,14 +61,19 @@ impl Session {
         }
         self.drain().await?;
         self.forget();
+        self.reserve(ids.len() + MAX_BATCH_ROWS)?;
         let reader = TextReader::new(ids.to_vec(), start.min(ids.len() - 1));
         Ok(MarginalReader { session: self, options: options.clone(), reader })
     }
 
     /// Forgets the text and stages a marginal over the heaviest `branches` after `committed` tokens, for
     /// [`Session::record_siblings`].
-    pub(crate) fn stage_siblings(&mut self, committed: usize, branches: usize) -> StagedSiblings {
-        let extent = self.stage_chain(committed, 1);
+    ///
+    /// # Errors
+    /// If the cache does not fit the GPU.
+    pub(crate) fn stage_siblings(&mut self, committed: usize, branches: usize) -> Result<StagedSiblings> {
+        let extent = self.stage_chain(committed, 1)?;
+        self.reserve(committed + MAX_BATCH_ROWS)?;
         let ops = self.plan.body.iter().chain(&self.plan.lm_head);
         self.model.gpu.submit(None, |recorder| ops.for_each(|op| op.record(recorder, extent)), None);
         let gpu = self.model.gpu.clone();
@@ -76,8 +83,8 @@ impl Session {
         // The siblings overwrite the session's own row, and would move on with every repetition.
         let state = gpu.storage_with("state", &[State::default()]);
         let rows = gpu.storage_with("rows", &[Row { position: committed as u32, ..Row::default() }]);
-        let anchor = run.work.nucleus_of(run.model, run.buffers, [&state, &rows]);
-        StagedSiblings { anchor, branches, keys: committed + 2 }
+        let anchor = run.work.nucleus_of(run.model, run.buffers, &state, &rows);
+        Ok(StagedSiblings { anchor, branches, keys: committed + 2 })
     }
 
     /// Records a staged marginal: it can be run again and again.
@@ -91,8 +98,8 @@ impl Session {
     }
 
     fn marginal_run<'a>(&'a mut self, options: &'a MarginalOptions) -> Run<'a> {
-        let Self { model, buffers, plan, marginal, .. } = self;
-        let work = marginal.get_or_insert_with(|| Box::new(Workspace::new(model, buffers)));
+        let Self { model, buffers, plan, rounds, marginal, .. } = self;
+        let work = marginal.get_or_insert_with(|| Box::new(Workspace::new(model, buffers, &rounds.buffers.tree)));
         Run { model, buffers, plan, work, options }
     }
 }

@@ -64,6 +64,7 @@ impl Session {
             return Err(Error::input("a head must be fed at least one token"));
         }
         self.restart().await?;
+        self.reserve(ids.len() + MAX_BATCH_ROWS)?;
         self.heads_filled = 0;
         self.model.gpu.write(&self.buffers.text, 0, ids);
         let vocab = self.model.sizes.vocab as usize;

@@ -7,6 +7,7 @@ use tracing::{Span, debug_span};
 use web_time::Instant;
 
 use super::draft::{DraftTree, RecordedDrafts};
+use super::rounds::RoundPlan;
 use super::session::Session;
 use crate::Result;
 use crate::gpu::{Pending, Recorder};
@@ -14,7 +15,7 @@ use crate::kernels::{
     Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, MAX_TRACED_ROUNDS, Op, RECORDED_RANKS, Row, State, Tree,
 };
 use crate::marginal::Workspace;
-use crate::model::{HeadsPlan, Plan};
+use crate::model::Plan;
 
 /// What a submit does.
 #[derive(Clone, Debug)]
@@ -98,33 +99,42 @@ struct Round {
 /// Ops, and over how many rows.
 pub(super) type Step<'p> = (&'p [Op], Extent);
 
+/// The ops of a session.
+#[derive(Clone, Copy)]
+pub(super) struct Ops<'p> {
+    pub plan: &'p Plan,
+    pub rounds: &'p RoundPlan,
+    pub marginal: Option<&'p Workspace>,
+}
+
 impl Round {
     /// What fills the candidates. Run twice, it does the same twice.
-    fn draft<'p>(&self, plan: &'p Plan, marginal: Option<&'p Workspace>, verify: Extent) -> Vec<Step<'p>> {
+    fn draft<'p>(&self, Ops { plan, rounds, marginal }: Ops<'p>, verify: Extent) -> Vec<Step<'p>> {
         let one = Extent { rows: 1, logit_rows: 1, ..verify };
-        match (self.source, &plan.heads, marginal) {
+        match (self.source, plan.heads.as_ref().zip(rounds.heads.as_ref()), marginal) {
             _ if self.depth == 0 => Vec::new(),
-            (Source::Heads, Some(heads), _) => heads.draft(self.depth, verify.keys),
+            (Source::Heads, Some((heads, drafts)), _) => drafts.draft(heads, self.depth, verify.keys),
             (Source::Marginal, _, Some(marginal)) => marginal.draft(plan, verify.keys),
-            (Source::Lookup, ..) => vec![(&plan.lookup[..], one)],
-            (Source::Recorded, ..) => vec![(&plan.recorded[..], one)],
+            (Source::Lookup, ..) => vec![(&rounds.lookup[..], one)],
+            (Source::Recorded, ..) => vec![(&rounds.recorded[..], one)],
             (Source::None | Source::Heads | Source::Marginal, ..) => Vec::new(),
         }
     }
 
     /// Draft, verify, accept.
-    fn steps<'p>(&self, plan: &'p Plan, marginal: Option<&'p Workspace>, verify: Extent) -> Vec<Step<'p>> {
+    fn steps<'p>(&self, ops: Ops<'p>, verify: Extent) -> Vec<Step<'p>> {
+        let Ops { plan, rounds, .. } = ops;
         let one = Extent { rows: 1, logit_rows: 1, ..verify };
-        let mut steps = self.draft(plan, marginal, verify);
-        steps.push((&plan.tree, one));
+        let mut steps = self.draft(ops, verify);
+        steps.push((&rounds.tree, one));
         steps.extend([&plan.body, &plan.lm_head, &plan.sample].map(|ops| (&ops[..], verify)));
         if self.traced {
-            steps.push((&plan.trace, verify));
+            steps.push((&rounds.trace, verify));
         }
-        steps.push((&plan.commit, one));
+        steps.push((&rounds.commit, one));
         if !self.chain {
-            steps.push((&plan.compact, one));
-            steps.extend(plan.heads.iter().map(|heads| (&heads.compact[..], one)));
+            steps.push((&rounds.compact, one));
+            steps.extend(rounds.heads.iter().map(|heads| (&heads.compact[..], one)));
         }
         steps
     }
@@ -138,6 +148,9 @@ impl Session {
     }
 
     /// Sends `rounds` rounds on their way: draft, verify, accept. `length` bounds the text's length before them.
+    ///
+    /// # Errors
+    /// If the cache has to grow and does not fit the GPU.
     pub(super) fn submit_rounds(
         &mut self,
         rounds: usize,
@@ -145,18 +158,20 @@ impl Session {
         source: Source,
         length: usize,
         traced: bool,
-    ) {
+    ) -> Result<()> {
         let layout = tree.layout();
         self.write_tree(layout);
         let (depth, chain) = (tree.depth(), tree.is_chain());
         let work = Work::Rounds { rounds, tree };
         let keys = (length + work.most_tokens()).min(self.context()) as u32;
+        self.room(keys as usize + MAX_BATCH_ROWS)?;
         let extent = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys };
         let round = Round { source, depth, traced, chain };
         if depth == 0 {
             self.heads_current = false;
         }
-        self.submit(work, rounds, |plan, marginal| round.steps(plan, marginal, extent));
+        self.submit(work, rounds, |ops| round.steps(ops, extent));
+        Ok(())
     }
 
     /// Seconds of the draft alone of a round, once it has been measured.
@@ -167,13 +182,18 @@ impl Session {
 
     /// Begins to measure a draft by drafting some times in a row, which changes nothing. Nothing may be in flight; `keys`
     /// bounds the text's length.
-    pub(super) fn time_draft(&mut self, source: Source, tree: &DraftTree, keys: usize) {
+    ///
+    /// # Errors
+    /// If the cache does not fit the GPU.
+    pub(super) fn time_draft(&mut self, source: Source, tree: &DraftTree, keys: usize) -> Result<()> {
+        self.reserve(keys + MAX_BATCH_ROWS)?;
         let (layout, depth) = (tree.layout(), tree.depth());
         self.write_tree(layout);
         let keys = (keys + depth + 1).min(self.context()) as u32;
         let verify = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys };
         let round = Round { source, depth, traced: false, chain: tree.is_chain() };
         self.timing = Some(self.submit_drafts(round, verify, Timing::REPEATS[0]));
+        Ok(())
     }
 
     /// Whether [`Self::time_draft`] has begun, and [`Self::poll_timing`] has not ended it.
@@ -200,7 +220,7 @@ impl Session {
     }
 
     fn submit_drafts(&self, round: Round, verify: Extent, repeats: u32) -> Timing {
-        let draft = round.draft(&self.plan, self.marginal.as_deref(), verify);
+        let draft = round.draft(self.ops(), verify);
         let started = Instant::now();
         let record = |recorder: &mut Recorder<'_>| {
             let steps = (0..repeats).flat_map(|_| &draft);
@@ -213,7 +233,7 @@ impl Session {
 
     fn write_tree(&mut self, layout: Tree) {
         if self.tree.replace(layout) != Some(layout) {
-            self.model.gpu.write(&self.buffers.tree, 0, &[layout]);
+            self.model.gpu.write(&self.rounds.buffers.tree, 0, &[layout]);
         }
     }
 
@@ -221,7 +241,7 @@ impl Session {
     pub(super) fn deepest(&self, source: Source) -> usize {
         match source {
             Source::None => 0,
-            Source::Heads => self.plan.heads.as_ref().map_or(0, HeadsPlan::depth),
+            Source::Heads => self.rounds.heads.as_ref().map_or(0, |heads| heads.depth),
             Source::Marginal => 1,
             Source::Lookup | Source::Recorded => DraftTree::MAX_DRAFTS,
         }
@@ -255,20 +275,21 @@ impl Session {
     /// Tells the GPU that the next round goes on after the text's last token.
     pub(super) fn stage_end(&mut self, limit: usize) {
         let length = self.tokens.len();
+        self.reported = length;
         self.write_state(between_rounds(length, limit, length - 1, 1));
     }
 
     /// The text has `length` tokens after rounds that heads have drafted: what lies behind their window stays as it is.
     pub(super) fn heads_drafted(&mut self, length: usize) {
-        if let Some(plan) = &self.plan.heads {
-            self.heads_filled = self.heads_filled.max(length.saturating_sub(2 * plan.window() + 1));
+        if let Some(drafts) = &self.rounds.heads {
+            self.heads_filled = self.heads_filled.max(length.saturating_sub(2 * drafts.window + 1));
         }
     }
 
     pub(super) fn write_recorded(&self, recorded: &RecordedDrafts) {
         let mut candidates = recorded.0.clone();
         candidates.resize(self.context() + 1, [u32::MAX; RECORDED_RANKS]);
-        self.model.gpu.write(&self.buffers.recorded, 0, &candidates);
+        self.model.gpu.write(&self.rounds.buffers.recorded, 0, &candidates);
     }
 }
 

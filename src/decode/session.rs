@@ -12,13 +12,14 @@ use web_time::Instant;
 use super::draft::Drafter;
 use super::generation::{GenerateOptions, Generation, is_set};
 use super::pacing::Pacing;
-use super::round::{Received, Source, Step, Timing, Work};
+use super::round::{Ops, Received, Source, Step, Timing, Work};
+use super::rounds::RoundPlan;
 use super::sampling::Sampling;
 use crate::error::counted;
 use crate::format::config::ModelConfig;
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::{Pending, Staging};
-use crate::kernels::{Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, Op, Row, State, Tree};
+use crate::kernels::{DONE_NOT_FINITE, Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, Op, Row, State, Tree};
 use crate::marginal::Workspace;
 use crate::model::{Buffers, HeadsPlan, Model, Plan, Progress};
 use crate::{Error, Result};
@@ -33,10 +34,15 @@ pub struct Session {
     pub(super) model: Arc<Model>,
     pub(super) buffers: Buffers,
     pub(super) plan: Plan,
+    pub(super) rounds: RoundPlan,
     /// The text.
     pub(super) tokens: Vec<u32>,
     /// How many of the tokens have valid keys and values.
     pub(super) cached: usize,
+    /// Places before it have been written to since the text was empty: by its tokens, by drafts, by siblings.
+    pub(super) written: usize,
+    /// The length of the text on the GPU, as far as submits have reported it: one more than its committed tokens.
+    pub(super) reported: usize,
     /// Made when it is first needed.
     pub(super) marginal: Option<Box<Workspace>>,
     staging: Vec<Staging>,
@@ -98,8 +104,8 @@ pub fn check_prompt(ids: &[u32], config: &ModelConfig, tokenizer: Option<&Tokeni
 }
 
 impl Session {
-    pub(crate) fn new(model: Arc<Model>, buffers: Buffers, plan: Plan) -> Self {
-        let emitted_bytes = buffers.emitted.size();
+    pub(super) fn new(model: Arc<Model>, buffers: Buffers, plan: Plan, rounds: RoundPlan) -> Self {
+        let emitted_bytes = rounds.buffers.emitted.size();
         let staging = (0..IN_FLIGHT + 1).map(|_| Staging::new(&model.gpu, emitted_bytes)).collect();
         let sync = model.sync_seconds;
         let score_staging = Staging::new(&model.gpu, buffers.log_probs.size());
@@ -107,8 +113,11 @@ impl Session {
             model,
             buffers,
             plan,
+            rounds,
             tokens: Vec::new(),
             cached: 0,
+            written: 0,
+            reported: 0,
             marginal: None,
             staging,
             score_staging,
@@ -174,6 +183,7 @@ impl Session {
         }
         options.sampling.validate()?;
         self.drain().await?;
+        self.go_back(length - 1);
         self.fill(length - 1, progress).await?;
         let tokens = self.tokens.clone();
         self.set_text(&tokens);
@@ -201,10 +211,12 @@ impl Session {
     /// Lets the text's tokens before `end` that are not cached go through the model.
     async fn fill(&mut self, end: usize, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<()> {
         let (first, most) = (self.cached, self.model.sizes.chunk_rows as usize);
+        self.room(end)?;
         self.row_pacing.restart();
         while self.cached < end {
             let at = self.cached;
             let rows = self.row_pacing.units(0, 8, most).min(end - at);
+            self.wrote(at + rows);
             self.write_rows(&self.tokens, at, rows);
             self.write_state(State {
                 committed: at as u32,
@@ -214,8 +226,12 @@ impl Session {
                 ..State::default()
             });
             let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (at + rows) as u32 };
-            self.submit(Work::Prompt { rows, last: false }, 1, |plan, _| vec![(&plan.body[..], extent)]);
+            self.submit(Work::Prompt { rows, last: false }, 1, |ops| {
+                vec![(&ops.plan.body[..], extent), (&ops.plan.settle[..], extent)]
+            });
             self.cached += rows;
+            self.reported = self.cached + 1;
+            self.stands(self.cached);
             if self.in_flight.len() >= IN_FLIGHT {
                 self.receive().await?;
             }
@@ -235,14 +251,20 @@ impl Session {
             self.write_recorded(recorded);
         }
         if options.draft.drafter == Drafter::Marginal {
-            let Self { model, buffers, marginal, .. } = self;
-            marginal.get_or_insert_with(|| Box::new(Workspace::new(model, buffers))).ask_draft(&model.gpu);
+            let Self { model, buffers, rounds, marginal, .. } = self;
+            marginal
+                .get_or_insert_with(|| Box::new(Workspace::new(model, buffers, &rounds.buffers.tree)))
+                .ask_draft(&model.gpu);
         }
     }
 
     /// Forgets the text and stages a chain of `rows` rows after `committed` others, for [`Session::step_ops`].
-    pub(crate) fn stage_chain(&mut self, committed: usize, rows: usize) -> Extent {
+    ///
+    /// # Errors
+    /// If the cache does not fit the GPU.
+    pub(crate) fn stage_chain(&mut self, committed: usize, rows: usize) -> Result<Extent> {
         self.forget();
+        self.reserve(committed + rows)?;
         let row = |at: usize| Row {
             token: at as u32 % self.model.sizes.vocab,
             position: (committed + at) as u32,
@@ -253,7 +275,7 @@ impl Session {
         self.write_state(State { committed: committed as u32, num_rows: rows as u32, ..State::default() });
         let params = Sampling::default().params(self.model.sizes.vocab, self.model.sizes.vocab_stride());
         self.model.gpu.write(&self.buffers.sample_params, 0, &[params]);
-        Extent { rows: rows as u32, logit_rows: rows as u32, keys: (committed + rows) as u32 }
+        Ok(Extent { rows: rows as u32, logit_rows: rows as u32, keys: (committed + rows) as u32 })
     }
 
     /// The ops of a step up to its sampled tokens; without `commit` they can be run again and again.
@@ -271,13 +293,14 @@ impl Session {
     /// Forgets the text, with nothing in flight.
     pub(super) fn forget(&mut self) {
         self.tokens.clear();
-        self.cached = 0;
+        self.go_back(0);
     }
 
-    /// Makes `prompt` the text; what it shares with the text before stays cached.
+    /// Makes `prompt` the text; what it shares with the text before stays cached, as far as every layer reaches back.
     pub(super) fn set_text(&mut self, prompt: &[u32]) {
         let shared = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        self.cached = self.cached.min(shared);
+        // A prompt's last token goes through the model in any case: its logits are wanted.
+        self.go_back(shared.min(prompt.len().saturating_sub(1)));
         // A head that reads later tokens has seen some of those that change.
         let ahead = self.plan.heads.as_ref().map_or(0, HeadsPlan::ahead);
         self.heads_filled = self.heads_filled.min(self.cached.saturating_sub(ahead));
@@ -296,16 +319,17 @@ impl Session {
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<bool> {
         self.set_text(prompt);
-        // The last token goes through the model in any case: its logits are wanted.
-        let mut at = self.cached.min(prompt.len() - 1);
+        let mut at = self.cached;
         let total = prompt.len() - at;
         let most = self.model.sizes.chunk_rows as usize;
+        self.room(prompt.len())?;
         self.row_pacing.restart();
         while at < prompt.len() {
             if is_set(interrupt) {
                 return Ok(false);
             }
             let rows = self.row_pacing.units(0, 8, most).min(prompt.len() - at);
+            self.wrote(at + rows);
             self.write_rows(prompt, at, rows);
             let last = at + rows == prompt.len();
             self.write_state(State {
@@ -320,13 +344,16 @@ impl Session {
             let extent = Extent { rows: rows as u32, logit_rows: 1, keys: at as u32 };
             let work = Work::Prompt { rows, last };
             if last {
-                self.submit(work, 1, |plan, _| {
-                    let ops = [&plan.body, &plan.lm_head, &plan.sample, &plan.commit];
+                self.submit(work, 1, |Ops { plan, rounds, .. }| {
+                    let ops = [&plan.body, &plan.lm_head, &plan.sample, &rounds.commit];
                     ops.map(|ops| (&ops[..], extent)).into()
                 });
             } else {
-                self.submit(work, 1, |plan, _| vec![(&plan.body[..], extent)]);
+                self.submit(work, 1, |ops| vec![(&ops.plan.body[..], extent), (&ops.plan.settle[..], extent)]);
             }
+            // The token that the last one brings is counted when it comes.
+            self.reported = at + usize::from(!last);
+            self.stands(at);
             if self.in_flight.len() >= IN_FLIGHT && !last {
                 self.receive().await?;
             }
@@ -340,16 +367,11 @@ impl Session {
     }
 
     /// Records `repeats` times what `steps` gives, in one pass, and asks for what it emits.
-    pub(super) fn submit(
-        &mut self,
-        work: Work,
-        repeats: usize,
-        steps: impl for<'p> Fn(&'p Plan, Option<&'p Workspace>) -> Vec<Step<'p>>,
-    ) {
+    pub(super) fn submit(&mut self, work: Work, repeats: usize, steps: impl for<'p> Fn(Ops<'p>) -> Vec<Step<'p>>) {
         debug_assert!(repeats <= MAX_ROUNDS && work.most_tokens() <= MAX_EMITTED, "{work:?} emits too much");
         let staging = &self.staging[self.next_staging];
         let emitted = std::mem::offset_of!(State, emitted) as u64;
-        let steps = steps(&self.plan, self.marginal.as_deref());
+        let steps = steps(self.ops());
         let span = work.span();
         let sent = Instant::now();
         let submission = self.model.gpu.submit(
@@ -362,11 +384,16 @@ impl Session {
                     }
                 }
             },
-            Some((&self.buffers.emitted, staging)),
+            Some((&self.rounds.buffers.emitted, staging)),
         );
         let pending = staging.read_after(submission);
         self.in_flight.push_back(InFlight { pending, staging: self.next_staging, work, sent, span });
         self.next_staging = (self.next_staging + 1) % self.staging.len();
+    }
+
+    /// All ops that a submit may be made of.
+    pub(super) fn ops(&self) -> Ops<'_> {
+        Ops { plan: &self.plan, rounds: &self.rounds, marginal: self.marginal.as_deref() }
     }
 
     /// Waits for the oldest submit in flight.
@@ -387,6 +414,9 @@ impl Session {
         let InFlight { work, sent, span, .. } = done;
         let emitted = Emitted::of(words);
         span.record("tokens", emitted.ids.len());
+        // A row whose logits are not finite was committed, and brought none.
+        let without_id = emitted.done == DONE_NOT_FINITE && !emitted.rounds.is_empty();
+        self.reported += emitted.ids.len() + usize::from(without_id);
         let seconds = match &work {
             Work::Prompt { rows, .. } => self.row_pacing.ended(0, *rows, sent),
             Work::Rounds { tree, .. } if !emitted.rounds.is_empty() => {
@@ -394,6 +424,10 @@ impl Session {
             }
             Work::Rounds { .. } => 0.0,
         };
+        if matches!(work, Work::Rounds { .. }) {
+            // The last round's rows, and siblings that drafted for it, began before the text's last token.
+            self.wrote(self.reported + MAX_BATCH_ROWS);
+        }
         Received { work, emitted, seconds }
     }
 

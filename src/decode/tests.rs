@@ -5,15 +5,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{DraftOptions, Drafter, GenerateOptions, Sampling, Session};
+use crate::Engine;
 use crate::format::files::MemoryFiles;
 use crate::gpu::Recorder;
 use crate::kernels::tests::adapters::{on_every_adapter, on_every_set};
 use crate::kernels::{Extent, Row, State, Tree, Widths};
 use crate::marginal::MarginalOptions;
-use crate::model::{Engine, Progress};
+use crate::model::{LayerState, Progress};
 use crate::reference::random::pcg4d;
 use crate::self_test::InjectedFault;
-use crate::{EngineOptions, ErrorKind, Gpu, GpuOptions, KernelSet};
+use crate::{CacheType, EngineOptions, ErrorKind, Gpu, GpuOptions, KernelSet};
 
 /// Committed tokens before each batch: attention deals keys to 16 threads in turn, so 21 leaves some with one more.
 const COMMITTED: usize = 21;
@@ -133,12 +134,12 @@ fn fresh(gpu: &Gpu) -> Gpu {
 
 #[test]
 fn loading_leaves_nothing_for_the_driver_to_compile() {
-    on_every_adapter(|gpu| {
+    let check = |gpu, name, cache| {
         let gpu = fresh(gpu);
-        let options = EngineOptions { self_test: false, ..EngineOptions::default() };
+        let options = EngineOptions { self_test: false, cache, ..EngineOptions::default() };
         let mut seen = None;
         let mut on_progress = |progress| seen = Some(progress);
-        let engine = pollster::block_on(Engine::load(&gpu, &golden("llama-gqa"), &options, &mut on_progress));
+        let engine = pollster::block_on(Engine::load(&gpu, &golden(name), &options, &mut on_progress));
         let compiled = gpu.counts().pipelines;
         assert!(compiled > 0 && matches!(seen, Some(Progress::Pipelines { done, total }) if done == total), "{seen:?}");
         assert_eq!(gpu.idle_kernels(), [""; 0], "compiled and never dispatched");
@@ -154,6 +155,10 @@ fn loading_leaves_nothing_for_the_driver_to_compile() {
             });
         }
         assert_eq!(gpu.counts().pipelines, compiled, "a text compiled a pipeline");
+    };
+    on_every_adapter(|gpu| {
+        check(gpu, "llama-gqa", CacheType::F32);
+        check(gpu, "mistral-window", CacheType::F16);
     });
 }
 
@@ -163,11 +168,13 @@ fn the_self_test_runs_once_a_device_for_each_type_of_weights() {
         let gpu = fresh(gpu);
         let dispatches = |name, self_test| {
             let before = gpu.counts().dispatches;
-            let options = EngineOptions { self_test, ..EngineOptions::default() };
+            let cache = if name == "mistral-window" { CacheType::F16 } else { CacheType::F32 };
+            let options = EngineOptions { self_test, cache, ..EngineOptions::default() };
             pollster::block_on(Engine::load(&gpu, &golden(name), &options, &mut |_| {})).expect("it loads");
             gpu.counts().dispatches - before
         };
-        for name in ["llama-gqa", "llama-bf16"] {
+        // Types of weights, and a type of cache.
+        for name in ["llama-gqa", "llama-bf16", "mistral-window"] {
             let without = dispatches(name, false);
             assert!(dispatches(name, true) > without, "{name}: no self-test at the first load");
             assert_eq!(dispatches(name, true), without, "{name}: a self-test at the second load");
@@ -188,7 +195,7 @@ fn the_marginal_drafts_what_the_marginal_says() {
             let (length, known) = (text.len() as u32 + 1, text.len() as u32 - 1);
             session.write_state(State { committed: known + 1, length, limit: 90, num_rows: 1, ..State::default() });
             gpu.write(&session.buffers.text, 0, &text);
-            gpu.write(&session.buffers.tree, 0, &[Tree::new(&[3])]);
+            gpu.write(&session.rounds.buffers.tree, 0, &[Tree::new(&[3])]);
             let (vocab, stride) = (session.model.sizes.vocab, session.model.sizes.vocab_stride());
             gpu.write(&session.buffers.sample_params, 0, &[Sampling::default().params(vocab, stride)]);
             let work = session.marginal.as_ref().expect("it was made");
@@ -207,15 +214,15 @@ fn the_marginal_drafts_what_the_marginal_says() {
 
 /// Bits of the keys and values that the session's text has in the last layer, which all others have a part in.
 fn cache_bits(session: &Session) -> [Vec<Vec<u32>>; 2] {
-    let shape = session.model.attention_shape(&session.model.weights.layers[0]);
-    let (keys, values) = session.buffers.cache.last().expect("a layer");
+    let kept = session.buffers.layers.last().and_then(LayerState::key_values).expect("a layer with keys");
+    let shape = kept.shape;
     let rows = |buffer, row: u32, used: usize| -> Vec<Vec<u32>> {
         let bits: Vec<u32> = pollster::block_on(session.model.gpu.read(buffer)).expect("a cache");
         bits.chunks_exact(row as usize).map(|row| row[..used].to_vec()).collect()
     };
-    // `[heads, head_dim / 4, context, 4]` and `[heads, context, head_dim]`
-    let values = rows(values, shape.context * shape.head_dim, session.cached * shape.head_dim as usize);
-    [rows(keys, shape.context * 4, session.cached * 4), values]
+    // `[heads, head_dim / 4, slots, 4]` and `[heads, slots, head_dim]`
+    let values = rows(&kept.values, shape.slots * shape.head_dim, session.cached * shape.head_dim as usize);
+    [rows(&kept.keys, shape.slots * 4, session.cached * 4), values]
 }
 
 #[test]

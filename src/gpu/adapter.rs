@@ -39,6 +39,27 @@ pub struct AdapterSummary {
 }
 
 impl AdapterSummary {
+    /// Of an adapter that any buffer fits, for a dry device where no adapter is chosen yet.
+    pub(crate) fn unlimited() -> Self {
+        Self {
+            index: 0,
+            name: "unlimited".to_owned(),
+            backend: String::new(),
+            device_type: String::new(),
+            driver: String::new(),
+            driver_info: String::new(),
+            software: false,
+            f16: false,
+            subgroup: None,
+            timestamps: false,
+            max_buffer_bytes: u64::MAX,
+            max_binding_bytes: u64::MAX,
+            max_workgroup_storage_bytes: u32::MAX,
+            max_threads_per_workgroup: u32::MAX,
+            max_storage_buffers: u32::MAX,
+        }
+    }
+
     pub(super) fn of(index: usize, adapter: &wgpu::Adapter) -> Self {
         let info = adapter.get_info();
         let features = adapter.features();
@@ -199,23 +220,8 @@ mod tests {
     use super::*;
 
     fn adapter(index: usize, name: &str, device_type: &str, software: bool) -> AdapterSummary {
-        AdapterSummary {
-            index,
-            name: name.into(),
-            backend: "Vulkan".into(),
-            device_type: device_type.into(),
-            driver: "driver".into(),
-            driver_info: "1.0".into(),
-            software,
-            f16: false,
-            subgroup: None,
-            timestamps: false,
-            max_buffer_bytes: 0,
-            max_binding_bytes: 0,
-            max_workgroup_storage_bytes: 0,
-            max_threads_per_workgroup: 0,
-            max_storage_buffers: 0,
-        }
+        let (name, device_type) = (name.to_owned(), device_type.to_owned());
+        AdapterSummary { index, name, device_type, backend: "Vulkan".into(), software, ..AdapterSummary::unlimited() }
     }
 
     #[test]

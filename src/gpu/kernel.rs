@@ -8,10 +8,10 @@ use std::{fs, io};
 use super::composer::{self, Variant};
 use super::{Gpu, count, lock};
 
-/// A compiled variant.
+/// A variant, compiled.
 pub(crate) struct Kernel {
-    pub pipeline: wgpu::ComputePipeline,
-    pub layout: wgpu::BindGroupLayout,
+    /// `None` on a dry device.
+    pub(super) compiled: Option<Compiled>,
     /// The binding numbers in ascending order.
     pub bindings: Vec<u32>,
     pub label: String,
@@ -19,8 +19,14 @@ pub(crate) struct Kernel {
     pub dispatched: AtomicBool,
 }
 
+/// What the driver makes of a shader.
+pub(super) struct Compiled {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
 impl Gpu {
-    /// The kernel of `variant`, compiled on first use.
+    /// The kernel of `variant`, compiled on first use. A dry device only notes that it was asked for.
     pub(crate) fn kernel(&self, variant: &Variant) -> Arc<Kernel> {
         let mut kernels = lock(&self.inner.kernels);
         if let Some(kernel) = kernels.get(variant) {
@@ -37,9 +43,8 @@ impl Gpu {
         kernel
     }
 
-    /// The variants compiled so far.
-    #[cfg(test)]
-    pub(crate) fn compiled_variants(&self) -> Vec<Variant> {
+    /// The variants asked for so far, which are compiled unless the device is dry.
+    pub(crate) fn variants(&self) -> Vec<Variant> {
         lock(&self.inner.kernels).keys().cloned().collect()
     }
 
@@ -53,26 +58,36 @@ impl Gpu {
 
     /// Compiles WGSL that follows the convention of `shaders/`: a `main` and one line a binding, all in group 0.
     pub(crate) fn compile(&self, label: String, wgsl: String) -> Kernel {
-        count(&self.inner.counters.pipelines);
-        let device = &self.inner.device;
         let bindings = bindings(&wgsl);
+        let compiled = self.inner.open.as_ref().map(|open| self.pipeline(&open.device, &label, wgsl, &bindings));
+        let bindings = bindings.iter().map(|(binding, _)| *binding).collect();
+        Kernel { compiled, bindings, label, dispatched: AtomicBool::new(false) }
+    }
+
+    fn pipeline(
+        &self,
+        device: &wgpu::Device,
+        label: &str,
+        wgsl: String,
+        bindings: &[(u32, wgpu::BufferBindingType)],
+    ) -> Compiled {
+        count(&self.inner.counters.pipelines);
+        let label = Some(label);
         let entries: Vec<_> = bindings.iter().map(|&(binding, ty)| layout_entry(binding, ty)).collect();
-        let layout = device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(&label),
+            label,
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let descriptor =
-            wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
+        let descriptor = wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
         let module = if self.inner.checked_shaders {
             device.create_shader_module(descriptor)
         } else {
             trusted_module(device, descriptor)
         };
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&label),
+            label,
             layout: Some(&pipeline_layout),
             module: &module,
             entry_point: Some("main"),
@@ -82,8 +97,7 @@ impl Gpu {
             },
             cache: None,
         });
-        let bindings = bindings.iter().map(|(binding, _)| *binding).collect();
-        Kernel { pipeline, layout, bindings, label, dispatched: AtomicBool::new(false) }
+        Compiled { pipeline, layout }
     }
 }
 

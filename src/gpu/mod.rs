@@ -3,9 +3,13 @@
 //! Everything wgpu reports late (validation, out of memory, a lost device) is kept and returned by [`Gpu::check`];
 //! nothing here panics on what a driver does.
 //!
+//! A *dry* [`Gpu`] has no device behind it: it hands out buffers that are only sizes, adds these up, and notes each kernel that it
+//! is asked for. Whatever makes ops makes them on a dry one too, which then knows what they would take; it cannot run them.
+//!
 //! Natively `FORETOKEN_DUMP_WGSL=DIR` writes each shader, as it is linked for this device, to a file of the folder DIR.
 
 mod adapter;
+mod buffer;
 pub(crate) mod composer;
 mod kernel;
 mod poll;
@@ -20,10 +24,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use adapter::AdapterSummary;
+use buffer::Memory;
+pub(crate) use buffer::{BindGroup, Buffer};
 pub(crate) use composer::Variant;
 pub(crate) use kernel::Kernel;
 use poll::{Heard, Poller, Trouble};
 pub(crate) use readback::{Pending, Staging};
+/// A submit on its way.
+pub(crate) use wgpu::SubmissionIndex as Submission;
 
 use crate::{Error, ErrorKind, Result};
 
@@ -58,17 +66,23 @@ pub struct Gpu {
 }
 
 struct Inner {
-    device: wgpu::Device,
-    queue: wgpu::Queue,
+    /// `None` if it is dry.
+    open: Option<Open>,
     summary: AdapterSummary,
     checked_shaders: bool,
     /// Where linked shaders are written.
     dump: Option<PathBuf>,
     trouble: Arc<Trouble>,
-    poller: Poller,
     kernels: Mutex<BTreeMap<Variant, Arc<Kernel>>>,
     companions: Mutex<BTreeMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     counters: Counters,
+}
+
+/// A device, its queue, and who waits for it.
+struct Open {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    poller: Poller,
 }
 
 /// What has been created and done on a device since it was opened.
@@ -81,6 +95,8 @@ pub struct Counts {
     pub bind_groups: u64,
     /// Buffers created.
     pub buffers: u64,
+    /// Bytes of all buffers created.
+    pub buffer_bytes: u64,
     /// Command buffers submitted.
     pub submits: u64,
     /// Compute passes recorded.
@@ -96,6 +112,8 @@ struct Counters {
     pipelines: AtomicU64,
     bind_groups: AtomicU64,
     buffers: AtomicU64,
+    buffer_bytes: AtomicU64,
+    largest_buffer: AtomicU64,
     submits: AtomicU64,
     passes: AtomicU64,
     dispatches: AtomicU64,
@@ -175,19 +193,36 @@ impl Gpu {
             ));
         });
         let poller = Poller::new(device.clone(), options.deadline, Arc::clone(&trouble));
-        let inner = Inner {
-            device,
-            queue,
-            summary,
-            checked_shaders: options.checked_shaders,
-            dump: env::var_os(DUMP).filter(|folder| !folder.is_empty()).map(PathBuf::from),
-            trouble,
-            poller,
-            kernels: Mutex::default(),
-            companions: Mutex::default(),
-            counters: Counters::default(),
-        };
-        Self { inner: Arc::new(inner) }
+        let open = Open { device, queue, poller };
+        let dump = env::var_os(DUMP).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        Self::with(Some(open), summary, options.checked_shaders, dump, trouble)
+    }
+
+    /// A dry one, as if it were open on the adapter that `summary` describes.
+    pub(crate) fn dry(summary: &AdapterSummary) -> Self {
+        Self::with(None, summary.clone(), false, None, Arc::default())
+    }
+
+    fn with(
+        open: Option<Open>,
+        summary: AdapterSummary,
+        checked_shaders: bool,
+        dump: Option<PathBuf>,
+        trouble: Arc<Trouble>,
+    ) -> Self {
+        let (kernels, companions, counters) = Default::default();
+        Self { inner: Arc::new(Inner { open, summary, checked_shaders, dump, trouble, kernels, companions, counters }) }
+    }
+
+    /// Whether there is no device behind it.
+    pub(crate) fn is_dry(&self) -> bool {
+        self.inner.open.is_none()
+    }
+
+    /// # Panics
+    /// On a dry one, which computes nothing: a mistake in this crate, since no user gets one.
+    fn opened(&self) -> &Open {
+        self.inner.open.as_ref().expect("a dry device computes nothing")
     }
 
     /// The adapter this device was opened on.
@@ -197,12 +232,12 @@ impl Gpu {
 
     /// The wgpu device, for callers that share it.
     pub fn device(&self) -> &wgpu::Device {
-        &self.inner.device
+        &self.opened().device
     }
 
     /// The wgpu queue, for callers that share it.
     pub fn queue(&self) -> &wgpu::Queue {
-        &self.inner.queue
+        &self.opened().queue
     }
 
     /// What has been created and done so far.
@@ -213,11 +248,17 @@ impl Gpu {
             pipelines: read(&c.pipelines),
             bind_groups: read(&c.bind_groups),
             buffers: read(&c.buffers),
+            buffer_bytes: read(&c.buffer_bytes),
             submits: read(&c.submits),
             passes: read(&c.passes),
             dispatches: read(&c.dispatches),
             readbacks: read(&c.readbacks),
         }
+    }
+
+    /// Bytes of the largest buffer created so far.
+    pub(crate) fn largest_buffer(&self) -> u64 {
+        self.inner.counters.largest_buffer.load(Ordering::Relaxed)
     }
 
     /// The first error that wgpu has reported since the device was opened.
@@ -242,20 +283,20 @@ impl Gpu {
     }
 
     /// A zeroed storage buffer of at least `bytes`.
-    pub(crate) fn storage(&self, label: &str, bytes: u64) -> wgpu::Buffer {
+    pub(crate) fn storage(&self, label: &str, bytes: u64) -> Buffer {
         use wgpu::BufferUsages as Usage;
         self.buffer(label, bytes.max(16).next_multiple_of(16), Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC)
     }
 
     /// A storage buffer with this content.
-    pub(crate) fn storage_with<T: bytemuck::NoUninit>(&self, label: &str, content: &[T]) -> wgpu::Buffer {
+    pub(crate) fn storage_with<T: bytemuck::NoUninit>(&self, label: &str, content: &[T]) -> Buffer {
         let buffer = self.storage(label, size_of_val(content) as u64);
         self.write(&buffer, 0, content);
         buffer
     }
 
     /// A uniform buffer with this content.
-    pub(crate) fn uniform<T: bytemuck::NoUninit>(&self, label: &str, content: &T) -> wgpu::Buffer {
+    pub(crate) fn uniform<T: bytemuck::NoUninit>(&self, label: &str, content: &T) -> Buffer {
         use wgpu::BufferUsages as Usage;
         let bytes = (size_of::<T>() as u64).next_multiple_of(16);
         let buffer = self.buffer(label, bytes, Usage::UNIFORM | Usage::COPY_DST);
@@ -263,31 +304,35 @@ impl Gpu {
         buffer
     }
 
-    fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
-        count(&self.inner.counters.buffers);
-        self.inner.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size,
-            usage,
-            mapped_at_creation: false,
-        })
+    fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Buffer {
+        let counters = &self.inner.counters;
+        count(&counters.buffers);
+        counters.buffer_bytes.fetch_add(size, Ordering::Relaxed);
+        counters.largest_buffer.fetch_max(size, Ordering::Relaxed);
+        let Some(Open { device, .. }) = &self.inner.open else { return Buffer::dry(size) };
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        Buffer(Memory::Device(device.create_buffer(&descriptor)))
     }
 
-    /// Writes `content` at byte `offset`, before any later submit.
-    pub(crate) fn write<T: bytemuck::NoUninit>(&self, buffer: &wgpu::Buffer, offset: u64, content: &[T]) {
-        self.inner.queue.write_buffer(buffer, offset, bytemuck::cast_slice(content));
+    /// Writes `content` at byte `offset`, before any later submit. A dry device has no use for it.
+    pub(crate) fn write<T: bytemuck::NoUninit>(&self, buffer: &Buffer, offset: u64, content: &[T]) {
+        if let Some(Open { queue, .. }) = &self.inner.open {
+            queue.write_buffer(buffer.on_device(), offset, bytemuck::cast_slice(content));
+        }
     }
 
     /// Sends written data on its way and blocks until it is there, where blocking is possible, so that staging memory does
     /// not pile up. A copy is short, unlike a submit that computes.
     pub(crate) fn flush_writes(&self) {
-        let submission = self.inner.queue.submit([]);
-        self.inner.poller.block(&submission);
+        if let Some(Open { queue, poller, .. }) = &self.inner.open {
+            let submission = queue.submit([]);
+            poller.block(&submission);
+        }
     }
 
     /// Waits until a submission is done; in a browser, where only readbacks are heard of, until it is sent.
-    pub(crate) async fn finished(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
-        if let Heard::Asked(done) = self.inner.poller.hear(&submission) {
+    pub(crate) async fn finished(&self, submission: Submission) -> Result<()> {
+        if let Heard::Asked(done) = self.opened().poller.hear(&submission) {
             // A device in trouble gives no answer; the check below says why.
             let _ = done.await;
         }
@@ -301,41 +346,58 @@ impl Gpu {
     }
 
     /// A bind group of `kernel` over whole buffers, in the order of its bindings.
-    pub(crate) fn bind(&self, kernel: &Kernel, buffers: &[&wgpu::Buffer]) -> wgpu::BindGroup {
+    pub(crate) fn bind(&self, kernel: &Kernel, buffers: &[&Buffer]) -> BindGroup {
         assert_eq!(kernel.bindings.len(), buffers.len(), "{}: number of buffers", kernel.label);
         count(&self.inner.counters.bind_groups);
+        let Some((Open { device, .. }, compiled)) = self.inner.open.as_ref().zip(kernel.compiled.as_ref()) else {
+            return BindGroup(None);
+        };
         let entries: Vec<_> = kernel
             .bindings
             .iter()
             .zip(buffers)
-            .map(|(&binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+            .map(|(&binding, buffer)| wgpu::BindGroupEntry {
+                binding,
+                resource: buffer.on_device().as_entire_binding(),
+            })
             .collect();
-        self.inner.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(&kernel.label),
-            layout: &kernel.layout,
-            entries: &entries,
-        })
+        let layout = &compiled.layout;
+        let descriptor = wgpu::BindGroupDescriptor { label: Some(&kernel.label), layout, entries: &entries };
+        BindGroup(Some(device.create_bind_group(&descriptor)))
     }
 
     /// Sets all of `buffers` to zero.
-    pub(crate) fn clear(&self, buffers: &[&wgpu::Buffer]) {
-        let mut encoder = self.inner.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        buffers.iter().for_each(|buffer| encoder.clear_buffer(buffer, 0, None));
+    pub(crate) fn clear(&self, buffers: &[&Buffer]) {
+        let Open { device, queue, .. } = self.opened();
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        buffers.iter().for_each(|buffer| encoder.clear_buffer(buffer.on_device(), 0, None));
         count(&self.inner.counters.submits);
-        self.inner.queue.submit([encoder.finish()]);
+        queue.submit([encoder.finish()]);
+    }
+
+    /// Does `copies`, after everything that was submitted before.
+    pub(crate) fn copy(&self, copies: &Copies) {
+        let Open { device, queue, .. } = self.opened();
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        for ((from, from_byte), (to, to_byte), bytes) in &copies.0 {
+            encoder.copy_buffer_to_buffer(from.on_device(), *from_byte, to.on_device(), *to_byte, Some(*bytes));
+        }
+        count(&self.inner.counters.submits);
+        queue.submit([encoder.finish()]);
     }
 
     /// Records one compute pass with `record` and the copies of `copies` (source, staging), and submits them.
     pub(crate) fn submit(
         &self,
-        clear: Option<(&wgpu::Buffer, u64, u64)>,
+        clear: Option<(&Buffer, u64, u64)>,
         record: impl FnOnce(&mut Recorder<'_>),
-        copy: Option<(&wgpu::Buffer, &Staging)>,
-    ) -> wgpu::SubmissionIndex {
+        copy: Option<(&Buffer, &Staging)>,
+    ) -> Submission {
         let _span = tracing::trace_span!("submit").entered();
-        let mut encoder = self.inner.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let Open { device, queue, .. } = self.opened();
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         if let Some((buffer, offset, size)) = clear {
-            encoder.clear_buffer(buffer, offset, Some(size));
+            encoder.clear_buffer(buffer.on_device(), offset, Some(size));
         }
         {
             count(&self.inner.counters.passes);
@@ -343,10 +405,25 @@ impl Gpu {
             record(&mut Recorder { pass, dispatches: &self.inner.counters.dispatches });
         }
         if let Some((source, staging)) = copy {
-            encoder.copy_buffer_to_buffer(source, 0, staging.buffer(), 0, Some(staging.buffer().size()));
+            let (source, staging) = (source.on_device(), staging.buffer());
+            encoder.copy_buffer_to_buffer(source, 0, staging, 0, Some(staging.size()));
         }
         count(&self.inner.counters.submits);
-        self.inner.queue.submit([encoder.finish()])
+        queue.submit([encoder.finish()])
+    }
+}
+
+/// Copies between buffers that were collected to be done at once.
+#[derive(Default)]
+pub(crate) struct Copies(Vec<(Place, Place, u64)>);
+
+/// A buffer, and from which byte on.
+type Place = (Buffer, u64);
+
+impl Copies {
+    /// Adds the copy of so many bytes; places and bytes are multiples of four.
+    pub fn add(&mut self, from: (&Buffer, u64), to: (&Buffer, u64), bytes: u64) {
+        self.0.push(((from.0.clone(), from.1), (to.0.clone(), to.1), bytes));
     }
 }
 
@@ -358,11 +435,12 @@ pub(crate) struct Recorder<'a> {
 
 impl Recorder<'_> {
     /// Dispatches `kernel` over `bind_group`.
-    pub fn dispatch(&mut self, kernel: &Kernel, bind_group: &wgpu::BindGroup, grid: [u32; 3]) {
+    pub fn dispatch(&mut self, kernel: &Kernel, bind_group: &BindGroup, grid: [u32; 3]) {
         count(self.dispatches);
         kernel.dispatched.store(true, Ordering::Relaxed);
-        self.pass.set_pipeline(&kernel.pipeline);
-        self.pass.set_bind_group(0, bind_group, &[]);
+        let compiled = kernel.compiled.as_ref().expect("a dry kernel is never dispatched");
+        self.pass.set_pipeline(&compiled.pipeline);
+        self.pass.set_bind_group(0, bind_group.0.as_ref(), &[]);
         self.pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
     }
 }

@@ -10,12 +10,12 @@ use std::task::{Context, Poll, ready};
 use futures_channel::oneshot;
 use web_time::Instant;
 
-use super::{Gpu, Heard, count};
+use super::{Buffer, Gpu, Heard, Submission, count};
 use crate::{Error, ErrorKind, Result};
 
 /// A mappable buffer that receives copies; made once and used again.
 pub(crate) struct Staging {
-    buffer: wgpu::Buffer,
+    buffer: Buffer,
 }
 
 impl Staging {
@@ -25,14 +25,14 @@ impl Staging {
         Self { buffer: gpu.buffer("staging", bytes.next_multiple_of(4), Usage::MAP_READ | Usage::COPY_DST) }
     }
 
-    pub fn buffer(&self) -> &wgpu::Buffer {
-        &self.buffer
+    pub(super) fn buffer(&self) -> &wgpu::Buffer {
+        self.buffer.on_device()
     }
 
     /// Asks for the content once `submission`, which copies into this buffer, is done.
-    pub fn read_after(&self, submission: wgpu::SubmissionIndex) -> Pending {
+    pub fn read_after(&self, submission: Submission) -> Pending {
         let (sender, mapped) = oneshot::channel();
-        self.buffer.map_async(wgpu::MapMode::Read, .., move |result| {
+        self.buffer().map_async(wgpu::MapMode::Read, .., move |result| {
             // The receiver is gone when a generation was dropped in flight; then nobody wants the result.
             let _ = sender.send(result);
         });
@@ -65,10 +65,10 @@ impl Staging {
             Some(Err(error)) => return Err(failed(&error).caused_by(error)),
             None => return Err(failed(&"the device dropped the request")),
         }
-        let view = self.buffer.get_mapped_range(..).map_err(|error| failed(&error).caused_by(error))?;
+        let view = self.buffer().get_mapped_range(..).map_err(|error| failed(&error).caused_by(error))?;
         let content = bytemuck::pod_collect_to_vec::<u8, u8>(&view);
         drop(view);
-        self.buffer.unmap();
+        self.buffer().unmap();
         Ok(content.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect())
     }
 }
@@ -78,7 +78,7 @@ type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
 
 /// A readback on its way.
 pub(crate) struct Pending {
-    submission: wgpu::SubmissionIndex,
+    submission: Submission,
     mapped: oneshot::Receiver<Mapped>,
     heard: Heard,
 }
@@ -91,7 +91,7 @@ impl Pending {
                 return Poll::Ready(mapped.ok());
             }
             match &mut self.heard {
-                Heard::Unasked => self.heard = gpu.inner.poller.hear(&self.submission),
+                Heard::Unasked => self.heard = gpu.opened().poller.hear(&self.submission),
                 Heard::Asked(done) => match ready!(Pin::new(done).poll(context)) {
                     Ok(()) => self.heard = Heard::Called,
                     Err(_) => return Poll::Ready(None),
@@ -119,7 +119,7 @@ impl Gpu {
     }
 
     /// The whole content of a storage buffer. Creates a staging buffer: for tests and self-tests, not for the loop.
-    pub(crate) async fn read<T: bytemuck::AnyBitPattern>(&self, buffer: &wgpu::Buffer) -> Result<Vec<T>> {
+    pub(crate) async fn read<T: bytemuck::AnyBitPattern>(&self, buffer: &Buffer) -> Result<Vec<T>> {
         let staging = Staging::new(self, buffer.size());
         let submission = self.submit(None, |_| {}, Some((buffer, &staging)));
         let pending = staging.read_after(submission);

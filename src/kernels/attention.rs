@@ -4,8 +4,20 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::cache::{CacheType, kinds, with_cache};
+use super::declared::{Declared, SUBGROUPS, layout};
 use super::{Grid, KernelSet, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[
+    Declared::new(|_| kinds().map(|(cache, ring)| scores_variant(cache, ring)).collect())
+        .params(layout!(ScoresParams: heads, kv_heads, head_dim4, stride4, context, slots, window, scale)),
+    Declared::new(|set| SUBGROUPS.map(|subgroup| softmax_variant(set, subgroup)).into())
+        .params(layout!(SoftmaxParams: heads, context, window)),
+    Declared::new(|set| kinds().map(|(cache, ring)| values_variant(set, cache, ring)).collect())
+        .params(layout!(ValuesParams: heads, kv_heads, head_dim4, context, slots, window, stride4)),
+];
 
 /// Sizes that the attention kernels share. `head_dim` is padded to a multiple of four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,13 +25,22 @@ pub(crate) struct AttentionShape {
     pub heads: u32,
     pub kv_heads: u32,
     pub head_dim: u32,
-    /// Slots of the cache.
+    /// Positions that rows may see, from the first on: a row of scores is as long.
     pub context: u32,
+    /// Slots of the cache: what counts as position p lies in slot `p % slots`. Fewer than positions are enough for a window.
+    pub slots: u32,
     /// Positions that a position sees, itself included; `None`: all before it.
     pub window: Option<u32>,
+    /// What keys and values are kept in.
+    pub cache: CacheType,
 }
 
 impl AttentionShape {
+    /// Rows that see all before them, over a cache in f32 with a slot for each position.
+    pub fn new(heads: u32, kv_heads: u32, head_dim: u32, context: u32) -> Self {
+        Self { heads, kv_heads, head_dim, context, slots: context, window: None, cache: CacheType::F32 }
+    }
+
     /// Values of a row of queries, keys and values.
     pub fn qkv_stride(self) -> u32 {
         (self.heads + 2 * self.kv_heads) * self.head_dim
@@ -37,15 +58,25 @@ impl AttentionShape {
 
     /// Bytes of the keys, or of the values, of one layer.
     pub fn cache_bytes(self) -> u64 {
-        4 * u64::from(self.kv_heads) * u64::from(self.head_dim) * u64::from(self.context)
+        self.slot_bytes() * u64::from(self.slots)
+    }
+
+    /// Bytes of the key, or of the value, of one position.
+    pub fn slot_bytes(self) -> u64 {
+        self.cache.bytes() * u64::from(self.kv_heads) * u64::from(self.head_dim)
+    }
+
+    /// Whether slots are taken anew: a window's are, though in a short context nothing comes round.
+    pub fn ring(self) -> bool {
+        self.window.is_some()
     }
 }
 
 impl std::fmt::Display for AttentionShape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { heads, kv_heads, head_dim, context, window } = self;
-        write!(f, "{heads} heads, {kv_heads} of keys, of {head_dim}, context {context}")?;
-        window.map_or(Ok(()), |window| write!(f, ", window {window}"))
+        let Self { heads, kv_heads, head_dim, context, slots, window, cache } = self;
+        write!(f, "{heads} heads, {kv_heads} of keys in {cache}, of {head_dim}, context {context}")?;
+        window.map_or(Ok(()), |window| write!(f, ", window {window} in {slots} slots"))
     }
 }
 
@@ -58,6 +89,7 @@ pub(crate) struct ScoresParams {
     pub head_dim4: u32,
     pub stride4: u32,
     pub context: u32,
+    pub slots: u32,
     pub window: u32,
     pub scale: f32,
 }
@@ -79,13 +111,30 @@ pub(crate) struct ValuesParams {
     pub kv_heads: u32,
     pub head_dim4: u32,
     pub context: u32,
+    pub slots: u32,
     pub window: u32,
     pub stride4: u32,
 }
 
-/// The one variant of `attention_scores`.
-pub(crate) fn scores_variant() -> Variant {
-    Variant::of("attention_scores")
+/// The buffers of attention, of which each of its kernels takes some.
+#[derive(Clone, Copy)]
+pub(crate) struct AttentionIo<'a> {
+    pub state: &'a Buffer,
+    pub rows: &'a Buffer,
+    pub qkv: &'a Buffer,
+    pub keys: &'a Buffer,
+    pub values: &'a Buffer,
+    /// `[rows, heads, context]`
+    pub scores: &'a Buffer,
+    /// `[rows, heads]`
+    pub inverse_sums: &'a Buffer,
+    /// `[rows, heads, head_dim]`
+    pub out: &'a Buffer,
+}
+
+/// The variant of `attention_scores` for a kind of cache.
+pub(crate) fn scores_variant(cache: CacheType, ring: bool) -> Variant {
+    with_cache(Variant::of("attention_scores"), cache, ring)
 }
 
 /// The variant of `attention_softmax` of a set.
@@ -93,65 +142,53 @@ pub(crate) fn softmax_variant(set: KernelSet, subgroup: u32) -> Variant {
     set.with_reduce(Variant::of("attention_softmax"), subgroup)
 }
 
-/// The variant of `attention_values` of a set.
-pub(crate) fn values_variant(set: KernelSet) -> Variant {
-    KernelSet::with_split(Variant::of("attention_values"), set.values_shape())
+/// The variant of `attention_values` of a set for a kind of cache.
+pub(crate) fn values_variant(set: KernelSet, cache: CacheType, ring: bool) -> Variant {
+    with_cache(KernelSet::with_split(Variant::of("attention_values"), set.values_shape()), cache, ring)
 }
 
 /// `scores[rows, heads, context]` of the queries in `qkv`, scaled by `scale`.
-pub(crate) fn attention_scores(
-    gpu: &Gpu,
-    shape: AttentionShape,
-    scale: f32,
-    [state, rows, qkv, keys, scores]: [&wgpu::Buffer; 5],
-) -> Op {
+pub(crate) fn attention_scores(gpu: &Gpu, shape: AttentionShape, scale: f32, io: AttentionIo<'_>) -> Op {
     let params = ScoresParams {
         heads: shape.heads,
         kv_heads: shape.kv_heads,
         head_dim4: shape.head_dim / 4,
         stride4: shape.qkv_stride() / 4,
         context: shape.context,
+        slots: shape.slots,
         window: shape.window_or_all(),
         scale,
     };
     let params = gpu.uniform("attention_scores", &params);
-    let kernel = gpu.kernel(&scores_variant());
-    let bind_group = gpu.bind(&kernel, &[&params, state, rows, qkv, keys, scores]);
+    let kernel = gpu.kernel(&scores_variant(shape.cache, shape.ring()));
+    let bind_group = gpu.bind(&kernel, &[&params, io.state, io.rows, io.qkv, io.keys, io.scores]);
     Op::single(kernel, bind_group, Grid::Keys { heads: shape.heads })
 }
 
 /// Scores to `exp(score - max)` in place, and `1 / sum` to `inverse_sums[rows, heads]`.
-pub(crate) fn attention_softmax(
-    gpu: &Gpu,
-    set: KernelSet,
-    shape: AttentionShape,
-    [state, rows, scores, inverse_sums]: [&wgpu::Buffer; 4],
-) -> Op {
+pub(crate) fn attention_softmax(gpu: &Gpu, set: KernelSet, shape: AttentionShape, io: AttentionIo<'_>) -> Op {
     let params = SoftmaxParams { heads: shape.heads, context: shape.context, window: shape.window_or_all() };
     let params = gpu.uniform("attention_softmax", &params);
     let kernel = gpu.kernel(&softmax_variant(set, gpu.summary().fixed_subgroup().unwrap_or(0)));
-    let bind_group = gpu.bind(&kernel, &[&params, state, rows, scores, inverse_sums]);
+    let bind_group = gpu.bind(&kernel, &[&params, io.state, io.rows, io.scores, io.inverse_sums]);
     Op::single(kernel, bind_group, Grid::Rows { x: shape.heads })
 }
 
 /// `out[rows, heads, head_dim]`: the values weighted by what `attention_softmax` left.
-pub(crate) fn attention_values(
-    gpu: &Gpu,
-    set: KernelSet,
-    shape: AttentionShape,
-    [state, rows, scores, inverse_sums, values, out]: [&wgpu::Buffer; 6],
-) -> Op {
+pub(crate) fn attention_values(gpu: &Gpu, set: KernelSet, shape: AttentionShape, io: AttentionIo<'_>) -> Op {
     let params = ValuesParams {
         heads: shape.heads,
         kv_heads: shape.kv_heads,
         head_dim4: shape.head_dim / 4,
         context: shape.context,
+        slots: shape.slots,
         window: shape.window_or_all(),
         stride4: shape.out_stride() / 4,
     };
     let params = gpu.uniform("attention_values", &params);
-    let kernel = gpu.kernel(&values_variant(set));
-    let bind_group = gpu.bind(&kernel, &[&params, state, rows, scores, inverse_sums, values, out]);
+    let kernel = gpu.kernel(&values_variant(set, shape.cache, shape.ring()));
+    let buffers = [&params, io.state, io.rows, io.scores, io.inverse_sums, io.values, io.out];
+    let bind_group = gpu.bind(&kernel, &buffers);
     let (lanes, _) = set.values_shape();
     Op::single(kernel, bind_group, Grid::Heads { x: (shape.head_dim / 4).div_ceil(lanes), y: shape.heads })
 }

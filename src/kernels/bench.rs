@@ -1,7 +1,12 @@
 //! Kernels that only move memory: what others are measured against.
 
+use super::declared::Declared;
 use super::{Grid, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] =
+    &[Declared::new(|_| vec![bench_read_variant(), bench_copy_variant()])];
 
 /// Workgroups of 64 threads: enough to fill any GPU, few enough that each thread reads many blocks.
 const GROUPS: u32 = 2048;
@@ -23,17 +28,17 @@ pub(crate) fn bench_copy_variant() -> Variant {
 }
 
 /// Reads all of `source`, a multiple of 8 MiB, and leaves sums in `sums`.
-pub(crate) fn bench_read(gpu: &Gpu, source: &wgpu::Buffer, sums: &wgpu::Buffer) -> Op {
+pub(crate) fn bench_read(gpu: &Gpu, source: &Buffer, sums: &Buffer) -> Op {
     moving(gpu, &bench_read_variant(), [source, sums])
 }
 
 /// Copies all of `source`, a multiple of 8 MiB, to `copied`.
-pub(crate) fn bench_copy(gpu: &Gpu, source: &wgpu::Buffer, copied: &wgpu::Buffer) -> Op {
+pub(crate) fn bench_copy(gpu: &Gpu, source: &Buffer, copied: &Buffer) -> Op {
     assert_eq!(source.size(), copied.size(), "bench_copy");
     moving(gpu, &bench_copy_variant(), [source, copied])
 }
 
-fn moving(gpu: &Gpu, variant: &Variant, buffers: [&wgpu::Buffer; 2]) -> Op {
+fn moving(gpu: &Gpu, variant: &Variant, buffers: [&Buffer; 2]) -> Op {
     assert!(buffers[0].size().is_multiple_of(UNIT_BYTES), "{}: {} bytes", variant.label(), buffers[0].size());
     let kernel = gpu.kernel(variant);
     let bind_group = gpu.bind(&kernel, &buffers);

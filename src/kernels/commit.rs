@@ -2,8 +2,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::{Declared, layout};
 use super::{Grid, Op, TRACE_WORDS, TracedDraft};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] =
+    &[Declared::new(|_| vec![commit_variant()])
+        .params(layout!(CommitParams: num_end_tokens, vocab, context, end_tokens))];
 
 /// How many end tokens a generation can have.
 pub(crate) const MAX_END_TOKENS: usize = 32;
@@ -35,15 +41,15 @@ pub(crate) struct CommitParams {
 /// The buffers of `commit`.
 #[derive(Clone, Copy)]
 pub(crate) struct CommitIo<'a> {
-    pub state: &'a wgpu::Buffer,
-    pub rows: &'a wgpu::Buffer,
-    pub sampled: &'a wgpu::Buffer,
-    pub counts: &'a wgpu::Buffer,
-    pub emitted: &'a wgpu::Buffer,
+    pub state: &'a Buffer,
+    pub rows: &'a Buffer,
+    pub sampled: &'a Buffer,
+    pub counts: &'a Buffer,
+    pub emitted: &'a Buffer,
     /// The tokens of the text by position.
-    pub text: &'a wgpu::Buffer,
+    pub text: &'a Buffer,
     /// How many rows were committed, then which.
-    pub path: &'a wgpu::Buffer,
+    pub path: &'a Buffer,
 }
 
 /// The one variant.

@@ -2,8 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::{Declared, layout};
 use super::{AttentionShape, Grid, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[Declared::new(|_| vec![head_norm_variant()])
+    .params(layout!(HeadNormParams: heads, kv_heads, width, head_dim4, eps))];
 
 /// The uniform of `head_norm.wgsl`, and of `head_norm_inputs.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -34,11 +39,11 @@ impl HeadNormParams {
 #[derive(Clone, Copy)]
 pub(crate) struct HeadNormIo<'a> {
     /// `[rows, heads + 2 * kv_heads, head_dim]`: queries, keys, values.
-    pub x: &'a wgpu::Buffer,
+    pub x: &'a Buffer,
     /// `[2, head_dim]`: the scales of queries and of keys.
-    pub scale: &'a wgpu::Buffer,
+    pub scale: &'a Buffer,
     /// As `x`.
-    pub y: &'a wgpu::Buffer,
+    pub y: &'a Buffer,
 }
 
 /// The one variant.

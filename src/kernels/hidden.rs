@@ -5,8 +5,16 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::{Declared, layout};
 use super::{Grid, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[
+    Declared::new(|_| vec![copy_hidden_variant()])
+        .params(layout!(CopyHiddenParams: width4, slots, x_place, y_place, accumulate, weight)),
+    Declared::new(|_| vec![compact_hidden_variant()]).params(layout!(CompactHiddenParams: width4, slots)),
+];
 
 /// The uniform of `copy_hidden.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -54,8 +62,8 @@ pub(crate) fn compact_hidden_variant() -> Variant {
 /// What `copy_hidden` does with the rows of `x`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CopyHidden<'a> {
-    pub x: (&'a wgpu::Buffer, Place),
-    pub y: (&'a wgpu::Buffer, Place),
+    pub x: (&'a Buffer, Place),
+    pub y: (&'a Buffer, Place),
     pub weight: f32,
     pub accumulate: bool,
     /// Only as many rows as logits are wanted of.
@@ -63,7 +71,7 @@ pub(crate) struct CopyHidden<'a> {
 }
 
 /// `y = weight * x`, or added to it, for rows of `width` values; histories have `slots` of them.
-pub(crate) fn copy_hidden(gpu: &Gpu, width: u32, slots: u32, state: &wgpu::Buffer, io: CopyHidden<'_>) -> Op {
+pub(crate) fn copy_hidden(gpu: &Gpu, width: u32, slots: u32, state: &Buffer, io: CopyHidden<'_>) -> Op {
     assert!(width.is_multiple_of(4), "copy_hidden: {width} values");
     let params = CopyHiddenParams {
         width4: width / 4,
@@ -80,11 +88,20 @@ pub(crate) fn copy_hidden(gpu: &Gpu, width: u32, slots: u32, state: &wgpu::Buffe
     Op::single(kernel, bind_group, if io.wanted { Grid::LogitRows { x } } else { Grid::Rows { x } })
 }
 
+/// The buffers of `compact_hidden`.
+#[derive(Clone, Copy)]
+pub(crate) struct CompactHiddenIo<'a> {
+    pub state: &'a Buffer,
+    /// How many rows were committed, then which.
+    pub path: &'a Buffer,
+    pub history: &'a Buffer,
+}
+
 /// Moves the states of the rows on the committed path together; `width` values each, `slots` of them.
-pub(crate) fn compact_hidden(gpu: &Gpu, width: u32, slots: u32, [state, path, history]: [&wgpu::Buffer; 3]) -> Op {
+pub(crate) fn compact_hidden(gpu: &Gpu, width: u32, slots: u32, io: CompactHiddenIo<'_>) -> Op {
     assert!(width.is_multiple_of(4), "compact_hidden: {width} values");
     let params = gpu.uniform("compact_hidden", &CompactHiddenParams { width4: width / 4, slots });
     let kernel = gpu.kernel(&compact_hidden_variant());
-    let bind_group = gpu.bind(&kernel, &[&params, state, path, history]);
+    let bind_group = gpu.bind(&kernel, &[&params, io.state, io.path, io.history]);
     Op::single(kernel, bind_group, Grid::Columns { x: (width / 4).div_ceil(64) })
 }

@@ -2,8 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::{Declared, layout};
 use super::{Grid, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] =
+    &[Declared::new(|_| vec![lora_variant()]).params(layout!(LoraParams: columns4, rank, t_stride))];
 
 /// The uniform of `lora.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -26,15 +31,15 @@ pub(crate) fn lora_variant() -> Variant {
 /// The buffers of `lora`.
 #[derive(Clone, Copy)]
 pub(crate) struct LoraIo<'a> {
-    pub state: &'a wgpu::Buffer,
-    pub rows: &'a wgpu::Buffer,
+    pub state: &'a Buffer,
+    pub rows: &'a Buffer,
     /// `[rows, t_stride]`
-    pub t: &'a wgpu::Buffer,
+    pub t: &'a Buffer,
     /// `[rank, columns]`
-    pub b: &'a wgpu::Buffer,
+    pub b: &'a Buffer,
     /// For each block of four columns where its values begin in a row of `t`, or [`NO_ADAPTER`].
-    pub starts: &'a wgpu::Buffer,
-    pub y: &'a wgpu::Buffer,
+    pub starts: &'a Buffer,
+    pub y: &'a Buffer,
 }
 
 /// `y += B t` for the rows whose adapter is on.

@@ -2,9 +2,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::{ACTIVATIONS, Declared, layout};
 use super::weights::WeightFormat;
 use super::{Form, Grid, KernelSet, MAX_CHUNK_ROWS, Op, Widths};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] =
+    &[Declared::new(variants).params(layout!(MatmulParams: columns4, inputs4, x_stride4, y_stride4, y_first4))];
 
 /// What follows a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +30,51 @@ impl Activation {
             Self::GeluTanh => "activation_gelu_tanh",
         }
     }
+}
+
+/// What a kernel does with what lies where it writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// Replaces it.
+    Set,
+    /// Adds to it.
+    Add,
+}
+
+impl Store {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Set, Self::Add];
+
+    /// What the n-th part of a sum does, counted from 0.
+    pub fn nth(n: usize) -> Self {
+        if n == 0 { Self::Set } else { Self::Add }
+    }
+
+    /// The piece that does it.
+    pub(super) fn piece(self) -> &'static str {
+        match self {
+            Self::Set => "store_set",
+            Self::Add => "store_add",
+        }
+    }
+}
+
+/// Every product that a set can have.
+fn variants(set: KernelSet) -> Vec<Variant> {
+    let mut variants = Vec::new();
+    let shapes = || set.product_shapes().iter().copied();
+    let formats = || WeightFormat::ALL.iter().flat_map(|&format| shapes().map(move |shape| (format, shape)));
+    for ((format, shape), activation) in formats().flat_map(|of| ACTIVATIONS.map(|activation| (of, activation))) {
+        for (widths, switches) in [Widths::Each, Widths::Fixed].into_iter().flat_map(|w| (0..8).map(move |s| (w, s))) {
+            let [gated, bias, accumulate] = [1, 2, 4].map(|bit| switches & bit != 0);
+            let form = MatmulForm { set, widths, shape, format, activation, gated, bias, accumulate };
+            variants.extend(widths.rows().iter().map(|&rows| form.narrow(rows)));
+            variants.extend(form.tiled());
+        }
+    }
+    let plain = |(format, shape)| MatmulForm { shape, ..MatmulForm::plain(set, Widths::Fixed, format, 0) };
+    variants.extend(formats().map(|of| plain(of).with_partials(PARTIALS_ROWS)));
+    variants
 }
 
 /// Which product: everything that selects pipelines.
@@ -105,11 +155,11 @@ pub(crate) struct MatmulParams {
 /// The buffers and sizes of a product. `weight` is packed in the form's format.
 #[derive(Clone, Copy)]
 pub(crate) struct MatmulIo<'a> {
-    pub state: &'a wgpu::Buffer,
-    pub x: &'a wgpu::Buffer,
-    pub weight: &'a wgpu::Buffer,
-    pub y: &'a wgpu::Buffer,
-    pub bias: Option<&'a wgpu::Buffer>,
+    pub state: &'a Buffer,
+    pub x: &'a Buffer,
+    pub weight: &'a Buffer,
+    pub y: &'a Buffer,
+    pub bias: Option<&'a Buffer>,
     /// Output columns of this shard in blocks of four; a gated product has half as many as its weight.
     pub columns4: u32,
     pub inputs4: u32,
@@ -167,6 +217,9 @@ pub(crate) struct Partials {
     pub first: u32,
 }
 
+/// Rows at a time of [`matmul_with_partials`].
+const PARTIALS_ROWS: u32 = 8;
+
 /// As [`matmul`], and (highest, sum of exp(y - highest)) of every few neighbouring outputs to `buffer`: what their softmax
 /// needs, without a read of `y`. In one width: it is made for a session's rarer ops, and rows do not feel the width.
 pub(crate) fn matmul_with_partials(
@@ -174,13 +227,12 @@ pub(crate) fn matmul_with_partials(
     form: MatmulForm,
     io: MatmulIo<'_>,
     partials: Partials,
-    buffer: &wgpu::Buffer,
+    buffer: &Buffer,
 ) -> Op {
     assert!(!form.bias && io.bias.is_none(), "matmul with partials: no bias");
-    const ROWS: u32 = 8;
-    let kernel = gpu.kernel(&form.with_partials(ROWS));
+    let kernel = gpu.kernel(&form.with_partials(PARTIALS_ROWS));
     let (params, partials) = (gpu.uniform("matmul", &io.params()), gpu.uniform("partials", &partials));
     let bind_group = gpu.bind(&kernel, &[&params, io.state, io.weight, io.x, io.y, &partials, buffer]);
     let (columns4, _) = form.shape;
-    Op { forms: vec![Form { kernel, rows: ROWS, columns4 }], bind_group, grid: io.grid() }
+    Op { forms: vec![Form { kernel, rows: PARTIALS_ROWS, columns4 }], bind_group, grid: io.grid() }
 }

@@ -3,7 +3,7 @@
 use web_time::Instant;
 
 use super::weights::WeightFormat;
-use super::{Extent, KernelSet, LogProbsParams, MatmulForm, MatmulIo, NormIo, Op, Row, State, Widths};
+use super::{Extent, KernelSet, LogProbsIo, LogProbsParams, MatmulForm, MatmulIo, NormIo, Op, Row, State, Widths};
 use super::{log_probs, matmul, norm};
 use crate::Result;
 use crate::gpu::Gpu;
@@ -58,10 +58,11 @@ async fn seconds(gpu: &Gpu, set: KernelSet) -> Result<f64> {
         logits: false,
     };
     let norm_io = NormIo { state: &state, x: &x, y: &y, scale: &x, shift: None, logits: false };
+    let logits_io = LogProbsIo { rows: &rows, logits: &x, log_probs: &found };
     let ops = [
         matmul(gpu, MatmulForm::plain(set, Widths::Each, WeightFormat::F16, BLOCKS), product),
         norm(gpu, set, width, width, 1e-5, norm_io),
-        log_probs(gpu, set, LogProbsParams { vocab: width, stride: width }, [&rows, &x, &found]),
+        log_probs(gpu, set, LogProbsParams { vocab: width, stride: width }, logits_io),
     ];
     let mut best = f64::INFINITY;
     for _ in 0..ROUNDS {

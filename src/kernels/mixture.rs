@@ -2,8 +2,15 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::{Declared, layout};
 use super::{Grid, KernelSet, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[
+    Declared::new(|set| vec![normalizer_variant(set)]).params(layout!(NormalizerParams: stride)),
+    Declared::new(|_| vec![mixture_variant()]).params(layout!(MixtureParams: stride4)),
+];
 
 /// The uniform of `normalizer.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -25,29 +32,34 @@ pub(crate) fn normalizer_variant(set: KernelSet) -> Variant {
     set.with_vocabulary_reduce(Variant::of("normalizer"))
 }
 
+/// The buffers of `normalizer`.
+#[derive(Clone, Copy)]
+pub(crate) struct NormalizerIo<'a> {
+    /// Of each row in the mixture.
+    pub row_weights: &'a Buffer,
+    /// Softmax partials of each row.
+    pub partials: &'a Buffer,
+    pub normalizers: &'a Buffer,
+}
+
 /// `normalizers[row]` from the row's partials, `stride` of them, and its weight.
-pub(crate) fn normalizer(
-    gpu: &Gpu,
-    set: KernelSet,
-    stride: u32,
-    [row_weights, partials, normalizers]: [&wgpu::Buffer; 3],
-) -> Op {
+pub(crate) fn normalizer(gpu: &Gpu, set: KernelSet, stride: u32, io: NormalizerIo<'_>) -> Op {
     let kernel = gpu.kernel(&normalizer_variant(set));
     let params = gpu.uniform("normalizer", &NormalizerParams { stride });
-    let bind_group = gpu.bind(&kernel, &[&params, row_weights, partials, normalizers]);
+    let bind_group = gpu.bind(&kernel, &[&params, io.row_weights, io.partials, io.normalizers]);
     Op::single(kernel, bind_group, Grid::LogitRows { x: 1 })
 }
 
 /// The buffers of `mixture`.
 #[derive(Clone, Copy)]
 pub(crate) struct MixtureIo<'a> {
-    pub state: &'a wgpu::Buffer,
-    pub cursor: &'a wgpu::Buffer,
-    pub normalizers: &'a wgpu::Buffer,
-    pub logits: &'a wgpu::Buffer,
+    pub state: &'a Buffer,
+    pub cursor: &'a Buffer,
+    pub normalizers: &'a Buffer,
+    pub logits: &'a Buffer,
     /// Two values a token, between chunks.
-    pub parts: &'a wgpu::Buffer,
-    pub mixture: &'a wgpu::Buffer,
+    pub parts: &'a Buffer,
+    pub mixture: &'a Buffer,
 }
 
 /// The one variant.

@@ -5,7 +5,9 @@
 mod attention;
 mod batch;
 mod bench;
+pub(crate) mod cache;
 mod commit;
+pub(crate) mod declared;
 mod embed;
 mod head_norm;
 mod hidden;
@@ -31,53 +33,96 @@ mod trace;
 #[cfg(feature = "train")]
 pub(crate) mod train;
 mod tree;
-pub(crate) mod variants;
 pub(crate) mod weights;
 mod window;
 
-pub(crate) use attention::{
-    AttentionShape, attention_scores, attention_softmax, attention_values, scores_variant, softmax_variant,
-    values_variant,
-};
+pub(crate) use attention::{AttentionIo, AttentionShape, attention_scores, attention_softmax, attention_values};
 pub(crate) use batch::{DONE_END_TOKEN, DONE_LIMIT, DONE_NOT_FINITE, Row, State};
 pub(crate) use bench::{BENCH_READ_BYTES, bench_copy, bench_read};
+pub use cache::CacheType;
 pub(crate) use commit::{
     CommitIo, CommitParams, EMITTED_TRACE, EMITTED_WORDS, Emitted, MAX_EMITTED, MAX_END_TOKENS, MAX_ROUNDS, commit,
-    commit_variant,
 };
-pub(crate) use embed::{EmbedParams, embed, embed_variant};
-pub(crate) use head_norm::{HeadNormIo, HeadNormParams, head_norm, head_norm_variant};
-pub(crate) use hidden::{CopyHidden, Place, compact_hidden, compact_hidden_variant, copy_hidden, copy_hidden_variant};
-pub(crate) use log_probs::{LogProbsParams, log_probs, log_probs_variant};
-pub(crate) use lora::{LoraIo, LoraParams, NO_ADAPTER, lora, lora_variant};
-pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, Partials, matmul, matmul_with_partials};
+pub use declared::shaders;
+pub(crate) use embed::{EmbedIo, EmbedParams, embed};
+pub(crate) use head_norm::{HeadNormIo, HeadNormParams, head_norm};
+pub(crate) use hidden::{CompactHiddenIo, CopyHidden, Place, compact_hidden, copy_hidden};
+pub(crate) use log_probs::{LogProbsIo, LogProbsParams, log_probs};
+pub(crate) use lora::{LoraIo, LoraParams, NO_ADAPTER, lora};
+pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, Partials, Store, matmul, matmul_with_partials};
 pub use measure::measure_kernels;
-pub(crate) use mixture::{MixtureIo, mixture, normalizer};
-pub(crate) use norm::{NormIo, norm, norm_variant};
+pub(crate) use mixture::{MixtureIo, NormalizerIo, mixture, normalizer};
+pub(crate) use norm::{NormForm, NormIo, norm};
 pub(crate) use nucleus::{Branch, Nucleus, NucleusIo, NucleusParams, nucleus};
-pub(crate) use ranking::{Ranking, RankingParams, ranking};
-pub(crate) use rope_cache::{RopeIo, rope_cache, rope_cache_variant};
+pub(crate) use ranking::{Ranked, Ranking, RankingIo, RankingParams, ranking};
+pub(crate) use rope_cache::{RopeIo, rope_cache};
 #[cfg(test)]
 pub(crate) use sample::NO_ID;
-pub(crate) use sample::{SampleIo, SampleParams, sample, sample_variant};
+pub(crate) use sample::{SampleIo, SampleParams, sample};
 pub use set::KernelSet;
 pub(crate) use set::Widths;
 pub(crate) use siblings::{Cursor, SiblingsIo, siblings};
-pub(crate) use trace::{MAX_TRACED_ROUNDS, TRACE_WORDS, TracedDraft, trace, trace_variant};
+pub(crate) use trace::{MAX_TRACED_ROUNDS, TRACE_WORDS, TraceIo, TracedDraft, trace};
 pub(crate) use tree::{
-    DraftTopIo, RECORDED_RANKS, Tree, compact_cache, compact_cache_variant, draft_likeliest, draft_lookup,
-    draft_lookup_variant, draft_recorded, draft_recorded_variant, draft_top, draft_top_variant, tree_rows,
-    tree_rows_variant,
+    CompactCacheIo, DraftLookupIo, DraftRecordedIo, DraftTopIo, RECORDED_RANKS, Tree, TreeRowsIo, compact_cache,
+    draft_likeliest, draft_lookup, draft_recorded, draft_top, tree_rows,
 };
-pub use variants::shaders;
 pub use weights::WeightFormat;
 pub(crate) use window::{
-    ShiftTokensParams, StageWindowParams, shift_tokens, shift_tokens_variant, stage_window, stage_window_variant,
+    ShiftTokensIo, ShiftTokensParams, StageWindowIo, StageWindowParams, shift_tokens, stage_window,
 };
 
 use std::sync::Arc;
 
-use crate::gpu::{Kernel, Recorder};
+use crate::gpu::{BindGroup, Kernel, Recorder};
+use declared::Declared;
+
+/// What each file of kernels declares.
+const KERNELS: &[&[Declared]] = &[
+    attention::KERNELS,
+    bench::KERNELS,
+    commit::KERNELS,
+    embed::KERNELS,
+    head_norm::KERNELS,
+    hidden::KERNELS,
+    log_probs::KERNELS,
+    lora::KERNELS,
+    matmul::KERNELS,
+    mixture::KERNELS,
+    norm::KERNELS,
+    nucleus::KERNELS,
+    ranking::KERNELS,
+    rope_cache::KERNELS,
+    sample::KERNELS,
+    siblings::KERNELS,
+    trace::KERNELS,
+    tree::KERNELS,
+    window::KERNELS,
+    #[cfg(feature = "train")]
+    train::activate::KERNELS,
+    #[cfg(feature = "train")]
+    train::causal::KERNELS,
+    #[cfg(feature = "train")]
+    train::head_norm::KERNELS,
+    #[cfg(feature = "train")]
+    train::label_means::KERNELS,
+    #[cfg(feature = "train")]
+    train::lora::KERNELS,
+    #[cfg(feature = "train")]
+    train::loss::KERNELS,
+    #[cfg(feature = "train")]
+    train::mix::KERNELS,
+    #[cfg(feature = "train")]
+    train::norm::KERNELS,
+    #[cfg(feature = "train")]
+    train::product::KERNELS,
+    #[cfg(feature = "train")]
+    train::rope_rows::KERNELS,
+    #[cfg(feature = "train")]
+    train::rows::KERNELS,
+    #[cfg(feature = "train")]
+    train::step::KERNELS,
+];
 
 /// The rows a verification batch may have, the anchor included.
 pub const MAX_BATCH_ROWS: usize = 32;
@@ -94,6 +139,22 @@ pub(crate) struct Extent {
     pub logit_rows: u32,
     /// An upper bound of the keys any row sees.
     pub keys: u32,
+}
+
+/// Which rows of a step an op is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// All.
+    Rows,
+    /// Those whose logits are wanted.
+    LogitRows,
+}
+
+impl Over {
+    /// Whether it is only those whose logits are wanted.
+    pub fn logits(self) -> bool {
+        self == Self::LogitRows
+    }
 }
 
 /// How many workgroups a dispatch takes, from its [`Extent`].
@@ -140,12 +201,13 @@ pub(crate) struct Form {
 /// A kernel bound to its buffers, ready to be recorded again and again.
 pub(crate) struct Op {
     forms: Vec<Form>,
-    bind_group: wgpu::BindGroup,
+    bind_group: BindGroup,
     grid: Grid,
 }
 
 impl Op {
-    fn single(kernel: Arc<Kernel>, bind_group: wgpu::BindGroup, grid: Grid) -> Self {
+    /// One form for any number of rows.
+    pub fn single(kernel: Arc<Kernel>, bind_group: BindGroup, grid: Grid) -> Self {
         Self { forms: vec![Form { kernel, rows: 1, columns4: 1 }], bind_group, grid }
     }
 

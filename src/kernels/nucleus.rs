@@ -2,8 +2,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::{Declared, layout};
 use super::{Grid, KernelSet, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] =
+    &[Declared::new(|set| vec![nucleus_variant(set)])
+        .params(layout!(NucleusParams: vocab, stride, mass, most, capacity))];
 
 /// The uniform of `nucleus.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -47,16 +53,16 @@ pub(crate) struct Nucleus {
 /// The buffers of `nucleus`. `params` is written anew for each question.
 #[derive(Clone, Copy)]
 pub(crate) struct NucleusIo<'a> {
-    pub params: &'a wgpu::Buffer,
-    pub state: &'a wgpu::Buffer,
-    pub rows: &'a wgpu::Buffer,
-    pub logits: &'a wgpu::Buffer,
+    pub params: &'a Buffer,
+    pub state: &'a Buffer,
+    pub rows: &'a Buffer,
+    pub logits: &'a Buffer,
     /// exp(logit - highest) of every token.
-    pub probabilities: &'a wgpu::Buffer,
+    pub probabilities: &'a Buffer,
     /// One [`Nucleus`] a row.
-    pub nuclei: &'a wgpu::Buffer,
+    pub nuclei: &'a Buffer,
     /// [`NucleusParams::capacity`] of [`Branch`] a row: most probable first where they are at most 64, else in no order.
-    pub branches: &'a wgpu::Buffer,
+    pub branches: &'a Buffer,
 }
 
 /// The variant of a set.

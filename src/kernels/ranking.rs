@@ -2,8 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::{Declared, layout};
 use super::{Branch, Grid, KernelSet, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] =
+    &[Declared::new(|set| vec![ranking_variant(set)]).params(layout!(RankingParams: vocab, stride, top))];
 
 /// The uniform of `ranking.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -56,20 +61,38 @@ impl Ranking {
     }
 }
 
+/// How many distributions there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ranked {
+    One,
+    /// One for each row whose logits are wanted.
+    LogitRows,
+}
+
+/// The buffers of `ranking`. `params` is written anew for each question.
+#[derive(Clone, Copy)]
+pub(crate) struct RankingIo<'a> {
+    pub params: &'a Buffer,
+    /// Distributions, each in proportion to these.
+    pub values: &'a Buffer,
+    /// A token for each.
+    pub targets: &'a Buffer,
+    /// [`Ranking::words`] for each.
+    pub reports: &'a Buffer,
+}
+
 /// The variant of a set.
 pub(crate) fn ranking_variant(set: KernelSet) -> Variant {
     set.with_vocabulary_reduce(Variant::of("ranking"))
 }
 
-/// A report on each row of `values`, of which there are as many as rows whose logits are wanted; or on the only one.
-/// `params` is written anew for each question.
-pub(crate) fn ranking(
-    gpu: &Gpu,
-    set: KernelSet,
-    one: bool,
-    [params, values, targets, reports]: [&wgpu::Buffer; 4],
-) -> Op {
+/// A report on each of `ranked`.
+pub(crate) fn ranking(gpu: &Gpu, set: KernelSet, ranked: Ranked, io: RankingIo<'_>) -> Op {
     let kernel = gpu.kernel(&ranking_variant(set));
-    let bind_group = gpu.bind(&kernel, &[params, values, targets, reports]);
-    Op::single(kernel, bind_group, if one { Grid::One } else { Grid::LogitRows { x: 1 } })
+    let bind_group = gpu.bind(&kernel, &[io.params, io.values, io.targets, io.reports]);
+    let grid = match ranked {
+        Ranked::One => Grid::One,
+        Ranked::LogitRows => Grid::LogitRows { x: 1 },
+    };
+    Op::single(kernel, bind_group, grid)
 }

@@ -2,8 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::Declared;
 use super::{Grid, KernelSet, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[Declared::new(|set| vec![sample_variant(set)])];
 
 /// The uniform of `sample.wgsl`.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
@@ -24,13 +28,13 @@ pub(crate) struct SampleParams {
 /// The buffers of `sample`. `params` is written anew for each generation.
 #[derive(Clone, Copy)]
 pub(crate) struct SampleIo<'a> {
-    pub params: &'a wgpu::Buffer,
-    pub state: &'a wgpu::Buffer,
-    pub rows: &'a wgpu::Buffer,
-    pub logits: &'a wgpu::Buffer,
-    pub probabilities: &'a wgpu::Buffer,
-    pub counts: &'a wgpu::Buffer,
-    pub sampled: &'a wgpu::Buffer,
+    pub params: &'a Buffer,
+    pub state: &'a Buffer,
+    pub rows: &'a Buffer,
+    pub logits: &'a Buffer,
+    pub probabilities: &'a Buffer,
+    pub counts: &'a Buffer,
+    pub sampled: &'a Buffer,
 }
 
 /// What stands for the token of a row whose logits are not all finite.

@@ -8,7 +8,7 @@ use naga::{AddressSpace, Module};
 
 use crate::gpu::Variant;
 use crate::gpu::composer::{self, Linked};
-use crate::kernels::variants::all_variants;
+use crate::kernels::declared::all_variants;
 
 /// The parsed and validated module of a variant, or what is wrong with it and where.
 pub(super) fn validated(variant: &Variant) -> Result<(Module, ModuleInfo), String> {

@@ -2,8 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::{Declared, layout};
 use super::{Grid, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] =
+    &[Declared::new(|_| vec![siblings_variant()]).params(layout!(SiblingsParams: context))];
 
 /// The uniform of `siblings.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -32,13 +37,13 @@ pub(crate) struct Cursor {
 /// The buffers of `siblings`.
 #[derive(Clone, Copy)]
 pub(crate) struct SiblingsIo<'a> {
-    pub cursor: &'a wgpu::Buffer,
-    pub nuclei: &'a wgpu::Buffer,
-    pub branches: &'a wgpu::Buffer,
-    pub state: &'a wgpu::Buffer,
-    pub rows: &'a wgpu::Buffer,
+    pub cursor: &'a Buffer,
+    pub nuclei: &'a Buffer,
+    pub branches: &'a Buffer,
+    pub state: &'a Buffer,
+    pub rows: &'a Buffer,
     /// The probability of each row's branch.
-    pub row_weights: &'a wgpu::Buffer,
+    pub row_weights: &'a Buffer,
 }
 
 /// The one variant.

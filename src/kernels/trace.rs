@@ -2,8 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::declared::{Declared, layout};
 use super::{EMITTED_TRACE, Grid, KernelSet, MAX_BATCH_ROWS, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] =
+    &[Declared::new(|set| vec![trace_variant(set)]).params(layout!(TraceParams: vocab, stride))];
 
 /// Rounds of a submit that can be traced.
 pub(crate) const MAX_TRACED_ROUNDS: usize = 16;
@@ -19,6 +24,17 @@ pub(crate) struct TraceParams {
     pub stride: u32,
 }
 
+/// The buffers of `trace`.
+#[derive(Clone, Copy)]
+pub(crate) struct TraceIo<'a> {
+    pub state: &'a Buffer,
+    pub rows: &'a Buffer,
+    pub logits: &'a Buffer,
+    pub sampled: &'a Buffer,
+    /// What the submit brings back.
+    pub emitted: &'a Buffer,
+}
+
 /// The variant of a set.
 pub(crate) fn trace_variant(set: KernelSet) -> Variant {
     set.with_vocabulary_reduce(Variant::of("trace"))
@@ -27,15 +43,10 @@ pub(crate) fn trace_variant(set: KernelSet) -> Variant {
 }
 
 /// To what the submit brings back, for each draft of the round: token, probability, rank, and what was sampled in its place.
-pub(crate) fn trace(
-    gpu: &Gpu,
-    set: KernelSet,
-    (vocab, stride): (u32, u32),
-    [state, rows, logits, sampled, emitted]: [&wgpu::Buffer; 5],
-) -> Op {
+pub(crate) fn trace(gpu: &Gpu, set: KernelSet, (vocab, stride): (u32, u32), io: TraceIo<'_>) -> Op {
     let params = gpu.uniform("trace", &TraceParams { vocab, stride });
     let kernel = gpu.kernel(&trace_variant(set));
-    let bind_group = gpu.bind(&kernel, &[&params, state, rows, logits, sampled, emitted]);
+    let bind_group = gpu.bind(&kernel, &[&params, io.state, io.rows, io.logits, io.sampled, io.emitted]);
     Op::single(kernel, bind_group, Grid::LogitRows { x: 1 })
 }
 

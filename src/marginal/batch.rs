@@ -4,7 +4,7 @@ use super::answer::{Branches, Cost, Marginals, Scaled};
 use super::options::MarginalOptions;
 use super::workspace::{Part, Workspace};
 use crate::Result;
-use crate::gpu::{Recorder, Staging};
+use crate::gpu::{Buffer, Recorder, Staging, Submission};
 use crate::kernels::{Branch, Cursor, Extent, MAX_BATCH_ROWS, Nucleus, Ranking, Row, State};
 use crate::model::{Buffers, Model, Plan, Progress};
 
@@ -80,7 +80,7 @@ impl Run<'_> {
             let last = at + rows == ids.len();
             self.write_text(ids, at, rows, if last { rows - 1 } else { 0 });
             let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (at + rows) as u32 };
-            let parts = if last { &[Part::Body, Part::LmHead][..] } else { &[Part::Body] };
+            let parts = if last { &[Part::Body, Part::Settle, Part::LmHead][..] } else { &[Part::Body, Part::Settle] };
             self.send(parts, extent).await?;
             progress(Progress::Prefill { tokens: at + rows - first, total });
         }
@@ -119,7 +119,7 @@ impl Run<'_> {
         &self,
         parts: &[Part],
         extent: Extent,
-        source: &wgpu::Buffer,
+        source: &Buffer,
         count: usize,
     ) -> Result<Vec<T>> {
         let staging = Staging::new(&self.model.gpu, (count * size_of::<T>()) as u64);
@@ -128,9 +128,10 @@ impl Run<'_> {
         staging.take(&self.model.gpu, pending).await
     }
 
-    fn submit(&self, parts: &[Part], extent: Extent, copy: (&wgpu::Buffer, &Staging)) -> wgpu::SubmissionIndex {
+    fn submit(&self, parts: &[Part], extent: Extent, copy: (&Buffer, &Staging)) -> Submission {
         let ops = |part: &Part| match part {
             Part::Body => &self.plan.body[..],
+            Part::Settle => &self.plan.settle[..],
             Part::LmHead => &self.plan.lm_head[..],
             part => self.work.ops(*part),
         };

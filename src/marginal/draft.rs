@@ -3,10 +3,10 @@
 use super::batch::extent;
 use super::options::MarginalOptions;
 use super::workspace::{Part, Workspace};
-use crate::gpu::{Gpu, Recorder};
+use crate::gpu::{Buffer, Gpu, Recorder};
 use crate::kernels::{
-    Cursor, DraftTopIo, Extent, MAX_BATCH_ROWS, Op, ShiftTokensParams, StageWindowParams, draft_likeliest,
-    shift_tokens, stage_window,
+    Cursor, DraftTopIo, Extent, MAX_BATCH_ROWS, Op, ShiftTokensIo, ShiftTokensParams, StageWindowIo, StageWindowParams,
+    draft_likeliest, shift_tokens, stage_window,
 };
 use crate::model::{Buffers, Model, Plan};
 
@@ -22,11 +22,11 @@ pub(super) struct DraftOps {
 }
 
 impl DraftOps {
-    pub fn new(model: &Model, b: &Buffers, mixture: &wgpu::Buffer) -> Self {
+    pub fn new(model: &Model, b: &Buffers, tree: &Buffer, mixture: &Buffer) -> Self {
         let (gpu, sizes) = (&model.gpu, &model.sizes);
         let io = DraftTopIo {
             sampling: &b.sample_params,
-            tree: &b.tree,
+            tree,
             state: &b.state,
             logits: mixture,
             counts: &b.counts,
@@ -34,10 +34,11 @@ impl DraftOps {
         };
         let staged = StageWindowParams { num_rows: 1, context: sizes.context, adapter: 0 };
         let own_token = ShiftTokensParams { ahead: 0, vocab: sizes.vocab };
+        let text = ShiftTokensIo { state: &b.state, rows: &b.rows, text: &b.text, candidates: &b.candidates };
         Self {
             stage: [
-                stage_window(gpu, staged, [&b.state, &b.rows]),
-                shift_tokens(gpu, own_token, [&b.state, &b.rows, &b.text, &b.candidates]),
+                stage_window(gpu, staged, StageWindowIo { state: &b.state, rows: &b.rows }),
+                shift_tokens(gpu, own_token, text),
             ],
             candidates: draft_likeliest(gpu, model.kernels, io),
         }

@@ -6,10 +6,10 @@ use super::draft::DraftOps;
 use super::options::MarginalOptions;
 use super::text::POSITIONS;
 use crate::Result;
-use crate::gpu::{Gpu, Pending, Staging};
+use crate::gpu::{Buffer, Gpu, Pending, Staging, Submission};
 use crate::kernels::{
-    Branch, Cursor, MAX_BATCH_ROWS, MixtureIo, Nucleus, NucleusIo, NucleusParams, Op, Ranking, RankingParams,
-    SiblingsIo, mixture, normalizer, nucleus, ranking, siblings,
+    Branch, Cursor, MAX_BATCH_ROWS, MixtureIo, NormalizerIo, Nucleus, NucleusIo, NucleusParams, Op, Ranked, Ranking,
+    RankingIo, RankingParams, SiblingsIo, mixture, normalizer, nucleus, ranking, siblings,
 };
 use crate::model::{Buffers, Model, lm_head_partials, lm_head_with_partials};
 
@@ -24,6 +24,8 @@ const TREE_LIST: usize = 4096;
 pub(super) enum Part {
     /// From rows to the residual stream, and on to logits.
     Body,
+    /// After the body: its rows are committed, as those of a text are.
+    Settle,
     LmHead,
     /// Which tokens may come after each row.
     Nucleus,
@@ -40,14 +42,14 @@ pub(super) enum Part {
 pub(crate) struct Workspace {
     vocab: u32,
     stride: u32,
-    nucleus_params: wgpu::Buffer,
-    ranking_params: wgpu::Buffer,
-    pub(super) nuclei: wgpu::Buffer,
-    pub(super) branches: wgpu::Buffer,
-    pub(super) cursor: wgpu::Buffer,
-    pub(super) row_weights: wgpu::Buffer,
-    pub(super) targets: wgpu::Buffer,
-    pub(super) reports: wgpu::Buffer,
+    nucleus_params: Buffer,
+    ranking_params: Buffer,
+    pub(super) nuclei: Buffer,
+    pub(super) branches: Buffer,
+    pub(super) cursor: Buffer,
+    pub(super) row_weights: Buffer,
+    pub(super) targets: Buffer,
+    pub(super) reports: Buffer,
     nucleus: Op,
     siblings: Op,
     mix: Vec<Op>,
@@ -62,7 +64,8 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    pub fn new(model: &Model, b: &Buffers) -> Self {
+    /// For a session whose rounds draft as `tree` says.
+    pub fn new(model: &Model, b: &Buffers, tree: &Buffer) -> Self {
         let (gpu, set) = (&model.gpu, model.kernels);
         let (vocab, stride) = (model.sizes.vocab, model.sizes.vocab_stride());
         let all = vocab as usize;
@@ -106,9 +109,12 @@ impl Workspace {
             parts: &parts,
             mixture: &mixed,
         };
+        let sums = NormalizerIo { row_weights: &row_weights, partials: &partials, normalizers: &normalizers };
         let mut mix = lm_head_with_partials(model, b, &partials);
-        mix.push(normalizer(gpu, set, kept, [&row_weights, &partials, &normalizers]));
+        mix.push(normalizer(gpu, set, kept, sums));
         mix.push(mixture(gpu, stride, mixture_io));
+        let of_mixture = RankingIo { params: &ranking_params, values: &mixed, targets: &targets, reports: &reports };
+        let of_rows = RankingIo { values: &b.probabilities, ..of_mixture };
         Self {
             vocab,
             stride,
@@ -116,9 +122,9 @@ impl Workspace {
             siblings: siblings(gpu, model.sizes.context, siblings_io),
             mix,
             partials: kept,
-            rank_mixture: ranking(gpu, set, true, [&ranking_params, &mixed, &targets, &reports]),
-            rank_rows: ranking(gpu, set, false, [&ranking_params, &b.probabilities, &targets, &reports]),
-            draft: DraftOps::new(model, b, &mixed),
+            rank_mixture: ranking(gpu, set, Ranked::One, of_mixture),
+            rank_rows: ranking(gpu, set, Ranked::LogitRows, of_rows),
+            draft: DraftOps::new(model, b, tree, &mixed),
             staging: (0..IN_FLIGHT + 1).map(|_| Staging::new(gpu, cursor.size())).collect(),
             in_flight: VecDeque::new(),
             next_staging: 0,
@@ -134,7 +140,7 @@ impl Workspace {
     }
 
     /// The op that finds nuclei, for other rows than the session's.
-    pub fn nucleus_of(&self, model: &Model, b: &Buffers, [state, rows]: [&wgpu::Buffer; 2]) -> Op {
+    pub fn nucleus_of(&self, model: &Model, b: &Buffers, state: &Buffer, rows: &Buffer) -> Op {
         let io = NucleusIo {
             params: &self.nucleus_params,
             state,
@@ -188,7 +194,7 @@ impl Workspace {
             Part::Mix => &self.mix,
             Part::RankMixture => std::slice::from_ref(&self.rank_mixture),
             Part::RankRows => std::slice::from_ref(&self.rank_rows),
-            Part::Body | Part::LmHead => &[],
+            Part::Body | Part::Settle | Part::LmHead => &[],
         }
     }
 
@@ -201,12 +207,12 @@ impl Workspace {
     }
 
     /// What the next submit copies where. Nobody reads it: that it comes back is the news.
-    pub fn staging(&self) -> (&wgpu::Buffer, &Staging) {
+    pub fn staging(&self) -> (&Buffer, &Staging) {
         (&self.cursor, &self.staging[self.next_staging])
     }
 
     /// A submit with it is on its way.
-    pub fn sent(&mut self, submission: wgpu::SubmissionIndex) {
+    pub fn sent(&mut self, submission: Submission) {
         let at = self.next_staging;
         self.in_flight.push_back((self.staging[at].read_after(submission), at));
         self.next_staging = (at + 1) % self.staging.len();

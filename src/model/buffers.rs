@@ -2,62 +2,56 @@
 
 use super::head_plan::HeadBuffers;
 use super::heads::HeadWeights;
-use super::sizes::{Sizes, attention_shape};
+use super::load::Model;
+use super::sizes::Sizes;
+use super::state::LayerState;
 use crate::format::spec::{BlockSpec, ModelSpec};
-use crate::gpu::Gpu;
-use crate::kernels::{EMITTED_WORDS, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, RECORDED_RANKS, Row, SampleParams, State, Tree};
+use crate::gpu::{AdapterSummary, Buffer, Copies, Gpu};
+use crate::kernels::{MAX_BATCH_ROWS, MAX_CHUNK_ROWS, Row, SampleParams, State};
 
-/// Everything a session keeps on the GPU.
+/// What the forward pass of a session keeps on the GPU.
 pub(crate) struct Buffers {
-    pub state: wgpu::Buffer,
-    pub rows: wgpu::Buffer,
+    pub state: Buffer,
+    pub rows: Buffer,
     /// The residual stream, `[rows, hidden]`.
-    pub x: wgpu::Buffer,
+    pub x: Buffer,
     /// Normalised activations before attention and, apart, before the MLP: a parallel residual needs both.
-    pub attention_in: wgpu::Buffer,
-    pub mlp_in: wgpu::Buffer,
+    pub attention_in: Buffer,
+    pub mlp_in: Buffer,
     /// What a product gives of queries, keys and values where heads are normalised after it, else empty.
-    pub projected: wgpu::Buffer,
+    pub projected: Buffer,
     /// Queries, keys and values that attention takes.
-    pub qkv: wgpu::Buffer,
-    pub attention_out: wgpu::Buffer,
-    pub intermediate: wgpu::Buffer,
-    pub scores: wgpu::Buffer,
-    pub inverse_sums: wgpu::Buffer,
-    /// Keys and values of each layer.
-    pub cache: Vec<(wgpu::Buffer, wgpu::Buffer)>,
-    pub logits: wgpu::Buffer,
+    pub qkv: Buffer,
+    pub attention_out: Buffer,
+    pub intermediate: Buffer,
+    pub scores: Buffer,
+    pub inverse_sums: Buffer,
+    /// What each layer keeps of the text.
+    pub layers: Vec<LayerState>,
+    /// Positions that scores, the layers' states and what heads keep have room for; see [`Self::grow`].
+    pub capacity: u32,
+    pub logits: Buffer,
     /// `exp(logit - highest)` of the rows last sampled, not normalised.
-    pub probabilities: wgpu::Buffer,
-    pub counts: wgpu::Buffer,
-    pub sampled: wgpu::Buffer,
-    pub log_probs: wgpu::Buffer,
-    pub sample_params: wgpu::Buffer,
-    /// What a submit brings back: ids, the reason of the end, drafted and accepted tokens of each round, and if wanted
-    /// what the target thought of each draft.
-    pub emitted: wgpu::Buffer,
+    pub probabilities: Buffer,
+    pub counts: Buffer,
+    pub sampled: Buffer,
+    pub log_probs: Buffer,
+    pub sample_params: Buffer,
     /// The text by position, `[context + 1]`.
-    pub text: wgpu::Buffer,
+    pub text: Buffer,
     /// How many rows the last batch committed, then which, ascending.
-    pub path: wgpu::Buffer,
-    /// The tree of a round.
-    pub tree: wgpu::Buffer,
-    /// Drafted tokens, `[depth, rank]`.
-    pub candidates: wgpu::Buffer,
-    /// Drafts written down beforehand, `[context + 1, RECORDED_RANKS]`.
-    pub recorded: wgpu::Buffer,
+    pub path: Buffer,
+    /// What may follow the text, `[depth, rank]`: heads read it too.
+    pub candidates: Buffer,
     /// Those of the model's heads.
     pub heads: Option<HeadBuffers>,
 }
 
 impl Buffers {
-    /// Those of a session of a model like `spec`, with heads.
-    pub fn new(gpu: &Gpu, spec: &ModelSpec, sizes: &Sizes, heads: Option<&HeadWeights>) -> Self {
+    /// Those of a session of a model like `spec`, with heads, at first for a text of `capacity` tokens.
+    pub fn new(gpu: &Gpu, spec: &ModelSpec, sizes: &Sizes, capacity: u32, heads: Option<&HeadWeights>) -> Self {
         let rows = |label: &str, width: u32| gpu.storage(label, sizes.rows_bytes(width));
-        let cache = |block: &BlockSpec| {
-            let bytes = attention_shape(block.attention(), sizes.context).cache_bytes();
-            (gpu.storage("keys", bytes), gpu.storage("values", bytes))
-        };
+        let layer = |block: &BlockSpec| LayerState::new(gpu, block.attention(), capacity, sizes.cache);
         Self {
             state: gpu.storage("state", size_of::<State>() as u64),
             rows: gpu.storage("rows", (MAX_CHUNK_ROWS * size_of::<Row>()) as u64),
@@ -68,22 +62,52 @@ impl Buffers {
             qkv: rows("qkv", sizes.qkv),
             attention_out: rows("attention_out", sizes.attention_out),
             intermediate: rows("intermediate", sizes.intermediate),
-            scores: gpu.storage("scores", sizes.scores_bytes()),
+            scores: gpu.storage("scores", sizes.within(capacity).scores_bytes()),
             inverse_sums: rows("inverse_sums", sizes.heads),
-            cache: spec.blocks.iter().map(cache).collect(),
+            layers: spec.blocks.iter().map(layer).collect(),
+            capacity,
             logits: gpu.storage("logits", sizes.logits_bytes()),
             probabilities: gpu.storage("probabilities", sizes.logits_bytes()),
             counts: gpu.storage("counts", 4 * u64::from(sizes.vocab)),
             sampled: gpu.storage("sampled", 4 * MAX_BATCH_ROWS as u64),
             log_probs: gpu.storage("log_probs", 4 * MAX_BATCH_ROWS as u64),
             sample_params: gpu.uniform("sample", &<SampleParams as bytemuck::Zeroable>::zeroed()),
-            emitted: gpu.storage("emitted", 4 * EMITTED_WORDS as u64),
             text: gpu.storage("text", 4 * (u64::from(sizes.context) + 1)),
             path: gpu.storage("path", 4 * (1 + MAX_CHUNK_ROWS as u64)),
-            tree: gpu.uniform("tree", &<Tree as bytemuck::Zeroable>::zeroed()),
             candidates: gpu.storage("candidates", 4 * (MAX_BATCH_ROWS * MAX_BATCH_ROWS) as u64),
-            recorded: gpu.storage("recorded", 4 * RECORDED_RANKS as u64 * (u64::from(sizes.context) + 1)),
-            heads: heads.map(|heads| HeadBuffers::new(gpu, spec, heads, sizes)),
+            heads: heads.map(|heads| HeadBuffers::new(gpu, spec, heads, &sizes.within(capacity))),
         }
+    }
+
+    /// Bytes of everything beside the cache that the forward pass of a model like `spec` needs for a full context, without heads.
+    pub fn work_bytes(spec: &ModelSpec, sizes: &Sizes) -> u64 {
+        let gpu = Gpu::dry(&AdapterSummary::unlimited());
+        Self::new(&gpu, spec, sizes, sizes.context, None);
+        gpu.counts().buffer_bytes.saturating_sub(sizes.cache_bytes)
+    }
+
+    /// Makes room for `capacity` positions, more than before. What was kept of the text stays; a plan over these buffers has
+    /// to be made anew.
+    pub fn grow(&mut self, model: &Model, capacity: u32) {
+        let (gpu, sizes) = (&model.gpu, model.sizes.within(capacity));
+        let mut copies = Copies::default();
+        self.scores = gpu.storage("scores", sizes.scores_bytes());
+        self.layers.iter_mut().for_each(|layer| layer.grow(gpu, capacity, &mut copies));
+        if let Some(heads) = &mut self.heads {
+            heads.grow(gpu, &sizes, &mut copies);
+        }
+        self.capacity = capacity;
+        gpu.copy(&copies);
+    }
+
+    /// Takes over what `other`, of the same model and capacity, keeps of its text.
+    pub fn copy_text(&self, gpu: &Gpu, other: &Self) {
+        let mut copies = Copies::default();
+        self.layers.iter().zip(&other.layers).for_each(|(layer, other)| other.copy_to(layer, &mut copies));
+        if let (Some(heads), Some(others)) = (&self.heads, &other.heads) {
+            heads.copy_text(others, &mut copies);
+        }
+        copies.add((&other.text, 0), (&self.text, 0), self.text.size());
+        gpu.copy(&copies);
     }
 }

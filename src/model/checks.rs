@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::gpu::Gpu;
-use crate::kernels::{KernelSet, WeightFormat, Widths};
+use crate::kernels::{CacheType, KernelSet, WeightFormat, Widths};
 use crate::self_test::{InjectedFault, KernelCheck, quick_test, width_invariance};
 use crate::{Error, ErrorKind, Result};
 
@@ -12,9 +12,9 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Default)]
 struct Remembered {
     /// The first wrong kernel, if any.
-    wrong: Mutex<BTreeMap<(KernelSet, WeightFormat), Option<KernelCheck>>>,
+    wrong: Mutex<BTreeMap<(KernelSet, WeightFormat, CacheType), Option<KernelCheck>>>,
     /// Whether rows do not feel each other with these widths.
-    invariant: Mutex<BTreeMap<(KernelSet, WeightFormat, Widths), bool>>,
+    invariant: Mutex<BTreeMap<(KernelSet, WeightFormat, CacheType, Widths), bool>>,
 }
 
 /// The result that `results` has for `key`, else what `test` comes to, from then on.
@@ -32,25 +32,36 @@ async fn once<K: Ord, T: Clone>(
     Ok(result)
 }
 
-/// Fails where a kernel that these weights need computes wrong results on this device.
-pub(super) async fn check_kernels(gpu: &Gpu, kernels: KernelSet, formats: &BTreeSet<WeightFormat>) -> Result<()> {
+/// Fails where a kernel that these weights and this cache need computes wrong results on this device.
+pub(super) async fn check_kernels(
+    gpu: &Gpu,
+    kernels: KernelSet,
+    formats: &BTreeSet<WeightFormat>,
+    cache: CacheType,
+) -> Result<()> {
     let remembered: Arc<Remembered> = gpu.companion();
     for &format in formats {
-        if let Some(check) = once(&remembered.wrong, (kernels, format), first_wrong(gpu, kernels, format)).await? {
+        let test = first_wrong(gpu, kernels, format, cache);
+        if let Some(check) = once(&remembered.wrong, (kernels, format, cache), test).await? {
             return Err(wrong_kernel(gpu, kernels, &check));
         }
     }
     Ok(())
 }
 
-async fn first_wrong(gpu: &Gpu, kernels: KernelSet, format: WeightFormat) -> Result<Option<KernelCheck>> {
+async fn first_wrong(
+    gpu: &Gpu,
+    kernels: KernelSet,
+    format: WeightFormat,
+    cache: CacheType,
+) -> Result<Option<KernelCheck>> {
     let mut wrong = None;
     let mut seen = |check: KernelCheck| {
         if !check.passed {
             wrong.get_or_insert(check);
         }
     };
-    quick_test(gpu, kernels, format, &mut seen).await?;
+    quick_test(gpu, kernels, (format, cache), &mut seen).await?;
     Ok(wrong)
 }
 
@@ -73,7 +84,7 @@ fn wrong_kernel(gpu: &Gpu, kernels: KernelSet, check: &KernelCheck) -> Error {
 pub(super) async fn working_widths(
     gpu: &Gpu,
     kernels: KernelSet,
-    formats: &BTreeSet<WeightFormat>,
+    (formats, cache): (&BTreeSet<WeightFormat>, CacheType),
     fault: Option<InjectedFault>,
     notes: &mut Vec<String>,
 ) -> Result<Option<Widths>> {
@@ -88,8 +99,8 @@ pub(super) async fn working_widths(
     for (widths, note) in fallbacks {
         let mut invariant = true;
         for &format in formats {
-            let test = width_invariance(gpu, kernels, widths, format, fault);
-            invariant = invariant && once(&remembered.invariant, (kernels, format, widths), test).await?;
+            let test = width_invariance(gpu, kernels, widths, (format, cache), fault);
+            invariant = invariant && once(&remembered.invariant, (kernels, format, cache, widths), test).await?;
         }
         if invariant {
             notes.extend(note.map(|note| format!("{driver} {note}")));

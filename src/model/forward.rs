@@ -1,32 +1,21 @@
 //! The forward pass over rows, as a flat list of ops that every step replays.
 
-use std::collections::BTreeSet;
-
 use super::buffers::Buffers;
-use super::engine::Model;
 use super::head_plan::{self, HeadsPlan};
+use super::load::Model;
+use super::state::{AppendIo, CommitIo, KeyValues, LayerState, MixIo};
 use super::upload::{Matrix, Shard};
 use super::weights::{Layer, Linear, NormWeights};
 use crate::format::spec::{self, Mlp};
-use crate::gpu::Variant;
+use crate::gpu::Buffer;
 use crate::kernels::{
-    Activation, CommitIo, CommitParams, EmbedParams, HeadNormIo, HeadNormParams, LogProbsParams, MAX_END_TOKENS,
-    MatmulForm, MatmulIo, NormIo, Op, Partials, RopeIo, SampleIo, attention_scores, attention_softmax,
-    attention_values, commit, commit_variant, compact_cache, compact_cache_variant, compact_hidden_variant,
-    copy_hidden_variant, draft_lookup, draft_lookup_variant, draft_recorded, draft_recorded_variant, draft_top_variant,
-    embed, embed_variant, head_norm, head_norm_variant, log_probs, log_probs_variant, lora_variant, matmul,
-    matmul_with_partials, norm, norm_variant, rope_cache, rope_cache_variant, sample, sample_variant, scores_variant,
-    shift_tokens_variant, softmax_variant, stage_window_variant, trace, trace_variant, tree_rows, tree_rows_variant,
-    values_variant,
+    Activation, AttentionIo, EmbedIo, EmbedParams, HeadNormIo, HeadNormParams, LogProbsIo, LogProbsParams, MatmulForm,
+    MatmulIo, NormIo, Op, Over, Partials, SampleIo, attention_scores, attention_softmax, attention_values, embed,
+    head_norm, log_probs, matmul, matmul_with_partials, norm, sample,
 };
 
 /// The ops of a session, in the order they run.
 pub(crate) struct Plan {
-    /// Candidates from the text itself, and from recorded drafts: one of them, or none, starts a round.
-    pub lookup: Vec<Op>,
-    pub recorded: Vec<Op>,
-    /// The text's last token and its drafts become rows.
-    pub tree: Vec<Op>,
     /// Embedding and blocks: rows to the residual stream, keys and values to the cache.
     pub body: Vec<Op>,
     /// Where each block of the body ends.
@@ -35,12 +24,8 @@ pub(crate) struct Plan {
     pub lm_head: Vec<Op>,
     /// What the target samples after each row.
     pub sample: Vec<Op>,
-    /// What the target thought of the drafts, where somebody wants to know.
-    pub trace: Vec<Op>,
-    /// The end of a round: what was sampled joins the text.
-    pub commit: Vec<Op>,
-    /// After a tree: the accepted path moves together in the cache.
-    pub compact: Vec<Op>,
+    /// The end of a batch whose rows are all committed: of a prompt, or of a text that is read.
+    pub settle: Vec<Op>,
     /// Log-probabilities of wanted tokens.
     pub score: Vec<Op>,
     /// Multi-token heads.
@@ -57,7 +42,7 @@ impl Plan {
             if let Some((heads, buffers)) = heads.filter(|_| index + 1 == model.weights.layers.len()) {
                 planner.load_mix_of_target(heads, buffers, &mut body);
             }
-            planner.layer(layer, &buffers.cache[index], &mut body);
+            planner.layer(layer, &buffers.layers[index], &mut body);
             if let Some((heads, buffers)) = heads.filter(|(heads, _)| !heads.gated) {
                 planner.save_sources(heads, buffers, index + 1, &mut body);
             }
@@ -67,23 +52,13 @@ impl Plan {
             planner.save_final_norm(heads, buffers, &mut body);
         }
         let heads = heads.map(|(heads, buffers)| HeadsPlan::new(&planner, heads, buffers));
-        let b = buffers;
-        let (gpu, set, sizes) = (&model.gpu, model.kernels, &model.sizes);
-        let logits = (sizes.vocab, sizes.vocab_stride());
-        let compact = |(layer, (keys, values)): (&Layer, &(wgpu::Buffer, wgpu::Buffer))| {
-            compact_cache(gpu, model.attention_shape(layer), [&b.state, &b.path, keys, values])
-        };
+        let batch = CommitIo { state: &buffers.state, path: &buffers.path };
         Self {
-            lookup: vec![draft_lookup(gpu, set, [&b.tree, &b.state, &b.text, &b.candidates])],
-            recorded: vec![draft_recorded(gpu, [&b.tree, &b.state, &b.recorded, &b.candidates])],
-            tree: vec![tree_rows(gpu, [&b.tree, &b.state, &b.rows, &b.text, &b.candidates])],
             body,
             block_ends,
             lm_head: planner.lm_head(),
             sample: vec![planner.sample()],
-            trace: vec![trace(gpu, set, logits, [&b.state, &b.rows, &b.logits, &b.sampled, &b.emitted])],
-            commit: vec![planner.commit()],
-            compact: model.weights.layers.iter().zip(&b.cache).map(compact).collect(),
+            settle: buffers.layers.iter().filter_map(|layer| layer.commit_rows(&model.gpu, batch)).collect(),
             score: planner.score(),
             heads,
         }
@@ -91,63 +66,9 @@ impl Plan {
 
     /// Every op.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
-        let drafts = [&self.lookup, &self.recorded, &self.tree, &self.trace, &self.commit, &self.compact];
         let heads = self.heads.iter().flat_map(HeadsPlan::ops);
-        [&self.body, &self.lm_head, &self.sample, &self.score].into_iter().chain(drafts).flatten().chain(heads)
+        [&self.body, &self.lm_head, &self.sample, &self.settle, &self.score].into_iter().flatten().chain(heads)
     }
-}
-
-/// The variants behind the ops of a session of `model`, each once.
-pub(super) fn pipelines(model: &Model) -> BTreeSet<Variant> {
-    let (set, subgroup) = (model.kernels, model.gpu.summary().fixed_subgroup().unwrap_or(0));
-    let spec = &model.config.spec;
-    let mut variants = BTreeSet::from([
-        embed_variant(model.weights.embedding.format),
-        norm_variant(set, subgroup, spec.final_norm.is_layer()),
-        rope_cache_variant(),
-        scores_variant(),
-        softmax_variant(set, subgroup),
-        values_variant(set),
-        log_probs_variant(set, subgroup),
-        sample_variant(set),
-        commit_variant(),
-        tree_rows_variant(),
-        draft_lookup_variant(set),
-        draft_recorded_variant(),
-        compact_cache_variant(),
-        trace_variant(set),
-    ]);
-    if spec.blocks.iter().any(|block| block.attention().qk_norm.is_some()) {
-        variants.insert(head_norm_variant());
-    }
-    let mut forms = vec![plain_form(model, unembedding(model))];
-    forms.extend(model.weights.layers.iter().flat_map(|layer| layer_forms(model, layer)));
-    if let Some(heads) = &model.heads {
-        forms.extend(head_plan::forms(model, heads));
-        variants.extend([
-            copy_hidden_variant(),
-            compact_hidden_variant(),
-            lora_variant(),
-            shift_tokens_variant(),
-            stage_window_variant(),
-        ]);
-        variants.insert(draft_top_variant(set, false));
-    }
-    for form in forms {
-        variants.extend(model.widths.rows().iter().map(|&rows| form.narrow(rows)));
-        variants.extend(form.tiled());
-    }
-    variants
-}
-
-/// The products of a layer.
-pub(super) fn layer_forms(model: &Model, layer: &Layer) -> [MatmulForm; 4] {
-    [
-        linear_form(model, &layer.qkv),
-        accumulate(linear_form(model, &layer.out)),
-        mlp_in_form(model, layer),
-        accumulate(linear_form(model, &layer.mlp_out)),
-    ]
 }
 
 pub(crate) fn plain_form(model: &Model, matrix: &Matrix) -> MatmulForm {
@@ -188,7 +109,7 @@ pub(super) struct Planner<'a> {
 }
 
 /// The input of a product: its buffer and row stride in blocks of four.
-type Source<'a> = (&'a wgpu::Buffer, u32);
+type Source<'a> = (&'a Buffer, u32);
 
 impl Planner<'_> {
     /// The rows' tokens to the stream, by `table`.
@@ -198,28 +119,36 @@ impl Planner<'_> {
 
     /// Pre-norm attention and MLP. In a parallel residual (GPT-NeoX) both read the block's input, so the MLP's norm is
     /// taken before attention adds to the stream.
-    pub(super) fn layer(&self, layer: &Layer, cache: &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
-        self.layer_with(layer, cache, ops, |_, _| {});
+    pub(super) fn layer(&self, layer: &Layer, kept: &LayerState, ops: &mut Vec<Op>) {
+        self.layer_with(layer, kept, ops, |_, _| {});
     }
 
     /// A layer; `adapt` may change queries, keys and values.
     pub(super) fn layer_with(
         &self,
         layer: &Layer,
-        cache: &(wgpu::Buffer, wgpu::Buffer),
+        kept: &LayerState,
         ops: &mut Vec<Op>,
-        adapt: impl Fn(&wgpu::Buffer, &mut Vec<Op>),
+        adapt: impl Fn(&Buffer, &mut Vec<Op>),
     ) {
         let b = self.buffers;
         let (hidden4, inner4) = (self.model.sizes.hidden / 4, inner4(&layer.spec.mlp));
         let parallel = layer.spec.parallel;
-        let mlp_norm = || self.norm(&layer.mlp_norm, &b.mlp_in, false);
-        ops.push(self.norm(&layer.attention_norm, &b.attention_in, false));
+        let mlp_norm = || self.norm(&layer.mlp_norm, &b.mlp_in, Over::Rows);
+        ops.push(self.norm(&layer.attention_norm, &b.attention_in, Over::Rows));
         if parallel {
             ops.push(mlp_norm());
         }
-        self.qkv(layer, cache, ops, adapt);
-        self.attention(layer, cache, ops);
+        match kept {
+            LayerState::Kv(kept) | LayerState::Window(kept) => {
+                self.qkv(layer, kept, ops, adapt);
+                self.attention(layer, kept, ops);
+            }
+            LayerState::Recurrent(kept) => {
+                let io = MixIo { state: &b.state, rows: &b.rows, x: &b.attention_in, out: &b.attention_out };
+                ops.extend(kept.mixer.mix(&self.model.gpu, io));
+            }
+        }
         let out = (&b.attention_out, self.model.attention_shape(layer).out_stride() / 4);
         ops.extend(self.linear(accumulate(linear_form(self.model, &layer.out)), &layer.out, out, (&b.x, hidden4)));
         if !parallel {
@@ -232,20 +161,16 @@ impl Planner<'_> {
     }
 
     /// What later rows need of a layer: its keys and values.
-    pub(super) fn layer_keys(&self, layer: &Layer, cache: &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
-        ops.push(self.norm(&layer.attention_norm, &self.buffers.attention_in, false));
-        self.qkv(layer, cache, ops, |_, _| {});
+    pub(super) fn layer_keys(&self, layer: &Layer, kept: &LayerState, ops: &mut Vec<Op>) {
+        ops.push(self.norm(&layer.attention_norm, &self.buffers.attention_in, Over::Rows));
+        if let Some(kept) = kept.key_values() {
+            self.qkv(layer, kept, ops, |_, _| {});
+        }
     }
 
     /// Queries, keys and values of the rows: queries to `qkv`, the others to the cache. `adapt` may change what the product
     /// gives, which is in the buffer that it is handed.
-    fn qkv(
-        &self,
-        layer: &Layer,
-        (keys, values): &(wgpu::Buffer, wgpu::Buffer),
-        ops: &mut Vec<Op>,
-        adapt: impl Fn(&wgpu::Buffer, &mut Vec<Op>),
-    ) {
+    fn qkv(&self, layer: &Layer, kept: &KeyValues, ops: &mut Vec<Op>, adapt: impl Fn(&Buffer, &mut Vec<Op>)) {
         let (model, b) = (self.model, self.buffers);
         let (attention, shape) = (layer.spec.attention(), model.attention_shape(layer));
         let projected = if layer.qk_norm.is_some() { &b.projected } else { &b.qkv };
@@ -258,22 +183,31 @@ impl Planner<'_> {
             ops.push(head_norm(&model.gpu, params, HeadNormIo { x: projected, scale, y: &b.qkv }));
         }
         let rotation = model.rotation(&attention.rope);
-        let rope = RopeIo { state: &b.state, rows: &b.rows, qkv: &b.qkv, rotation, keys, values };
-        ops.push(rope_cache(&model.gpu, shape, attention.rope.rotary_dim as u32, rope));
+        let io = AppendIo { state: &b.state, rows: &b.rows, qkv: &b.qkv, rotation };
+        ops.push(kept.append(&model.gpu, attention.rope.rotary_dim as u32, io));
     }
 
-    fn attention(&self, layer: &Layer, (keys, values): &(wgpu::Buffer, wgpu::Buffer), ops: &mut Vec<Op>) {
-        let (gpu, b, shape) = (&self.model.gpu, self.buffers, self.model.attention_shape(layer));
+    fn attention(&self, layer: &Layer, kept: &KeyValues, ops: &mut Vec<Op>) {
+        let (gpu, b, KeyValues { shape, keys, values }) = (&self.model.gpu, self.buffers, kept);
         let scale = layer.spec.attention().scale;
-        ops.push(attention_scores(gpu, shape, scale, [&b.state, &b.rows, &b.qkv, keys, &b.scores]));
+        let io = AttentionIo {
+            state: &b.state,
+            rows: &b.rows,
+            qkv: &b.qkv,
+            keys,
+            values,
+            scores: &b.scores,
+            inverse_sums: &b.inverse_sums,
+            out: &b.attention_out,
+        };
         let set = self.model.kernels;
-        ops.push(attention_softmax(gpu, set, shape, [&b.state, &b.rows, &b.scores, &b.inverse_sums]));
-        let io = [&b.state, &b.rows, &b.scores, &b.inverse_sums, values, &b.attention_out];
-        ops.push(attention_values(gpu, set, shape, io));
+        ops.push(attention_scores(gpu, *shape, scale, io));
+        ops.push(attention_softmax(gpu, set, *shape, io));
+        ops.push(attention_values(gpu, set, *shape, io));
     }
 
     fn lm_head(&self) -> Vec<Op> {
-        let mut ops = vec![self.final_norm(&self.buffers.attention_in, true)];
+        let mut ops = vec![self.final_norm(&self.buffers.attention_in, Over::LogitRows)];
         ops.extend(self.unembed_with(unembedding(self.model)));
         ops
     }
@@ -283,7 +217,7 @@ impl Planner<'_> {
         let b = self.buffers;
         let x = (&b.attention_in, self.model.sizes.hidden / 4);
         let y = (&b.logits, self.model.sizes.vocab_stride() / 4);
-        self.product(plain_form(self.model, matrix), matrix, None, x, y, true)
+        self.product(plain_form(self.model, matrix), matrix, None, x, y, Over::LogitRows)
     }
 
     fn sample(&self) -> Op {
@@ -300,60 +234,36 @@ impl Planner<'_> {
         sample(&self.model.gpu, self.model.kernels, io)
     }
 
-    fn commit(&self) -> Op {
-        let b = self.buffers;
-        let eos = &self.model.config.eos_token_ids;
-        let mut end_tokens = [0; MAX_END_TOKENS];
-        end_tokens[..eos.len()].copy_from_slice(eos);
-        let sizes = &self.model.sizes;
-        let params = CommitParams {
-            num_end_tokens: eos.len() as u32,
-            vocab: sizes.vocab,
-            context: sizes.context,
-            pad: 0,
-            end_tokens,
-        };
-        let io = CommitIo {
-            state: &b.state,
-            rows: &b.rows,
-            sampled: &b.sampled,
-            counts: &b.counts,
-            emitted: &b.emitted,
-            text: &b.text,
-            path: &b.path,
-        };
-        commit(&self.model.gpu, &params, io)
-    }
-
     fn score(&self) -> Vec<Op> {
         let b = self.buffers;
         let params = LogProbsParams { vocab: self.model.sizes.vocab, stride: self.model.sizes.vocab_stride() };
-        vec![log_probs(&self.model.gpu, self.model.kernels, params, [&b.rows, &b.logits, &b.log_probs])]
+        let io = LogProbsIo { rows: &b.rows, logits: &b.logits, log_probs: &b.log_probs };
+        vec![log_probs(&self.model.gpu, self.model.kernels, params, io)]
     }
 
-    pub(super) fn norm(&self, weights: &NormWeights, y: &wgpu::Buffer, logits: bool) -> Op {
-        norm_op(self.model, &self.buffers.state, weights, &self.buffers.x, y, logits)
+    pub(super) fn norm(&self, weights: &NormWeights, y: &Buffer, over: Over) -> Op {
+        norm_op(self.model, &self.buffers.state, weights, &self.buffers.x, y, over)
     }
 
     /// The norm before the LM head.
-    pub(super) fn final_norm(&self, y: &wgpu::Buffer, logits: bool) -> Op {
-        self.norm(&self.model.weights.final_norm, y, logits)
+    pub(super) fn final_norm(&self, y: &Buffer, over: Over) -> Op {
+        self.norm(&self.model.weights.final_norm, y, over)
     }
 
     fn linear(&self, form: MatmulForm, linear: &Linear, x: Source<'_>, y: Source<'_>) -> Vec<Op> {
-        self.product(form, &linear.matrix, linear.bias.as_deref(), x, y, false)
+        self.product(form, &linear.matrix, linear.bias.as_deref(), x, y, Over::Rows)
     }
 
     pub(super) fn product(
         &self,
         form: MatmulForm,
         matrix: &Matrix,
-        bias: Option<&[wgpu::Buffer]>,
+        bias: Option<&[Buffer]>,
         x: Source<'_>,
         y: Source<'_>,
-        logits: bool,
+        over: Over,
     ) -> Vec<Op> {
-        product_ops(self.model, &self.buffers.state, form, matrix, bias, x, y, logits)
+        product_ops(self.model, &self.buffers.state, form, matrix, bias, x, y, over)
     }
 }
 
@@ -369,10 +279,10 @@ pub(crate) fn lm_head_partials(model: &Model) -> u32 {
 }
 
 /// As [`Plan::lm_head`], and what the logits' softmax needs to `partials`.
-pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &wgpu::Buffer) -> Vec<Op> {
+pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &Buffer) -> Vec<Op> {
     let matrix = unembedding(model);
     let (form, stride) = (plain_form(model, matrix), lm_head_partials(model));
-    let mut ops = vec![norm_op(model, &b.state, &model.weights.final_norm, &b.x, &b.attention_in, true)];
+    let mut ops = vec![norm_op(model, &b.state, &model.weights.final_norm, &b.x, &b.attention_in, Over::LogitRows)];
     let mut first = 0;
     for shard in &matrix.shards {
         let io = MatmulIo {
@@ -396,37 +306,30 @@ pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &wgpu:
 }
 
 /// The tokens of `rows` to `x`, by `table`.
-pub(crate) fn embed_ops(model: &Model, table: &Matrix, rows: &wgpu::Buffer, x: &wgpu::Buffer) -> Vec<Op> {
+pub(crate) fn embed_ops(model: &Model, table: &Matrix, rows: &Buffer, x: &Buffer) -> Vec<Op> {
     let hidden = model.sizes.hidden;
     let shard = |shard: &Shard| {
         let params = EmbedParams { width: hidden, stride: hidden, first: shard.first4 * 4, count: shard.columns4 * 4 };
-        embed(&model.gpu, table.format, params, rows, &shard.buffer, x)
+        embed(&model.gpu, table.format, params, EmbedIo { rows, table: &shard.buffer, x })
     };
     table.shards.iter().map(shard).collect()
 }
 
 /// `y = norm(x)`; with `logits` of the rows whose logits are wanted.
-pub(crate) fn norm_op(
-    model: &Model,
-    state: &wgpu::Buffer,
-    weights: &NormWeights,
-    x: &wgpu::Buffer,
-    y: &wgpu::Buffer,
-    logits: bool,
-) -> Op {
+pub(crate) fn norm_op(model: &Model, state: &Buffer, weights: &NormWeights, x: &Buffer, y: &Buffer, over: Over) -> Op {
     let eps = weights.norm.eps();
-    let io = NormIo { state, x, y, scale: &weights.scale, shift: weights.shift.as_ref(), logits };
+    let io = NormIo { state, x, y, scale: &weights.scale, shift: weights.shift.as_ref(), logits: over.logits() };
     norm(&model.gpu, model.kernels, model.config.hidden_size as u32, model.sizes.hidden, eps as f32, io)
 }
 
 /// The plain product of `x` with one shard of a matrix, to the first columns of rows of `y` as wide as the shard.
 pub(crate) fn shard_op(
     model: &Model,
-    state: &wgpu::Buffer,
+    state: &Buffer,
     matrix: &Matrix,
     shard: &Shard,
     (x, x_stride4): Source<'_>,
-    y: &wgpu::Buffer,
+    y: &Buffer,
 ) -> Op {
     let io = MatmulIo {
         state,
@@ -448,13 +351,13 @@ pub(crate) fn shard_op(
 #[expect(clippy::too_many_arguments, reason = "a product has as many parts")]
 pub(crate) fn product_ops(
     model: &Model,
-    state: &wgpu::Buffer,
+    state: &Buffer,
     form: MatmulForm,
     matrix: &Matrix,
-    bias: Option<&[wgpu::Buffer]>,
+    bias: Option<&[Buffer]>,
     (x, x_stride4): Source<'_>,
     (y, y_stride4): Source<'_>,
-    logits: bool,
+    over: Over,
 ) -> Vec<Op> {
     let blocks = if form.gated { 2 } else { 1 };
     let op = |(index, shard): (usize, &Shard)| {
@@ -469,7 +372,7 @@ pub(crate) fn product_ops(
             x_stride4,
             y_stride4,
             y_first4: shard.first4 / blocks,
-            logits,
+            logits: over.logits(),
         };
         matmul(&model.gpu, form, io)
     };

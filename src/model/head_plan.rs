@@ -5,37 +5,19 @@
 //! `state.num_rows`, positions; masks 0), then replays the ops.
 
 use super::buffers::Buffers;
-use super::engine::Model;
-use super::forward::{Planner, accumulate, layer_forms, linear_form, plain_form};
+use super::forward::{Planner, accumulate, linear_form, plain_form};
 use super::heads::{Body, Head, HeadWeights, Join, Source};
+use super::load::Model;
 use super::lora::Adapter;
-use super::sizes::{Sizes, attention_shape};
+use super::sizes::Sizes;
+use super::state::LayerState;
 use super::weights::Linear;
 use crate::format::spec::{BlockSpec, ModelSpec};
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Copies, Gpu};
 use crate::kernels::{
-    Activation, CopyHidden, DraftTopIo, Extent, LoraIo, LoraParams, MAX_BATCH_ROWS, MatmulForm, Op, Place,
-    ShiftTokensParams, StageWindowParams, compact_hidden, copy_hidden, draft_top, lora, shift_tokens, stage_window,
+    Activation, CopyHidden, LoraIo, LoraParams, MatmulForm, Op, Over, Place, ShiftTokensIo, ShiftTokensParams, Store,
+    copy_hidden, lora, shift_tokens,
 };
-
-/// The products of heads, for their pipelines.
-pub(super) fn forms(model: &Model, heads: &HeadWeights) -> Vec<MatmulForm> {
-    let mut forms = Vec::new();
-    forms.extend(heads.adapters.iter().flatten().map(|adapter| plain_form(model, &adapter.a)));
-    for head in &heads.heads {
-        forms.extend(head.layers().iter().flat_map(|layer| layer_forms(model, layer)));
-        forms.extend(head.lm_head.iter().map(|matrix| plain_form(model, matrix)));
-        match &head.body {
-            Body::Sequential(join, _) => {
-                forms.push(plain_form(model, &join.from_hidden));
-                forms.push(accumulate(plain_form(model, &join.from_embedding)));
-            }
-            Body::Residual(blocks) => forms.extend(blocks.iter().map(|block| residual_form(model, block))),
-            Body::LastLayer | Body::Layers(_) => {}
-        }
-    }
-    forms
-}
 
 fn residual_form(model: &Model, block: &Linear) -> MatmulForm {
     accumulate(MatmulForm { activation: Activation::Silu, ..linear_form(model, block) })
@@ -43,14 +25,14 @@ fn residual_form(model: &Model, block: &Linear) -> MatmulForm {
 
 /// The buffers of heads, made with those of a session.
 pub(crate) struct HeadBuffers {
-    /// `[context, hidden]` for each source: what heads read, by position.
-    pub histories: Vec<wgpu::Buffer>,
-    /// Keys and values of each layer of each head.
-    pub caches: Vec<Vec<(wgpu::Buffer, wgpu::Buffer)>>,
+    /// `[capacity, hidden]` for each source: what heads read, by position.
+    pub histories: Vec<Buffer>,
+    /// What each layer of each head keeps: all positions, since heads go over them in any order.
+    pub layers: Vec<Vec<LayerState>>,
     /// `A x` of a gated LoRA.
-    pub adapted: Option<wgpu::Buffer>,
-    /// Keys and values of the backbone's blocks as drafting rows have them, with a gated LoRA.
-    pub drafting: Vec<(wgpu::Buffer, wgpu::Buffer)>,
+    pub adapted: Option<Buffer>,
+    /// What the backbone's blocks keep of drafting rows, with a gated LoRA; all positions too.
+    pub drafting: Vec<LayerState>,
 }
 
 /// The ops of one head, over rows that were staged before.
@@ -70,9 +52,6 @@ pub(crate) struct HeadPlan {
     /// Of a head that reads the next token and a hidden state of the backbone: the logits of siblings. All rows read the hidden state at
     /// the committed length, and the tokens that are in the rows already. None for others.
     pub siblings: Vec<Op>,
-    /// From the logits of one row to the candidates of the depth that this head drafts; none for the next token, which
-    /// nobody drafts.
-    pub candidates: Vec<Op>,
 }
 
 /// What a head's ops are to leave.
@@ -93,20 +72,14 @@ pub(crate) struct HeadsPlan {
     /// values of their own for such rows, and leaves what heads read. Else the model's body leaves that, and this is empty.
     pub drafting: Vec<Op>,
     /// Gives staged rows the text's tokens.
-    tokens: Vec<Op>,
-    /// `windows[n - 1]` stages the last n positions whose hidden states are known; the last is the row whose logits are
-    /// wanted. It changes `state.committed`, `num_rows` and `logit_row`.
-    pub windows: Vec<Op>,
-    /// After a batch that was a tree, once it is committed: moves hidden states as `compact_cache` moves keys and values.
-    pub compact: Vec<Op>,
+    pub tokens: Vec<Op>,
 }
 
 impl HeadsPlan {
     /// Every op.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
-        let heads =
-            self.heads.iter().flat_map(|head| [&head.refill, &head.full, &head.siblings, &head.candidates]).flatten();
-        heads.chain(&self.drafting).chain(&self.tokens).chain(&self.windows).chain(&self.compact)
+        let heads = self.heads.iter().flat_map(|head| [&head.refill, &head.full, &head.siblings]).flatten();
+        heads.chain(&self.drafting).chain(&self.tokens)
     }
 
     /// What leaves everything that later rows, and later heads, need of the staged rows, which lie within the text.
@@ -115,74 +88,18 @@ impl HeadsPlan {
         tokens.chain(&self.drafting).chain(self.heads.iter().flat_map(|head| &head.refill))
     }
 
-    /// The longest chain that heads can draft: their offsets 2, 3, ... without a gap.
-    pub fn depth(&self) -> usize {
-        (0..self.windows.len()).take_while(|depth| self.heads.iter().any(|head| head.offset == depth + 2)).count()
-    }
-
     /// Places ahead of their position that heads read at most.
     pub fn ahead(&self) -> usize {
         self.heads.iter().map(|head| head.ahead).max().unwrap_or(0)
     }
 
-    /// Positions that a round goes over: those that the round before may have committed, and for heads that read later
-    /// tokens those whose tokens were drafts then.
-    pub fn window(&self) -> usize {
-        (self.depth() + 1 + self.ahead().saturating_sub(1)).min(self.windows.len())
-    }
-
-    /// Stages the last `rows` positions of a text whose length is at most `keys`, and leaves what heads read there.
-    pub fn staged(&self, rows: usize, keys: u32) -> Vec<(&[Op], Extent)> {
-        let one = Extent { rows: 1, logit_rows: 1, keys };
-        let wide = Extent { rows: rows as u32, ..one };
-        let mut steps = vec![(std::slice::from_ref(&self.windows[rows - 1]), one)];
-        if !self.drafting.is_empty() {
-            steps.extend([(&self.tokens[..], one), (&self.drafting[..], wide)]);
-        }
-        steps
-    }
-
-    /// Candidates of the first `depth` depths after the text, whose length is at most `keys`.
-    pub fn draft(&self, depth: usize, keys: u32) -> Vec<(&[Op], Extent)> {
-        let one = Extent { rows: 1, logit_rows: 1, keys };
-        let wide = Extent { rows: self.window() as u32, ..one };
-        let heads = || self.heads.iter().filter(|head| (2..=depth + 1).contains(&head.offset));
-        let mut steps = self.staged(self.window(), keys);
-        if heads().any(|head| head.ahead > 0) {
-            // In the order of their offsets: each reads what the one before drafted.
-            for head in heads() {
-                steps.extend([(&head.full[..], wide), (&head.candidates[..], one)]);
-            }
-            return steps;
-        }
-        steps.extend(heads().map(|head| (&head.refill[..], wide)));
-        steps.push((std::slice::from_ref(&self.windows[0]), one));
-        for head in heads() {
-            steps.extend([(&head.full[..], one), (&head.candidates[..], one)]);
-        }
-        steps
-    }
-
     pub(super) fn new(planner: &Planner<'_>, heads: &HeadWeights, buffers: &HeadBuffers) -> Self {
         let Planner { model, buffers: b } = *planner;
-        let sizes = &model.sizes;
-        let (width, slots) = (sizes.hidden, sizes.context);
-        let adapter = heads.gated.into();
-        let stage = |num_rows| {
-            stage_window(&model.gpu, StageWindowParams { num_rows, context: slots, adapter }, [&b.state, &b.rows])
-        };
-        let text = ShiftTokensParams { ahead: 0, vocab: sizes.vocab };
-        // Drafting rows leave all that heads read anew, where they belong.
-        let kept = if heads.gated { &[][..] } else { &buffers.histories };
+        let text = ShiftTokensParams { ahead: 0, vocab: model.sizes.vocab };
         Self {
             heads: (0..heads.heads.len()).map(|index| planner.head_plan(heads, index, buffers)).collect(),
-            windows: (1..=MAX_BATCH_ROWS as u32).map(stage).collect(),
             drafting: planner.drafting(heads, buffers),
-            tokens: vec![shift_tokens(&model.gpu, text, [&b.state, &b.rows, &b.text, &b.candidates])],
-            compact: kept
-                .iter()
-                .map(|history| compact_hidden(&model.gpu, width, slots, [&b.state, &b.path, history]))
-                .collect(),
+            tokens: vec![shift_tokens(&model.gpu, text, shift_tokens_io(b))],
         }
     }
 }
@@ -192,8 +109,9 @@ impl Planner<'_> {
     pub(super) fn save_sources(&self, heads: &HeadWeights, buffers: &HeadBuffers, blocks: usize, ops: &mut Vec<Op>) {
         for (source, history) in heads.sources.iter().zip(&buffers.histories) {
             if let Some(weight) = source.weight_of(blocks) {
-                let accumulate = matches!(source, Source::Mix(_)) && blocks > 1;
-                ops.push(self.save_hidden(&self.buffers.x, history, weight, accumulate));
+                let adds = matches!(source, Source::Mix(_)) && blocks > 1;
+                let store = if adds { Store::Add } else { Store::Set };
+                ops.push(self.save_hidden(&self.buffers.x, history, weight, store));
             }
         }
     }
@@ -201,8 +119,8 @@ impl Planner<'_> {
     /// Leaves the output of the final norm, where heads read that.
     pub(super) fn save_final_norm(&self, heads: &HeadWeights, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
         let Some(at) = heads.sources.iter().position(|source| *source == Source::FinalNorm) else { return };
-        ops.push(self.final_norm(&self.buffers.attention_in, false));
-        ops.push(self.save_hidden(&self.buffers.attention_in, &buffers.histories[at], 1.0, false));
+        ops.push(self.final_norm(&self.buffers.attention_in, Over::Rows));
+        ops.push(self.save_hidden(&self.buffers.attention_in, &buffers.histories[at], 1.0, Store::Set));
     }
 
     /// The blocks below the heads with the adapters of a gated LoRA, over keys and values of drafting rows.
@@ -212,8 +130,8 @@ impl Planner<'_> {
         }
         let layers = &self.model.weights.layers;
         let mut ops = self.embed_with(&self.model.weights.embedding);
-        for (index, (layer, cache)) in layers.iter().zip(&buffers.drafting).enumerate() {
-            self.layer_with(layer, cache, &mut ops, |y, ops| self.adapt(heads, buffers, index, y, ops));
+        for (index, (layer, kept)) in layers.iter().zip(&buffers.drafting).enumerate() {
+            self.layer_with(layer, kept, &mut ops, |y, ops| self.adapt(heads, buffers, index, y, ops));
             self.save_sources(heads, buffers, index + 1, &mut ops);
         }
         if buffers.drafting.len() == layers.len() {
@@ -223,13 +141,13 @@ impl Planner<'_> {
     }
 
     /// Adds the changes of a gated LoRA to the queries, keys and values of the rows whose adapter is on.
-    fn adapt(&self, heads: &HeadWeights, buffers: &HeadBuffers, block: usize, y: &wgpu::Buffer, ops: &mut Vec<Op>) {
+    fn adapt(&self, heads: &HeadWeights, buffers: &HeadBuffers, block: usize, y: &Buffer, ops: &mut Vec<Op>) {
         let adapter = heads.adapters.get(block).and_then(Option::as_ref);
         let (Some(adapter), Some(t)) = (adapter, &buffers.adapted) else { return };
         let (b, sizes) = (self.buffers, &self.model.sizes);
         let width = adapter.width();
         let (x, reduced) = ((&b.attention_in, sizes.hidden / 4), (t, width / 4));
-        ops.extend(self.product(plain_form(self.model, &adapter.a), &adapter.a, None, x, reduced, false));
+        ops.extend(self.product(plain_form(self.model, &adapter.a), &adapter.a, None, x, reduced, Over::Rows));
         let columns4 = self.model.attention_shape(&self.model.weights.layers[block]).qkv_stride() / 4;
         let params = LoraParams { columns4, rank: adapter.rank, t_stride: width };
         let (state, rows) = (&b.state, &b.rows);
@@ -237,14 +155,14 @@ impl Planner<'_> {
         ops.push(lora(&self.model.gpu, params, io));
     }
 
-    fn save_hidden(&self, x: &wgpu::Buffer, history: &wgpu::Buffer, weight: f32, accumulate: bool) -> Op {
+    fn save_hidden(&self, x: &Buffer, history: &Buffer, weight: f32, store: Store) -> Op {
         let (x, y) = ((x, Place::Rows), (history, Place::Committed));
-        self.copy_hidden(CopyHidden { x, y, weight, accumulate, wanted: false })
+        self.copy_hidden(CopyHidden { x, y, weight, accumulate: store == Store::Add, wanted: false })
     }
 
     fn copy_hidden(&self, io: CopyHidden<'_>) -> Op {
         let sizes = &self.model.sizes;
-        copy_hidden(&self.model.gpu, sizes.hidden, sizes.context, &self.buffers.state, io)
+        copy_hidden(&self.model.gpu, sizes.hidden, self.buffers.capacity, &self.buffers.state, io)
     }
 
     fn head_plan(&self, heads: &HeadWeights, index: usize, buffers: &HeadBuffers) -> HeadPlan {
@@ -259,20 +177,7 @@ impl Planner<'_> {
         if head.ahead == 1 && of_backbone {
             self.head_ops(heads, index, buffers, Pass::Siblings, &mut siblings);
         }
-        let b = self.buffers;
-        let io = DraftTopIo {
-            sampling: &b.sample_params,
-            tree: &b.tree,
-            state: &b.state,
-            logits: &b.logits,
-            counts: &b.counts,
-            candidates: &b.candidates,
-        };
-        // After the position's last token comes the one that the target has sampled itself: offset 2 is the first draft.
-        let depth = head.offset.checked_sub(2).filter(|&depth| depth < MAX_BATCH_ROWS);
-        let candidates =
-            depth.map(|depth| draft_top(&self.model.gpu, self.model.kernels, depth as u32, io)).into_iter().collect();
-        HeadPlan { offset: head.offset, ahead: head.ahead, backbone, refill, full, siblings, candidates }
+        HeadPlan { offset: head.offset, ahead: head.ahead, backbone, refill, full, siblings }
     }
 
     fn head_ops(&self, heads: &HeadWeights, index: usize, buffers: &HeadBuffers, pass: Pass, ops: &mut Vec<Op>) {
@@ -289,30 +194,30 @@ impl Planner<'_> {
                 self.load_hidden(history, Place::Same, ops);
             } else {
                 let params = ShiftTokensParams { ahead: head.ahead as u32, vocab: self.model.sizes.vocab };
-                ops.push(shift_tokens(&self.model.gpu, params, [&b.state, &b.rows, &b.text, &b.candidates]));
+                ops.push(shift_tokens(&self.model.gpu, params, shift_tokens_io(b)));
                 self.load_hidden(history, Place::Committed, ops);
             }
             self.join(join, ops);
         } else {
             self.load_hidden(history, Place::Committed, ops);
         }
-        let caches = &buffers.caches[index];
+        let kept = &buffers.layers[index];
         // What siblings leave would lie where other positions' states belong.
         let output = head.output.filter(|_| pass != Pass::Siblings).map(|output| &buffers.histories[output]);
         let whole = head.layers().len() - usize::from(!logits && output.is_none());
-        for (layer, cache) in head.layers().iter().zip(caches).take(whole) {
-            self.layer(layer, cache, ops);
+        for (layer, kept) in head.layers().iter().zip(kept).take(whole) {
+            self.layer(layer, kept, ops);
         }
-        if let (Some(layer), Some(cache)) = (head.layers().get(whole), caches.get(whole)) {
-            self.layer_keys(layer, cache, ops);
+        if let (Some(layer), Some(kept)) = (head.layers().get(whole), kept.get(whole)) {
+            self.layer_keys(layer, kept, ops);
         }
         let norm = head.final_norm.as_ref().unwrap_or(&self.model.weights.final_norm);
         if let Some(output) = output {
-            ops.push(self.norm(norm, &b.mlp_in, false));
-            ops.push(self.save_hidden(&b.mlp_in, output, 1.0, false));
+            ops.push(self.norm(norm, &b.mlp_in, Over::Rows));
+            ops.push(self.save_hidden(&b.mlp_in, output, 1.0, Store::Set));
         }
         if logits {
-            ops.push(self.norm(norm, &b.attention_in, true));
+            ops.push(self.norm(norm, &b.attention_in, Over::LogitRows));
             self.unembed(head, ops);
         }
     }
@@ -326,7 +231,7 @@ impl Planner<'_> {
         }
     }
 
-    fn load_hidden(&self, history: &wgpu::Buffer, place: Place, ops: &mut Vec<Op>) {
+    fn load_hidden(&self, history: &Buffer, place: Place, ops: &mut Vec<Op>) {
         let (x, y) = ((history, place), (&self.buffers.x, Place::Rows));
         ops.push(self.copy_hidden(CopyHidden { x, y, weight: 1.0, accumulate: false, wanted: false }));
     }
@@ -336,17 +241,24 @@ impl Planner<'_> {
     fn join(&self, join: &Join, ops: &mut Vec<Op>) {
         let b = self.buffers;
         let hidden4 = self.model.sizes.hidden / 4;
-        ops.push(self.norm(&join.hidden_norm, &b.mlp_in, false));
+        ops.push(self.norm(&join.hidden_norm, &b.mlp_in, Over::Rows));
         ops.extend(self.embed_with(join.embedding.as_ref().unwrap_or(&self.model.weights.embedding)));
-        ops.push(self.norm(&join.embedding_norm, &b.attention_in, false));
+        ops.push(self.norm(&join.embedding_norm, &b.attention_in, Over::Rows));
         let form = plain_form(self.model, &join.from_hidden);
-        ops.extend(self.product(form, &join.from_hidden, None, (&b.mlp_in, hidden4), (&b.x, hidden4), false));
+        ops.extend(self.product(form, &join.from_hidden, None, (&b.mlp_in, hidden4), (&b.x, hidden4), Over::Rows));
         let form = accumulate(plain_form(self.model, &join.from_embedding));
-        ops.extend(self.product(form, &join.from_embedding, None, (&b.attention_in, hidden4), (&b.x, hidden4), false));
+        ops.extend(self.product(
+            form,
+            &join.from_embedding,
+            None,
+            (&b.attention_in, hidden4),
+            (&b.x, hidden4),
+            Over::Rows,
+        ));
     }
 
     /// Medusa's: `x + silu(W x + b)` again and again, for the rows whose logits are wanted only.
-    fn residual_head(&self, head: &Head, blocks: &[Linear], history: &wgpu::Buffer, ops: &mut Vec<Op>) {
+    fn residual_head(&self, head: &Head, blocks: &[Linear], history: &Buffer, ops: &mut Vec<Op>) {
         let b = self.buffers;
         let hidden4 = self.model.sizes.hidden / 4;
         let copy = |x, y| CopyHidden { x, y: (y, Place::Rows), weight: 1.0, accumulate: false, wanted: true };
@@ -356,7 +268,7 @@ impl Planner<'_> {
             ops.push(self.copy_hidden(copy((&b.x, Place::Rows), &b.attention_in)));
             let form = residual_form(self.model, block);
             let (x, y) = ((&b.attention_in, hidden4), (&b.x, hidden4));
-            ops.extend(self.product(form, &block.matrix, block.bias.as_deref(), x, y, true));
+            ops.extend(self.product(form, &block.matrix, block.bias.as_deref(), x, y, Over::LogitRows));
         }
         ops.push(self.copy_hidden(copy((&b.x, Place::Rows), &b.attention_in)));
         self.unembed(head, ops);
@@ -369,21 +281,50 @@ impl Planner<'_> {
     }
 }
 
+fn shift_tokens_io(b: &Buffers) -> ShiftTokensIo<'_> {
+    ShiftTokensIo { state: &b.state, rows: &b.rows, text: &b.text, candidates: &b.candidates }
+}
+
 impl HeadBuffers {
     pub fn new(gpu: &Gpu, spec: &ModelSpec, heads: &HeadWeights, sizes: &Sizes) -> Self {
-        let cache = |block: &BlockSpec| {
-            let bytes = attention_shape(block.attention(), sizes.context).cache_bytes();
-            (gpu.storage("head keys", bytes), gpu.storage("head values", bytes))
-        };
-        let caches = |head: &Head| head.layers().iter().map(|layer| cache(&layer.spec)).collect();
+        let kept = |block: &BlockSpec| LayerState::whole(gpu, block.attention(), sizes.context, sizes.cache);
+        let layers = |head: &Head| head.layers().iter().map(|layer| kept(&layer.spec)).collect();
         let widest = heads.adapters.iter().flatten().map(Adapter::width).max();
         Self {
             histories: heads.sources.iter().map(|_| gpu.storage("history", sizes.history_bytes())).collect(),
-            caches: heads.heads.iter().map(caches).collect(),
+            layers: heads.heads.iter().map(layers).collect(),
             adapted: widest.map(|width| gpu.storage("adapted", sizes.rows_bytes(width))),
-            drafting: spec.blocks.iter().take(heads.drafting_blocks(spec.blocks.len())).map(cache).collect(),
+            drafting: spec.blocks.iter().take(heads.drafting_blocks(spec.blocks.len())).map(kept).collect(),
         }
     }
+
+    /// Makes room for the context of `sizes`, more than before.
+    pub fn grow(&mut self, gpu: &Gpu, sizes: &Sizes, copies: &mut Copies) {
+        for layer in self.layers.iter_mut().flatten().chain(&mut self.drafting) {
+            layer.grow(gpu, sizes.context, copies);
+        }
+        for history in &mut self.histories {
+            let grown = gpu.storage("history", sizes.history_bytes());
+            copies.add((history, 0), (&grown, 0), history.size());
+            *history = grown;
+        }
+    }
+
+    /// Takes over what `other` keeps of its text.
+    pub fn copy_text(&self, other: &Self, copies: &mut Copies) {
+        let pairs = self.layers.iter().flatten().zip(other.layers.iter().flatten());
+        for (layer, other) in pairs.chain(self.drafting.iter().zip(&other.drafting)) {
+            other.copy_to(layer, copies);
+        }
+        for (history, other) in self.histories.iter().zip(&other.histories) {
+            copies.add((other, 0), (history, 0), other.size());
+        }
+    }
+}
+
+/// What heads read of every position, in the buffers of a session; none without heads.
+pub(crate) fn history_buffers(buffers: &Buffers) -> &[Buffer] {
+    buffers.heads.as_ref().map_or(&[], |heads| &heads.histories)
 }
 
 /// What `buffers` of a model with heads has, with its heads.

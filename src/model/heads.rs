@@ -55,6 +55,7 @@ impl Source {
 }
 
 /// The projection of a sequential head, in two halves, and its norms.
+#[derive(Clone)]
 pub(crate) struct Join {
     pub hidden_norm: NormWeights,
     pub embedding_norm: NormWeights,
@@ -64,6 +65,7 @@ pub(crate) struct Join {
 }
 
 /// What a head does with its source before the final norm.
+#[derive(Clone)]
 pub(crate) enum Body {
     /// The backbone does it.
     LastLayer,
@@ -73,6 +75,7 @@ pub(crate) enum Body {
 }
 
 /// One head.
+#[derive(Clone)]
 pub(crate) struct Head {
     pub offset: usize,
     /// Places ahead of its position of the token that it reads; 0 if it reads none.
@@ -112,6 +115,7 @@ impl Head {
 }
 
 /// All heads of a model.
+#[derive(Clone)]
 pub(crate) struct HeadWeights {
     pub heads: Vec<Head>,
     /// What heads read, each once.

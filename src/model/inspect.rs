@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use super::buffers::Buffers;
 use super::formats;
-use super::sizes::{self, Sizes, attention_shape};
+use super::sizes::{self, Sizes};
+use super::state::whole_shape;
 use crate::format::checkpoint::{Checkpoint, FoundHeads, HeadKind};
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
 use crate::format::spec::{Activation, ModelSpec, Norm};
-use crate::kernels::WeightFormat;
+use crate::kernels::{CacheType, WeightFormat};
 use crate::{ErrorKind, Result};
 
 /// The answer of [`inspect`]. Sizes under the names of `config.json`.
@@ -70,7 +72,7 @@ pub struct Inspection {
     pub weights_bytes: u64,
     /// The same by the format that all matrices are packed in if that is asked for, where every one of them can be.
     pub quantized_bytes: BTreeMap<String, u64>,
-    /// Bytes of the key-value cache.
+    /// Bytes of the key-value cache in f32, once a text fills the context; half of it in f16.
     pub cache_bytes: u64,
     /// Bytes of everything else on the GPU.
     pub work_bytes: u64,
@@ -125,7 +127,7 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
     let config = checkpoint.config();
     let spec = &config.spec;
     let context = sizes::context(config, context)?;
-    let sizes = Sizes::new(spec, context, u64::MAX)?;
+    let sizes = Sizes::new(spec, context, CacheType::F32, u64::MAX)?;
     let account = checkpoint.account();
     let (heads, heads_problem) = match own {
         Some(files) => (apart(&checkpoint, files, &sizes).await?, None),
@@ -172,7 +174,7 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
         missing: account.missing,
         context,
         cache_bytes: sizes.cache_bytes,
-        work_bytes: sizes.work_bytes(),
+        work_bytes: Buffers::work_bytes(spec, &sizes),
     })
 }
 
@@ -232,7 +234,7 @@ fn describe<F: Files>(set: &HeadSet<'_, F>, config: &ModelConfig, sizes: &Sizes,
     heads.layers = set.heads.iter().map(|head| head.layers.len()).collect();
     heads.parameters = set.parameters(config);
     heads.unused.clone_from(&set.unused);
-    let layer = attention_shape(config.spec.last_block().attention(), sizes.context).cache_bytes();
+    let layer = whole_shape(config.spec.last_block().attention(), sizes.context, sizes.cache).cache_bytes();
     let caches = heads.layers.iter().sum::<usize>() as u64 * 2 * layer;
     // At most: heads that read the same share it.
     heads.bytes = set.byte_len(config) + caches + set.heads.len() as u64 * sizes.history_bytes();

@@ -9,7 +9,7 @@ use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::{HeadSet, Lora, LoraPart};
 use crate::format::stored::StoredType;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::NO_ADAPTER;
 use crate::{Error, Result};
 
@@ -24,13 +24,14 @@ pub(super) struct Change {
 }
 
 /// A low-rank change of a layer's queries, keys and values that acts on some rows only.
+#[derive(Clone)]
 pub(crate) struct Adapter {
     /// `A` of each changed product, one after the other.
     pub a: Matrix,
     /// `scale * B`, `[rank, columns]`.
-    pub b: wgpu::Buffer,
+    pub b: Buffer,
     /// For each block of four columns where its values begin in a row of `A x`, or [`NO_ADAPTER`].
-    pub starts: wgpu::Buffer,
+    pub starts: Buffer,
     pub rank: u32,
 }
 
@@ -169,6 +170,7 @@ impl Change {
             }
         }
         let bytes = matrix.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Ok(Tensor { name: name.to_owned(), dtype: StoredType::F32, row_len: inputs, bytes: Cow::Owned(bytes) })
+        let (rows, bytes) = (tensor.rows, Some(Cow::Owned(bytes)));
+        Ok(Tensor { name: name.to_owned(), dtype: StoredType::F32, rows, row_len: inputs, bytes })
     }
 }

@@ -1,8 +1,9 @@
 //! How large everything of a session is, from the configuration and the context.
 
+use super::state::kept_shape;
 use crate::format::config::ModelConfig;
 use crate::format::spec::{Attention, ModelSpec};
-use crate::kernels::{AttentionShape, MAX_BATCH_ROWS, MAX_CHUNK_ROWS};
+use crate::kernels::{AttentionShape, CacheType, MAX_BATCH_ROWS, MAX_CHUNK_ROWS};
 use crate::{Error, ErrorKind, Result};
 
 /// The default context where the model allows more.
@@ -23,14 +24,21 @@ pub fn context(config: &ModelConfig, wanted: Option<usize>) -> Result<usize> {
     Ok(context)
 }
 
-/// The sizes that the kernels of a block's attention share, over a cache of `context` slots.
+/// Positions that a session has room for at first, unless its context is shorter.
+const FIRST_CAPACITY: usize = 256;
+
+/// Positions to have room for where `wanted` are needed, in a context of `context`: few sizes, so that growing is rare and
+/// drivers that compile for a size do so rarely.
+pub(crate) fn capacity(wanted: usize, context: u32) -> u32 {
+    wanted.max(FIRST_CAPACITY).next_power_of_two().min(context as usize) as u32
+}
+
+/// The sizes that the kernels of a block's attention share, over `context` positions.
 pub(crate) fn attention_shape(attention: &Attention, context: u32) -> AttentionShape {
+    let head_dim = (attention.head_dim as u32).next_multiple_of(4);
     AttentionShape {
-        heads: attention.heads as u32,
-        kv_heads: attention.kv_heads as u32,
-        head_dim: (attention.head_dim as u32).next_multiple_of(4),
-        context,
         window: attention.window.map(|window| window as u32),
+        ..AttentionShape::new(attention.heads as u32, attention.kv_heads as u32, head_dim, context)
     }
 }
 
@@ -51,14 +59,16 @@ pub(crate) struct Sizes {
     pub intermediate: u32,
     /// Whether a block normalises heads.
     pub qk_norm: bool,
-    /// Bytes of the keys and values of all blocks.
+    /// What keys and values are kept in.
+    pub cache: CacheType,
+    /// Bytes of the keys and values of all blocks, once a text fills the context.
     pub cache_bytes: u64,
 }
 
 impl Sizes {
     /// # Errors
     /// [`ErrorKind::OutOfMemory`] if a buffer of a layer's cache or the scores would exceed a binding.
-    pub fn new(spec: &ModelSpec, context: usize, max_binding_bytes: u64) -> Result<Self> {
+    pub fn new(spec: &ModelSpec, context: usize, cache: CacheType, max_binding_bytes: u64) -> Result<Self> {
         let too_long = |what: &str, bytes: u64| {
             Error::new(
                 ErrorKind::OutOfMemory,
@@ -69,7 +79,7 @@ impl Sizes {
             )
         };
         let shapes: Vec<_> =
-            spec.blocks.iter().map(|block| attention_shape(block.attention(), context as u32)).collect();
+            spec.blocks.iter().map(|block| kept_shape(block.attention(), context as u32, cache)).collect();
         let largest = shapes.iter().map(|shape| shape.cache_bytes()).max().unwrap_or(0);
         if largest > max_binding_bytes {
             return Err(too_long("the keys of a layer", largest));
@@ -91,6 +101,7 @@ impl Sizes {
             attention_out: most(|shape| shape.out_stride()),
             intermediate: (spec.most(|block| block.mlp.inner) as u32).next_multiple_of(4),
             qk_norm: spec.blocks.iter().any(|block| block.attention().qk_norm.is_some()),
+            cache,
             cache_bytes: 2 * shapes.iter().map(|shape| shape.cache_bytes()).sum::<u64>(),
         })
     }
@@ -117,6 +128,11 @@ impl Sizes {
         self.vocab.next_multiple_of(4)
     }
 
+    /// The same for a text of at most `capacity` tokens.
+    pub fn within(&self, capacity: u32) -> Self {
+        Self { context: capacity, ..*self }
+    }
+
     /// Bytes of a hidden state for each position.
     pub fn history_bytes(&self) -> u64 {
         4 * u64::from(self.context) * u64::from(self.hidden)
@@ -140,15 +156,5 @@ impl Sizes {
     /// Bytes of the logits of a verification batch.
     pub fn logits_bytes(&self) -> u64 {
         4 * MAX_BATCH_ROWS as u64 * u64::from(self.vocab_stride())
-    }
-
-    /// Bytes of everything a session needs beside the cache.
-    pub fn work_bytes(&self) -> u64 {
-        let widths = 3 * self.hidden + self.qkv + self.attention_out + self.intermediate;
-        self.rows_bytes(widths)
-            + self.projected_bytes()
-            + self.scores_bytes()
-            + 2 * self.logits_bytes()
-            + 4 * u64::from(self.vocab)
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::format::safetensors::TensorInfo;
 use crate::format::stored::StoredType;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::WeightFormat;
 use crate::kernels::weights::{Plane, Shape};
 use crate::{Error, ErrorKind, Result};
@@ -25,32 +25,45 @@ const FLUSH_BYTES: u64 = 32 << 20;
 pub(super) struct Tensor<'a> {
     pub name: String,
     pub dtype: StoredType,
+    pub rows: usize,
     pub row_len: usize,
-    pub bytes: Cow<'a, [u8]>,
+    /// `None` for a dry device: nobody reads them.
+    pub bytes: Option<Cow<'a, [u8]>>,
 }
 
 impl<'a> Tensor<'a> {
     /// Checks that every element is finite.
     pub fn new(info: &TensorInfo, bytes: Cow<'a, [u8]>) -> Result<Self> {
         info.check_finite(&bytes)?;
-        let row_len = info.shape.last().copied().unwrap_or(1);
-        Ok(Self { name: info.name.clone(), dtype: info.dtype, row_len, bytes })
+        let (rows, row_len) = rows_of(info, bytes.len());
+        Ok(Self { name: info.name.clone(), dtype: info.dtype, rows, row_len, bytes: Some(bytes) })
+    }
+
+    /// What a dry device needs to know of a tensor.
+    pub fn dry(info: &TensorInfo) -> Self {
+        let (rows, row_len) = rows_of(info, info.byte_len() as usize);
+        Self { name: info.name.clone(), dtype: info.dtype, rows, row_len, bytes: None }
     }
 
     /// `[rows, row_len]`
     pub fn shape(&self) -> Vec<usize> {
-        vec![self.bytes.len() / self.dtype.size_bytes() / self.row_len, self.row_len]
+        vec![self.rows, self.row_len]
     }
 
-    /// The elements as f32.
+    /// The elements as f32; zeros of a dry tensor.
     pub fn to_f32(&self) -> Vec<f32> {
-        self.dtype.decode(&self.bytes)
+        let bytes = self.bytes.as_deref();
+        bytes.map_or_else(|| vec![0.0; self.rows * self.row_len], |bytes| self.dtype.decode(bytes))
     }
 
     /// The elements of a row as f32.
     fn row(&self, row: usize) -> Vec<f32> {
         let bytes = self.row_len * self.dtype.size_bytes();
-        self.dtype.decode(&self.bytes[row * bytes..][..bytes])
+        self.dtype.decode(&self.content()[row * bytes..][..bytes])
+    }
+
+    fn content(&self) -> &[u8] {
+        self.bytes.as_deref().expect("a dry device takes no content")
     }
 
     /// The same elements as f32.
@@ -58,8 +71,15 @@ impl<'a> Tensor<'a> {
         if self.dtype == StoredType::F32 {
             return self;
         }
-        Self { dtype: StoredType::F32, bytes: Cow::Owned(StoredType::F32.encode(&self.to_f32())), ..self }
+        let bytes = self.bytes.is_some().then(|| Cow::Owned(StoredType::F32.encode(&self.to_f32())));
+        Self { dtype: StoredType::F32, bytes, ..self }
     }
+}
+
+/// How many rows a tensor, or a part of one, of so many bytes has, and their length.
+fn rows_of(info: &TensorInfo, bytes: usize) -> (usize, usize) {
+    let row_len = info.shape.last().copied().unwrap_or(1);
+    (bytes / info.dtype.size_bytes() / row_len, row_len)
 }
 
 /// Where each column and input of a packed matrix comes from; `None` is padding.
@@ -79,8 +99,9 @@ impl Arrangement {
 }
 
 /// A buffer and where its values come from: how trained values find back into tensors.
+#[derive(Clone)]
 pub(crate) struct Placed {
-    pub buffer: wgpu::Buffer,
+    pub buffer: Buffer,
     /// Name and shape of each tensor.
     pub tensors: Vec<(String, Vec<usize>)>,
     pub arrangement: Arrangement,
@@ -120,14 +141,16 @@ pub(super) fn padded<T>(items: impl Iterator<Item = Option<T>>) -> Vec<Option<T>
 }
 
 /// A part of a matrix that fits one binding.
+#[derive(Clone)]
 pub(crate) struct Shard {
-    pub buffer: wgpu::Buffer,
+    pub buffer: Buffer,
     /// The first block of four columns, and how many.
     pub first4: u32,
     pub columns4: u32,
 }
 
 /// A matrix on the GPU, split by columns where it exceeds a binding.
+#[derive(Clone)]
 pub(crate) struct Matrix {
     pub format: WeightFormat,
     pub inputs4: u32,
@@ -226,6 +249,11 @@ impl<'a> Uploader<'a> {
         Ok(Matrix { format, inputs4: (inputs / 4) as u32, shards })
     }
 
+    /// Whether nothing is sent, because the device is dry.
+    pub fn is_dry(&self) -> bool {
+        self.gpu.is_dry()
+    }
+
     /// Packs and sends the columns of a matrix from `first` on, in `arrangement` of their own tensors.
     ///
     /// # Errors
@@ -237,6 +265,9 @@ impl<'a> Uploader<'a> {
         tensors: &[Tensor<'_>],
         arrangement: &Arrangement,
     ) -> Result<()> {
+        if self.is_dry() {
+            return Ok(());
+        }
         let Arrangement { columns, inputs } = arrangement;
         for shard in &matrix.shards {
             let (begin, length) = (shard.first4 as usize * 4, shard.columns4 as usize * 4);
@@ -286,7 +317,7 @@ impl<'a> Uploader<'a> {
     }
 
     /// Sends a vector as f32, padded with zeros to a multiple of four.
-    pub fn vector(&mut self, name: &str, values: &[f32]) -> wgpu::Buffer {
+    pub fn vector(&mut self, name: &str, values: &[f32]) -> Buffer {
         let mut values = values.to_vec();
         values.resize(values.len().next_multiple_of(4), 0.0);
         self.written(values.len() as u64 * 4);
@@ -355,7 +386,7 @@ fn transpose<const SIZE: usize>(
     for (n, column) in columns.iter().enumerate() {
         let Some((tensor, row)) = *column else { continue };
         let tensor = &tensors[tensor];
-        let row = &tensor.bytes.as_chunks::<SIZE>().0[row * tensor.row_len..][..tensor.row_len];
+        let row = &tensor.content().as_chunks::<SIZE>().0[row * tensor.row_len..][..tensor.row_len];
         for (k, input) in inputs.iter().enumerate() {
             if let Some(input) = *input {
                 packed[k * columns.len() + n] = row[input];
@@ -399,8 +430,8 @@ mod tests {
                 for first in (0..ROWS).step_by(part) {
                     let rows = first..ROWS.min(first + part);
                     let arrangement = Arrangement::plain(rows.len(), row_len);
-                    let bytes = dtype.encode(&places(rows)).into();
-                    let tensor = Tensor { name: "places".to_owned(), dtype, row_len, bytes };
+                    let (bytes, rows) = (Some(dtype.encode(&places(rows.clone())).into()), rows.len());
+                    let tensor = Tensor { name: "places".to_owned(), dtype, rows, row_len, bytes };
                     uploader.fill(&matrix, first, &[tensor], &arrangement).expect("every place can be held");
                 }
                 gpu.flush_writes();
@@ -422,7 +453,7 @@ mod tests {
         on_every_adapter(|gpu| {
             let tensor = |dtype: StoredType| {
                 let bytes = dtype.encode(&values).into();
-                Tensor { name: dtype.to_string(), dtype, row_len: 32, bytes }
+                Tensor { name: dtype.to_string(), dtype, rows: 4, row_len: 32, bytes: Some(bytes) }
             };
             // The rows of the one and of the other in turn.
             let columns = (0..8).map(|column| Some((column % 2, column / 2))).collect();

@@ -7,7 +7,7 @@ use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::spec::{Attention, BlockRole, BlockSpec, Norm};
 use crate::format::tensors::Tensors;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::WeightFormat;
 use crate::{Error, Result};
 
@@ -17,19 +17,22 @@ const PART_BYTES: usize = 16 << 20;
 const PART_ROWS: usize = 8 << 10;
 
 /// A matrix with its optional bias. The bias is kept per shard.
+#[derive(Clone)]
 pub(crate) struct Linear {
     pub matrix: Matrix,
-    pub bias: Option<Vec<wgpu::Buffer>>,
+    pub bias: Option<Vec<Buffer>>,
 }
 
 /// A norm, its scale, and for a LayerNorm its shift.
+#[derive(Clone)]
 pub(crate) struct NormWeights {
     pub norm: Norm,
-    pub scale: wgpu::Buffer,
-    pub shift: Option<wgpu::Buffer>,
+    pub scale: Buffer,
+    pub shift: Option<Buffer>,
 }
 
 /// One block, of the backbone or of a multi-token head.
+#[derive(Clone)]
 pub(crate) struct Layer {
     /// What it computes.
     pub spec: BlockSpec,
@@ -37,7 +40,7 @@ pub(crate) struct Layer {
     /// Queries, keys and values; heads padded to a multiple of four.
     pub qkv: Linear,
     /// Scales of the norm of query heads, then of key heads: `[2, head_dim]`, padded.
-    pub qk_norm: Option<wgpu::Buffer>,
+    pub qk_norm: Option<Buffer>,
     pub out: Linear,
     pub mlp_norm: NormWeights,
     /// Gate and up in alternating blocks of four when gated.
@@ -46,6 +49,7 @@ pub(crate) struct Layer {
 }
 
 /// All weights.
+#[derive(Clone)]
 pub(crate) struct Weights {
     pub embedding: Matrix,
     pub layers: Vec<Layer>,
@@ -89,7 +93,7 @@ pub(super) async fn load<F: Files>(
     Ok(Weights { embedding, layers, final_norm, lm_head })
 }
 
-/// Reads tensors that are known to be there with the right shapes.
+/// Reads tensors that are known to be there with the right shapes; for a dry device only what their headers say.
 pub(super) struct Loader<'a, 'f, F: Files> {
     tensors: &'a Tensors<'f, F>,
     config: &'a ModelConfig,
@@ -178,7 +182,7 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
     }
 
     /// The scales of a block's norms of query and key heads.
-    async fn qk_norm(&mut self, at: &str, attention: &Attention) -> Result<Option<wgpu::Buffer>> {
+    async fn qk_norm(&mut self, at: &str, attention: &Attention) -> Result<Option<Buffer>> {
         if attention.qk_norm.is_none() {
             return Ok(None);
         }
@@ -202,6 +206,9 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         if let Some(tensor) = self.changes.and_then(|changes| changes.instead_of(name)) {
             (self.on_bytes)(info.byte_len());
             return Ok(tensor.clone());
+        }
+        if self.uploader.is_dry() {
+            return Ok(Tensor::dry(info));
         }
         let bytes = self.tensors.read(info).await?;
         (self.on_bytes)(info.byte_len());
@@ -239,6 +246,9 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         let plain = Arrangement::plain(vocab, hidden);
         let format = self.quantize.unwrap_or(WeightFormat::of(info.dtype));
         let matrix = self.uploader.reserve(name, format, &plain, 4, self.vocab_columns)?;
+        if self.uploader.is_dry() {
+            return Ok(matrix);
+        }
         let rows = (PART_BYTES / (hidden * info.dtype.size_bytes())).max(PART_ROWS).next_multiple_of(4);
         for first in (0..vocab).step_by(rows) {
             let part = first..vocab.min(first + rows);
@@ -251,19 +261,19 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
     }
 
     /// A vector on the GPU.
-    pub fn vector(&mut self, name: &str, values: &[f32]) -> wgpu::Buffer {
+    pub fn vector(&mut self, name: &str, values: &[f32]) -> Buffer {
         self.uploader.vector(name, values)
     }
 
     /// Notes where the values of `buffer` came from, if that is wanted.
-    pub fn note_origin(&mut self, buffer: &wgpu::Buffer, tensors: Vec<(String, Vec<usize>)>, arrangement: Arrangement) {
+    pub fn note_origin(&mut self, buffer: &Buffer, tensors: Vec<(String, Vec<usize>)>, arrangement: Arrangement) {
         if let Some(placed) = &mut self.placed {
             placed.push(Placed { buffer: buffer.clone(), tensors, arrangement });
         }
     }
 
     /// A vector whose elements are the rows of the only tensor.
-    pub fn note_origin_of_vector(&mut self, buffer: &wgpu::Buffer, name: String, count: usize) {
+    pub fn note_origin_of_vector(&mut self, buffer: &Buffer, name: String, count: usize) {
         let columns = padded((0..count).map(|row| Some((0, row))));
         self.note_origin(buffer, vec![(name, vec![count])], Arrangement { columns, inputs: vec![Some(0)] });
     }
@@ -282,12 +292,7 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         Ok(Linear { matrix, bias })
     }
 
-    async fn bias(
-        &mut self,
-        names: &[String],
-        arrangement: &Arrangement,
-        matrix: &Matrix,
-    ) -> Result<Vec<wgpu::Buffer>> {
+    async fn bias(&mut self, names: &[String], arrangement: &Arrangement, matrix: &Matrix) -> Result<Vec<Buffer>> {
         let mut tensors = Vec::with_capacity(names.len());
         for name in names {
             tensors.push(self.tensor(&format!("{name}.bias")).await?.to_f32());

@@ -1,12 +1,14 @@
 //! Attention over a cache that grows step by step, on the GPU and by the reference.
 
+use half::f16;
+
 use super::KernelCheck;
 use super::bench::{compare, noise, read, run, wide};
 use crate::Result;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{
-    AttentionShape, Extent, KernelSet, MAX_CHUNK_ROWS, Op, RopeIo, Row, State, attention_scores, attention_softmax,
-    attention_values, rope_cache,
+    AttentionIo, AttentionShape, CacheType, Extent, KernelSet, MAX_CHUNK_ROWS, Op, RopeIo, Row, State,
+    attention_scores, attention_softmax, attention_values, rope_cache,
 };
 use crate::reference;
 
@@ -35,6 +37,34 @@ pub(crate) fn chain(committed: u32, contents: &[u32]) -> Vec<Token> {
     tree(committed, contents, &parents)
 }
 
+/// The numbers that a cache keeps of others.
+pub(super) fn rounded(numbers: Vec<f32>, cache: CacheType) -> Vec<f32> {
+    match cache {
+        CacheType::F32 => numbers,
+        CacheType::F16 => numbers.into_iter().map(reference::rope_cache::half).collect(),
+    }
+}
+
+/// A buffer of these numbers as a cache keeps them.
+pub(super) fn stored(gpu: &Gpu, label: &str, numbers: &[f32], cache: CacheType) -> Buffer {
+    match cache {
+        CacheType::F32 => gpu.storage_with(label, numbers),
+        CacheType::F16 => {
+            gpu.storage_with(label, &numbers.iter().map(|&x| f16::from_f32(x).to_bits()).collect::<Vec<u16>>())
+        }
+    }
+}
+
+/// The first `count` numbers that a cache keeps in a buffer.
+pub(super) async fn fetched(gpu: &Gpu, buffer: &Buffer, count: usize, cache: CacheType) -> Result<Vec<f32>> {
+    match cache {
+        CacheType::F32 => read(gpu, buffer, count).await,
+        CacheType::F16 => {
+            Ok(read::<u16>(gpu, buffer, count).await?.into_iter().map(|x| f16::from_bits(x).to_f32()).collect())
+        }
+    }
+}
+
 /// One layer's queries, keys and values in a cache.
 pub(crate) struct Attending<'a> {
     gpu: &'a Gpu,
@@ -44,7 +74,7 @@ pub(crate) struct Attending<'a> {
     scale: f32,
     /// `[context, rotary_dim / 2]` of (cos, sin).
     rotation: Vec<[f32; 2]>,
-    /// What the cache holds by the reference: `[kv_heads, context, head_dim]`.
+    /// What the cache holds by the reference: `[kv_heads, slots, head_dim]`.
     keys: Vec<f32>,
     values: Vec<f32>,
     buffers: Buffers,
@@ -53,20 +83,21 @@ pub(crate) struct Attending<'a> {
 }
 
 struct Buffers {
-    state: wgpu::Buffer,
-    rows: wgpu::Buffer,
-    qkv: wgpu::Buffer,
-    keys: wgpu::Buffer,
-    values: wgpu::Buffer,
-    out: wgpu::Buffer,
+    state: Buffer,
+    rows: Buffer,
+    qkv: Buffer,
+    keys: Buffer,
+    values: Buffer,
+    out: Buffer,
 }
 
 impl<'a> Attending<'a> {
     /// A cache full of random keys and values; steps overwrite their slots.
     pub fn new(gpu: &'a Gpu, set: KernelSet, shape: AttentionShape, rotary_dim: u32) -> Self {
-        let (context, rows) = (shape.context as usize, MAX_CHUNK_ROWS as u64);
-        let cache = shape.cache_bytes() as usize / 4;
-        let (keys, values) = (noise(11, cache), noise(12, cache));
+        let (context, slots, rows) = (shape.context as usize, shape.slots as usize, MAX_CHUNK_ROWS as u64);
+        let cache = (shape.kv_heads * shape.slots * shape.head_dim) as usize;
+        let [keys, values] = [11, 12].map(|seed| rounded(noise(seed, cache), shape.cache));
+        let packed_keys = reference::rope_cache::pack_keys(&keys, slots, shape.head_dim as usize);
         let angle =
             |i: usize| (i / (rotary_dim as usize / 2)) as f64 * 0.7f64.powi((i % (rotary_dim as usize / 2)) as i32);
         let rotation: Vec<[f32; 2]> =
@@ -75,8 +106,8 @@ impl<'a> Attending<'a> {
             state: gpu.storage_with("state", &[State::default()]),
             rows: gpu.storage("rows", rows * size_of::<Row>() as u64),
             qkv: gpu.storage("qkv", rows * 4 * u64::from(shape.qkv_stride())),
-            keys: gpu.storage_with("keys", &reference::rope_cache::pack_keys(&keys, context, shape.head_dim as usize)),
-            values: gpu.storage_with("values", &values),
+            keys: stored(gpu, "keys", &packed_keys, shape.cache),
+            values: stored(gpu, "values", &values, shape.cache),
             out: gpu.storage("out", rows * 4 * u64::from(shape.out_stride())),
         };
         // Queries of this size make some keys matter much more than others.
@@ -87,10 +118,11 @@ impl<'a> Attending<'a> {
         let table = gpu.storage_with("rotation", &rotation);
         let rope =
             rope_cache(gpu, shape, rotary_dim, RopeIo { state, rows, qkv, rotation: &table, keys: k, values: v });
+        let io = AttentionIo { state, rows, qkv, keys: k, values: v, scores: &scores, inverse_sums: &sums, out };
         let attend = [
-            attention_scores(gpu, shape, scale, [state, rows, qkv, k, &scores]),
-            attention_softmax(gpu, set, shape, [state, rows, &scores, &sums]),
-            attention_values(gpu, set, shape, [state, rows, &scores, &sums, v, out]),
+            attention_scores(gpu, shape, scale, io),
+            attention_softmax(gpu, set, shape, io),
+            attention_values(gpu, set, shape, io),
         ];
         Self { gpu, set, shape, rotary_dim: rotary_dim as usize, scale, rotation, keys, values, buffers, rope, attend }
     }
@@ -104,6 +136,7 @@ impl<'a> Attending<'a> {
     pub async fn step(&mut self, committed: u32, tokens: &[Token]) -> Result<Vec<Vec<f32>>> {
         self.run(committed, tokens, true);
         self.remember(committed, tokens);
+        self.take_rounding().await?;
         let out = read::<f32>(self.gpu, &self.buffers.out, tokens.len() * self.shape.out_stride() as usize).await?;
         Ok(out.chunks_exact(self.shape.out_stride() as usize).map(<[f32]>::to_vec).collect())
     }
@@ -134,17 +167,28 @@ impl<'a> Attending<'a> {
 
     /// Writes the rows to the reference's cache.
     fn remember(&mut self, committed: u32, tokens: &[Token]) {
-        let AttentionShape { heads, kv_heads, head_dim, context, .. } = self.shape;
-        let [heads, kv_heads, head_dim, context] = [heads, kv_heads, head_dim, context].map(|n| n as usize);
+        let AttentionShape { heads, kv_heads, head_dim, slots, cache, .. } = self.shape;
+        let [heads, kv_heads, head_dim, slots] = [heads, kv_heads, head_dim, slots].map(|n| n as usize);
         for (i, token) in tokens.iter().enumerate() {
-            let content = self.rotated(token);
+            let content = rounded(self.rotated(token), cache);
             for head in 0..kv_heads {
-                let slot = (head * context + committed as usize + i) * head_dim;
+                let slot = (head * slots + (committed as usize + i) % slots) * head_dim;
                 let (key, value) = (heads + head, heads + kv_heads + head);
                 self.keys[slot..][..head_dim].copy_from_slice(&content[key * head_dim..][..head_dim]);
                 self.values[slot..][..head_dim].copy_from_slice(&content[value * head_dim..][..head_dim]);
             }
         }
+    }
+
+    /// WGSL lets drivers choose between the two halves next to a number: what was chosen is what attention has to work with.
+    async fn take_rounding(&mut self) -> Result<()> {
+        let AttentionShape { slots, head_dim, cache, .. } = self.shape;
+        if cache == CacheType::F16 {
+            let keys = fetched(self.gpu, &self.buffers.keys, self.keys.len(), cache).await?;
+            self.keys = reference::rope_cache::unpack_keys(&keys, slots as usize, head_dim as usize);
+            self.values = fetched(self.gpu, &self.buffers.values, self.values.len(), cache).await?;
+        }
+        Ok(())
     }
 
     /// The rows' outputs by the reference, once [`Self::step`] has run.
@@ -153,14 +197,15 @@ impl<'a> Attending<'a> {
     }
 
     fn expected_row(&self, committed: u32, token: &Token) -> Vec<f64> {
-        let AttentionShape { heads, kv_heads, head_dim, context, window } = self.shape;
-        let slots = reference::attention::visible_slots(token.position, token.mask, committed);
-        let slots = reference::attention::within(&slots, window);
+        let AttentionShape { heads, kv_heads, head_dim, slots: count, window, .. } = self.shape;
+        let places = reference::attention::visible_slots(token.position, token.mask, committed);
+        let places = reference::attention::within(&places, window).iter();
+        let slots: Vec<usize> = places.map(|place| place % count as usize).collect();
         let content = self.rotated(token);
         let head = |head: u32| {
             let query = &content[(head * head_dim) as usize..][..head_dim as usize];
-            let cache = (head / (heads / kv_heads) * context * head_dim) as usize;
-            reference::attention::attention(query, &self.keys[cache..], &self.values[cache..], slots, self.scale)
+            let cache = (head / (heads / kv_heads) * count * head_dim) as usize;
+            reference::attention::attention(query, &self.keys[cache..], &self.values[cache..], &slots, self.scale)
         };
         (0..heads).flat_map(head).collect()
     }
@@ -182,16 +227,17 @@ impl<'a> Attending<'a> {
         for row in read::<f32>(gpu, &self.buffers.qkv, tokens.len() * stride).await?.chunks_exact(stride) {
             got.extend_from_slice(&row[..queries]);
         }
-        got.extend(read::<f32>(gpu, &self.buffers.keys, self.keys.len()).await?);
-        got.extend(read::<f32>(gpu, &self.buffers.values, self.values.len()).await?);
+        got.extend(fetched(gpu, &self.buffers.keys, self.keys.len(), self.shape.cache).await?);
+        got.extend(fetched(gpu, &self.buffers.values, self.values.len(), self.shape.cache).await?);
         let mut want: Vec<f32> = tokens.iter().flat_map(|t| self.rotated(t)[..queries].to_vec()).collect();
         want.extend(reference::rope_cache::pack_keys(
             &self.keys,
-            self.shape.context as usize,
+            self.shape.slots as usize,
             self.shape.head_dim as usize,
         ));
         want.extend(&self.values);
         let label = format!("{} rotating {}, {} rows at {committed}", self.shape, self.rotary_dim, tokens.len());
-        Ok(compare("rope_cache", label, &got, &wide(&want)))
+        let kernel = if self.shape.cache == CacheType::F16 { "rope_cache in halves" } else { "rope_cache" };
+        Ok(compare(kernel, label, &got, &wide(&want)))
     }
 }

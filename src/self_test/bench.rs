@@ -1,7 +1,7 @@
 //! Common ground of the checks: numbers, buffers, runs, tolerances.
 
 use super::KernelCheck;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{Extent, Op, WeightFormat};
 use crate::reference::random::{pcg4d, uniform};
 use crate::{Error, ErrorKind, Result};
@@ -22,6 +22,7 @@ const TOLERANCES: &[(&str, f64, &str)] = &[
     ("head_norm_inputs", 1e-5, "as norm_inputs, over a head"),
     ("head_norm_weights", 1e-5, "as norm_weights, over rows and heads"),
     ("rope_cache", 5e-7, "two products and a sum: some units in the last place"),
+    ("rope_cache in halves", 1e-3, "the half next to a number on either side: 2^-10 of it"),
     ("attention", 2e-5, "WGSL allows exp an error of 3 + 2 |x| units in the last place; scores lie within |x| < 50"),
     ("copy_hidden", 2e-7, "a product and a sum"),
     ("lora", 4e-6, "as matmul"),
@@ -101,7 +102,7 @@ pub(crate) fn noise(seed: u32, n: usize) -> Vec<f32> {
 }
 
 /// A buffer of the weights `w`, `[columns, inputs]`.
-pub(crate) fn weights(gpu: &Gpu, w: &[f32], inputs: usize, format: WeightFormat) -> wgpu::Buffer {
+pub(crate) fn weights(gpu: &Gpu, w: &[f32], inputs: usize, format: WeightFormat) -> Buffer {
     gpu.storage_with("weights", &format.packed(w, inputs).0)
 }
 
@@ -111,7 +112,7 @@ pub(crate) fn run(gpu: &Gpu, ops: &[&Op], extent: Extent) {
 }
 
 /// The first `n` values of a buffer.
-pub(crate) async fn read<T: bytemuck::AnyBitPattern>(gpu: &Gpu, buffer: &wgpu::Buffer, n: usize) -> Result<Vec<T>> {
+pub(crate) async fn read<T: bytemuck::AnyBitPattern>(gpu: &Gpu, buffer: &Buffer, n: usize) -> Result<Vec<T>> {
     let mut content = gpu.read::<T>(buffer).await?;
     if content.len() < n {
         return Err(Error::new(ErrorKind::Device, format!("a buffer of {n} values came back with {}", content.len())));

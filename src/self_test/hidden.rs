@@ -5,8 +5,9 @@ use super::bench::{compare, compare_exactly, noise, read, run};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    CopyHidden, Extent, LoraIo, LoraParams, MAX_BATCH_ROWS, NO_ADAPTER, Place, Row, ShiftTokensParams,
-    StageWindowParams, State, compact_hidden, copy_hidden, lora, shift_tokens, stage_window,
+    CompactHiddenIo, CopyHidden, Extent, LoraIo, LoraParams, MAX_BATCH_ROWS, NO_ADAPTER, Place, Row, ShiftTokensIo,
+    ShiftTokensParams, StageWindowIo, StageWindowParams, State, compact_hidden, copy_hidden, lora, shift_tokens,
+    stage_window,
 };
 use crate::reference;
 
@@ -91,7 +92,8 @@ pub(crate) async fn check_compact_hidden(gpu: &Gpu, width: usize, first: usize, 
     listed.extend(path.iter().map(|&row| row as u32));
     listed.resize(64, 0);
     let buffer = gpu.storage_with("history", &history);
-    let op = compact_hidden(gpu, width as u32, SLOTS as u32, [&state, &gpu.storage_with("path", &listed), &buffer]);
+    let io = CompactHiddenIo { state: &state, path: &gpu.storage_with("path", &listed), history: &buffer };
+    let op = compact_hidden(gpu, width as u32, SLOTS as u32, io);
     run(gpu, &[&op], Extent { rows: 1, logit_rows: 1, keys: 0 });
     reference::hidden::compact_hidden(&mut history, width, first, path);
     let got: Vec<u32> = read::<f32>(gpu, &buffer, SLOTS * width).await?.iter().map(|x| x.to_bits()).collect();
@@ -110,9 +112,10 @@ pub(crate) async fn check_stage_window(gpu: &Gpu, length: usize, rows: usize, ah
     let state = gpu.storage_with("state", &[before]);
     let batch = gpu.storage_with("rows", &[Row { token: 1, position: 2, mask: 3, target_token: 4, adapter: 1 }; 64]);
     let params = StageWindowParams { num_rows: rows as u32, context: SLOTS as u32, adapter: 1 };
-    let stage = stage_window(gpu, params, [&state, &batch]);
-    let buffers = [&state, &batch, &gpu.storage_with("text", &text), &gpu.storage_with("candidates", &candidates)];
-    let tokens = shift_tokens(gpu, ShiftTokensParams { ahead: ahead as u32, vocab: VOCAB }, buffers);
+    let stage = stage_window(gpu, params, StageWindowIo { state: &state, rows: &batch });
+    let candidates = &gpu.storage_with("candidates", &candidates);
+    let io = ShiftTokensIo { state: &state, rows: &batch, text: &gpu.storage_with("text", &text), candidates };
+    let tokens = shift_tokens(gpu, ShiftTokensParams { ahead: ahead as u32, vocab: VOCAB }, io);
     run(gpu, &[&stage, &tokens], Extent { rows: rows as u32, logit_rows: 1, keys: 0 });
     let (first, count) = reference::hidden::stage_window(length, rows);
     let row = |i: usize| {

@@ -5,8 +5,8 @@ use super::bench::{compare, compare_exactly, noise, read, run, wide};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    Branch, Cursor, Extent, KernelSet, MAX_BATCH_ROWS, MixtureIo, Nucleus, NucleusIo, NucleusParams, Ranking,
-    RankingParams, Row, SiblingsIo, State, mixture, normalizer, nucleus, ranking, siblings,
+    Branch, Cursor, Extent, KernelSet, MAX_BATCH_ROWS, MixtureIo, NormalizerIo, Nucleus, NucleusIo, NucleusParams,
+    Ranked, Ranking, RankingIo, RankingParams, Row, SiblingsIo, State, mixture, normalizer, nucleus, ranking, siblings,
 };
 use crate::reference::marginal as reference;
 
@@ -164,8 +164,8 @@ pub(crate) async fn check_mixture(
         parts: &gpu.storage_with("parts", &vec![0.5f32; 2 * stride]),
         mixture: &out,
     };
-    let ops =
-        [normalizer(gpu, set, kept as u32, [&row_weights, &partials, &normalizers]), mixture(gpu, stride as u32, io)];
+    let sums = NormalizerIo { row_weights: &row_weights, partials: &partials, normalizers: &normalizers };
+    let ops = [normalizer(gpu, set, kept as u32, sums), mixture(gpu, stride as u32, io)];
     let mut want = vec![0.0; vocab];
     for chunk in 0..chunks {
         let values: Vec<f32> = noise(60 + chunk, (rows + 1) * stride).iter().map(|x| 9.0 * x).collect();
@@ -191,13 +191,14 @@ pub(crate) async fn check_ranking(gpu: &Gpu, set: KernelSet, values: &[Vec<f32>]
     let target = |row: usize| (row * 31 + vocab / 2) % vocab;
     let params = RankingParams { vocab: vocab as u32, stride: stride as u32, top: top as u32, pad: 0 };
     let reports = gpu.storage("reports", (4 * count * words) as u64);
-    let buffers = [
-        &gpu.uniform("ranking", &params),
-        &gpu.storage_with("values", &padded),
-        &gpu.storage_with("targets", &(0..count).map(|row| target(row) as u32).collect::<Vec<_>>()),
-        &reports,
-    ];
-    run(gpu, &[&ranking(gpu, set, count == 1, buffers)], extent(count));
+    let io = RankingIo {
+        params: &gpu.uniform("ranking", &params),
+        values: &gpu.storage_with("values", &padded),
+        targets: &gpu.storage_with("targets", &(0..count).map(|row| target(row) as u32).collect::<Vec<_>>()),
+        reports: &reports,
+    };
+    let ranked = if count == 1 { Ranked::One } else { Ranked::LogitRows };
+    run(gpu, &[&ranking(gpu, set, ranked, io)], extent(count));
     let found: Vec<u32> = read(gpu, &reports, count * words).await?;
     let form = format!("{set} [{count}, {vocab}], top {top}");
     let (mut ids, mut wanted_ids, mut got, mut want) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

@@ -3,7 +3,7 @@
 use super::KernelCheck;
 use super::bench::{compare, noise, read, run, weights, wide};
 use crate::Result;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{
     Activation, Extent, MAX_CHUNK_ROWS, MatmulForm, MatmulIo, Op, Partials, State, matmul, matmul_with_partials,
 };
@@ -30,7 +30,7 @@ impl Plain {
         self.gate.len() / self.inputs
     }
 
-    fn weights(&self, gpu: &Gpu, form: MatmulForm) -> wgpu::Buffer {
+    fn weights(&self, gpu: &Gpu, form: MatmulForm) -> Buffer {
         if !form.gated {
             return weights(gpu, &self.gate, self.inputs, form.format);
         }
@@ -47,10 +47,10 @@ pub(crate) struct Product<'a> {
     rows: Vec<f32>,
     /// What `y` holds before: `[MAX_CHUNK_ROWS, y_stride]`.
     before: Vec<f32>,
-    x: wgpu::Buffer,
-    y: wgpu::Buffer,
+    x: Buffer,
+    y: Buffer,
     /// `[MAX_CHUNK_ROWS, partials]`, the last one of a row is nobody's.
-    partials: wgpu::Buffer,
+    partials: Buffer,
     op: Op,
 }
 

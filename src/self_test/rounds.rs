@@ -1,14 +1,16 @@
 //! Checks of what a round adds to a forward pass: drafts, rows of a tree, the walk along what was sampled, the cache.
 
 use super::KernelCheck;
+use super::attending::{fetched, rounded, stored};
 use super::bench::{compare, compare_exactly, noise, read, run};
 use super::sampling::{NOISE_MARGIN, PLAIN};
 use crate::Result;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{
-    AttentionShape, CommitIo, CommitParams, DraftTopIo, EMITTED_WORDS, Emitted, Extent, KernelSet, MAX_BATCH_ROWS,
-    MAX_CHUNK_ROWS, MAX_END_TOKENS, Op, RECORDED_RANKS, Row, SampleParams, State, Tree, commit, compact_cache,
-    draft_likeliest, draft_lookup, draft_recorded, draft_top, trace, tree_rows,
+    AttentionShape, CommitIo, CommitParams, CompactCacheIo, DraftLookupIo, DraftRecordedIo, DraftTopIo, EMITTED_WORDS,
+    Emitted, Extent, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MAX_END_TOKENS, Op, RECORDED_RANKS, Row, SampleParams,
+    State, TraceIo, Tree, TreeRowsIo, commit, compact_cache, draft_likeliest, draft_lookup, draft_recorded, draft_top,
+    trace, tree_rows,
 };
 use crate::reference::commit::{Text, commit_prompt};
 use crate::reference::log_probs::log_prob;
@@ -147,16 +149,16 @@ impl<'a> Rounds<'a> {
 }
 
 struct Buffers {
-    state: wgpu::Buffer,
-    rows: wgpu::Buffer,
-    sampled: wgpu::Buffer,
-    counts: wgpu::Buffer,
-    emitted: wgpu::Buffer,
-    text: wgpu::Buffer,
-    path: wgpu::Buffer,
-    candidates: wgpu::Buffer,
-    tree: wgpu::Buffer,
-    recorded: wgpu::Buffer,
+    state: Buffer,
+    rows: Buffer,
+    sampled: Buffer,
+    counts: Buffer,
+    emitted: Buffer,
+    text: Buffer,
+    path: Buffer,
+    candidates: Buffer,
+    tree: Buffer,
+    recorded: Buffer,
 }
 
 impl Buffers {
@@ -166,11 +168,12 @@ impl Buffers {
         end_tokens[..rounds.end_tokens.len()].copy_from_slice(&rounds.end_tokens);
         let num_end_tokens = rounds.end_tokens.len() as u32;
         let params = CommitParams { num_end_tokens, vocab: VOCAB, context: rounds.context, pad: 0, end_tokens };
+        let Self { tree, state, rows, text, candidates, recorded, .. } = self;
         let draft = match drafts {
-            Drafts::Lookup => draft_lookup(gpu, rounds.set, [&self.tree, &self.state, &self.text, &self.candidates]),
-            Drafts::Recorded => draft_recorded(gpu, [&self.tree, &self.state, &self.recorded, &self.candidates]),
+            Drafts::Lookup => draft_lookup(gpu, rounds.set, DraftLookupIo { tree, state, text, candidates }),
+            Drafts::Recorded => draft_recorded(gpu, DraftRecordedIo { tree, state, recorded, candidates }),
         };
-        let expand = tree_rows(gpu, [&self.tree, &self.state, &self.rows, &self.text, &self.candidates]);
+        let expand = tree_rows(gpu, TreeRowsIo { tree, state, rows, text, candidates });
         let io = CommitIo {
             state: &self.state,
             rows: &self.rows,
@@ -219,36 +222,39 @@ pub(crate) async fn check_prompt_end(gpu: &Gpu, num_rows: u32, id: u32, limit: u
     Ok(compare_exactly("rounds", format!("prompt of {num_rows}"), &got, &want))
 }
 
-/// Moves the rows of `path` together after `first` slots.
+/// Moves the rows of `path` together after `first` places.
 pub(crate) async fn check_compact(
     gpu: &Gpu,
     shape: AttentionShape,
     first: usize,
     path: &[usize],
 ) -> Result<KernelCheck> {
-    let [heads, size, context] = [shape.kv_heads, shape.head_dim, shape.context].map(|n| n as usize);
-    let total = heads * size * context;
-    let (keys, values) = (noise(61, total), noise(62, total));
+    let [heads, size, count] = [shape.kv_heads, shape.head_dim, shape.slots].map(|n| n as usize);
+    let (total, cache) = (heads * size * count, shape.cache);
+    let [keys, values] = [61, 62].map(|seed| rounded(noise(seed, total), cache));
     let state = State { committed: (first + path.len()) as u32, ..State::default() };
     let mut words = vec![path.len() as u32];
     words.extend(path.iter().map(|&row| row as u32));
-    let buffers = [
-        &gpu.storage_with("state", &[state]),
-        &gpu.storage_with("path", &words),
-        &gpu.storage_with("keys", &keys),
-        &gpu.storage_with("values", &values),
-    ];
-    run(gpu, &[&compact_cache(gpu, shape, buffers)], ONE);
-    let mut got: Vec<u32> = read(gpu, buffers[2], total).await?;
-    got.extend(read::<u32>(gpu, buffers[3], total).await?);
-    // By slot: keys lie [heads, size / 4, context, 4], values [heads, context, size].
-    let key = |head: usize, d: usize, slot: usize| ((head * (size / 4) + d / 4) * context + slot) * 4 + d % 4;
-    let value = |head: usize, d: usize, slot: usize| (head * context + slot) * size + d;
+    let io = CompactCacheIo {
+        state: &gpu.storage_with("state", &[state]),
+        path: &gpu.storage_with("path", &words),
+        keys: &stored(gpu, "keys", &keys, cache),
+        values: &stored(gpu, "values", &values, cache),
+    };
+    run(gpu, &[&compact_cache(gpu, shape, io)], ONE);
+    let mut got = fetched(gpu, io.keys, total, cache).await?;
+    got.extend(fetched(gpu, io.values, total, cache).await?);
+    let got: Vec<u32> = got.into_iter().map(f32::to_bits).collect();
+    // By slot: keys lie [heads, size / 4, slots, 4], values [heads, slots, size].
+    let key = |head: usize, d: usize, slot: usize| ((head * (size / 4) + d / 4) * count + slot) * 4 + d % 4;
+    let value = |head: usize, d: usize, slot: usize| (head * count + slot) * size + d;
     let moved = |array: &[f32], index: &dyn Fn(usize, usize, usize) -> usize| {
         let all = || (0..heads).flat_map(|head| (0..size).map(move |d| (head, d)));
         let mut slots: Vec<Vec<f32>> =
-            (0..context).map(|slot| all().map(|(head, d)| array[index(head, d, slot)]).collect()).collect();
-        draft::compact(&mut slots, first, path);
+            (0..count).map(|slot| all().map(|(head, d)| array[index(head, d, slot)]).collect()).collect();
+        slots.rotate_left(first % count);
+        draft::compact(&mut slots, 0, path);
+        slots.rotate_right(first % count);
         let mut out = vec![0u32; total];
         for (slot, content) in slots.iter().enumerate() {
             all().zip(content).for_each(|((head, d), x)| out[index(head, d, slot)] = x.to_bits());
@@ -273,14 +279,14 @@ pub(crate) async fn check_trace(gpu: &Gpu, set: KernelSet, vocab: usize) -> Resu
     let rows: Vec<Row> = (0..count).map(row).collect();
     let sampled: Vec<u32> = (0..count as u32).map(|row| row + 20).collect();
     let emitted = gpu.storage("emitted", 4 * EMITTED_WORDS as u64);
-    let buffers = [
-        &gpu.storage_with("state", &[State { num_rows: tree.num_rows, rounds: round, ..State::default() }]),
-        &gpu.storage_with("rows", &rows),
-        &gpu.storage_with("logits", &logits),
-        &gpu.storage_with("sampled", &sampled),
-        &emitted,
-    ];
-    let op = trace(gpu, set, (vocab as u32, stride as u32), buffers);
+    let io = TraceIo {
+        state: &gpu.storage_with("state", &[State { num_rows: tree.num_rows, rounds: round, ..State::default() }]),
+        rows: &gpu.storage_with("rows", &rows),
+        logits: &gpu.storage_with("logits", &logits),
+        sampled: &gpu.storage_with("sampled", &sampled),
+        emitted: &emitted,
+    };
+    let op = trace(gpu, set, (vocab as u32, stride as u32), io);
     run(gpu, &[&op], Extent { rows: tree.num_rows, logit_rows: tree.num_rows, ..ONE });
     let emitted = Emitted::of(&read::<u32>(gpu, &emitted, EMITTED_WORDS).await?);
     let (mut got, mut want) = (Vec::new(), Vec::new());

@@ -5,8 +5,8 @@ use super::bench::{compare, noise, read, run, weights};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    AttentionShape, EmbedParams, Extent, HeadNormIo, HeadNormParams, KernelSet, LogProbsParams, NormIo, Op, Row, State,
-    WeightFormat, embed, head_norm, log_probs, norm,
+    AttentionShape, EmbedIo, EmbedParams, Extent, HeadNormIo, HeadNormParams, KernelSet, LogProbsIo, LogProbsParams,
+    NormIo, Op, Row, State, WeightFormat, embed, head_norm, log_probs, norm,
 };
 use crate::reference;
 
@@ -47,7 +47,8 @@ pub(crate) async fn check_embed(
             let w = &table[shard.start * width..shard.end * width];
             let [first, count] = [shard.start, shard.len()].map(|n| n as u32);
             let params = EmbedParams { width: width as u32, stride: stride as u32, first, count };
-            embed(gpu, format, params, &rows, &weights(gpu, w, width, format), &x)
+            let table = &weights(gpu, w, width, format);
+            embed(gpu, format, params, EmbedIo { rows: &rows, table, x: &x })
         })
         .collect();
     run(gpu, &ops.iter().collect::<Vec<_>>(), extent(tokens.len()));
@@ -99,7 +100,7 @@ pub(crate) async fn check_head_norm(
     rows: usize,
 ) -> Result<KernelCheck> {
     let (head_dim, eps) = (width.next_multiple_of(4), 1e-5);
-    let shape = AttentionShape { heads, kv_heads, head_dim: head_dim as u32, context: 1, window: None };
+    let shape = AttentionShape::new(heads, kv_heads, head_dim as u32, 1);
     let stride = shape.qkv_stride() as usize;
     let padded = |mut x: Vec<f32>| {
         x.chunks_exact_mut(head_dim).for_each(|head| head[width..].fill(0.0));
@@ -125,8 +126,9 @@ pub(crate) async fn check_log_probs(gpu: &Gpu, set: KernelSet, vocab: usize, row
     let batch: Vec<Row> = (0..rows).map(|row| Row { target_token: target(row) as u32, ..Row::default() }).collect();
     let out = gpu.storage("log_probs", 4 * rows as u64);
     let params = LogProbsParams { vocab: vocab as u32, stride: stride as u32 };
-    let buffers = [&gpu.storage_with("rows", &batch), &gpu.storage_with("logits", &logits), &out];
-    run(gpu, &[&log_probs(gpu, set, params, buffers)], extent(rows));
+    let (batch, logits_buffer) = (gpu.storage_with("rows", &batch), gpu.storage_with("logits", &logits));
+    let io = LogProbsIo { rows: &batch, logits: &logits_buffer, log_probs: &out };
+    run(gpu, &[&log_probs(gpu, set, params, io)], extent(rows));
     let got = read::<f32>(gpu, &out, rows).await?;
     let expected = |row: usize| reference::log_probs::log_prob(&logits[row * stride..][..vocab], target(row));
     let want: Vec<f64> = (0..rows).map(expected).collect();

@@ -6,6 +6,8 @@ use super::heads::{HeadRows, Losses, Mixed};
 use super::parameters::Parameters;
 use super::teacher::{Teacher, TeacherRows};
 use super::{Target, TrainOptions};
+use crate::gpu::Buffer;
+use crate::kernels::train::Weighing;
 use crate::model::{Adapter, Body, HeadWeights, Model, Source};
 use crate::{Error, Result};
 
@@ -19,21 +21,20 @@ pub(super) struct StepPlan {
     pub forward: Vec<Step>,
     /// Gradients.
     pub train: Vec<Step>,
-    pub batch: wgpu::Buffer,
+    pub batch: Buffer,
     pub heads: Vec<HeadRows>,
     pub labelling: Option<TeacherRows>,
-    pub report: wgpu::Buffer,
+    pub report: Buffer,
     /// What a micro-batch adds to from zero.
-    pub sums: Vec<wgpu::Buffer>,
+    pub sums: Vec<Buffer>,
     /// Rows whose loss is wanted at most.
     pub picked: u32,
-    pub bytes: u64,
 }
 
 /// The streams between blocks and, where the way back goes through them, what blocks have saved.
 pub(super) struct Streams<'a> {
     /// After 0, 1, ... blocks; those that nobody reads share a buffer.
-    pub after: Vec<wgpu::Buffer>,
+    pub after: Vec<Buffer>,
     blocks: Vec<Option<super::block::Block<'a>>>,
     /// What blocks write that nobody needs.
     pub unsaved: Saved,
@@ -49,8 +50,8 @@ impl Streams<'_> {
 /// A source as heads see it, and the gradient that they send back.
 struct HeadInput<'a> {
     source: &'a Source,
-    z: wgpu::Buffer,
-    dz: wgpu::Buffer,
+    z: Buffer,
+    dz: Buffer,
     mixed: Option<Mixed>,
 }
 
@@ -77,6 +78,7 @@ impl StepPlan {
         let inputs: Vec<_> = sources.iter().map(|source| source.map(|source| graph.input(source, &streams))).collect();
         let count = heads.heads.len() as u32;
         let losses = graph.losses(count);
+        let weighing = if options.balance { Weighing::Balanced } else { Weighing::Alike };
         let weight = 1.0 / options.accumulate as f32;
         let backbone = std::mem::take(&mut graph.steps);
         let gated = heads.heads.iter().any(|head| heads.is_base(head));
@@ -100,9 +102,9 @@ impl StepPlan {
         let forward = std::mem::take(&mut graph.steps);
         if let Some(teacher) = &teacher {
             head_graphs.iter().for_each(|head| graph.label_loss(head, teacher, &losses));
-            graph.label_factors(count, options.balance, weight, teacher, &losses);
+            graph.label_factors(count, weighing, weight, teacher, &losses);
         } else {
-            graph.factors(count, options.balance, weight, &losses);
+            graph.factors(count, weighing, weight, &losses);
         }
         for input in inputs.iter().flatten() {
             graph.zero(&input.dz, graph.rows);
@@ -132,8 +134,8 @@ impl StepPlan {
         let sums = inputs.iter().flatten().filter_map(|input| Some(input.mixed.as_ref()?.dots.clone())).collect();
         let Losses { report, .. } = losses;
         let labelling = teacher.and_then(Teacher::rows);
-        let Graph { steps: train, batch, bytes, .. } = graph;
-        Ok(Self { backbone, teacher: labels, forward, train, batch, heads, labelling, report, sums, picked, bytes })
+        let Graph { steps: train, batch, .. } = graph;
+        Ok(Self { backbone, teacher: labels, forward, train, batch, heads, labelling, report, sums, picked })
     }
 }
 
@@ -185,7 +187,7 @@ impl<'a> Graph<'a> {
         for (index, layer) in model.weights.layers.iter().enumerate().take(top) {
             let keeps = lowest.is_some_and(|lowest| index >= lowest);
             let saved = if keeps { self.saved(layer, self.rows) } else { unsaved.clone() };
-            let block = self.block(layer, self.adapter(index), [&after[index], &after[index + 1]], &saved, None);
+            let block = self.block(layer, self.adapter(index), &after[index], &after[index + 1], &saved, None);
             blocks.push(keeps.then_some(block));
         }
         Streams { after, blocks, unsaved }

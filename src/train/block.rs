@@ -1,12 +1,14 @@
 //! A block of the backbone's structure over whole sequences, forward and backward.
 
 use super::graph::{Graph, pre_stride};
+use crate::gpu::Buffer;
 use crate::kernels::train::{
-    Columns, HeadNormInputsIo, HeadNormWeightsIo, HeadsOf, SequenceShape, activate, activate_inputs, causal_gather,
-    causal_scatter, causal_scores, causal_softmax, causal_softmax_inputs, gather_rows, head_norm_inputs,
-    head_norm_weights, lora_inputs, lora_weights, rope_rows, scatter_rows,
+    ActivateForm, ActivateInputsIo, ActivateIo, Columns, HeadNormInputsIo, HeadNormWeightsIo, HeadsOf, LoraInputsIo,
+    LoraWeightsIo, PickIo, SequenceShape, Turn, activate, activate_inputs, causal_gather, causal_scatter,
+    causal_scores, causal_softmax, causal_softmax_inputs, gather_rows, head_norm_inputs, head_norm_weights,
+    lora_inputs, lora_weights, rope_rows, scatter_rows,
 };
-use crate::kernels::{HeadNormIo, HeadNormParams, LoraIo, LoraParams, head_norm, lora};
+use crate::kernels::{HeadNormIo, HeadNormParams, LoraIo, LoraParams, Store, head_norm, lora};
 use crate::model::{Adapter, Layer, accumulate, activation, inner4, linear_form};
 
 /// What the backward pass needs of a block's forward pass. Norms, attention weights and what the MLP's activation gives
@@ -15,35 +17,35 @@ pub(super) struct Block<'a> {
     layer: &'a Layer,
     adapter: Option<&'a Adapter>,
     /// What the block reads, `[rows, hidden]`.
-    input: wgpu::Buffer,
+    input: Buffer,
     /// Queries, keys and values before heads are normalised, where they are.
-    projected: Option<wgpu::Buffer>,
+    projected: Option<Buffer>,
     /// Queries and keys rotated.
-    qkv: wgpu::Buffer,
-    attention_out: wgpu::Buffer,
+    qkv: Buffer,
+    attention_out: Buffer,
     /// The stream between attention and MLP; of the picked rows only, if there are such.
-    middle: wgpu::Buffer,
+    middle: Buffer,
     /// What the MLP's activation reads.
-    pre: wgpu::Buffer,
+    pre: Buffer,
     picked: Option<Picked>,
 }
 
 /// The rows whose output is wanted.
 #[derive(Clone)]
 pub(super) struct Picked {
-    pub picks: wgpu::Buffer,
+    pub picks: Buffer,
     /// The picked rows of the input, which the MLP of a parallel residual reads.
-    pub input: wgpu::Buffer,
+    pub input: Buffer,
 }
 
 /// Buffers that a block writes.
 #[derive(Clone)]
 pub(super) struct Saved {
-    projected: Option<wgpu::Buffer>,
-    qkv: wgpu::Buffer,
-    attention_out: wgpu::Buffer,
-    middle: wgpu::Buffer,
-    pre: wgpu::Buffer,
+    projected: Option<Buffer>,
+    qkv: Buffer,
+    attention_out: Buffer,
+    middle: Buffer,
+    pre: Buffer,
 }
 
 impl<'a> Graph<'a> {
@@ -77,7 +79,8 @@ impl<'a> Graph<'a> {
         &mut self,
         layer: &'a Layer,
         adapter: Option<&'a Adapter>,
-        [input, output]: [&wgpu::Buffer; 2],
+        input: &Buffer,
+        output: &Buffer,
         saved: &Saved,
         picked: Option<Picked>,
     ) -> Block<'a> {
@@ -104,7 +107,7 @@ impl<'a> Graph<'a> {
     }
 
     /// What the MLP's norm reads.
-    fn mlp_source<'b>(&self, block: &'b Block<'_>) -> &'b wgpu::Buffer {
+    fn mlp_source<'b>(&self, block: &'b Block<'_>) -> &'b Buffer {
         match (&block.picked, block.layer.spec.parallel) {
             (_, false) => &block.middle,
             (Some(picked), true) => &picked.input,
@@ -112,12 +115,16 @@ impl<'a> Graph<'a> {
         }
     }
 
+    fn activate_form(&self, block: &Block<'_>) -> ActivateForm {
+        let (rows, mlp) = (self.mlp_rows(block), &block.layer.spec.mlp);
+        ActivateForm { activation: activation(mlp), gated: mlp.gated, rows, inner4: inner4(mlp) }
+    }
+
     /// The MLP's activations from what was saved, to the scratch.
     fn activated(&mut self, block: &Block<'_>) {
-        let (rows, mlp) = (self.mlp_rows(block), &block.layer.spec.mlp);
-        let op =
-            activate(&self.model.gpu, activation(mlp), mlp.gated, rows, inner4(mlp), &block.pre, &self.scratch.inner);
-        self.push(op, rows);
+        let form = self.activate_form(block);
+        let op = activate(&self.model.gpu, form, ActivateIo { pre: &block.pre, out: &self.scratch.inner });
+        self.push(op, form.rows);
     }
 
     fn attention(&mut self, block: &Block<'a>) {
@@ -143,7 +150,7 @@ impl<'a> Graph<'a> {
             self.push(op, rows);
         }
         let (rope, rotation) = (&attention.rope, self.model.rotation(&attention.rope));
-        let op = rope_rows(&self.model.gpu, shape, rope.rotary_dim as u32, false, &block.qkv, rotation);
+        let op = rope_rows(&self.model.gpu, shape, rope.rotary_dim as u32, Turn::Forward, &block.qkv, rotation);
         self.push(op, rows);
         self.weights(block);
         let gather = {
@@ -191,7 +198,7 @@ impl<'a> Graph<'a> {
 
     /// From the gradient of a block's output to that of its input, in `d`. With picked rows the former is `picked_d`,
     /// which is changed too.
-    pub fn block_back(&mut self, block: &Block<'a>, d: &wgpu::Buffer, picked_d: Option<&wgpu::Buffer>) {
+    pub fn block_back(&mut self, block: &Block<'a>, d: &Buffer, picked_d: Option<&Buffer>) {
         let parallel = block.layer.spec.parallel;
         let rows = self.mlp_rows(block);
         let dy = picked_d.unwrap_or(d);
@@ -220,32 +227,32 @@ impl<'a> Graph<'a> {
     }
 
     /// To the gradient of the MLP norm's output, in the scratch.
-    fn mlp_back(&mut self, block: &Block<'a>, dy: &wgpu::Buffer) {
+    fn mlp_back(&mut self, block: &Block<'a>, dy: &Buffer) {
         let s = self.scratch.clone();
         let (rows, mlp) = (self.mlp_rows(block), &block.layer.spec.mlp);
         let (hidden4, inner4) = (self.model.sizes.hidden / 4, inner4(mlp));
         let pre4 = pre_stride(&block.layer.spec) / 4;
         self.activated(block);
-        let dx = Some((Columns::whole(&s.d_inner, inner4), false));
+        let dx = Some((Columns::whole(&s.d_inner, inner4), Store::Set));
         self.linear_back(&block.layer.mlp_out, rows, (&s.inner, inner4), Columns::whole(dy, hidden4), dx);
-        let (pre, dout, dpre) = (&block.pre, &s.d_inner, &s.d_pre);
-        let op = activate_inputs(&self.model.gpu, activation(mlp), mlp.gated, rows, inner4, pre, dout, dpre);
+        let io = ActivateInputsIo { pre: &block.pre, dout: &s.d_inner, dpre: &s.d_pre };
+        let op = activate_inputs(&self.model.gpu, self.activate_form(block), io);
         self.push(op, rows);
         self.norm(&block.layer.mlp_norm, self.mlp_source(block), &s.normed, rows);
-        let dx = Some((Columns::whole(&s.d_normed, hidden4), false));
+        let dx = Some((Columns::whole(&s.d_normed, hidden4), Store::Set));
         self.linear_back(&block.layer.mlp_in, rows, (&s.normed, hidden4), Columns::whole(&s.d_pre, pre4), dx);
     }
 
     /// To the gradient of what attention gives, in the scratch.
-    fn out_back(&mut self, block: &Block<'a>, d: &wgpu::Buffer) {
+    fn out_back(&mut self, block: &Block<'a>, d: &Buffer) {
         let out4 = self.model.attention_shape(block.layer).out_stride() / 4;
         let s = self.scratch.clone();
-        let dx = Some((Columns::whole(&s.d_attention, out4), false));
+        let dx = Some((Columns::whole(&s.d_attention, out4), Store::Set));
         let dy = Columns::whole(d, self.model.sizes.hidden / 4);
         self.linear_back(&block.layer.out, self.rows, (&block.attention_out, out4), dy, dx);
     }
 
-    fn attention_back(&mut self, block: &Block<'a>, d: &wgpu::Buffer) {
+    fn attention_back(&mut self, block: &Block<'a>, d: &Buffer) {
         let s = self.scratch.clone();
         let (gpu, set, rows) = (&self.model.gpu, self.model.kernels, self.rows);
         let (shape, attention) = (self.sequence_shape(block.layer), block.layer.spec.attention());
@@ -261,7 +268,7 @@ impl<'a> Graph<'a> {
             causal_scatter(gpu, shape, 1.0, &s.weights, d_out, dv),
             causal_gather(gpu, shape, attention.scale, &s.d_weights, k, dq),
             causal_scatter(gpu, shape, attention.scale, &s.d_weights, q, dk),
-            rope_rows(gpu, shape, rotary, true, &s.d_qkv, rotation),
+            rope_rows(gpu, shape, rotary, Turn::Back, &s.d_qkv, rotation),
         ];
         let work = attention_work(shape);
         ops.into_iter().for_each(|op| self.push_work(op, rows, work));
@@ -269,43 +276,45 @@ impl<'a> Graph<'a> {
         self.norm(&block.layer.attention_norm, &block.input, &s.normed, rows);
         let (x, dy) = ((&s.normed, hidden4), Columns::whole(&d_projected, qkv4));
         let d_normed = Columns::whole(&s.d_normed, hidden4);
-        self.linear_back(&block.layer.qkv, rows, x, dy, Some((d_normed, false)));
+        self.linear_back(&block.layer.qkv, rows, x, dy, Some((d_normed, Store::Set)));
         if let Some(adapter) = block.adapter {
             self.reduced(adapter);
             let params = lora_params(adapter, qkv4);
-            if let Some(gradient) = self.gradients.of(&adapter.b).cloned() {
-                let op = lora_weights(gpu, rows, params, &s.reduced, &d_projected, &adapter.starts, &gradient);
+            if let Some(gradient) = self.gradients.gradient(&adapter.b).cloned() {
+                let io = LoraWeightsIo { t: &s.reduced, dy: &d_projected, starts: &adapter.starts, db: &gradient };
+                let op = lora_weights(gpu, rows, params, io);
                 self.push(op, rows);
             }
-            let op = lora_inputs(gpu, rows, params, &d_projected, &adapter.b, &adapter.starts, &s.d_reduced);
+            let io = LoraInputsIo { dy: &d_projected, b: &adapter.b, starts: &adapter.starts, dt: &s.d_reduced };
+            let op = lora_inputs(gpu, rows, params, io);
             self.push(op, rows);
             let dt = Columns::whole(&s.d_reduced, adapter.width() / 4);
-            self.matrix_back(&adapter.a, rows, x, dt, Some((d_normed, true)));
+            self.matrix_back(&adapter.a, rows, x, dt, Some((d_normed, Store::Add)));
         }
         self.norm_back(&block.layer.attention_norm, &block.input, d, rows);
     }
 
     /// From the gradient of what attention takes to that of what the product gives: through the norms of heads, where there
     /// are such. Returns where it lies.
-    fn head_norm_back(&mut self, block: &Block<'a>) -> wgpu::Buffer {
+    fn head_norm_back(&mut self, block: &Block<'a>) -> Buffer {
         let (s, gpu, rows) = (self.scratch.clone(), &self.model.gpu, self.rows);
         let norm = self.head_norm_params(block.layer).zip(block.layer.qk_norm.as_ref()).zip(block.projected.as_ref());
         let Some(((params, scale), x)) = norm else { return s.d_qkv };
         let (dy, dx, inverses) = (&s.d_qkv, &s.d_projected, &s.inverses);
         self.push(head_norm_inputs(gpu, params, rows, HeadNormInputsIo { x, dy, scale, dx, inverses }), rows);
-        if let Some(dscale) = self.gradients.of(scale) {
+        if let Some(dscale) = self.gradients.gradient(scale) {
             self.push(head_norm_weights(gpu, params, rows, HeadNormWeightsIo { x, dy, inverses, dscale }), rows);
         }
         s.d_projected
     }
 
-    fn gather(&mut self, picks: &wgpu::Buffer, x: &wgpu::Buffer, y: &wgpu::Buffer) {
-        let op = gather_rows(&self.model.gpu, self.picked, self.model.sizes.hidden / 4, picks, x, y);
+    fn gather(&mut self, picks: &Buffer, x: &Buffer, y: &Buffer) {
+        let op = gather_rows(&self.model.gpu, self.picked, self.model.sizes.hidden / 4, PickIo { picks, x, y });
         self.push(op, self.picked);
     }
 
-    fn scatter(&mut self, picks: &wgpu::Buffer, x: &wgpu::Buffer, y: &wgpu::Buffer) {
-        let op = scatter_rows(&self.model.gpu, self.picked, self.model.sizes.hidden / 4, picks, x, y);
+    fn scatter(&mut self, picks: &Buffer, x: &Buffer, y: &Buffer) {
+        let op = scatter_rows(&self.model.gpu, self.picked, self.model.sizes.hidden / 4, PickIo { picks, x, y });
         self.push(op, self.picked);
     }
 }
@@ -319,18 +328,18 @@ fn lora_params(adapter: &Adapter, columns4: u32) -> LoraParams {
     LoraParams { columns4, rank: adapter.rank, t_stride: adapter.width() }
 }
 
-fn heads_of(buffer: &wgpu::Buffer, stride: u32, first: u32) -> HeadsOf<'_> {
+fn heads_of(buffer: &Buffer, stride: u32, first: u32) -> HeadsOf<'_> {
     HeadsOf { buffer, stride, first }
 }
 
-fn queries(shape: SequenceShape, qkv: &wgpu::Buffer) -> HeadsOf<'_> {
+fn queries(shape: SequenceShape, qkv: &Buffer) -> HeadsOf<'_> {
     heads_of(qkv, shape.qkv_stride(), 0)
 }
 
-fn keys(shape: SequenceShape, qkv: &wgpu::Buffer) -> HeadsOf<'_> {
+fn keys(shape: SequenceShape, qkv: &Buffer) -> HeadsOf<'_> {
     heads_of(qkv, shape.qkv_stride(), shape.heads * shape.head_dim)
 }
 
-fn values(shape: SequenceShape, qkv: &wgpu::Buffer) -> HeadsOf<'_> {
+fn values(shape: SequenceShape, qkv: &Buffer) -> HeadsOf<'_> {
     heads_of(qkv, shape.qkv_stride(), (shape.heads + shape.kv_heads) * shape.head_dim)
 }

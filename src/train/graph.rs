@@ -2,12 +2,14 @@
 
 use super::parameters::Parameters;
 use crate::format::spec::BlockSpec;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::train::{
     Columns, NormInputsIo, NormWeightsIo, SequenceShape, column_sums, matmul_inputs, matmul_weights, norm_inputs,
     norm_weights,
 };
-use crate::kernels::{AttentionShape, CopyHidden, Extent, MatmulForm, Op, Place, Row, State, copy_hidden};
+use crate::kernels::{
+    AttentionShape, CopyHidden, Extent, MatmulForm, NormForm, Op, Over, Place, Row, State, Store, copy_hidden,
+};
 use crate::model::{
     Adapter, Layer, Linear, Matrix, Model, NormWeights, Shard, embed_ops, inner4, norm_op, product_ops,
 };
@@ -28,33 +30,33 @@ impl Step {
 }
 
 /// Products go over rows in tiles and read whole ones.
-pub(super) const TILE_ROWS: u32 = 64;
+const TILE_ROWS: u32 = 64;
 
 /// What is written and read again within a block.
 #[derive(Clone)]
 pub(super) struct Scratch {
-    pub normed: wgpu::Buffer,
+    pub normed: Buffer,
     /// A stream of all rows, of which some are then picked.
-    pub whole: wgpu::Buffer,
-    pub inner: wgpu::Buffer,
-    pub d_inner: wgpu::Buffer,
-    pub d_pre: wgpu::Buffer,
-    pub d_normed: wgpu::Buffer,
-    pub d_attention: wgpu::Buffer,
-    pub d_qkv: wgpu::Buffer,
+    pub whole: Buffer,
+    pub inner: Buffer,
+    pub d_inner: Buffer,
+    pub d_pre: Buffer,
+    pub d_normed: Buffer,
+    pub d_attention: Buffer,
+    pub d_qkv: Buffer,
     /// The gradient of queries, keys and values before heads are normalised, and one over the root mean square of each head;
     /// empty where no block does that.
-    pub d_projected: wgpu::Buffer,
-    pub inverses: wgpu::Buffer,
+    pub d_projected: Buffer,
+    pub inverses: Buffer,
     /// Attention weights, `[sequences, heads, length, length]`.
-    pub weights: wgpu::Buffer,
-    pub d_weights: wgpu::Buffer,
+    pub weights: Buffer,
+    pub d_weights: Buffer,
     /// `A x` of a LoRA.
-    pub reduced: wgpu::Buffer,
-    pub d_reduced: wgpu::Buffer,
+    pub reduced: Buffer,
+    pub d_reduced: Buffer,
     /// Mean and deviation of rows.
-    pub stats: wgpu::Buffer,
-    pub zeros: wgpu::Buffer,
+    pub stats: Buffer,
+    pub zeros: Buffer,
 }
 
 /// A step under construction.
@@ -66,23 +68,19 @@ pub(super) struct Graph<'a> {
     pub rows: u32,
     pub picked: u32,
     /// Of a session that never runs: the kernels that serve ask it where to begin.
-    pub state: wgpu::Buffer,
+    pub state: Buffer,
     /// The tokens.
-    pub batch: wgpu::Buffer,
+    pub batch: Buffer,
     pub scratch: Scratch,
     pub steps: Vec<Step>,
-    /// Bytes of the buffers made so far.
-    pub bytes: u64,
 }
 
 /// The input or the output of a product: its buffer and row stride in blocks of four.
-pub(super) type Strided<'a> = (&'a wgpu::Buffer, u32);
+pub(super) type Strided<'a> = (&'a Buffer, u32);
 
 /// A buffer of `rows` rows of `width` values; products write whole tiles.
-fn row_buffer(gpu: &Gpu, bytes: &mut u64, label: &str, rows: u32, width: u32) -> wgpu::Buffer {
-    let size = 4 * u64::from(rows.next_multiple_of(TILE_ROWS)) * u64::from(width);
-    *bytes += size;
-    gpu.storage(label, size)
+fn row_buffer(gpu: &Gpu, label: &str, rows: u32, width: u32) -> Buffer {
+    gpu.storage(label, 4 * u64::from(rows.next_multiple_of(TILE_ROWS)) * u64::from(width))
 }
 
 /// Values of a row that a block's activation reads.
@@ -103,8 +101,7 @@ impl<'a> Graph<'a> {
         let all_heads = model.config.spec.most(|block| block.attention().heads + 2 * block.attention().kv_heads) as u32;
         let adapters = model.heads.iter().flat_map(|heads| &heads.adapters).flatten();
         let reduced = adapters.map(Adapter::width).max().unwrap_or(4);
-        let mut bytes = 0;
-        let mut of = |label: &str, width: u32| row_buffer(gpu, &mut bytes, label, rows, width);
+        let of = |label: &str, width: u32| row_buffer(gpu, label, rows, width);
         let weights = sizes.heads * sizes.context;
         let scratch = Scratch {
             normed: of("normed", sizes.hidden),
@@ -126,7 +123,7 @@ impl<'a> Graph<'a> {
         };
         let batch = gpu.storage("batch", (rows as usize * size_of::<Row>()) as u64);
         let state = gpu.storage("state", size_of::<State>() as u64);
-        Self { model, gradients, sequences, rows, picked, state, batch, scratch, steps: Vec::new(), bytes }
+        Self { model, gradients, sequences, rows, picked, state, batch, scratch, steps: Vec::new() }
     }
 
     pub fn push(&mut self, op: Op, rows: u32) {
@@ -139,29 +136,29 @@ impl<'a> Graph<'a> {
         self.steps.push(Step { op, rows, work: u64::from(rows) * work });
     }
 
-    pub fn rows_of(&mut self, label: &str, rows: u32, width: u32) -> wgpu::Buffer {
-        row_buffer(&self.model.gpu, &mut self.bytes, label, rows, width)
+    pub fn rows_of(&self, label: &str, rows: u32, width: u32) -> Buffer {
+        row_buffer(&self.model.gpu, label, rows, width)
     }
 
     /// A stream of all rows, `[rows, hidden]`.
-    pub fn stream(&mut self, label: &str) -> wgpu::Buffer {
+    pub fn stream(&self, label: &str) -> Buffer {
         self.rows_of(label, self.rows, self.model.sizes.hidden)
     }
 
     /// The sizes of a layer's attention within sequences.
     pub fn sequence_shape(&self, layer: &Layer) -> SequenceShape {
-        let AttentionShape { heads, kv_heads, head_dim, context, window } = self.model.attention_shape(layer);
+        let AttentionShape { heads, kv_heads, head_dim, context, window, .. } = self.model.attention_shape(layer);
         SequenceShape { sequences: self.sequences, length: context, heads, kv_heads, head_dim, window }
     }
 
-    pub fn embed(&mut self, table: &Matrix, batch: &wgpu::Buffer, x: &wgpu::Buffer) {
+    pub fn embed(&mut self, table: &Matrix, batch: &Buffer, x: &Buffer) {
         for op in embed_ops(self.model, table, batch, x) {
             self.push(op, self.rows);
         }
     }
 
-    pub fn norm(&mut self, weights: &NormWeights, x: &wgpu::Buffer, y: &wgpu::Buffer, rows: u32) {
-        let op = norm_op(self.model, &self.state, weights, x, y, false);
+    pub fn norm(&mut self, weights: &NormWeights, x: &Buffer, y: &Buffer, rows: u32) {
+        let op = norm_op(self.model, &self.state, weights, x, y, Over::Rows);
         self.push(op, rows);
     }
 
@@ -173,50 +170,50 @@ impl<'a> Graph<'a> {
         &mut self,
         form: MatmulForm,
         matrix: &Matrix,
-        bias: Option<&[wgpu::Buffer]>,
+        bias: Option<&[Buffer]>,
         x: Strided<'_>,
         y: Strided<'_>,
         rows: u32,
     ) {
-        let ops = product_ops(self.model, &self.state, form, matrix, bias, x, y, false);
+        let ops = product_ops(self.model, &self.state, form, matrix, bias, x, y, Over::Rows);
         for (op, shard) in ops.into_iter().zip(&matrix.shards) {
             self.push_work(op, rows, weights(matrix, shard));
         }
     }
 
     /// `y = x`, rows of the stream.
-    pub fn copy(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, rows: u32) {
-        self.copy_hidden(x, y, false, rows);
+    pub fn copy(&mut self, x: &Buffer, y: &Buffer, rows: u32) {
+        self.copy_hidden(x, y, Store::Set, rows);
     }
 
     /// `y += x`
-    pub fn add(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, rows: u32) {
-        self.copy_hidden(x, y, true, rows);
+    pub fn add(&mut self, x: &Buffer, y: &Buffer, rows: u32) {
+        self.copy_hidden(x, y, Store::Add, rows);
     }
 
-    pub fn zero(&mut self, y: &wgpu::Buffer, rows: u32) {
+    pub fn zero(&mut self, y: &Buffer, rows: u32) {
         let zeros = self.scratch.zeros.clone();
-        self.copy_hidden(&zeros, y, false, rows);
+        self.copy_hidden(&zeros, y, Store::Set, rows);
     }
 
-    fn copy_hidden(&mut self, x: &wgpu::Buffer, y: &wgpu::Buffer, accumulate: bool, rows: u32) {
+    fn copy_hidden(&mut self, x: &Buffer, y: &Buffer, store: Store, rows: u32) {
+        let accumulate = store == Store::Add;
         let io = CopyHidden { x: (x, Place::Rows), y: (y, Place::Rows), weight: 1.0, accumulate, wanted: false };
         let op = copy_hidden(&self.model.gpu, self.model.sizes.hidden, self.rows, &self.state, io);
         self.push(op, rows);
     }
 
-    /// Gradients of a product's weights and bias, where they are trained, and of its input, where it is wanted (and
-    /// whether it adds).
+    /// Gradients of a product's weights and bias, where they are trained, and of its input, where it is wanted.
     pub fn linear_back(
         &mut self,
         linear: &Linear,
         rows: u32,
         x: Strided<'_>,
         dy: Columns<'_>,
-        dx: Option<(Columns<'_>, bool)>,
+        dx: Option<(Columns<'_>, Store)>,
     ) {
         let bias = linear.bias.iter().flatten().next();
-        if let Some(gradient) = bias.and_then(|bias| self.gradients.of(bias)) {
+        if let Some(gradient) = bias.and_then(|bias| self.gradients.gradient(bias)) {
             let columns4 = linear.matrix.shards[0].columns4;
             let op = column_sums(&self.model.gpu, rows, columns4, dy, gradient);
             self.push(op, rows);
@@ -231,18 +228,19 @@ impl<'a> Graph<'a> {
         rows: u32,
         (x, x_stride4): Strided<'_>,
         dy: Columns<'_>,
-        dx: Option<(Columns<'_>, bool)>,
+        dx: Option<(Columns<'_>, Store)>,
     ) {
         let gpu = &self.model.gpu;
         for (index, shard) in matrix.shards.iter().enumerate() {
             let sizes = [rows, shard.columns4, matrix.inputs4];
             let dy = Columns { first4: dy.first4 + shard.first4, ..dy };
-            if let Some(gradient) = self.gradients.of(&shard.buffer) {
+            if let Some(gradient) = self.gradients.gradient(&shard.buffer) {
                 let op = matmul_weights(gpu, sizes, Columns::whole(x, x_stride4), dy, gradient);
                 self.push_work(op, rows, weights(matrix, shard));
             }
-            if let Some((dx, accumulate)) = dx {
-                let op = matmul_inputs(gpu, matrix.format, accumulate || index > 0, sizes, dy, &shard.buffer, dx);
+            if let Some((dx, store)) = dx {
+                let store = if index > 0 { Store::Add } else { store };
+                let op = matmul_inputs(gpu, matrix.format, store, sizes, dy, &shard.buffer, dx);
                 self.push_work(op, rows, weights(matrix, shard));
             }
         }
@@ -250,29 +248,22 @@ impl<'a> Graph<'a> {
 
     /// Adds to `dx` the gradient of a norm's input `x`, from that of its output in the scratch; and the gradients of its
     /// weights, where they are trained.
-    pub fn norm_back(&mut self, weights: &NormWeights, x: &wgpu::Buffer, dx: &wgpu::Buffer, rows: u32) {
+    pub fn norm_back(&mut self, weights: &NormWeights, x: &Buffer, dx: &Buffer, rows: u32) {
         let s = self.scratch.clone();
         self.norm_back_from(weights, x, &s.d_normed, dx, rows);
     }
 
     /// [`Graph::norm_back`] from the gradient `dy`.
-    pub fn norm_back_from(
-        &mut self,
-        weights: &NormWeights,
-        x: &wgpu::Buffer,
-        dy: &wgpu::Buffer,
-        dx: &wgpu::Buffer,
-        rows: u32,
-    ) {
+    pub fn norm_back_from(&mut self, weights: &NormWeights, x: &Buffer, dy: &Buffer, dx: &Buffer, rows: u32) {
         let (gpu, sizes) = (&self.model.gpu, &self.model.sizes);
-        let (layer, eps) = (weights.norm.is_layer(), weights.norm.eps());
+        let (form, eps) = (NormForm::with_shift(weights.norm.is_layer()), weights.norm.eps());
         let width = self.model.config.hidden_size as u32;
         let stats = self.scratch.stats.clone();
         let io = NormInputsIo { x, dy, scale: &weights.scale, dx, stats: &stats };
-        let op = norm_inputs(gpu, self.model.kernels, layer, rows, width, sizes.hidden, eps as f32, io);
+        let op = norm_inputs(gpu, self.model.kernels, form, rows, width, sizes.hidden, eps as f32, io);
         self.push(op, rows);
-        if let Some(dscale) = self.gradients.of(&weights.scale) {
-            let dshift = weights.shift.as_ref().and_then(|shift| self.gradients.of(shift));
+        if let Some(dscale) = self.gradients.gradient(&weights.scale) {
+            let dshift = weights.shift.as_ref().and_then(|shift| self.gradients.gradient(shift));
             let io = NormWeightsIo { x, dy, stats: &stats, dscale, dshift };
             let op = norm_weights(gpu, rows, width, sizes.hidden, io);
             self.push(op, rows);

@@ -4,8 +4,11 @@ use super::Target;
 use super::block::{Block, Picked};
 use super::graph::{Graph, weights};
 use super::teacher::{Labels, Teacher};
+use crate::gpu::Buffer;
+use crate::kernels::Store;
 use crate::kernels::train::{
-    Columns, LossShape, loss_factors, loss_inputs, loss_scan, loss_summary, matmul_inputs, mix, mix_dot, mix_softmax,
+    Against, Columns, LossInputsIo, LossScanIo, LossShape, LossSummaryIo, MixDotIo, MixIo, MixSoftmaxInputsIo,
+    Weighing, loss_factors, loss_inputs, loss_scan, loss_summary, matmul_inputs, mix, mix_dot, mix_softmax,
     mix_softmax_inputs,
 };
 use crate::model::{Body, Head, Join, Matrix, Mix, Shard, accumulate, plain_form, shard_op};
@@ -18,10 +21,10 @@ pub(super) struct HeadGraph<'a> {
     join: Option<Joined<'a>>,
     blocks: Vec<Block<'a>>,
     /// The stream after the last layer, of the rows whose loss is wanted; normalised.
-    output: wgpu::Buffer,
-    pub normed: wgpu::Buffer,
+    output: Buffer,
+    pub normed: Buffer,
     pub rows: HeadRows,
-    pub partials: wgpu::Buffer,
+    pub partials: Buffer,
 }
 
 /// What the host writes for a head in every micro-batch.
@@ -31,10 +34,10 @@ pub(super) struct HeadRows {
     /// Places ahead of a row of the token that it reads; 0 if it reads none.
     pub ahead: usize,
     /// The rows whose loss counts, and what they should predict.
-    pub picks: wgpu::Buffer,
-    pub targets: wgpu::Buffer,
+    pub picks: Buffer,
+    pub targets: Buffer,
     /// The tokens that a sequential head reads, as rows.
-    pub shifted: Option<wgpu::Buffer>,
+    pub shifted: Option<Buffer>,
     /// Where it learns from soft labels.
     pub labels: Option<Labels>,
 }
@@ -42,16 +45,16 @@ pub(super) struct HeadRows {
 /// The start of a sequential head.
 struct Joined<'a> {
     join: &'a Join,
-    hidden: wgpu::Buffer,
-    embedded: wgpu::Buffer,
+    hidden: Buffer,
+    embedded: Buffer,
 }
 
 /// A mix of streams, and the buffers of its weights.
 pub(super) struct Mixed {
-    pub logits: wgpu::Buffer,
-    weights: wgpu::Buffer,
+    pub logits: Buffer,
+    weights: Buffer,
     /// Sums that a micro-batch starts from zero.
-    pub dots: wgpu::Buffer,
+    pub dots: Buffer,
     layers: u32,
     temperature: f32,
 }
@@ -59,16 +62,16 @@ pub(super) struct Mixed {
 /// Where losses are summed up.
 #[derive(Clone)]
 pub(super) struct Losses {
-    pub logits: wgpu::Buffer,
-    pub losses: wgpu::Buffer,
+    pub logits: Buffer,
+    pub losses: Buffer,
     /// Of each head: the sum of its losses, of their squares, and how many.
-    pub report: wgpu::Buffer,
-    pub factors: wgpu::Buffer,
+    pub report: Buffer,
+    pub factors: Buffer,
     /// The gradient of what the LM head reads, and of what the final norm reads.
-    pub d_normed: wgpu::Buffer,
-    pub d_output: wgpu::Buffer,
+    pub d_normed: Buffer,
+    pub d_output: Buffer,
     /// The gradient of the stream between a head's layers.
-    pub d_stream: wgpu::Buffer,
+    pub d_stream: Buffer,
 }
 
 impl<'a> Graph<'a> {
@@ -94,7 +97,7 @@ impl<'a> Graph<'a> {
     }
 
     /// The head's way from its source `z` to the normalised rows that the LM head reads.
-    pub fn head(&mut self, head: &'a Head, slot: u32, z: &wgpu::Buffer, target: Target) -> HeadGraph<'a> {
+    pub fn head(&mut self, head: &'a Head, slot: u32, z: &Buffer, target: Target) -> HeadGraph<'a> {
         let (gpu, hidden) = (&self.model.gpu, self.model.sizes.hidden);
         let of = |label: &str| gpu.storage(label, 4 * u64::from(self.picked));
         let shifted = matches!(head.body, Body::Sequential(..));
@@ -128,7 +131,7 @@ impl<'a> Graph<'a> {
             let y = if last { output.clone() } else { self.stream("head stream") };
             let picked =
                 last.then(|| Picked { picks: rows.picks.clone(), input: self.rows_of("picked", self.picked, hidden) });
-            blocks.push(self.block(layer, adapter, [&stream, &y], &saved, picked));
+            blocks.push(self.block(layer, adapter, &stream, &y, &saved, picked));
             stream = y;
         }
         let normed = self.rows_of("head normed", self.picked, hidden);
@@ -138,7 +141,7 @@ impl<'a> Graph<'a> {
         HeadGraph { head, slot, join, blocks, output, normed, rows, partials }
     }
 
-    fn join(&mut self, join: &'a Join, shifted: &wgpu::Buffer, z: &wgpu::Buffer, x: &wgpu::Buffer) -> Joined<'a> {
+    fn join(&mut self, join: &'a Join, shifted: &Buffer, z: &Buffer, x: &Buffer) -> Joined<'a> {
         let (rows, hidden4, model) = (self.rows, self.model.sizes.hidden / 4, self.model);
         let embedded = self.stream("embedded");
         self.norm(&join.hidden_norm, z, &self.scratch.normed.clone(), rows);
@@ -165,7 +168,7 @@ impl<'a> Graph<'a> {
     }
 
     /// The logits of normalised rows, of a chunk of the vocabulary.
-    pub fn logits(&mut self, normed: &wgpu::Buffer, shard: &Shard, losses: &Losses) {
+    pub fn logits(&mut self, normed: &Buffer, shard: &Shard, losses: &Losses) {
         let x = (normed, self.model.sizes.hidden / 4);
         let matrix = self.lm_head();
         let op = shard_op(self.model, &self.state, matrix, shard, x, &losses.logits);
@@ -178,17 +181,18 @@ impl<'a> Graph<'a> {
         let (targets, partials) = (&head.rows.targets, &head.partials);
         for (index, shard) in self.lm_head().shards.iter().enumerate() {
             self.logits(&head.normed, shard, losses);
-            let op = loss_scan(gpu, set, self.chunk(shard), index == 0, targets, &losses.logits, partials);
+            let io = LossScanIo { targets, logits: &losses.logits, partials };
+            let op = loss_scan(gpu, set, self.chunk(shard), Store::nth(index), io);
             self.push(op, self.picked);
         }
-        let op =
-            loss_summary(gpu, set, self.picked, head.slot, false, targets, partials, &losses.losses, &losses.report);
+        let io = LossSummaryIo { targets, partials, losses: &losses.losses, report: &losses.report };
+        let op = loss_summary(gpu, set, self.picked, head.slot, Against::Targets, io);
         self.push(op, self.picked);
     }
 
     /// What the gradients of the losses are multiplied with.
-    pub fn factors(&mut self, heads: u32, balance: bool, weight: f32, losses: &Losses) {
-        let op = loss_factors(&self.model.gpu, heads, balance, weight, &losses.report, &losses.factors);
+    pub fn factors(&mut self, heads: u32, weighing: Weighing, weight: f32, losses: &Losses) {
+        let op = loss_factors(&self.model.gpu, heads, weighing, weight, &losses.report, &losses.factors);
         self.push(op, 1);
     }
 
@@ -199,7 +203,7 @@ impl<'a> Graph<'a> {
         head: &HeadGraph<'a>,
         teacher: Option<&Teacher>,
         losses: &Losses,
-        dz: &wgpu::Buffer,
+        dz: &Buffer,
         fresh: bool,
     ) {
         let (model, hidden4, picked) = (self.model, self.model.sizes.hidden / 4, self.picked);
@@ -213,12 +217,13 @@ impl<'a> Graph<'a> {
             if let Some(teacher) = teacher {
                 self.label_softmax(head, teacher, losses, self.chunk(shard));
             } else {
-                let op = loss_inputs(&model.gpu, self.chunk(shard), head.slot, targets, partials, factors, logits);
+                let io = LossInputsIo { targets, partials, factors, logits };
+                let op = loss_inputs(&model.gpu, self.chunk(shard), head.slot, io);
                 self.push(op, picked);
             }
             let sizes = [picked, shard.columns4, matrix.inputs4];
             let (dy, dx) = (Columns::whole(logits, shard.columns4), Columns::whole(&losses.d_normed, hidden4));
-            let op = matmul_inputs(&model.gpu, matrix.format, index > 0, sizes, dy, &shard.buffer, dx);
+            let op = matmul_inputs(&model.gpu, matrix.format, Store::nth(index), sizes, dy, &shard.buffer, dx);
             self.push_work(op, picked, weights(matrix, shard));
         }
         if let Some(teacher) = teacher {
@@ -238,12 +243,12 @@ impl<'a> Graph<'a> {
         }
     }
 
-    fn join_back(&mut self, joined: &Joined<'a>, d: &wgpu::Buffer, dz: &wgpu::Buffer) {
+    fn join_back(&mut self, joined: &Joined<'a>, d: &Buffer, dz: &Buffer) {
         let s = self.scratch.clone();
         let (rows, hidden4) = (self.rows, self.model.sizes.hidden / 4);
         let Joined { join, hidden, embedded } = joined;
         let (dy, x) = (Columns::whole(d, hidden4), (&s.normed, hidden4));
-        let dx = Some((Columns::whole(&s.d_normed, hidden4), false));
+        let dx = Some((Columns::whole(&s.d_normed, hidden4), Store::Set));
         self.norm(&join.hidden_norm, hidden, &s.normed, rows);
         self.matrix_back(&join.from_hidden, rows, x, dy, dx);
         self.norm_back(&join.hidden_norm, hidden, dz, rows);
@@ -254,7 +259,7 @@ impl<'a> Graph<'a> {
     }
 
     /// The mix of `streams`, which are the streams after 1, 2, ... blocks, to `z`.
-    pub fn mix(&mut self, source: &Mix, logits: wgpu::Buffer, streams: &[wgpu::Buffer], z: &wgpu::Buffer) -> Mixed {
+    pub fn mix(&mut self, source: &Mix, logits: Buffer, streams: &[Buffer], z: &Buffer) -> Mixed {
         let gpu = &self.model.gpu;
         let layers = source.logits.len() as u32;
         let of = |label: &str| gpu.storage(label, 4 * u64::from(layers));
@@ -262,7 +267,8 @@ impl<'a> Graph<'a> {
         let mixed = Mixed { logits, weights: of("mix"), dots: of("dots"), layers, temperature };
         self.push(mix_softmax(gpu, layers, temperature, &mixed.logits, &mixed.weights), 1);
         for (index, stream) in (0..layers).zip(streams) {
-            self.push(mix(gpu, self.count4(), index, index > 0, &mixed.weights, stream, z), self.rows);
+            let io = MixIo { weights: &mixed.weights, x: stream, y: z };
+            self.push(mix(gpu, self.count4(), index, Store::nth(index as usize), io), self.rows);
         }
         mixed
     }
@@ -272,19 +278,21 @@ impl<'a> Graph<'a> {
     }
 
     /// The gradient of the mix's logits, where they are trained.
-    pub fn mix_back(&mut self, mixed: &Mixed, streams: &[wgpu::Buffer], dz: &wgpu::Buffer) {
-        let Some(gradient) = self.gradients.of(&mixed.logits).cloned() else { return };
+    pub fn mix_back(&mut self, mixed: &Mixed, streams: &[Buffer], dz: &Buffer) {
+        let Some(gradient) = self.gradients.gradient(&mixed.logits).cloned() else { return };
         let gpu = &self.model.gpu;
         for (index, stream) in (0..mixed.layers).zip(streams) {
-            self.push(mix_dot(gpu, self.count4(), index, stream, dz, &mixed.dots), self.rows);
+            self.push(mix_dot(gpu, self.count4(), index, MixDotIo { x: stream, dy: dz, dots: &mixed.dots }), self.rows);
         }
-        let op = mix_softmax_inputs(gpu, mixed.layers, mixed.temperature, &mixed.weights, &mixed.dots, &gradient);
+        let io = MixSoftmaxInputsIo { weights: &mixed.weights, dots: &mixed.dots, dlogits: &gradient };
+        let op = mix_softmax_inputs(gpu, mixed.layers, mixed.temperature, io);
         self.push(op, 1);
     }
 
     /// Adds to `d` what the mix with the gradient `dz` sends to the stream after `blocks` blocks.
-    pub fn mix_to_stream(&mut self, mixed: &Mixed, blocks: usize, dz: &wgpu::Buffer, d: &wgpu::Buffer) {
-        let op = mix(&self.model.gpu, self.count4(), blocks as u32 - 1, true, &mixed.weights, dz, d);
+    pub fn mix_to_stream(&mut self, mixed: &Mixed, blocks: usize, dz: &Buffer, d: &Buffer) {
+        let io = MixIo { weights: &mixed.weights, x: dz, y: d };
+        let op = mix(&self.model.gpu, self.count4(), blocks as u32 - 1, Store::Add, io);
         self.push(op, self.rows);
     }
 }

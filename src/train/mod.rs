@@ -19,12 +19,12 @@ mod teacher;
 use std::collections::BTreeMap;
 
 use crate::format::files::{Files, read_whole};
-use crate::format::mtp::{CONFIG, Lora, TENSORS};
+use crate::format::mtp::{CONFIG, TENSORS};
 use crate::format::safetensors::serialize_f32;
-use crate::gpu::{Gpu, Staging};
+use crate::gpu::{Buffer, Gpu, Staging};
 use crate::kernels::train::{ANY_TARGET, AdamStep, MAX_TRAINED_ROWS, NO_ROW, NO_TARGET};
 use crate::kernels::{Extent, KernelSet, Op, Row, WeightFormat};
-use crate::model::{Measured, Model, Progress, Sizes, load_for_training, measure_for_training};
+use crate::model::{HeadWeights, Model, Progress, Sizes, TrainedSizes, dry_for_training, load_for_training};
 use crate::{Error, ErrorKind, Result};
 use backbone::StepPlan;
 use graph::Step;
@@ -163,9 +163,30 @@ pub struct Trainer {
     update: Vec<Op>,
     report: Staging,
     clip: Staging,
+    memory: Memory,
     steps: u64,
     /// `mtp_config.json` of the heads.
     config: Vec<u8>,
+}
+
+/// What a training has beside its model, on a device or on a dry one.
+struct Parts {
+    parameters: Parameters,
+    plan: StepPlan,
+    update: Vec<Op>,
+    report: Staging,
+    clip: Staging,
+}
+
+impl Parts {
+    fn new(model: &Model, parameters: Parameters, options: &TrainOptions) -> Result<Self> {
+        let gpu = &model.gpu;
+        let plan = StepPlan::new(model, &parameters, options)?;
+        let update = parameters.update(gpu, options.max_norm.unwrap_or(0.0));
+        let report = Staging::new(gpu, plan.report.size());
+        let clip = Staging::new(gpu, parameters.clip.size());
+        Ok(Self { parameters, plan, update, report, clip })
+    }
 }
 
 impl Trainer {
@@ -187,18 +208,15 @@ impl Trainer {
         let config = config.ok_or_else(|| {
             Error::io(format!("no {CONFIG} in {}: make heads with foretoken init-heads", heads.describe()))
         })?;
-        Self::memory(gpu, files, heads, options).await?.check(gpu.summary().max_binding_bytes, None)?;
-        let sizes = (options.length, options.vocab_chunk, options.quantize);
-        let mut model = load_for_training(gpu, files, heads, kernels, sizes, progress).await?;
-        let placed = std::mem::take(&mut model.heads.as_mut().expect("it has heads").placed);
-        let parameters = Parameters::new(gpu, placed, options);
-        let plan = StepPlan::new(&model, &parameters, options)?;
-        let update = parameters.update(gpu, options.max_norm.unwrap_or(0.0));
-        gpu.check().map_err(|error| with_advice(error, plan.bytes + parameters.bytes()))?;
-        let report = Staging::new(gpu, plan.report.size());
-        let clip = Staging::new(gpu, parameters.clip.size());
+        let memory = Self::memory(gpu, files, heads, options).await?;
+        memory.check(gpu.summary().max_binding_bytes, None)?;
+        let mut model = load_for_training(gpu, files, heads, kernels, trained_sizes(options), progress).await?;
+        let parameters = Parameters::of(&mut model, options);
+        let parts = Parts::new(&model, parameters, options)?;
+        gpu.check().map_err(|error| with_advice(error, memory.trained + memory.activations))?;
         let (options, config) = (options.clone(), config.into_owned());
-        Ok(Self { model, options, parameters, plan, update, report, clip, steps: 0, config })
+        let Parts { parameters, plan, update, report, clip } = parts;
+        Ok(Self { model, options, parameters, plan, update, report, clip, memory, steps: 0, config })
     }
 
     /// What [`Trainer::load`] would need, before anything of it is there.
@@ -207,26 +225,25 @@ impl Trainer {
     /// As there, for files that are broken or do not fit each other, and for options that make no sense.
     pub async fn memory<F: Files, H: Files>(gpu: &Gpu, files: &F, heads: &H, options: &TrainOptions) -> Result<Memory> {
         check(options)?;
-        let measured = measure_for_training(gpu, files, heads, (options.length, options.quantize)).await?;
-        let Measured { config, sizes, heads, lora, backbone_bytes, head_elements } = &measured;
-        check_attentions(sizes, options)?;
-        check_quantized(options, lora.as_ref())?;
-        let hidden = config.hidden_size;
-        let parts = lora.iter().flat_map(|lora| lora.parts.iter().map(|part| lora.rank * (hidden + part.outputs)));
-        let in_lora = parts.sum::<usize>() as u64;
-        let trained = if options.train_heads { head_elements - in_lora } else { 0 };
-        let trained = trained + if options.train_lora { in_lora } else { 0 };
-        if trained == 0 {
+        let loaded = dry_for_training(gpu, files, heads, trained_sizes(options)).await?;
+        check_attentions(&loaded.sizes, options)?;
+        check_quantized(options, loaded.heads.as_ref())?;
+        let bytes = |model: &Model| model.gpu.counts().buffer_bytes;
+        // On a dry device of its own, so that what is counted there is the training's.
+        let mut model = loaded.dry();
+        let parameters = Parameters::of(&mut model, options);
+        if parameters.all.is_empty() {
             return Err(Error::input("there is nothing to train: the heads have no tensors of their own, and no LoRA"));
         }
-        let plan = memory::Plan { config, sizes, heads, lora: lora.as_ref(), options };
-        let (activations, largest) = plan.activations();
-        Ok(Memory { weights: backbone_bytes + 4 * head_elements, trained: 12 * trained, activations, largest })
+        let trained = bytes(&model);
+        Parts::new(&model, parameters, options)?;
+        let (activations, largest) = (bytes(&model) - trained, model.gpu.largest_buffer());
+        Ok(Memory { weights: bytes(&loaded), trained, activations, largest })
     }
 
     /// Bytes on the GPU beside the model's own: activations, gradients and moments.
     pub fn bytes(&self) -> u64 {
-        self.plan.bytes + self.parameters.bytes()
+        self.memory.trained + self.memory.activations
     }
 
     /// Optimizer steps so far.
@@ -263,7 +280,7 @@ impl Trainer {
             let (got, expected) = (batches.len(), self.options.accumulate);
             return Err(Error::input(format!("{got} micro-batches: a step takes {expected}")));
         }
-        let gradients: Vec<&wgpu::Buffer> = self.parameters.all.iter().map(|p| &p.gradient).collect();
+        let gradients: Vec<&Buffer> = self.parameters.all.iter().map(|p| &p.gradient).collect();
         self.model.gpu.clear(&gradients);
         let mut sums = vec![[0.0_f64; 2]; self.plan.heads.len()];
         for (index, batch) in batches.iter().enumerate() {
@@ -463,13 +480,13 @@ impl Trainer {
     /// # Errors
     /// [`ErrorKind::Device`].
     pub async fn gradients(&self) -> Result<BTreeMap<String, (Vec<usize>, Vec<f32>)>> {
-        self.unpacked(|buffer| self.parameters.of(buffer)).await
+        self.unpacked(|buffer| self.parameters.gradient(buffer)).await
     }
 
     /// By tensor what `of` the buffer of its values lies as these do.
     async fn unpacked<'b>(
         &'b self,
-        of: impl Fn(&'b wgpu::Buffer) -> Option<&'b wgpu::Buffer>,
+        of: impl Fn(&'b Buffer) -> Option<&'b Buffer>,
     ) -> Result<BTreeMap<String, (Vec<usize>, Vec<f32>)>> {
         let mut tensors = BTreeMap::new();
         for placed in &self.parameters.placed {
@@ -480,6 +497,12 @@ impl Trainer {
         }
         Ok(tensors)
     }
+}
+
+/// How a model lies that is trained so.
+fn trained_sizes(options: &TrainOptions) -> TrainedSizes {
+    let &TrainOptions { length, vocab_chunk, quantize, .. } = options;
+    TrainedSizes { length, vocab_chunk, quantize }
 }
 
 /// Of `most` rows the first `count` count, whatever their targets.
@@ -542,9 +565,9 @@ fn ops_of_submit(steps: &[&Step]) -> usize {
 }
 
 /// Checks that training changes no matrix that is packed.
-fn check_quantized(options: &TrainOptions, lora: Option<&Lora>) -> Result<()> {
+fn check_quantized(options: &TrainOptions, heads: Option<&HeadWeights>) -> Result<()> {
     let Some(format) = options.quantize.filter(|_| options.train_lora) else { return Ok(()) };
-    if lora.is_none_or(|lora| lora.gated) {
+    if heads.is_none_or(|heads| heads.gated || heads.adapters.is_empty()) {
         return Ok(());
     }
     Err(Error::unsupported(format!(

@@ -1,20 +1,20 @@
 //! What is trained: values, gradients and moments in the layout of the kernels.
 
 use super::TrainOptions;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
 use crate::kernels::Op;
 use crate::kernels::train::{AdamIo, AdamStep, adamw, clip_factor, squares};
-use crate::model::Placed;
+use crate::model::{Model, Placed};
 
 /// One buffer of trained values.
 pub(super) struct Parameter {
     /// The tensors in it, for messages.
     pub name: String,
     pub count: usize,
-    pub value: wgpu::Buffer,
-    pub gradient: wgpu::Buffer,
-    first: wgpu::Buffer,
-    second: wgpu::Buffer,
+    pub value: Buffer,
+    pub gradient: Buffer,
+    first: Buffer,
+    second: Buffer,
     /// What the learning rate is multiplied with.
     rate: f64,
 }
@@ -34,7 +34,7 @@ impl Parameter {
     }
 
     /// What a checkpoint of the training holds, by name.
-    pub fn kept(&self) -> [(&'static str, &wgpu::Buffer); 3] {
+    pub fn kept(&self) -> [(&'static str, &Buffer); 3] {
         [("value", &self.value), ("first", &self.first), ("second", &self.second)]
     }
 }
@@ -44,14 +44,17 @@ pub(super) struct Parameters {
     pub all: Vec<Parameter>,
     /// Where the values of all heads and of their LoRA belong, trained or not.
     pub placed: Vec<Placed>,
-    pub step: wgpu::Buffer,
+    pub step: Buffer,
     /// Sums of squares of the gradients, then: total norm, factor, and whether all is finite.
-    pub norms: wgpu::Buffer,
-    pub clip: wgpu::Buffer,
+    pub norms: Buffer,
+    pub clip: Buffer,
 }
 
 impl Parameters {
-    pub fn new(gpu: &Gpu, placed: Vec<Placed>, options: &TrainOptions) -> Self {
+    /// Those of the heads of `model`, which hands over where their values lie.
+    pub fn of(model: &mut Model, options: &TrainOptions) -> Self {
+        let placed = std::mem::take(&mut model.heads.as_mut().expect("a model to be trained has heads").placed);
+        let gpu = &model.gpu;
         let is_lora = |placed: &Placed| placed.tensors.iter().any(|(name, _)| name.starts_with("lora."));
         let wanted = |placed: &&Placed| if is_lora(placed) { options.train_lora } else { options.train_heads };
         let rate = |placed: &Placed| if is_lora(placed) { 1.0 } else { options.head_rate };
@@ -63,19 +66,14 @@ impl Parameters {
     }
 
     /// The gradient of the trained values in `buffer`; `None` if they are not trained.
-    pub fn of(&self, buffer: &wgpu::Buffer) -> Option<&wgpu::Buffer> {
+    pub fn gradient(&self, buffer: &Buffer) -> Option<&Buffer> {
         self.all.iter().find(|parameter| parameter.value == *buffer).map(|parameter| &parameter.gradient)
     }
 
     /// The buffer with the values of the tensor `name` alone, which was placed at loading.
-    pub fn value(&self, name: &str) -> wgpu::Buffer {
+    pub fn value(&self, name: &str) -> Buffer {
         let holds = |placed: &&Placed| placed.tensors[0].0 == name;
         self.placed.iter().find(holds).expect("loading places every tensor").buffer.clone()
-    }
-
-    /// Bytes of gradients and moments.
-    pub fn bytes(&self) -> u64 {
-        self.all.iter().map(|parameter| 12 * parameter.count as u64).sum()
     }
 
     /// The ops that end an optimizer step.

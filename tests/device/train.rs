@@ -6,7 +6,7 @@ use crate::common::{DiskFiles, each_adapter, golden};
 use foretoken::format::files::MemoryFiles;
 use foretoken::train::{LABEL_TOKENS, LabelLists, MicroBatch, Target};
 use foretoken::{
-    DraftOptions, DraftTree, Drafter, Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, KernelSet,
+    DraftOptions, DraftTree, Drafter, Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet,
     MarginalOptions, Session, TrainOptions, Trainer,
 };
 use safetensors::SafeTensors;
@@ -140,12 +140,7 @@ async fn check_with(gpu: &Gpu, case: &str, kernels: KernelSet, vocab_chunk: usiz
     let options = TrainOptions { vocab_chunk, ..expected.options() };
     let start = expected.start(case);
     let (base, heads) = (expected.base(), DiskFiles(golden("train").join(case)));
-    let memory = Trainer::memory(gpu, &base, &heads, &options).await.expect("an estimate");
     let mut trainer = Trainer::load(gpu, &base, &heads, Some(kernels), &options, &mut |_| {}).await.expect("a trainer");
-    // Gradients and moments are padded, where the heads' sizes are odd.
-    let (bytes, least) = (trainer.bytes(), 12 * trainer.trained() - memory.trained);
-    assert_eq!(memory.activations, bytes - 12 * trainer.trained(), "{what}: {memory:?}");
-    assert!(least <= memory.trained / 2, "{what}: {memory:?}");
     let rates = expected.step["rates"].as_array().expect("rates").clone();
     for (step, rate) in rates.iter().enumerate() {
         let batches: Vec<_> = (0..options.accumulate).map(|micro| expected.batch(step, micro)).collect();
@@ -282,6 +277,54 @@ fn a_copy_of_the_last_block_has_nothing_to_learn_from_the_base() {
                     let copy = name.starts_with("heads.0.");
                     assert_eq!(values.iter().all(|&value| value == 0.0), copy, "{name}, {kernels}, {}", gpu.summary());
                 }
+            }
+        }
+    });
+}
+
+/// The mean loss of each head over the targets of a micro-batch, from logits of the same model as it serves.
+async fn losses_as_served(engine: &Engine, batch: &MicroBatch, length: usize) -> Vec<f64> {
+    let offsets: Vec<usize> = engine.head_facts().iter().map(|head| head.offset).collect();
+    let mut session = engine.session().expect("a session");
+    let mut sums = vec![(0.0, 0_u32); offsets.len()];
+    let counted = batch.counts.chunks_exact(length);
+    for (ids, counts) in batch.ids.chunks_exact(length).zip(counted) {
+        let logits = session.head_logits(ids).await.expect("logits");
+        for ((rows, &offset), (sum, count)) in logits.iter().zip(&offsets).zip(&mut sums) {
+            for (at, row) in rows.iter().enumerate().filter(|(at, _)| at + offset < length && counts[at + offset]) {
+                let most = row.iter().copied().fold(f32::MIN, f32::max);
+                let total: f64 = row.iter().map(|&logit| f64::from(logit - most).exp()).sum();
+                *sum += total.ln() - f64::from(row[ids[at + offset] as usize] - most);
+                *count += 1;
+            }
+        }
+    }
+    sums.into_iter().map(|(sum, count)| sum / f64::from(count)).collect()
+}
+
+/// The structure of a block is written twice: over rows and a cache, and over whole sequences.
+#[test]
+fn a_block_in_training_computes_what_it_serves() {
+    let cases =
+        ["frozen-parallel", "frozen-parallel-neox", "frozen-sequential-qwen2", "frozen-parallel-qwen3", "joint-window"];
+    each_adapter(|gpu| async move {
+        for case in cases {
+            let expected = Expected::of(case);
+            let (base, heads, options) = (expected.base(), DiskFiles(golden("train").join(case)), expected.options());
+            let batch = expected.batch(0, 0);
+            let mut trainer = Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.expect("a trainer");
+            let trained = trainer.evaluate(&batch).await.expect("losses");
+            let serving = EngineOptions { self_test: false, ..EngineOptions::default() };
+            let engine = Engine::load_with_heads(&gpu, &base, &heads, &serving, &mut |_| {}).await.expect("an engine");
+            let served = losses_as_served(&engine, &batch, options.length).await;
+            assert_eq!(trained.len(), served.len(), "{case}");
+            for (trained, served) in trained.iter().zip(served) {
+                let (offset, error) = (trained.offset, (trained.nll - served).abs());
+                assert!(
+                    trained.targets > 0 && error < 1e-4,
+                    "{case}, +{offset}: {} trained, {served} served",
+                    trained.nll
+                );
             }
         }
     });
@@ -452,6 +495,8 @@ fn check(case: &str) {
 
 macro_rules! cases {
     ($($test:ident: $case:literal),* $(,)?) => {
+        const CASES: &[&str] = &[$($case),*];
+
         $(
             #[test]
             fn $test() {
@@ -485,4 +530,32 @@ cases! {
     a_gated_lora: "gated",
     a_gated_lora_under_sequential_heads_of_neox: "gated-neox",
     joint_heads_that_learn_what_the_base_thinks: "shifted-joint",
+}
+
+/// What a dry device has counted is what a device counts.
+#[test]
+fn a_training_takes_the_bytes_that_were_estimated() {
+    each_adapter(|shared| async move {
+        // The buffers of other tests are none of this device's.
+        let adapter = Some(shared.summary().index.to_string());
+        let gpu = Gpu::open(&GpuOptions { adapter, ..GpuOptions::default() }).await.expect("a device");
+        for (case, vocab_chunk) in
+            CASES.iter().flat_map(|case| [(case, TrainOptions::default().vocab_chunk), (case, 16)])
+        {
+            let expected = Expected::of(case);
+            let options = TrainOptions { vocab_chunk, ..expected.options() };
+            let (base, heads) = (expected.base(), DiskFiles(golden("train").join(case)));
+            let memory = Trainer::memory(&gpu, &base, &heads, &options).await.expect("an estimate");
+            let load =
+                async || Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.expect("a trainer");
+            // The first time the self-test has buffers too.
+            let trained = load().await.trained();
+            let before = gpu.counts().buffer_bytes;
+            let trainer = load().await;
+            let what = format!("{case}, {}, chunks of {vocab_chunk}: {memory:?}", gpu.summary());
+            assert_eq!(gpu.counts().buffer_bytes - before, memory.total(), "{what}");
+            assert_eq!(trainer.bytes(), memory.trained + memory.activations, "{what}");
+            assert!(memory.trained >= 12 * trained && memory.largest <= memory.total(), "{what}");
+        }
+    });
 }

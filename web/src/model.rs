@@ -95,10 +95,11 @@ impl WebModel {
         on_lost: js_sys::Function,
     ) -> Js<WebModel> {
         let load = async || {
-            let LoadRequest { context, kernels, quantize } = parse(&request)?;
+            let LoadRequest { context, kernels, quantize, cache_type } = parse(&request)?;
             let kernels = kernels.map(|name| name.parse()).transpose()?;
             let quantize = quantize.map(|name| name.parse()).transpose()?;
-            let options = EngineOptions { context, kernels, quantize, ..EngineOptions::default() };
+            let cache = cache_type.map(|name| name.parse()).transpose()?.unwrap_or_default();
+            let options = EngineOptions { context, kernels, quantize, cache, ..EngineOptions::default() };
             let mut checkpoint = Checkpoint { files: JsFiles(source), options, on_progress };
             let engine = checkpoint.load().await?;
             // After a loss the same kernels, else the bits would be others.
@@ -318,16 +319,17 @@ async fn is_lost(gpu: &Gpu, error: &Error) -> bool {
         if gpu.is_lost() || error.kind() != ErrorKind::Device {
             break;
         }
-        let turn = js_sys::Promise::new(&mut |resolve, _| set_timeout(&resolve, 20));
+        let turn = js_sys::Promise::new(&mut |resolve, _| later(&resolve, 20));
         let _ = wasm_bindgen_futures::JsFuture::from(turn).await;
     }
     gpu.is_lost()
 }
 
-#[wasm_bindgen]
-extern "C" {
-    #[wasm_bindgen(js_name = setTimeout)]
-    fn set_timeout(callback: &js_sys::Function, milliseconds: i32);
+/// Calls `callback` after some milliseconds; the package runs in a worker.
+fn later(callback: &js_sys::Function, milliseconds: i32) {
+    let worker: web_sys::WorkerGlobalScope = js_sys::global().unchecked_into();
+    // It can only fail where there is no such function.
+    let _ = worker.set_timeout_with_callback_and_timeout_and_arguments_0(callback, milliseconds);
 }
 
 fn parse<T: DeserializeOwned>(json: &str) -> Result<T> {

@@ -123,6 +123,7 @@ pub struct LoadRequest {
     pub context: Option<usize>,
     pub kernels: Option<String>,
     pub quantize: Option<String>,
+    pub cache_type: Option<String>,
 }
 
 #[derive(Deserialize, Default)]

@@ -548,3 +548,12 @@ fn a_format_that_a_matrix_cannot_have_is_refused() {
         foretoken(&["generate", "--ids", "1", "--quantize", unknown]).refused(Usage(&message), &[], unknown);
     }
 }
+
+#[test]
+fn a_cache_of_an_unknown_type_is_refused() {
+    for (command, unknown) in [("generate", "q8_0"), ("bench", "f8"), ("score", "")] {
+        let message =
+            format!("invalid value '{unknown}' for '--cache <TYPE>': no cache type '{unknown}'; there are: f32, f16");
+        foretoken(&[command, "--cache", unknown]).refused(Usage(&message), &[], unknown);
+    }
+}

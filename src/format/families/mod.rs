@@ -1,6 +1,6 @@
 //! The families of models, one file each: how a configuration becomes a [`ModelSpec`], and what files call its tensors.
 //!
-//! To add one, write `NAME.rs` beside this file with a [`Family`] and add it to [`FAMILIES`]. Nothing else knows a family.
+//! To add one, write `NAME.rs` beside this file with a `Family` and add it to `FAMILIES`. Nothing else knows a family.
 
 mod gpt_neox;
 mod llama;
@@ -101,7 +101,7 @@ impl Place {
 }
 
 impl TensorNames {
-    /// Where a part of a block lies. [`TensorNames::check`] has made sure that it has a place.
+    /// Where a part of a block lies. `TensorNames::check` has made sure that it has a place.
     pub fn place(&self, role: BlockRole) -> Place {
         self.find(role).expect("names are checked against the spec when a configuration is read")
     }

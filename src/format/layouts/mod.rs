@@ -1,6 +1,6 @@
 //! The ways in which the files of a model are laid out, one file each. Nothing outside of them names a file of a model.
 //!
-//! To add one, write `NAME.rs` beside this file with a [`Layout`], and let [`open`] and [`tokenizer`] tell it from the others.
+//! To add one, write `NAME.rs` beside this file with a `Layout`, and let `open` and `tokenizer` tell it from the others.
 
 mod hugging_face;
 

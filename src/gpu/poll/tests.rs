@@ -34,10 +34,10 @@ fn the_threads_end_with_the_last_handle() {
     on_every_adapter(|gpu| {
         let gpu = open(gpu, Duration::from_secs(60));
         let other = gpu.clone();
-        let ended = Arc::downgrade(&gpu.inner.poller.shared);
+        let ended = Arc::downgrade(&gpu.opened().poller.shared);
         let buffer = gpu.storage("zeros", 16);
         pollster::block_on(gpu.read::<u32>(&buffer)).expect("a sound device");
-        assert!(matches!(gpu.inner.poller.threads.get(), Some(Some(_))), "threads were started");
+        assert!(matches!(gpu.opened().poller.threads.get(), Some(Some(_))), "threads were started");
         drop(gpu);
         assert!(ended.strong_count() > 0);
         drop(other);

@@ -2,19 +2,24 @@
 
 use super::adapters::{on_every_set, pass};
 use crate::gpu::Gpu;
-use crate::kernels::{AttentionShape, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS};
+use crate::kernels::{AttentionShape, CacheType, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS};
 use crate::reference::random::pcg4d;
 use crate::self_test::attending::{Attending, Token, chain, tree};
 use crate::self_test::attention_is_invariant;
 use crate::self_test::bench::bits;
 
-const fn shape(heads: u32, kv_heads: u32, head_dim: u32, context: u32) -> AttentionShape {
-    AttentionShape { heads, kv_heads, head_dim, context, window: None }
+fn shape(heads: u32, kv_heads: u32, head_dim: u32, context: u32) -> AttentionShape {
+    AttentionShape::new(heads, kv_heads, head_dim, context)
 }
 
 /// The same, and positions see only the last few.
-const fn within(window: u32, shape: AttentionShape) -> AttentionShape {
+fn within(window: u32, shape: AttentionShape) -> AttentionShape {
     AttentionShape { window: Some(window), ..shape }
+}
+
+/// The same over a cache of as many slots.
+fn ring(window: u32, slots: u32, shape: AttentionShape) -> AttentionShape {
+    AttentionShape { window: Some(window), slots, ..shape }
 }
 
 /// Parents of a random tree of the widest batch.
@@ -39,7 +44,12 @@ fn prefill(committed: u32, rows: usize) -> Vec<Token> {
 #[test]
 fn attention_is_right() {
     on_every_set(|gpu, set| {
+        let halves = |shape| AttentionShape { cache: CacheType::F16, ..shape };
         for (shape, rotary_dim, committed) in [
+            (halves(shape(4, 2, 8, 100)), 6, 17),
+            (halves(shape(3, 3, 132, 65)), 32, 1),
+            (ring(5, 69, shape(4, 2, 8, 300)), 6, 130),
+            (halves(ring(40, 104, shape(6, 6, 64, 350))), 64, 256),
             (shape(1, 1, 4, 64), 4, 0),
             (shape(4, 2, 8, 100), 6, 17),
             (shape(6, 6, 64, 350), 64, 256),
@@ -66,12 +76,42 @@ const BORDERS: [u32; 9] = [0, 1, 15, 16, 63, 64, 255, 256, 257];
 #[test]
 fn a_path_has_the_same_bits_alone_as_a_chain_and_in_a_tree() {
     on_every_set(|gpu, set| {
-        for shape in [shape(4, 2, 12, 300), within(20, shape(4, 2, 12, 300))] {
+        let whole = shape(4, 2, 12, 300);
+        for shape in [
+            whole,
+            within(20, whole),
+            ring(20, 26, whole),
+            AttentionShape { cache: CacheType::F16, ..whole },
+            AttentionShape { cache: CacheType::F16, ..ring(20, 31, whole) },
+        ] {
             let mut attending = Attending::new(gpu, set, shape, 12);
             for committed in BORDERS {
                 let invariant = pollster::block_on(attention_is_invariant(&mut attending, committed));
                 assert_eq!(invariant, Ok(true), "{}, {set}, {shape}, {committed} committed", gpu.summary());
             }
+        }
+    });
+}
+
+#[test]
+fn a_ring_has_the_bits_of_a_cache_with_a_slot_for_each_position() {
+    on_every_set(|gpu, set| {
+        for cache in CacheType::ALL {
+            let whole = AttentionShape { cache, ..within(20, shape(4, 2, 12, 300)) };
+            let mut sessions = [whole, ring(20, 84, whole)].map(|shape| Attending::new(gpu, set, shape, 12));
+            // A text that goes round three times, in chunks, and then drafts after it.
+            let mut outputs: [Vec<Vec<u32>>; 2] = Default::default();
+            for (attending, outputs) in sessions.iter_mut().zip(&mut outputs) {
+                let mut step = |committed, tokens: &[Token]| {
+                    let rows = pollster::block_on(attending.step(committed, tokens)).expect("the device works");
+                    outputs.extend(rows.iter().map(|row| bits(row)));
+                };
+                (0..4).for_each(|chunk| step(64 * chunk, &prefill(64 * chunk, MAX_CHUNK_ROWS)));
+                step(256, &tree(256, &contents(), &random_parents(7)));
+                step(256, &chain(256, &contents()));
+                step(240, &tree(240, &contents(), &[None; MAX_BATCH_ROWS]));
+            }
+            assert!(outputs[0] == outputs[1], "{}, {set}, {cache}", gpu.summary());
         }
     });
 }

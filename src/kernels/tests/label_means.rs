@@ -6,8 +6,11 @@ use crate::gpu::Gpu;
 use crate::kernels::train::{
     ANY_TARGET, LossShape, NO_ROW, NO_TARGET, label_mean_columns, label_mean_inputs, label_mean_scores,
 };
+use crate::kernels::train::{
+    Against, LabelMeanColumnsIo, LabelMeanInputsIo, LabelMeanScoresIo, LossInputsIo, LossScanIo, LossSummaryIo,
+};
 use crate::kernels::train::{loss_inputs, loss_scan, loss_summary};
-use crate::kernels::{Extent, KernelSet, WeightFormat};
+use crate::kernels::{Extent, KernelSet, Store, WeightFormat};
 use crate::reference::attention::softmax;
 use crate::reference::train::{label_means, loss};
 use crate::self_test::KernelCheck;
@@ -28,8 +31,11 @@ async fn check(gpu: &Gpu, set: KernelSet, rows: usize, width: usize) -> Result<[
     let (factor, dx) = (0.37f32, gpu.storage_with("dx", &d));
     let factors = gpu.storage_with("factors", &[9.0, factor, 9.0, 9.0]);
     let sizes = [rows as u32, width as u32 / 4];
-    let scores = label_mean_scores(gpu, set, sizes, [&picked, &mean_buffer, &x_buffer], &partials);
-    let inputs = label_mean_inputs(gpu, sizes, 1, [&picked, &mean_buffer, &factors], &dx);
+    let means = &mean_buffer;
+    let io = LabelMeanScoresIo { picks: &picked, means, x: &x_buffer, partials: &partials };
+    let scores = label_mean_scores(gpu, set, sizes, io);
+    let io = LabelMeanInputsIo { picks: &picked, means, factors: &factors, dx: &dx };
+    let inputs = label_mean_inputs(gpu, sizes, 1, io);
     run(gpu, &[&scores, &inputs], ANY);
     let got: Vec<f32> = read(gpu, &partials, 4 * rows).await?;
     assert!(got.chunks_exact(4).all(|partial| partial[..3] == [7.0; 3]), "the rest of the partials stays");
@@ -77,8 +83,9 @@ async fn check_columns(
         let matrix = weights(gpu, &padded, width, format);
         let [picked, first, count, stride] = [rows, first, count, stride].map(|n| n as u32);
         let shape = LossShape { picked, first, count, stride };
-        let form = (format, first > 0);
-        let op = label_mean_columns(gpu, form, width as u32 / 4, top as u32, shape, [&entries, &matrix], &means);
+        let form = (format, Store::nth(first as usize));
+        let io = LabelMeanColumnsIo { entries: &entries, matrix: &matrix, means: &means };
+        let op = label_mean_columns(gpu, form, width as u32 / 4, top as u32, shape, io);
         run(gpu, &[&op], ANY);
     }
     let listed: Vec<(usize, f64)> = listed.into_iter().map(|(token, weight)| (token, weight.into())).collect();
@@ -109,12 +116,16 @@ async fn check_labels(gpu: &Gpu, set: KernelSet) -> Result<[KernelCheck; 2]> {
     let shape = LossShape { picked: 3, first: 0, count: VOCAB as u32, stride: 40 };
     let padded: Vec<f32> = logits.chunks_exact(VOCAB).flat_map(|row| [row, &[9.0; 3]].concat()).collect();
     let chunk = gpu.storage_with("logits", &padded);
-    run(gpu, &[&loss_scan(gpu, set, shape, true, &counted, &chunk, &partials)], ANY);
-    run(gpu, &[&loss_inputs(gpu, shape, 0, &counted, &partials, &ones, &chunk)], ANY);
+    let (targets, partials_buffer, logits_buffer) = (&counted, &partials, &chunk);
+    let io = LossScanIo { targets, logits: logits_buffer, partials: partials_buffer };
+    run(gpu, &[&loss_scan(gpu, set, shape, Store::Set, io)], ANY);
+    let io = LossInputsIo { targets, partials: partials_buffer, factors: &ones, logits: logits_buffer };
+    run(gpu, &[&loss_inputs(gpu, shape, 0, io)], ANY);
     for (row, score) in scores.iter().enumerate() {
         gpu.write(&partials, 16 * row as u64 + 12, &[*score]);
     }
-    run(gpu, &[&loss_summary(gpu, set, 3, 0, true, &counted, &partials, &losses, &report)], ANY);
+    let io = LossSummaryIo { targets, partials: partials_buffer, losses: &losses, report: &report };
+    run(gpu, &[&loss_summary(gpu, set, 3, 0, Against::Labels, io)], ANY);
     let rows: Vec<Vec<f64>> = wide(&logits).chunks_exact(VOCAB).map(<[f64]>::to_vec).collect();
     let kept = |row: usize| row != 1;
     let want: Vec<f64> = (0..3)

@@ -2,9 +2,12 @@
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
 use crate::Result;
-use crate::gpu::Gpu;
-use crate::kernels::train::{LossShape, NO_TARGET, loss_factors, loss_inputs, loss_scan, loss_summary};
-use crate::kernels::{Extent, KernelSet};
+use crate::gpu::{Buffer, Gpu};
+use crate::kernels::train::{
+    Against, LossInputsIo, LossScanIo, LossShape, LossSummaryIo, NO_TARGET, Weighing, loss_factors, loss_inputs,
+    loss_scan, loss_summary,
+};
+use crate::kernels::{Extent, KernelSet, Store};
 use crate::reference::train::loss;
 use crate::self_test::KernelCheck;
 use crate::self_test::bench::{compare, noise, read, run, wide};
@@ -46,7 +49,7 @@ impl Losses {
     }
 
     /// Whatever stands in columns beyond the chunk's must not matter.
-    fn buffer(&self, gpu: &Gpu, (first, count): (usize, usize)) -> wgpu::Buffer {
+    fn buffer(&self, gpu: &Gpu, (first, count): (usize, usize)) -> Buffer {
         let stride = self.chunk.next_multiple_of(4);
         let mut chunk = vec![1e9f32; self.rows() * stride];
         for (row, logits) in self.logits.chunks_exact(self.vocab).enumerate() {
@@ -67,13 +70,16 @@ impl Losses {
         let factors = gpu.storage_with("factors", &[9.0, factor, 9.0, 9.0]);
         for (i, chunk) in self.chunks().into_iter().enumerate() {
             let logits = self.buffer(gpu, chunk);
-            run(gpu, &[&loss_scan(gpu, set, self.shape(chunk), i == 0, &targets, &logits, &partials)], ANY);
+            let io = LossScanIo { targets: &targets, logits: &logits, partials: &partials };
+            run(gpu, &[&loss_scan(gpu, set, self.shape(chunk), Store::nth(i), io)], ANY);
         }
-        run(gpu, &[&loss_summary(gpu, set, rows as u32, 1, false, &targets, &partials, &losses, &report)], ANY);
+        let io = LossSummaryIo { targets: &targets, partials: &partials, losses: &losses, report: &report };
+        run(gpu, &[&loss_summary(gpu, set, rows as u32, 1, Against::Targets, io)], ANY);
         let mut gradient = vec![0.0; rows * self.vocab];
         for chunk in self.chunks() {
             let logits = self.buffer(gpu, chunk);
-            run(gpu, &[&loss_inputs(gpu, self.shape(chunk), 1, &targets, &partials, &factors, &logits)], ANY);
+            let io = LossInputsIo { targets: &targets, partials: &partials, factors: &factors, logits: &logits };
+            run(gpu, &[&loss_inputs(gpu, self.shape(chunk), 1, io)], ANY);
             let stride = self.chunk.next_multiple_of(4);
             for (row, got) in read::<f32>(gpu, &logits, rows * stride).await?.chunks_exact(stride).enumerate() {
                 let (columns, padding) = got.split_at(chunk.1);
@@ -138,7 +144,8 @@ fn factors_are_those_of_the_reference() {
             let listed: Vec<[f32; 4]> = report.iter().map(|r| [r[0] as f32, r[1] as f32, r[2] as f32, 0.0]).collect();
             let factors = gpu.storage("factors", 4 * report.len() as u64);
             let n = report.len() as u32;
-            run(gpu, &[&loss_factors(gpu, n, balance, 0.5, &gpu.storage_with("report", &listed), &factors)], ANY);
+            let weighing = if balance { Weighing::Balanced } else { Weighing::Alike };
+            run(gpu, &[&loss_factors(gpu, n, weighing, 0.5, &gpu.storage_with("report", &listed), &factors)], ANY);
             let got = pollster::block_on(read::<f32>(gpu, &factors, report.len())).expect("the device works");
             let want = loss::factors(balance, 0.5, &report);
             pass(gpu, async { Ok(compare("loss", format!("factors {balance}"), &got, &want)) });

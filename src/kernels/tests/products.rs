@@ -2,7 +2,7 @@
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
 use crate::gpu::Gpu;
-use crate::kernels::variants::ACTIVATIONS;
+use crate::kernels::declared::ACTIVATIONS;
 use crate::kernels::{Activation, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MatmulForm, WeightFormat, Widths};
 use crate::reference::random::pcg4d;
 use crate::self_test::product::{Plain, Product};

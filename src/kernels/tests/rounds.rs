@@ -1,7 +1,7 @@
 //! Drafts, trees and commits against their references.
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
-use crate::kernels::{AttentionShape, KernelSet};
+use crate::kernels::{AttentionShape, CacheType, KernelSet};
 use crate::self_test::rounds::{Drafts, Rounds, check_compact, check_draft_top, check_prompt_end, check_trace};
 
 const TEXT: [u32; 6] = [5, 2, 5, 3, 5, 2];
@@ -86,10 +86,12 @@ fn a_prompt_ends_with_its_first_token() {
 
 #[test]
 fn accepted_rows_move_together() {
-    let shape = |kv_heads, head_dim| AttentionShape { heads: kv_heads, kv_heads, head_dim, context: 40, window: None };
+    let shape = |kv_heads, head_dim| AttentionShape::new(kv_heads, kv_heads, head_dim, 40);
     on_every_adapter(|gpu| {
         for (shape, first, path) in [
             (shape(1, 4), 0, &[0, 1, 2][..]),
+            (AttentionShape { slots: 17, window: Some(4), ..shape(3, 8) }, 12, &[0, 2, 9]),
+            (AttentionShape { cache: CacheType::F16, ..shape(2, 132) }, 9, &[0, 1, 5, 13, 30]),
             (shape(3, 8), 5, &[0, 2, 9]),
             (shape(2, 132), 9, &[0, 1, 5, 13, 30]),
             (shape(2, 64), 8, &[]),

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::adapters::{checked_gpus, on_every_set};
 use crate::Gpu;
-use crate::kernels::variants::all_variants;
-use crate::kernels::{KernelSet, WeightFormat, Widths};
+use crate::kernels::declared::all_variants;
+use crate::kernels::{CacheType, KernelSet, WeightFormat, Widths};
 use crate::self_test::{InjectedFault, KernelCheck, self_test, width_invariance};
 
 fn checks(gpu: &Gpu, set: KernelSet, full: bool) -> Vec<KernelCheck> {
@@ -42,7 +42,7 @@ fn the_self_test_passes_with_bounds_checks() {
         }
         // What is compiled on a device is what the test of all variants validates.
         let all = all_variants();
-        let unknown: Vec<_> = gpu.compiled_variants().into_iter().filter(|variant| !all.contains(variant)).collect();
+        let unknown: Vec<_> = gpu.variants().into_iter().filter(|variant| !all.contains(variant)).collect();
         assert!(unknown.is_empty(), "all_variants() lacks {unknown:?}");
     }
 }
@@ -51,7 +51,8 @@ fn the_self_test_passes_with_bounds_checks() {
 fn injected_faults_of_width_are_seen() {
     on_every_set(|gpu, set| {
         let holds = |widths, fault| {
-            pollster::block_on(width_invariance(gpu, set, widths, WeightFormat::F16, fault)).expect("the device works")
+            pollster::block_on(width_invariance(gpu, set, widths, (WeightFormat::F16, CacheType::F32), fault))
+                .expect("the device works")
         };
         assert!(holds(Widths::Each, None) && holds(Widths::Fixed, None), "{} {set}", gpu.summary());
         assert!(!holds(Widths::Each, Some(InjectedFault::Tiled)));

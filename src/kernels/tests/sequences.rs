@@ -2,9 +2,9 @@
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
 use crate::Result;
-use crate::gpu::Gpu;
-use crate::kernels::train::{self, HeadsOf, NO_ROW, SequenceShape};
-use crate::kernels::{Extent, KernelSet, Op};
+use crate::gpu::{Buffer, Gpu};
+use crate::kernels::train::{self, HeadsOf, MixDotIo, MixIo, MixSoftmaxInputsIo, NO_ROW, PickIo, SequenceShape, Turn};
+use crate::kernels::{Extent, KernelSet, Op, Store};
 use crate::reference::train::causal::{self, Place, Sequences};
 use crate::reference::train::{mix, rows};
 use crate::self_test::KernelCheck;
@@ -35,7 +35,7 @@ fn on_gpu(shape: Sequences) -> SequenceShape {
     SequenceShape { sequences, length, heads, kv_heads, head_dim, window: shape.window.map(|window| window as u32) }
 }
 
-fn heads(buffer: &wgpu::Buffer, place: Place) -> HeadsOf<'_> {
+fn heads(buffer: &Buffer, place: Place) -> HeadsOf<'_> {
     HeadsOf { buffer, stride: place.stride as u32, first: place.first as u32 }
 }
 
@@ -44,7 +44,7 @@ async fn check(
     gpu: &Gpu,
     (kernel, form): (&str, String),
     before: &[f32],
-    op: impl FnOnce(&wgpu::Buffer) -> Op,
+    op: impl FnOnce(&Buffer) -> Op,
     reference: impl FnOnce(&mut [f64]),
 ) -> Result<KernelCheck> {
     let buffer = gpu.storage_with("result", before);
@@ -65,7 +65,8 @@ fn rows_turn_by_their_position_and_back() {
             let exact: Vec<[f64; 2]> = table.iter().map(|turn| turn.map(f64::from)).collect();
             for back in [false, true] {
                 let rotation = gpu.storage_with("rotation", &table);
-                let op = |qkv: &_| train::rope_rows(gpu, on_gpu(shape), 2 * half as u32, back, qkv, &rotation);
+                let turn = if back { Turn::Back } else { Turn::Forward };
+                let op = |qkv: &_| train::rope_rows(gpu, on_gpu(shape), 2 * half as u32, turn, qkv, &rotation);
                 let reference = |qkv: &mut [f64]| causal::rope_rows(shape, half, back, qkv, &exact);
                 pass(gpu, check(gpu, ("rope_rows", format!("{shape:?} {half} {back}")), &qkv, op, reference));
             }
@@ -169,11 +170,11 @@ fn rows_are_picked_and_put_back() {
             let (x, y) = (noise(8, count * width), noise(9, picked.len() * width));
             let x_buffer = gpu.storage_with("x", &x);
             let (n, width4) = (picked.len() as u32, width as u32 / 4);
-            let op = |y: &_| train::gather_rows(gpu, n, width4, &picks, &x_buffer, y);
+            let op = |y: &_| train::gather_rows(gpu, n, width4, PickIo { picks: &picks, x: &x_buffer, y });
             let taken = |y: &mut [f64]| y.copy_from_slice(&rows::gather(&wide(&x), width, &picked));
             pass(gpu, check(gpu, ("gather_rows", format!("[{count}, {width}]")), &y, op, taken));
             let y_buffer = gpu.storage_with("y", &y);
-            let op = |x: &_| train::scatter_rows(gpu, n, width4, &picks, &y_buffer, x);
+            let op = |x: &_| train::scatter_rows(gpu, n, width4, PickIo { picks: &picks, x: &y_buffer, y: x });
             let put = |x: &mut [f64]| rows::scatter(&wide(&y), width, &picked, x);
             pass(gpu, check(gpu, ("scatter_rows", format!("[{count}, {width}]")), &x, op, put));
         }
@@ -194,7 +195,10 @@ fn mixes_and_their_gradients_are_right() {
                 weights.copy_from_slice(&mix::softmax(&wide(&logits), temperature.into()));
             };
             pass(gpu, check(gpu, form(), &before, op, want));
-            let op = |dlogits: &_| train::mix_softmax_inputs(gpu, n, temperature, &of(&weights), &of(&dots), dlogits);
+            let op = |dlogits: &_| {
+                let io = MixSoftmaxInputsIo { weights: &of(&weights), dots: &of(&dots), dlogits };
+                train::mix_softmax_inputs(gpu, n, temperature, io)
+            };
             let want = |dlogits: &mut [f64]| {
                 let change = mix::softmax_inputs(&wide(&weights), &wide(&dots), temperature.into());
                 mix::mix(1.0, &change, dlogits);
@@ -205,8 +209,9 @@ fn mixes_and_their_gradients_are_right() {
             let [x, y] = [14, 15].map(|seed| noise(seed, count));
             let weights = gpu.storage_with("weights", &[0.5f32, -0.7, 0.25]);
             let (x_buffer, count4) = (gpu.storage_with("x", &x), count as u32 / 4);
-            for accumulate in [false, true] {
-                let op = |y: &_| train::mix(gpu, count4, 1, accumulate, &weights, &x_buffer, y);
+            for store in Store::ALL {
+                let accumulate = store == Store::Add;
+                let op = |y: &_| train::mix(gpu, count4, 1, store, MixIo { weights: &weights, x: &x_buffer, y });
                 let want = |y: &mut [f64]| {
                     y.iter_mut().filter(|_| !accumulate).for_each(|y| *y = 0.0);
                     mix::mix(f64::from(-0.7f32), &wide(&x), y);
@@ -214,7 +219,7 @@ fn mixes_and_their_gradients_are_right() {
                 pass(gpu, check(gpu, ("mix", format!("{count}, {accumulate}")), &y, op, want));
             }
             let y_buffer = gpu.storage_with("y", &y);
-            let op = |dots: &_| train::mix_dot(gpu, count4, 2, &x_buffer, &y_buffer, dots);
+            let op = |dots: &_| train::mix_dot(gpu, count4, 2, MixDotIo { x: &x_buffer, dy: &y_buffer, dots });
             let sum = crate::reference::train::dot(&wide(&x), &wide(&y));
             let want = |dots: &mut [f64]| dots[2] += sum;
             pass(gpu, check(gpu, ("mix_dot", format!("{count}")), &[3.0, -2.0, 1.5, 4.0], op, want));

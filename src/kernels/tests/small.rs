@@ -1,7 +1,7 @@
 //! embed, norm, log_probs, rope_cache against their references.
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
-use crate::kernels::{AttentionShape, WeightFormat};
+use crate::kernels::{AttentionShape, CacheType, WeightFormat};
 use crate::self_test::attending::{Attending, chain, tree};
 use crate::self_test::small::{check_embed, check_head_norm, check_log_probs, check_norm};
 
@@ -50,9 +50,11 @@ fn log_probs_are_those_of_the_targets() {
 
 #[test]
 fn rope_rotates_queries_and_fills_the_cache() {
-    let shape = |heads, kv_heads, head_dim| AttentionShape { heads, kv_heads, head_dim, context: 77, window: None };
+    let shape = |heads, kv_heads, head_dim| AttentionShape::new(heads, kv_heads, head_dim, 77);
     on_every_adapter(|gpu| {
         for (shape, rotary_dim, committed) in [
+            (AttentionShape { slots: 33, window: Some(3), ..shape(4, 2, 8) }, 2, 30),
+            (AttentionShape { cache: CacheType::F16, ..shape(3, 3, 132) }, 32, 60),
             (shape(1, 1, 4), 4, 0),
             (shape(4, 2, 8), 2, 5),
             (shape(6, 6, 20), 10, 30),

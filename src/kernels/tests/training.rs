@@ -1,16 +1,17 @@
 //! The kernels of training against their references, on every adapter, without and with bounds checks.
 
 use super::adapters::{checked_gpus, gpus, pass};
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu};
+use crate::kernels::declared::ACTIVATIONS;
 use crate::kernels::train::product::{Cut, matmul_inputs_cut, matmul_weights_cut};
 use crate::kernels::train::{
-    AdamIo, AdamStep, Columns, HeadNormInputsIo, HeadNormWeightsIo, NormInputsIo, NormWeightsIo, activate,
-    activate_inputs, adamw, clip_factor, column_sums, head_norm_inputs, head_norm_weights, lora_inputs, lora_weights,
-    norm_inputs, norm_weights, squares,
+    ActivateForm, ActivateInputsIo, ActivateIo, AdamIo, AdamStep, Columns, HeadNormInputsIo, HeadNormWeightsIo,
+    LoraInputsIo, LoraWeightsIo, NormInputsIo, NormWeightsIo, activate, activate_inputs, adamw, clip_factor,
+    column_sums, head_norm_inputs, head_norm_weights, lora_inputs, lora_weights, norm_inputs, norm_weights, squares,
 };
-use crate::kernels::variants::ACTIVATIONS;
 use crate::kernels::{
-    Activation, AttentionShape, Extent, HeadNormParams, KernelSet, LoraParams, NO_ADAPTER, Op, WeightFormat,
+    Activation, AttentionShape, Extent, HeadNormParams, KernelSet, LoraParams, NO_ADAPTER, NormForm, Op, Store,
+    WeightFormat,
 };
 use crate::reference::matmul::pack;
 use crate::reference::train as reference;
@@ -30,7 +31,7 @@ fn run_fixed(gpu: &Gpu, op: &Op) {
 }
 
 /// Compares the whole of a buffer with the reference.
-fn check(gpu: &Gpu, kernel: &str, form: impl std::fmt::Display, buffer: &wgpu::Buffer, want: &[f64]) {
+fn check(gpu: &Gpu, kernel: &str, form: impl std::fmt::Display, buffer: &Buffer, want: &[f64]) {
     pass(gpu, async { Ok(compare(kernel, form, &read::<f32>(gpu, buffer, want.len()).await?, want)) });
 }
 
@@ -38,7 +39,7 @@ fn check(gpu: &Gpu, kernel: &str, form: impl std::fmt::Display, buffer: &wgpu::B
 struct Strided {
     width: usize,
     all: Vec<f32>,
-    buffer: wgpu::Buffer,
+    buffer: Buffer,
 }
 
 impl Strided {
@@ -89,7 +90,8 @@ const PRODUCTS: [[usize; 3]; 8] =
 fn inputs_of_products_get_their_gradient() {
     on_all(|gpu| {
         for (n, [rows, columns, inputs]) in PRODUCTS.into_iter().enumerate() {
-            for (format, accumulate) in WeightFormat::ALL.iter().flat_map(|&format| [(format, false), (format, true)]) {
+            for (format, store) in WeightFormat::ALL.iter().flat_map(|&format| Store::ALL.map(|store| (format, store)))
+            {
                 let inputs = inputs.next_multiple_of(format.block_inputs());
                 let w = format.rounded(&noise(n as u32, columns * inputs), inputs);
                 let weight = weights(gpu, &w, inputs, format);
@@ -100,10 +102,10 @@ fn inputs_of_products_get_their_gradient() {
                 let want: Vec<_> = dy.rows().iter().map(|dy| reference::product::matmul_inputs(dy, &w)).collect();
                 for cut in Cut::ALL {
                     let dx = Strided::new(gpu, 2, rows, inputs);
-                    let form = (cut, format, accumulate);
+                    let form = (cut, format, store);
                     run_fixed(gpu, &matmul_inputs_cut(gpu, form, sizes, dy.columns(), &weight, dx.columns()));
-                    let form = format!("{cut:?} {format} {accumulate} [{rows}, {columns}] -> {inputs}");
-                    check(gpu, "matmul_inputs", form, &dx.buffer, &dx.with(&want, accumulate));
+                    let form = format!("{cut:?} {format} {store:?} [{rows}, {columns}] -> {inputs}");
+                    check(gpu, "matmul_inputs", form, &dx.buffer, &dx.with(&want, store == Store::Add));
                 }
             }
         }
@@ -161,8 +163,10 @@ fn adapters_get_their_gradients() {
             let (dt, db) = (gpu.storage_with("dt", &t), gpu.storage_with("db", &before));
             let listed = gpu.storage_with("starts", &listed);
             let [on_t, on_b, on_dy] = [&t, &b, &dy].map(|values| gpu.storage_with("values", values));
-            run_fixed(gpu, &lora_inputs(gpu, rows as u32, params, &on_dy, &on_b, &listed, &dt));
-            run_fixed(gpu, &lora_weights(gpu, rows as u32, params, &on_t, &on_dy, &listed, &db));
+            let io = LoraInputsIo { dy: &on_dy, b: &on_b, starts: &listed, dt: &dt };
+            run_fixed(gpu, &lora_inputs(gpu, rows as u32, params, io));
+            let io = LoraWeightsIo { t: &on_t, dy: &on_dy, starts: &listed, db: &db };
+            run_fixed(gpu, &lora_weights(gpu, rows as u32, params, io));
             let (t, b, dy) = (wide(&t), wide(&b), wide(&dy));
             let inner = |dy: &[f64]| reference::lora::lora_inputs(dy, &b, rank, &starts, t_stride);
             let want: Vec<f64> = dy.chunks_exact(columns).flat_map(inner).collect();
@@ -199,7 +203,10 @@ fn norms_get_their_gradients() {
                 let stats = gpu.storage("stats", 8 * rows as u64);
                 let io = NormInputsIo { x: &on_x, dy: &on_dy, scale: &on_scale, dx: &on_dx, stats: &stats };
                 let sizes = [rows, width, stride].map(|size| size as u32);
-                run_fixed(gpu, &norm_inputs(gpu, set, layer, sizes[0], sizes[1], sizes[2], EPS, io));
+                run_fixed(
+                    gpu,
+                    &norm_inputs(gpu, set, NormForm::with_shift(layer), sizes[0], sizes[1], sizes[2], EPS, io),
+                );
                 let shift = layer.then_some(&on_dshift);
                 let io = NormWeightsIo { x: &on_x, dy: &on_dy, stats: &stats, dscale: &on_dscale, dshift: shift };
                 run_fixed(gpu, &norm_weights(gpu, sizes[0], sizes[1], sizes[2], io));
@@ -251,8 +258,10 @@ fn activations_get_their_gradients() {
                 let [on_pre, on_dout] = [&pre, &dout].map(|values| gpu.storage_with("values", values));
                 let [out, dpre] = [dout.len(), pre.len()].map(|n| gpu.storage("out", 4 * n as u64));
                 let (n, n4) = (rows as u32, inner4 as u32);
-                run_fixed(gpu, &activate(gpu, activation, gated, n, n4, &on_pre, &out));
-                run_fixed(gpu, &activate_inputs(gpu, activation, gated, n, n4, &on_pre, &on_dout, &dpre));
+                let form = ActivateForm { activation, gated, rows: n, inner4: n4 };
+                run_fixed(gpu, &activate(gpu, form, ActivateIo { pre: &on_pre, out: &out }));
+                let io = ActivateInputsIo { pre: &on_pre, dout: &on_dout, dpre: &dpre };
+                run_fixed(gpu, &activate_inputs(gpu, form, io));
                 let (pre, dout, curve) = (wide(&pre), wide(&dout), curve(activation));
                 let form = format!("{activation:?}{} [{rows}, {}]", if gated { " gated" } else { "" }, inner4 * 4);
                 check(gpu, "activate", &form, &out, &reference::activate::activate(curve, gated, &pre));
@@ -271,7 +280,9 @@ fn slopes_are_right_from_end_to_end() {
             let dpre = gpu.storage("dpre", 4 * pre.len() as u64);
             let [on_pre, dout] = [pre.clone(), vec![1.0; pre.len()]].map(|values| gpu.storage_with("values", &values));
             let n4 = pre.len() as u32 / 4;
-            run_fixed(gpu, &activate_inputs(gpu, activation, false, 1, n4, &on_pre, &dout, &dpre));
+            let form = ActivateForm { activation, gated: false, rows: 1, inner4: n4 };
+            let io = ActivateInputsIo { pre: &on_pre, dout: &dout, dpre: &dpre };
+            run_fixed(gpu, &activate_inputs(gpu, form, io));
             let got = pollster::block_on(read::<f32>(gpu, &dpre, pre.len())).expect("the device works");
             let mut worst = 0f64;
             for (&x, got) in pre.iter().zip(got) {
@@ -402,7 +413,7 @@ fn a_gradient_has_the_same_bits_again() {
         let again = |cut| {
             let (dw, dx) = (gpu.storage("dw", 4 * (columns * inputs) as u64), Strided::new(gpu, 4, rows, inputs));
             run_fixed(gpu, &matmul_weights_cut(gpu, cut, sizes, x.columns(), dy.columns(), &dw));
-            let form = (cut, WeightFormat::F32, true);
+            let form = (cut, WeightFormat::F32, Store::Add);
             run_fixed(gpu, &matmul_inputs_cut(gpu, form, sizes, dy.columns(), &weight, dx.columns()));
             [&dw, &dx.buffer].map(|b| bits(&pollster::block_on(gpu.read(b)).expect("the device works")))
         };
@@ -416,7 +427,7 @@ fn norms_of_heads_have_gradients() {
         for ([heads, kv_heads], width, rows) in [([1, 1], 1, 1), ([4, 2], 6, 3), ([8, 2], 128, 5), ([70, 35], 12, 9)] {
             let (head_dim, eps) = (usize::next_multiple_of(width, 4), 1e-5_f32);
             let context = 1;
-            let shape = AttentionShape { heads, kv_heads, head_dim: head_dim as u32, context, window: None };
+            let shape = AttentionShape::new(heads, kv_heads, head_dim as u32, context);
             let padded = |seed, n| {
                 let mut x = noise(seed, n);
                 x.chunks_exact_mut(head_dim).for_each(|head| head[width..].fill(0.0));

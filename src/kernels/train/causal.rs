@@ -7,7 +7,17 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::super::{Grid, KernelSet, Op};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+use crate::kernels::declared::{Declared, SUBGROUPS, layout};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[
+    Declared::new(|_| vec![causal_scores_variant(), causal_gather_variant(), causal_scatter_variant()]).params(layout!(CausalParams: length, heads, kv_heads, head_dim4, a_stride4, a_first4, b_stride4, b_first4, window, scale)),
+    Declared::new(|set| {
+        let of = |subgroup| [causal_softmax_variant(set, subgroup), causal_softmax_inputs_variant(set, subgroup)];
+        SUBGROUPS.into_iter().flat_map(of).collect()
+    }).params(layout!(CausalSoftmaxParams: length, heads, window)),
+];
 
 /// Sequences of one length, one after the other: row r is position `r % length` of sequence `r / length`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +52,7 @@ impl SequenceShape {
 /// Heads inside the rows of a buffer: head h of row r begins at value `r * stride + first + h * head_dim`.
 #[derive(Clone, Copy)]
 pub(crate) struct HeadsOf<'a> {
-    pub buffer: &'a wgpu::Buffer,
+    pub buffer: &'a Buffer,
     pub stride: u32,
     pub first: u32,
 }
@@ -115,7 +125,7 @@ pub(crate) fn causal_scores(
     scale: f32,
     a: HeadsOf<'_>,
     b: HeadsOf<'_>,
-    m: &wgpu::Buffer,
+    m: &Buffer,
 ) -> Op {
     let side = shape.length.div_ceil(SCORES_SIDE);
     let grid = [(side * (side + 1) / 2).div_ceil(64), 1, shape.sequences * shape.heads];
@@ -127,7 +137,7 @@ pub(crate) fn causal_gather(
     gpu: &Gpu,
     shape: SequenceShape,
     scale: f32,
-    m: &wgpu::Buffer,
+    m: &Buffer,
     b: HeadsOf<'_>,
     out: HeadsOf<'_>,
 ) -> Op {
@@ -140,7 +150,7 @@ pub(crate) fn causal_scatter(
     gpu: &Gpu,
     shape: SequenceShape,
     scale: f32,
-    m: &wgpu::Buffer,
+    m: &Buffer,
     a: HeadsOf<'_>,
     out: HeadsOf<'_>,
 ) -> Op {
@@ -149,19 +159,13 @@ pub(crate) fn causal_scatter(
 }
 
 /// The softmax of every row of `m`, over `j <= i`, in place.
-pub(crate) fn causal_softmax(gpu: &Gpu, set: KernelSet, shape: SequenceShape, m: &wgpu::Buffer) -> Op {
+pub(crate) fn causal_softmax(gpu: &Gpu, set: KernelSet, shape: SequenceShape, m: &Buffer) -> Op {
     let variant = causal_softmax_variant(set, gpu.summary().fixed_subgroup().unwrap_or(0));
     rowwise(gpu, set, &variant, shape, &[m])
 }
 
 /// `dm = p * (dm - sum over j of p dm)` in place, over `j <= i`: the gradient of the scores from that of `p`.
-pub(crate) fn causal_softmax_inputs(
-    gpu: &Gpu,
-    set: KernelSet,
-    shape: SequenceShape,
-    p: &wgpu::Buffer,
-    dm: &wgpu::Buffer,
-) -> Op {
+pub(crate) fn causal_softmax_inputs(gpu: &Gpu, set: KernelSet, shape: SequenceShape, p: &Buffer, dm: &Buffer) -> Op {
     let variant = causal_softmax_inputs_variant(set, gpu.summary().fixed_subgroup().unwrap_or(0));
     rowwise(gpu, set, &variant, shape, &[p, dm])
 }
@@ -189,7 +193,7 @@ fn gather_grid(shape: SequenceShape, heads: u32) -> [u32; 3] {
     [threads.div_ceil(64), 1, shape.sequences * heads]
 }
 
-fn product(gpu: &Gpu, variant: &Variant, params: CausalParams, buffers: [&wgpu::Buffer; 3], grid: [u32; 3]) -> Op {
+fn product(gpu: &Gpu, variant: &Variant, params: CausalParams, buffers: [&Buffer; 3], grid: [u32; 3]) -> Op {
     let uniform = gpu.uniform("causal", &params);
     let kernel = gpu.kernel(variant);
     let [first, second, third] = buffers;
@@ -197,7 +201,7 @@ fn product(gpu: &Gpu, variant: &Variant, params: CausalParams, buffers: [&wgpu::
     Op::single(kernel, bind_group, Grid::Fixed(grid))
 }
 
-fn rowwise(gpu: &Gpu, set: KernelSet, variant: &Variant, shape: SequenceShape, buffers: &[&wgpu::Buffer]) -> Op {
+fn rowwise(gpu: &Gpu, set: KernelSet, variant: &Variant, shape: SequenceShape, buffers: &[&Buffer]) -> Op {
     let params = CausalSoftmaxParams { length: shape.length, heads: shape.heads, window: shape.window_or_all() };
     let uniform = gpu.uniform("causal_softmax", &params);
     let kernel = gpu.kernel(variant);

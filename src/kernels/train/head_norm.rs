@@ -3,8 +3,17 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Op, fixed};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
 use crate::kernels::HeadNormParams;
+use crate::kernels::declared::{Declared, layout};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[
+    Declared::new(|_| vec![head_norm_inputs_variant()])
+        .params(layout!(HeadNormParams: heads, kv_heads, width, head_dim4, eps)),
+    Declared::new(|_| vec![head_norm_weights_variant()])
+        .params(layout!(HeadNormWeightsParams: rows, heads, kv_heads, head_dim)),
+];
 
 /// The uniform of `head_norm_weights.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -21,25 +30,25 @@ pub(crate) struct HeadNormWeightsParams {
 #[derive(Clone, Copy)]
 pub(crate) struct HeadNormInputsIo<'a> {
     /// What the norm reads.
-    pub x: &'a wgpu::Buffer,
+    pub x: &'a Buffer,
     /// The gradient of what it writes.
-    pub dy: &'a wgpu::Buffer,
+    pub dy: &'a Buffer,
     /// `[2, head_dim]`
-    pub scale: &'a wgpu::Buffer,
+    pub scale: &'a Buffer,
     /// The gradient of `x`.
-    pub dx: &'a wgpu::Buffer,
+    pub dx: &'a Buffer,
     /// `[rows, heads + 2 * kv_heads]`: one over the root mean square of each head, written for `head_norm_weights`.
-    pub inverses: &'a wgpu::Buffer,
+    pub inverses: &'a Buffer,
 }
 
 /// The buffers of `head_norm_weights`, as `head_norm_inputs` has them.
 #[derive(Clone, Copy)]
 pub(crate) struct HeadNormWeightsIo<'a> {
-    pub x: &'a wgpu::Buffer,
-    pub dy: &'a wgpu::Buffer,
-    pub inverses: &'a wgpu::Buffer,
+    pub x: &'a Buffer,
+    pub dy: &'a Buffer,
+    pub inverses: &'a Buffer,
     /// `[2, head_dim]`, added to.
-    pub dscale: &'a wgpu::Buffer,
+    pub dscale: &'a Buffer,
 }
 
 /// The one variant of `head_norm_inputs`.

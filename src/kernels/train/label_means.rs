@@ -8,11 +8,26 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::super::{Grid, KernelSet, Op, WeightFormat};
+use super::super::{Grid, KernelSet, Op, Store, WeightFormat};
 use super::loss::LossShape;
 use super::rows_grid;
 use super::spread::spread;
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+use crate::kernels::declared::{Declared, SUBGROUPS, layout};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[
+    Declared::new(|_| {
+        let of = |&format| Store::ALL.map(|store| label_mean_columns_variant(format, store));
+        WeightFormat::ALL.iter().flat_map(of).collect()
+    })
+    .params(layout!(LabelMeanColumnsParams: picked, width4, top, first, count, columns4)),
+    Declared::new(|set| {
+        let scores = SUBGROUPS.map(|subgroup| label_mean_scores_variant(set, subgroup));
+        scores.into_iter().chain([label_mean_inputs_variant()]).collect()
+    })
+    .params(layout!(LabelMeanParams: picked, width4, slot)),
+];
 
 /// The uniform of `label_mean_scores.wgsl` and `label_mean_inputs.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -35,27 +50,57 @@ pub(crate) struct LabelMeanColumnsParams {
     pub columns4: u32,
 }
 
-/// The variant for weights of a format.
-pub(crate) fn label_mean_columns_variant(format: WeightFormat, accumulate: bool) -> Variant {
-    let store = if accumulate { "store_add" } else { "store_set" };
-    format.bound(Variant::of("label_mean_columns")).piece("store", store)
+/// The buffers of `label_mean_columns`.
+#[derive(Clone, Copy)]
+pub(crate) struct LabelMeanColumnsIo<'a> {
+    /// `[picked, top, 2]`: tokens, and the bits of their weights.
+    pub entries: &'a Buffer,
+    /// This chunk of the LM head, packed as for `matmul`.
+    pub matrix: &'a Buffer,
+    /// `[picked, width]`
+    pub means: &'a Buffer,
 }
 
-/// `label_means[p]`, set or added to: the sum of weight times column of the LM head over the `top` entries of each of `picked` rows,
-/// `[picked, top, 2]` tokens and the bits of weights, that lie in this chunk of the vocabulary. `matrix` is packed as for `matmul`.
+/// The buffers of `label_mean_scores`.
+#[derive(Clone, Copy)]
+pub(crate) struct LabelMeanScoresIo<'a> {
+    /// Which label mean is a row's.
+    pub picks: &'a Buffer,
+    pub means: &'a Buffer,
+    pub x: &'a Buffer,
+    /// Those of `loss_scan`.
+    pub partials: &'a Buffer,
+}
+
+/// The buffers of `label_mean_inputs`.
+#[derive(Clone, Copy)]
+pub(crate) struct LabelMeanInputsIo<'a> {
+    /// Which label mean is a row's.
+    pub picks: &'a Buffer,
+    pub means: &'a Buffer,
+    pub factors: &'a Buffer,
+    pub dx: &'a Buffer,
+}
+
+/// The variant for weights of a format.
+pub(crate) fn label_mean_columns_variant(format: WeightFormat, store: Store) -> Variant {
+    format.bound(Variant::of("label_mean_columns")).piece("store", store.piece())
+}
+
+/// `label_means[p]`, set or added to: the sum of weight times column of the LM head over the `top` entries of each of `picked` rows
+/// that lie in this chunk of the vocabulary.
 pub(crate) fn label_mean_columns(
     gpu: &Gpu,
-    (format, accumulate): (WeightFormat, bool),
+    (format, store): (WeightFormat, Store),
     width4: u32,
     top: u32,
     shape: LossShape,
-    [entries, matrix]: [&wgpu::Buffer; 2],
-    means: &wgpu::Buffer,
+    io: LabelMeanColumnsIo<'_>,
 ) -> Op {
     let LossShape { picked, first, count, stride } = shape;
     let params = LabelMeanColumnsParams { picked, width4, top, first, count, columns4: stride / 4 };
-    let kernel = gpu.kernel(&label_mean_columns_variant(format, accumulate));
-    let bind_group = gpu.bind(&kernel, &[&gpu.uniform("label mean columns", &params), entries, matrix, means]);
+    let kernel = gpu.kernel(&label_mean_columns_variant(format, store));
+    let bind_group = gpu.bind(&kernel, &[&gpu.uniform("label mean columns", &params), io.entries, io.matrix, io.means]);
     Op::single(kernel, bind_group, spread(picked * width4))
 }
 
@@ -74,25 +119,18 @@ pub(crate) fn label_mean_scores(
     gpu: &Gpu,
     set: KernelSet,
     [picked, width4]: [u32; 2],
-    [picks, means, x]: [&wgpu::Buffer; 3],
-    partials: &wgpu::Buffer,
+    io: LabelMeanScoresIo<'_>,
 ) -> Op {
     let uniform = gpu.uniform("label mean scores", &LabelMeanParams { picked, width4, slot: 0 });
     let kernel = gpu.kernel(&label_mean_scores_variant(set, gpu.summary().fixed_subgroup().unwrap_or(0)));
-    let bind_group = gpu.bind(&kernel, &[&uniform, picks, means, x, partials]);
+    let bind_group = gpu.bind(&kernel, &[&uniform, io.picks, io.means, io.x, io.partials]);
     Op::single(kernel, bind_group, Grid::Fixed(rows_grid(1, picked.div_ceil(set.many_rows()))))
 }
 
 /// `dx[p] = (dx[p] - label_means[picks[p]]) * factors[slot]`, 0 where the pick is [`NO_ROW`](super::NO_ROW).
-pub(crate) fn label_mean_inputs(
-    gpu: &Gpu,
-    [picked, width4]: [u32; 2],
-    slot: u32,
-    [picks, means, factors]: [&wgpu::Buffer; 3],
-    dx: &wgpu::Buffer,
-) -> Op {
+pub(crate) fn label_mean_inputs(gpu: &Gpu, [picked, width4]: [u32; 2], slot: u32, io: LabelMeanInputsIo<'_>) -> Op {
     let uniform = gpu.uniform("label mean inputs", &LabelMeanParams { picked, width4, slot });
     let kernel = gpu.kernel(&label_mean_inputs_variant());
-    let bind_group = gpu.bind(&kernel, &[&uniform, picks, means, factors, dx]);
+    let bind_group = gpu.bind(&kernel, &[&uniform, io.picks, io.means, io.factors, io.dx]);
     Op::single(kernel, bind_group, spread(picked * width4))
 }

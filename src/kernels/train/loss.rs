@@ -6,9 +6,21 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::super::{Grid, KernelSet, Op};
+use super::super::{Grid, KernelSet, Op, Store};
 use super::rows_grid;
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+use crate::kernels::declared::{Declared, SUBGROUPS, layout};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[
+    Declared::new(|set| {
+        let scans = SUBGROUPS.map(|subgroup| loss_scan_variant(set, subgroup));
+        scans.into_iter().chain([loss_inputs_variant()]).collect()
+    })
+    .params(layout!(LossParams: picked, first, count, stride4, choice)),
+    Declared::new(|set| vec![loss_summary_variant(set)]).params(layout!(LossSummaryParams: picked, slot, labels)),
+    Declared::new(|_| vec![loss_factors_variant()]).params(layout!(LossFactorsParams: heads, balance, weight)),
+];
 
 /// A chunk of the vocabulary for some rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +77,54 @@ const BLOCKS_OF_A_THREAD: u32 = 16;
 /// The most heads that losses can be weighed of.
 const MAX_HEADS: u32 = 32;
 
+/// What losses are held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Against {
+    Targets,
+    /// Soft labels, whose scores `label_mean_scores` has left in the partials.
+    Labels,
+}
+
+/// How the losses of heads weigh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weighing {
+    Alike,
+    /// Each is scaled so that its root mean square is that of head 0's.
+    Balanced,
+}
+
+/// The buffers of `loss_scan`.
+#[derive(Clone, Copy)]
+pub(crate) struct LossScanIo<'a> {
+    pub targets: &'a Buffer,
+    pub logits: &'a Buffer,
+    /// `[picked, 4]`: the highest logit, the sum of exp(logit - highest), the target's logit, 0.
+    pub partials: &'a Buffer,
+}
+
+/// The buffers of `loss_summary`.
+#[derive(Clone, Copy)]
+pub(crate) struct LossSummaryIo<'a> {
+    pub targets: &'a Buffer,
+    /// As `loss_scan` left them.
+    pub partials: &'a Buffer,
+    /// `[picked]`
+    pub losses: &'a Buffer,
+    /// `[heads, 4]`: of each the sum of its losses, that of their squares, how many count, 0.
+    pub report: &'a Buffer,
+}
+
+/// The buffers of `loss_inputs`.
+#[derive(Clone, Copy)]
+pub(crate) struct LossInputsIo<'a> {
+    pub targets: &'a Buffer,
+    pub partials: &'a Buffer,
+    /// Of each head.
+    pub factors: &'a Buffer,
+    /// A chunk, which becomes its gradient.
+    pub logits: &'a Buffer,
+}
+
 /// The variant of `loss_scan` of a set.
 pub(crate) fn loss_scan_variant(set: KernelSet, subgroup: u32) -> Variant {
     set.with_many_rows(Variant::of("loss_scan"), subgroup)
@@ -85,56 +145,44 @@ pub(crate) fn loss_inputs_variant() -> Variant {
     Variant::of("loss_inputs").constant("BLOCKS", BLOCKS_OF_A_THREAD)
 }
 
-/// Takes a chunk into `partials[picked]`: the highest logit, the sum of exp(logit - highest), the target's logit, 0.
-/// `start` is set for the first chunk.
-pub(crate) fn loss_scan(
-    gpu: &Gpu,
-    set: KernelSet,
-    shape: LossShape,
-    start: bool,
-    targets: &wgpu::Buffer,
-    logits: &wgpu::Buffer,
-    partials: &wgpu::Buffer,
-) -> Op {
-    let uniform = gpu.uniform("loss_scan", &loss_params(shape, start.into()));
+/// Takes a chunk into the partials; the first one, with `store`, sets them.
+pub(crate) fn loss_scan(gpu: &Gpu, set: KernelSet, shape: LossShape, store: Store, io: LossScanIo<'_>) -> Op {
+    let uniform = gpu.uniform("loss_scan", &loss_params(shape, (store == Store::Set).into()));
     let kernel = gpu.kernel(&loss_scan_variant(set, gpu.summary().fixed_subgroup().unwrap_or(0)));
-    let bind_group = gpu.bind(&kernel, &[&uniform, targets, logits, partials]);
+    let bind_group = gpu.bind(&kernel, &[&uniform, io.targets, io.logits, io.partials]);
     let groups = shape.picked.div_ceil(set.many_rows());
     Op::single(kernel, bind_group, Grid::Fixed(rows_grid(1, groups)))
 }
 
-/// `losses[picked]`, and `report[4 * slot..]`: their sum, the sum of their squares, how many count, 0. With `labels` the losses
-/// are those against soft labels, whose scores `label_mean_scores` has left in the partials; else those of the targets.
-#[allow(clippy::too_many_arguments, reason = "four buffers with nothing else in common")]
+/// The losses of `picked` rows, and of all of them together to slot `slot` of the report.
 pub(crate) fn loss_summary(
     gpu: &Gpu,
     set: KernelSet,
     picked: u32,
     slot: u32,
-    labels: bool,
-    targets: &wgpu::Buffer,
-    partials: &wgpu::Buffer,
-    losses: &wgpu::Buffer,
-    report: &wgpu::Buffer,
+    against: Against,
+    io: LossSummaryIo<'_>,
 ) -> Op {
-    let uniform = gpu.uniform("loss_summary", &LossSummaryParams { picked, slot, labels: labels.into() });
+    let labels = (against == Against::Labels).into();
+    let uniform = gpu.uniform("loss_summary", &LossSummaryParams { picked, slot, labels });
     let kernel = gpu.kernel(&loss_summary_variant(set));
-    let bind_group = gpu.bind(&kernel, &[&uniform, targets, partials, losses, report]);
+    let bind_group = gpu.bind(&kernel, &[&uniform, io.targets, io.partials, io.losses, io.report]);
     Op::single(kernel, bind_group, Grid::One)
 }
 
 /// `factors[heads]`: what the gradients of each head's losses are multiplied with. They take the mean, times `weight`;
-/// and if `balance`, times the root mean square of head 0's losses over that of the head's own.
+/// and if balanced, times the root mean square of head 0's losses over that of the head's own.
 pub(crate) fn loss_factors(
     gpu: &Gpu,
     heads: u32,
-    balance: bool,
+    weighing: Weighing,
     weight: f32,
-    report: &wgpu::Buffer,
-    factors: &wgpu::Buffer,
+    report: &Buffer,
+    factors: &Buffer,
 ) -> Op {
+    let balance = (weighing == Weighing::Balanced).into();
     assert!(heads <= MAX_HEADS, "loss_factors: {heads} heads");
-    let uniform = gpu.uniform("loss_factors", &LossFactorsParams { heads, balance: balance.into(), weight });
+    let uniform = gpu.uniform("loss_factors", &LossFactorsParams { heads, balance, weight });
     let kernel = gpu.kernel(&loss_factors_variant());
     let bind_group = gpu.bind(&kernel, &[&uniform, report, factors]);
     Op::single(kernel, bind_group, Grid::One)
@@ -142,18 +190,10 @@ pub(crate) fn loss_factors(
 
 /// Turns a chunk of logits into its gradient, times `factors[slot]`. Rows without target and columns that stand for no
 /// token become 0.
-pub(crate) fn loss_inputs(
-    gpu: &Gpu,
-    shape: LossShape,
-    slot: u32,
-    targets: &wgpu::Buffer,
-    partials: &wgpu::Buffer,
-    factors: &wgpu::Buffer,
-    logits: &wgpu::Buffer,
-) -> Op {
+pub(crate) fn loss_inputs(gpu: &Gpu, shape: LossShape, slot: u32, io: LossInputsIo<'_>) -> Op {
     let uniform = gpu.uniform("loss_inputs", &loss_params(shape, slot));
     let kernel = gpu.kernel(&loss_inputs_variant());
-    let bind_group = gpu.bind(&kernel, &[&uniform, targets, partials, factors, logits]);
+    let bind_group = gpu.bind(&kernel, &[&uniform, io.targets, io.partials, io.factors, io.logits]);
     let blocks = (shape.stride / 4).div_ceil(64 * BLOCKS_OF_A_THREAD);
     Op::single(kernel, bind_group, Grid::Fixed(rows_grid(blocks, shape.picked)))
 }

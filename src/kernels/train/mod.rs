@@ -17,24 +17,29 @@ pub(super) mod rope_rows;
 pub(super) mod rows;
 mod spread;
 pub(super) mod step;
-pub(super) mod variants;
 
-pub(crate) use activate::{activate, activate_inputs};
+pub(crate) use activate::{ActivateForm, ActivateInputsIo, ActivateIo, activate, activate_inputs};
 pub(crate) use causal::{
     HeadsOf, SequenceShape, causal_gather, causal_scatter, causal_scores, causal_softmax, causal_softmax_inputs,
 };
 pub(crate) use head_norm::{HeadNormInputsIo, HeadNormWeightsIo, head_norm_inputs, head_norm_weights};
-pub(crate) use label_means::{label_mean_columns, label_mean_inputs, label_mean_scores};
-pub(crate) use lora::{lora_inputs, lora_weights};
-pub(crate) use loss::{ANY_TARGET, LossShape, NO_TARGET, loss_factors, loss_inputs, loss_scan, loss_summary};
-pub(crate) use mix::{mix, mix_dot, mix_softmax, mix_softmax_inputs};
+pub(crate) use label_means::{
+    LabelMeanColumnsIo, LabelMeanInputsIo, LabelMeanScoresIo, label_mean_columns, label_mean_inputs, label_mean_scores,
+};
+pub(crate) use lora::{LoraInputsIo, LoraWeightsIo, lora_inputs, lora_weights};
+pub(crate) use loss::{
+    ANY_TARGET, Against, LossInputsIo, LossScanIo, LossShape, LossSummaryIo, NO_TARGET, Weighing, loss_factors,
+    loss_inputs, loss_scan, loss_summary,
+};
+pub(crate) use mix::{MixDotIo, MixIo, MixSoftmaxInputsIo, mix, mix_dot, mix_softmax, mix_softmax_inputs};
 pub(crate) use norm::{NormInputsIo, NormWeightsIo, norm_inputs, norm_weights};
 pub(crate) use product::{column_sums, matmul_inputs, matmul_weights};
-pub(crate) use rope_rows::rope_rows;
-pub(crate) use rows::{NO_ROW, gather_rows, scatter_rows};
+pub(crate) use rope_rows::{Turn, rope_rows};
+pub(crate) use rows::{NO_ROW, PickIo, gather_rows, scatter_rows};
 pub(crate) use step::{AdamIo, AdamStep, adamw, clip_factor, squares};
 
 use super::{Grid, Op};
+use crate::gpu::Buffer;
 
 /// The most rows of a micro-batch: some kernels take a workgroup a row, and some add up all rows in one loop, which lavapipe
 /// ends after about 65,535 rounds. Who makes the ops checks it; past it they panic.
@@ -46,7 +51,7 @@ const MAX_GROUPS: u32 = 65_535;
 /// Columns of a buffer of rows: what a product reads or writes.
 #[derive(Clone, Copy)]
 pub(crate) struct Columns<'a> {
-    pub buffer: &'a wgpu::Buffer,
+    pub buffer: &'a Buffer,
     /// Blocks of four in a row.
     pub stride4: u32,
     /// Where the columns begin, in blocks of four.
@@ -55,7 +60,7 @@ pub(crate) struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     /// All of rows of `stride4` blocks of four.
-    pub fn whole(buffer: &'a wgpu::Buffer, stride4: u32) -> Self {
+    pub fn whole(buffer: &'a Buffer, stride4: u32) -> Self {
         Self { buffer, stride4, first4: 0 }
     }
 }

@@ -6,8 +6,20 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Columns, Op, fixed};
-use crate::gpu::{Gpu, Variant};
-use crate::kernels::WeightFormat;
+use crate::gpu::{Buffer, Gpu, Variant};
+use crate::kernels::declared::{Declared, layout};
+use crate::kernels::{Store, WeightFormat};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[
+    Declared::new(|_| {
+        let forms = || Cut::ALL.into_iter().flat_map(|cut| WeightFormat::ALL.iter().map(move |&format| (cut, format)));
+        let inputs = |store| forms().map(move |(cut, format)| matmul_inputs_variant(cut, format, store));
+        Store::ALL.into_iter().flat_map(inputs).chain(Cut::ALL.map(matmul_weights_variant)).collect()
+    })
+    .params(layout!(ProductParams: rows, columns4, inputs4, x_stride4, x_first4, y_stride4, y_first4)),
+    Declared::new(|_| vec![column_sums_variant()]).params(layout!(ColumnSumsParams: rows, columns4, stride4, first4)),
+];
 
 /// The uniform of `matmul_inputs.wgsl` and `matmul_weights.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -71,9 +83,8 @@ const INPUTS_SHAPE: [u32; 3] = [8, 8, 4];
 const WEIGHTS_SHAPE: [u32; 3] = [8, 4, 4];
 
 /// The variant for weights of a format.
-pub(crate) fn matmul_inputs_variant(cut: Cut, format: WeightFormat, accumulate: bool) -> Variant {
-    let bound =
-        |shader| format.bound(Variant::of(shader)).piece("store", if accumulate { "store_add" } else { "store_set" });
+pub(crate) fn matmul_inputs_variant(cut: Cut, format: WeightFormat, store: Store) -> Variant {
+    let bound = |shader| format.bound(Variant::of(shader)).piece("store", store.piece());
     let [lanes, rows, blocks] = INPUTS_SHAPE;
     match cut {
         Cut::Blocks => {
@@ -104,25 +115,25 @@ pub(crate) fn column_sums_variant() -> Variant {
 pub(crate) fn matmul_inputs(
     gpu: &Gpu,
     format: WeightFormat,
-    accumulate: bool,
+    store: Store,
     sizes: [u32; 3],
     dy: Columns<'_>,
-    weight: &wgpu::Buffer,
+    weight: &Buffer,
     dx: Columns<'_>,
 ) -> Op {
-    matmul_inputs_cut(gpu, (Cut::of(gpu), format, accumulate), sizes, dy, weight, dx)
+    matmul_inputs_cut(gpu, (Cut::of(gpu), format, store), sizes, dy, weight, dx)
 }
 
 /// The same, cut as asked for.
 pub(crate) fn matmul_inputs_cut(
     gpu: &Gpu,
-    (cut, format, accumulate): (Cut, WeightFormat, bool),
+    (cut, format, store): (Cut, WeightFormat, Store),
     [rows, columns4, inputs4]: [u32; 3],
     dy: Columns<'_>,
-    weight: &wgpu::Buffer,
+    weight: &Buffer,
     dx: Columns<'_>,
 ) -> Op {
-    let kernel = gpu.kernel(&matmul_inputs_variant(cut, format, accumulate));
+    let kernel = gpu.kernel(&matmul_inputs_variant(cut, format, store));
     let uniform = gpu.uniform("matmul inputs", &ProductParams::new([rows, columns4, inputs4], dx, dy));
     let bind_group = gpu.bind(&kernel, &[&uniform, dy.buffer, weight, dx.buffer]);
     let [lanes, tall, blocks] = INPUTS_SHAPE;
@@ -134,7 +145,7 @@ pub(crate) fn matmul_inputs_cut(
 }
 
 /// `dw[i, c] += sum over r of x[r, i] dy[r, c]`; `dw` is f32 and packed as the weight.
-pub(crate) fn matmul_weights(gpu: &Gpu, sizes: [u32; 3], x: Columns<'_>, dy: Columns<'_>, dw: &wgpu::Buffer) -> Op {
+pub(crate) fn matmul_weights(gpu: &Gpu, sizes: [u32; 3], x: Columns<'_>, dy: Columns<'_>, dw: &Buffer) -> Op {
     matmul_weights_cut(gpu, Cut::of(gpu), sizes, x, dy, dw)
 }
 
@@ -145,7 +156,7 @@ pub(crate) fn matmul_weights_cut(
     [rows, columns4, inputs4]: [u32; 3],
     x: Columns<'_>,
     dy: Columns<'_>,
-    dw: &wgpu::Buffer,
+    dw: &Buffer,
 ) -> Op {
     let kernel = gpu.kernel(&matmul_weights_variant(cut));
     let uniform = gpu.uniform("matmul weights", &ProductParams::new([rows, columns4, inputs4], x, dy));
@@ -159,7 +170,7 @@ pub(crate) fn matmul_weights_cut(
 }
 
 /// `sums[c] += sum over r of dy[r, c]`: the gradient of a bias.
-pub(crate) fn column_sums(gpu: &Gpu, rows: u32, columns4: u32, dy: Columns<'_>, sums: &wgpu::Buffer) -> Op {
+pub(crate) fn column_sums(gpu: &Gpu, rows: u32, columns4: u32, dy: Columns<'_>, sums: &Buffer) -> Op {
     let kernel = gpu.kernel(&column_sums_variant());
     let params = ColumnSumsParams { rows, columns4, stride4: dy.stride4, first4: dy.first4 };
     let bind_group = gpu.bind(&kernel, &[&gpu.uniform("column sums", &params), dy.buffer, sums]);

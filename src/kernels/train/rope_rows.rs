@@ -5,7 +5,12 @@ use bytemuck::{Pod, Zeroable};
 use super::super::Op;
 use super::SequenceShape;
 use super::spread::spread;
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+use crate::kernels::declared::{Declared, layout};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[Declared::new(|_| vec![rope_rows_variant()])
+    .params(layout!(RopeRowsParams: rows, length, rotating, head_dim, half, stride, back))];
 
 /// The uniform of `rope_rows.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -20,20 +25,27 @@ pub(crate) struct RopeRowsParams {
     pub back: u32,
 }
 
+/// Which way rows are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Forward,
+    /// By the opposite angle: a rotation's transpose, so the gradient.
+    Back,
+}
+
 /// The one variant.
 pub(crate) fn rope_rows_variant() -> Variant {
     Variant::of("rope_rows")
 }
 
-/// Rotates queries and keys of every row in place by its position in its sequence. `back` rotates by the opposite angle:
-/// a rotation's transpose, so the gradient.
+/// Rotates queries and keys of every row in place by its position in its sequence.
 pub(crate) fn rope_rows(
     gpu: &Gpu,
     shape: SequenceShape,
     rotary_dim: u32,
-    back: bool,
-    qkv: &wgpu::Buffer,
-    rotation: &wgpu::Buffer,
+    turn: Turn,
+    qkv: &Buffer,
+    rotation: &Buffer,
 ) -> Op {
     let fits = shape.head_dim.is_multiple_of(4) && rotary_dim.is_multiple_of(2) && rotary_dim <= shape.head_dim;
     assert!(fits, "rope_rows: {rotary_dim} of {shape:?}");
@@ -44,7 +56,7 @@ pub(crate) fn rope_rows(
         head_dim: shape.head_dim,
         half: rotary_dim / 2,
         stride: shape.qkv_stride(),
-        back: back.into(),
+        back: (turn == Turn::Back).into(),
     };
     let uniform = gpu.uniform("rope_rows", &params);
     let kernel = gpu.kernel(&rope_rows_variant());

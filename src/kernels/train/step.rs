@@ -6,7 +6,15 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Op, fixed};
-use crate::gpu::{Gpu, Variant};
+use crate::gpu::{Buffer, Gpu, Variant};
+use crate::kernels::declared::{Declared, layout};
+
+/// What is declared here, for the table of `kernels`.
+pub(in crate::kernels) const KERNELS: &[Declared] = &[
+    Declared::new(|_| vec![squares_variant()]).params(layout!(SquaresParams: count4, slot)),
+    Declared::new(|_| vec![clip_factor_variant()]).params(layout!(ClipParams: count, max_norm)),
+    Declared::new(|_| vec![adamw_variant()]).params(layout!(AdamParams: count4, scale)),
+];
 
 /// Lanes of the one workgroup that adds squares.
 const SQUARES_LANES: u32 = 256;
@@ -58,14 +66,14 @@ pub(crate) struct AdamStep {
 #[derive(Clone, Copy)]
 pub(crate) struct AdamIo<'a> {
     /// A uniform, [`AdamStep`].
-    pub step: &'a wgpu::Buffer,
+    pub step: &'a Buffer,
     /// What `clip_factor` wrote.
-    pub clip: &'a wgpu::Buffer,
-    pub value: &'a wgpu::Buffer,
-    pub grad: &'a wgpu::Buffer,
+    pub clip: &'a Buffer,
+    pub value: &'a Buffer,
+    pub grad: &'a Buffer,
     /// The moments: means of the gradient and of its square.
-    pub first: &'a wgpu::Buffer,
-    pub second: &'a wgpu::Buffer,
+    pub first: &'a Buffer,
+    pub second: &'a Buffer,
 }
 
 /// The one variant.
@@ -84,7 +92,7 @@ pub(crate) fn adamw_variant() -> Variant {
 }
 
 /// `norms[slot] =` the sum of squares of `count` values; not finite if any of them is not.
-pub(crate) fn squares(gpu: &Gpu, count: u32, grad: &wgpu::Buffer, norms: &wgpu::Buffer, slot: u32) -> Op {
+pub(crate) fn squares(gpu: &Gpu, count: u32, grad: &Buffer, norms: &Buffer, slot: u32) -> Op {
     let kernel = gpu.kernel(&squares_variant());
     let uniform = gpu.uniform("squares", &SquaresParams { count4: count.div_ceil(4), slot });
     let bind_group = gpu.bind(&kernel, &[&uniform, grad, norms]);
@@ -92,7 +100,7 @@ pub(crate) fn squares(gpu: &Gpu, count: u32, grad: &wgpu::Buffer, norms: &wgpu::
 }
 
 /// From the sums `norms[0..count]`: `clip = [norm, factor, finite ? 1 : 0]`. A `max_norm` of 0 is no limit.
-pub(crate) fn clip_factor(gpu: &Gpu, count: u32, max_norm: f32, norms: &wgpu::Buffer, clip: &wgpu::Buffer) -> Op {
+pub(crate) fn clip_factor(gpu: &Gpu, count: u32, max_norm: f32, norms: &Buffer, clip: &Buffer) -> Op {
     let kernel = gpu.kernel(&clip_factor_variant());
     let uniform = gpu.uniform("clip factor", &ClipParams { count, max_norm });
     let bind_group = gpu.bind(&kernel, &[&uniform, norms, clip]);

@@ -45,7 +45,7 @@ export class ForetokenError extends Error {
 
 /** Loads a model. */
 export async function load(source: Source, options: LoadOptions = {}): Promise<Model> {
-  const { onProgress, onLost, signal, context, kernels, quantize, cache } = options;
+  const { onProgress, onLost, signal, context, kernels, quantize, cacheType, cache } = options;
   if (signal?.aborted) throw new ForetokenError("Abort", "loading was aborted");
   const plain = plainSource(source);
   const wire = new Wire({ onProgress, onLost });
@@ -53,7 +53,7 @@ export async function load(source: Source, options: LoadOptions = {}): Promise<M
   const abort = () => wire.end(new ForetokenError("Abort", "loading was aborted"));
   signal?.addEventListener("abort", abort);
   try {
-    const message = { call: "load" as const, source: plain, options: { context, kernels, quantize, cache }, assets: assets() };
+    const message = { call: "load" as const, source: plain, options: { context, kernels, quantize, cacheType, cache }, assets: assets() };
     const info = await wire.ask<ModelInfo>(message, (event) => onProgress?.(event as Progress));
     return new LoadedModel(wire, info);
   } catch (error) {

@@ -8,7 +8,7 @@ export type PlainSource = Exclude<Source, { kind: "files" }> | { kind: "files"; 
 
 /** What the page asks; `id` pairs it with its answers. */
 export type Request = { id: number } & (
-  | { call: "load"; source: PlainSource; options: Pick<LoadOptions, "context" | "kernels" | "quantize" | "cache">; assets: string }
+  | { call: "load"; source: PlainSource; options: Pick<LoadOptions, "context" | "kernels" | "quantize" | "cacheType" | "cache">; assets: string }
   | { call: "generate"; prompt: string; options: object }
   | { call: "marginals"; prompt: string; options: object }
   | { call: "score"; text: string }

@@ -17,6 +17,9 @@ export type KernelSet = "workgroup" | "subgroup" | "software";
 /** What matrices can be packed in as they are loaded. */
 export type WeightFormat = "q8_0";
 
+/** What keys and values can be kept in. */
+export type CacheType = "f32" | "f16";
+
 export interface LoadOptions {
   /** Called with each step of loading. */
   onProgress?: (progress: Progress) => void;
@@ -31,6 +34,8 @@ export interface LoadOptions {
    * different model. Default: as they are stored.
    */
   quantize?: WeightFormat;
+  /** What keys and values are kept in: "f16" takes half the memory and may change texts. Default: "f32". */
+  cacheType?: CacheType;
   /** Keep downloads for the next visit. Default: true. */
   cache?: boolean;
   /**

@@ -55,7 +55,7 @@ async function run(request: Queued, signal: AbortSignal, tell: (event: unknown) 
     case "load": {
       await needWebGpu();
       await start(request.assets);
-      const { context, kernels, quantize, cache = true } = request.options;
+      const { context, kernels, quantize, cacheType, cache = true } = request.options;
       const defaultBase = new URL("model/", request.assets).href;
       // Loading again, after a loss, is no part of this call any more.
       const onProgress = (progress: Progress) => (model ? scope.postMessage({ progress }) : tell(progress));
@@ -63,7 +63,7 @@ async function run(request: Queued, signal: AbortSignal, tell: (event: unknown) 
       const onStep = (phase: "upload" | "warmup", done: number, total: number) => onProgress({ phase, done, total });
       const onLost = (losing: string) => scope.postMessage({ losing });
       try {
-        model = await WebModel.load(source, JSON.stringify({ context, kernels, quantize }), onStep, onLost);
+        model = await WebModel.load(source, JSON.stringify({ context, kernels, quantize, cacheType }), onStep, onLost);
       } catch (error) {
         throw source.failure ?? error;
       }

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::room_tests::{configured, drafting, engine, half_right, options, run, text};
+use super::room_tests::{configured, drafting, engine, half_right, on_every_adapter_by_default, options, run, text};
 use super::{DraftOptions, Drafter, Session};
 use crate::gpu::{Buffer, Kernel};
-use crate::kernels::tests::adapters::on_every_set;
 use crate::kernels::{Grid, MAX_CHUNK_ROWS, Op};
 use crate::marginal::MarginalOptions;
 use crate::model::{CommitIo, Committed, LayerState, MixIo, Recurrence, Recurrent};
@@ -130,7 +129,7 @@ fn state_bits(session: &Session) -> Vec<u32> {
 
 #[test]
 fn a_recurrent_layer_keeps_every_guarantee() {
-    on_every_set(|gpu, set| {
+    on_every_adapter_by_default(|gpu, set| {
         let files = configured("llama-gqa", &[("max_position_embeddings", json!(1024))]);
         let options = options(set, CacheType::F32);
         let engine = engine(gpu, &files, &options);

@@ -9,7 +9,7 @@ use super::{
     AuditOptions, DraftOptions, DraftTree, Drafter, GenerateOptions, ReadOptions, RecordedDrafts, Sampling, Session,
 };
 use crate::format::files::MemoryFiles;
-use crate::kernels::tests::adapters::on_every_set;
+use crate::kernels::tests::adapters::on_every_adapter;
 use crate::marginal::MarginalOptions;
 use crate::model::LayerState;
 use crate::{CacheType, Engine, EngineOptions, Gpu, GpuOptions, KernelSet, Result};
@@ -79,9 +79,14 @@ pub(super) async fn run(session: &mut Session, prompt: &[u32], new: usize, draft
     Ok([prompt, generation.ids()].concat())
 }
 
+/// Runs `test` for every adapter, with the kernels it has by default: the kernels' own tests go over rings and halves in every set.
+pub(super) fn on_every_adapter_by_default(test: impl Fn(&'static Gpu, KernelSet)) {
+    on_every_adapter(|gpu| test(gpu, KernelSet::default_for(gpu.summary())));
+}
+
 #[test]
 fn a_ring_gives_the_bits_of_a_whole_cache() {
-    on_every_set(|gpu, set| {
+    on_every_adapter_by_default(|gpu, set| {
         for cache in CacheType::ALL {
             let engine = engine(gpu, &windowed(), &options(set, cache));
             let (mut ring, mut whole) = (engine.session().expect("a session"), whole(&engine));
@@ -91,7 +96,7 @@ fn a_ring_gives_the_bits_of_a_whole_cache() {
                 assert!(got == want, "{set}, {cache}: logits");
                 assert!(ring.cache_bytes() * 3 < whole.cache_bytes(), "{} bytes", ring.cache_bytes());
 
-                let marginal = MarginalOptions { offset: 3, max_branches: Some(40), ..MarginalOptions::default() };
+                let marginal = MarginalOptions { offset: 3, max_branches: Some(12), ..MarginalOptions::default() };
                 for offset in [2, 3] {
                     let marginal = MarginalOptions { offset, ..marginal.clone() };
                     let got = ring.marginals(&all, &marginal, &mut |_| {}).await?;
@@ -100,23 +105,23 @@ fn a_ring_gives_the_bits_of_a_whole_cache() {
                 }
                 let mut found = Vec::new();
                 for session in [&mut ring, &mut whole] {
-                    let mut reader = session.read_marginals(&all, &marginal, all.len() - 40).await?;
+                    let mut reader = session.read_marginals(&all, &marginal, all.len() - 12).await?;
                     let mut positions = Vec::new();
                     while let Some(position) = reader.next().await? {
                         positions.push(format!("{:?} {:?}", position.next, position.marginal));
                     }
                     found.push(positions);
                 }
-                assert!(found[0] == found[1] && found[0].len() == 39, "{set}, {cache}: marginals of a text");
+                assert!(found[0] == found[1] && found[0].len() == 11, "{set}, {cache}: marginals of a text");
 
-                let reading = ReadOptions { positions: 500..560, depths: true, heads: false, feed: None };
+                let reading = ReadOptions { positions: 530..560, depths: true, heads: false, feed: None };
                 let mut rows = Vec::new();
                 for session in [&mut ring, &mut whole] {
                     let mut of_session = Vec::new();
                     session.read_logits(&all, &reading, &mut |_, _, row| of_session.push(row.to_vec())).await?;
                     rows.push(of_session);
                 }
-                assert!(rows[0] == rows[1] && rows[0].len() == 2 * 60, "{set}, {cache}: depths");
+                assert!(rows[0] == rows[1] && rows[0].len() == 2 * 30, "{set}, {cache}: depths");
                 Result::Ok(())
             };
             pollster::block_on(check).expect("no error");
@@ -126,7 +131,7 @@ fn a_ring_gives_the_bits_of_a_whole_cache() {
 
 #[test]
 fn drafts_leave_a_text_in_a_ring_as_it_is() {
-    on_every_set(|gpu, set| {
+    on_every_adapter_by_default(|gpu, set| {
         for cache in CacheType::ALL {
             let engine = engine(gpu, &windowed(), &options(set, cache));
             let (mut ring, mut whole) = (engine.session().expect("a session"), whole(&engine));
@@ -155,7 +160,7 @@ fn drafts_leave_a_text_in_a_ring_as_it_is() {
 
 #[test]
 fn a_ring_goes_back_as_far_as_it_reaches() {
-    on_every_set(|gpu, set| {
+    on_every_adapter_by_default(|gpu, set| {
         let engine = engine(gpu, &windowed(), &options(set, CacheType::F32));
         let (mut ring, mut whole) = (engine.session().expect("a session"), whole(&engine));
         let check = async {
@@ -200,7 +205,7 @@ fn a_ring_goes_back_as_far_as_it_reaches() {
 
 #[test]
 fn a_cache_grows_with_its_text() {
-    on_every_set(|gpu, set| {
+    on_every_adapter_by_default(|gpu, set| {
         let longer = [("max_position_embeddings", json!(2048))];
         for (backbone, heads) in [("llama-gqa", "heads-parallel"), ("neox-parallel", "heads-sequential")] {
             let (files, heads) = (configured(backbone, &longer), golden(heads));
@@ -210,20 +215,20 @@ fn a_cache_grows_with_its_text() {
             let (mut growing, mut whole) = (engine.session().expect("a session"), whole(&engine));
             let check = async {
                 let prompt = text(200);
-                let all = run(&mut whole, &prompt, 900, DraftOptions::off()).await?;
+                let all = run(&mut whole, &prompt, 400, DraftOptions::off()).await?;
                 let bytes = |session: &Session| (session.cache_bytes(), session.buffers.capacity);
                 let (first, capacity) = bytes(&growing);
                 assert_eq!(capacity, 256);
                 assert!(
-                    run(&mut growing, &prompt, 900, drafting(Drafter::Heads, &[2])).await? == all,
+                    run(&mut growing, &prompt, 400, drafting(Drafter::Heads, &[2])).await? == all,
                     "{set}, {backbone}"
                 );
-                assert_eq!(bytes(&growing), (8 * first, 2048));
+                assert_eq!(bytes(&growing), (4 * first, 1024));
                 // A prompt that is long from the start, and what was read before it.
                 let mut other = engine.session()?;
                 assert!(run(&mut other, &prompt, 3, DraftOptions::off()).await?.len() == prompt.len() + 3);
-                assert!(run(&mut other, &all[..700], 400, drafting(Drafter::Heads, &[2])).await? == all, "{set}");
-                assert_eq!(other.buffers.capacity, 2048);
+                assert!(run(&mut other, &all[..450], 150, drafting(Drafter::Heads, &[2])).await? == all, "{set}");
+                assert_eq!(other.buffers.capacity, 1024);
                 // A copy goes on as the session would have, and neither feels the other.
                 let mut fork = growing.fork().await?;
                 assert_eq!((fork.tokens(), fork.cached), (&all[..], all.len() - 1));
@@ -240,7 +245,7 @@ fn a_cache_grows_with_its_text() {
 
 #[test]
 fn halves_take_half_the_memory_and_are_another_model() {
-    on_every_set(|gpu, set| {
+    on_every_adapter_by_default(|gpu, set| {
         for name in ["llama-gqa", "neox-sequential"] {
             let files = golden(name);
             let [singles, halves] = [CacheType::F32, CacheType::F16].map(|cache| {

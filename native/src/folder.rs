@@ -49,8 +49,12 @@ impl Folder {
         let Some(cell) = self.maps.get(name) else { return Ok(None) };
         if cell.get().is_none() {
             let path = self.path.join(name);
-            let map =
-                map(&path).map_err(|error| Error::io(format!("{}: {}", path.display(), not_read(&path, &error))))?;
+            let link = link_as_text(&path);
+            let fail = |error: io::Error| {
+                let what = not_read(&path, link.as_deref(), &error);
+                Error::io(format!("{}: {what}", path.display()))
+            };
+            let map = map(link.as_deref().map_or(path.clone(), |to| self.path.join(to)).as_path()).map_err(fail)?;
             // Another thread may have mapped it meanwhile: one map of it is as good as another.
             let _ = cell.set(map);
         }
@@ -70,14 +74,29 @@ fn not_a_folder(path: &Path, error: &io::Error, expected: &str) -> String {
     }
 }
 
-/// What is wrong with a file that the folder lists.
-fn not_read(path: &Path, error: &io::Error) -> String {
-    match fs::read_link(path) {
-        Ok(to) if error.kind() == io::ErrorKind::NotFound => {
+/// What is wrong with a file that the folder lists; `link` is where its text leads.
+fn not_read(path: &Path, link: Option<&Path>, error: &io::Error) -> String {
+    match fs::read_link(path).ok().or(link.map(Path::to_owned)) {
+        Some(to) if error.kind() == io::ErrorKind::NotFound => {
             format!("a link to {}, which is not there; download the file again", to.display())
         }
         _ => error.to_string(),
     }
+}
+
+/// The target of a link of the hub's cache that became a text on its way here, as it does where a disk, an archive or git has
+/// no links. No file of a model is such a text.
+fn link_as_text(path: &Path) -> Option<PathBuf> {
+    const LONGEST: u64 = 256;
+    let file = fs::metadata(path).ok().filter(|file| file.is_file() && file.len() <= LONGEST);
+    let text = file.and_then(|_| fs::read_to_string(path).ok())?;
+    let blob = text.trim_end().strip_prefix("../../blobs/")?;
+    is_plain(blob).then(|| Path::new("../../blobs").join(blob))
+}
+
+/// Whether a name of the hub's cache leads nowhere else.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 /// The folder that `path` stands for: of the hub's cache the snapshot that its `main` is, or the only one.
@@ -87,11 +106,8 @@ fn snapshot(path: &Path) -> PathBuf {
         return path.to_owned();
     }
     let named = fs::read_to_string(path.join("refs/main")).ok();
-    // A name that leads elsewhere is none of the cache's.
-    let plain =
-        |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-    let main =
-        named.as_deref().map(str::trim).filter(plain).map(|name| snapshots.join(name)).filter(|main| main.is_dir());
+    let main = named.as_deref().map(str::trim).filter(|name| is_plain(name));
+    let main = main.map(|name| snapshots.join(name)).filter(|main| main.is_dir());
     let only = || {
         let mut all = fs::read_dir(&snapshots).ok()?.flatten().map(|entry| entry.path());
         all.next().filter(|first| first.is_dir() && all.next().is_none())
@@ -164,6 +180,37 @@ mod tests {
         assert!(block_on(folder.read("a", 1..6)).is_err());
         assert!(block_on(folder.read("a", 0..u64::MAX)).is_err());
         assert!(block_on(folder.len("sub")).unwrap_err().to_string().contains("expected a file"));
+    }
+
+    #[test]
+    fn links_that_became_texts_are_followed_within_the_cache() {
+        let temp = tempfile::tempdir().unwrap();
+        let snapshot = temp.path().join("snapshots/abc");
+        fs::create_dir_all(&snapshot).unwrap();
+        fs::create_dir(temp.path().join("blobs")).unwrap();
+        fs::write(temp.path().join("blobs/b0"), b"content").unwrap();
+        let secret = temp.path().join("secret");
+        fs::write(&secret, b"secret").unwrap();
+        for (name, text) in [("a", "../../blobs/b0"), ("b", "../../blobs/b0\n"), ("c", "../../blobs/gone")] {
+            fs::write(snapshot.join(name), text).unwrap();
+        }
+        let elsewhere = ["../../secret", "../../blobs/../secret", "../../blobs/", "../blobs/b0"];
+        for (number, text) in elsewhere.iter().enumerate() {
+            fs::write(snapshot.join(format!("elsewhere{number}")), text).unwrap();
+        }
+        let folder = Folder::open(&snapshot).unwrap();
+        for name in ["a", "b"] {
+            assert_eq!(*block_on(folder.read(name, 0..7)).unwrap(), *b"content");
+        }
+        let error = block_on(folder.len("c")).unwrap_err().to_string();
+        assert!(
+            error.ends_with("c: a link to ../../blobs/gone, which is not there; download the file again"),
+            "{error}"
+        );
+        for (number, text) in elsewhere.iter().enumerate() {
+            let len = block_on(folder.len(&format!("elsewhere{number}"))).unwrap();
+            assert_eq!(len, Some(text.len() as u64), "{text} is what it is");
+        }
     }
 
     #[test]

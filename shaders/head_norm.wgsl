@@ -1,17 +1,8 @@
 //! y = x of rows of queries, keys and values, in which each query head and each key head is RMS-normalised and scaled.
 //! A thread owns a head.
 //! dispatch: [ceil((heads + 2 * kv_heads) / 64), rows, 1]
+//! use head_norm
 
-struct Params {
-    heads: u32,
-    kv_heads: u32,
-    // Elements of a head, and the same padded to blocks of four.
-    width: u32,
-    head_dim4: u32,
-    eps: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
 // [rows, heads + 2 * kv_heads, head_dim4], zero in the padding.
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 // [2, head_dim4]: of queries, of keys.
@@ -35,7 +26,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     for (var d = 0u; d < params.head_dim4; d++) {
         squares = fma(x[first + d], x[first + d], squares);
     }
-    let mean = ((squares.x + squares.y) + (squares.z + squares.w)) / f32(params.width);
+    let mean = total(squares) / f32(params.width);
     let inverse = inverseSqrt(mean + params.eps);
     let scales = select(0u, params.head_dim4, id.x >= params.heads);
     for (var d = 0u; d < params.head_dim4; d++) {

@@ -1,17 +1,8 @@
 //! The gradient of what head_norm reads: with n = x * inverse and g = dy * scale it is inverse * (g - n * mean(g * n)); that
 //! of values passes. Leaves the inverse of each head for head_norm_weights.
 //! dispatch: [ceil((heads + 2 * kv_heads) / 64), rows, 1]
+//! use head_norm
 
-struct Params {
-    heads: u32,
-    kv_heads: u32,
-    // Elements of a head, and the same padded to blocks of four.
-    width: u32,
-    head_dim4: u32,
-    eps: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
 // [rows, heads + 2 * kv_heads, head_dim4], zero in the padding; all three.
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> dy: array<vec4<f32>>;
@@ -20,10 +11,6 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> dx: array<vec4<f32>>;
 // [rows, heads + 2 * kv_heads]
 @group(0) @binding(5) var<storage, read_write> inverses: array<f32>;
-
-fn total(v: vec4<f32>) -> f32 {
-    return (v.x + v.y) + (v.z + v.w);
-}
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {

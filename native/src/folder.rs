@@ -74,7 +74,7 @@ fn not_a_folder(path: &Path, error: &io::Error, expected: &str) -> String {
     }
 }
 
-/// What is wrong with a file that the folder lists; `link` is where its text leads.
+/// Describes why a file that the folder lists cannot be read; its text leads to `link`.
 fn not_read(path: &Path, link: Option<&Path>, error: &io::Error) -> String {
     match fs::read_link(path).ok().or(link.map(Path::to_owned)) {
         Some(to) if error.kind() == io::ErrorKind::NotFound => {

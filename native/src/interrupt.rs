@@ -35,7 +35,7 @@ pub fn install() -> Result<()> {
     INSTALLED.get_or_init(|| system::install(came).map_err(failed)).clone()
 }
 
-/// What is done about a signal.
+/// The answer to a signal.
 fn came(signal: u8) {
     SIGNAL.store(signal, SeqCst);
     let now = Instant::now();

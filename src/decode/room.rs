@@ -53,7 +53,7 @@ impl Session {
     pub(super) fn go_back(&mut self, length: usize) {
         let mut length = length.min(self.cached);
         let mut stood = Stood { written: self.written, committed: self.reported.saturating_sub(1) };
-        // Whoever reached less takes the others along.
+        // All layers go to the shortest length that any of them reached.
         loop {
             let go_back = |layer: &mut LayerState| layer.go_back(&self.model.gpu, length, stood);
             let reached = self.buffers.layers.iter_mut().map(go_back).min().unwrap_or(length);

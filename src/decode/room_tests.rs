@@ -171,7 +171,7 @@ fn a_ring_goes_back_as_far_as_it_reaches() {
                 session.cached
             };
             assert!(run(&mut ring, &prompt, 500, DraftOptions::off()).await? == all);
-            // What was written after it fits beside what the next row sees, or not.
+            // The ring still holds what the row after 599 sees; what the row after 299 sees is overwritten.
             assert_eq!(back(&mut ring, 600), 599);
             assert_eq!(back(&mut ring, 300), 0);
             assert_eq!(ring.written, 0);

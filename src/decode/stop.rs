@@ -67,7 +67,7 @@ impl StopStrings {
         shown += &taken[at..];
         let left = self.hidden.iter().filter(|hidden| hidden.end > bytes);
         self.hidden = left.map(|hidden| hidden.start.saturating_sub(bytes)..hidden.end - bytes).collect();
-        // What was cut off at a stop string is gone.
+        // Tokens cut off at a stop string are not shown any more.
         self.hidden.retain(|hidden| hidden.end <= self.held.len());
         shown
     }

@@ -70,8 +70,8 @@ impl<'f, F: Files> Checkpoint<'f, F> {
         layouts::tokenizer(self.files).await
     }
 
-    /// A hash of everything that decides what the model computes: the names, lengths and content of its files, of large ones in
-    /// samples. It tells whether a model is the same, not whether somebody forged it.
+    /// A hash of everything that decides what the model computes: the names, lengths and content of its files. It tells whether
+    /// a model is the same, not whether somebody forged it.
     pub async fn identity(&self) -> Result<String> {
         let mut names: BTreeSet<String> = self.deciding.iter().cloned().collect();
         names.extend(self.tensors().map(|info| info.file.clone()));

@@ -23,17 +23,17 @@ impl ModelConfig {
     fn locate(&self, role: Role, shape: Vec<usize>) -> Named {
         let names = self.names;
         match role {
-            Role::Embedding => (tensor_name(names.embedding, Part::Weight), shape),
+            Role::Embedding => (self.embedding_name(), shape),
             Role::Block(index, role, part) => self.locate_in(&names.block_name(index), role, part, shape),
             Role::FinalNorm(part) => (tensor_name(names.final_norm, part), shape),
-            Role::LmHead => (tensor_name(names.lm_head, Part::Weight), shape),
+            Role::LmHead => (self.own_lm_head_name(), shape),
         }
     }
 
     fn locate_in(&self, block: &str, role: BlockRole, part: Part, mut shape: Vec<usize>) -> Named {
         let place = self.names.place(role);
         shape[0] = place.rows(shape[0]);
-        (tensor_name(&format!("{block}.{}", place.name()), part), shape)
+        (tensor_name(&place.in_block(block), part), shape)
     }
 
     /// The name of the tensor of a role.
@@ -97,7 +97,7 @@ impl ModelConfig {
 
     /// The name of the LM head, `[vocab_size, hidden_size]`: the embedding's where they are tied.
     pub fn lm_head_name(&self) -> String {
-        if self.spec.tied { self.embedding_name() } else { tensor_name(self.names.lm_head, Part::Weight) }
+        if self.spec.tied { self.embedding_name() } else { self.own_lm_head_name() }
     }
 
     /// Whether a tensor of this name belongs to one of the model's blocks.
@@ -110,7 +110,7 @@ impl ModelConfig {
     /// masks that follow from the configuration, and the LM head where it is the embedding.
     pub fn is_known_buffer(&self, name: &str) -> bool {
         let buffers = [".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias"];
-        let tied_head = self.spec.tied && name == tensor_name(self.names.lm_head, Part::Weight);
+        let tied_head = self.spec.tied && name == self.own_lm_head_name();
         tied_head || buffers.iter().any(|buffer| name.ends_with(buffer))
     }
 }

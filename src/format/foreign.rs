@@ -1,6 +1,7 @@
 //! What lies where a checkpoint was expected: files of other formats, and what to do about them.
 
 use super::files::Files;
+use super::mtp;
 use crate::error::{Error, Result};
 
 /// The first bytes of files that are often taken for others.
@@ -73,10 +74,11 @@ pub(super) async fn of_files<F: Files>(files: &F) -> Result<Option<String>> {
     if let Some((name, what)) = found.filter_map(|name| Some((name, of_name(name)?))).next() {
         return Ok(Some(format!("{name} is {what}")));
     }
-    if files.len("mtp_config.json").await?.is_some() {
-        return Ok(Some(
-            "mtp_config.json is there: this is a folder of heads, which need the model they were made for".to_owned(),
-        ));
+    let heads = mtp::CONFIG;
+    if files.len(heads).await?.is_some() {
+        return Ok(Some(format!(
+            "{heads} is there: this is a folder of heads, which need the model they were made for"
+        )));
     }
     if files.len("params.json").await?.is_some() {
         let what = "params.json is there: this is the layout of the model's makers; take the one for transformers";

@@ -28,9 +28,14 @@ impl Hash {
 
     /// Takes a named part in. Its length comes first, so that parts cannot flow into each other.
     pub fn add_part(&mut self, name: &str, bytes: &[u8]) {
-        self.add(name.as_bytes());
-        self.add(&(bytes.len() as u64).to_le_bytes());
+        self.begin_part(name, bytes.len() as u64);
         self.add(bytes);
+    }
+
+    /// Takes the name and the length of a part in, whose bytes follow.
+    fn begin_part(&mut self, name: &str, len: u64) {
+        self.add(name.as_bytes());
+        self.add(&len.to_le_bytes());
     }
 
     /// Sixteen hexadecimal digits.
@@ -39,27 +44,17 @@ impl Hash {
     }
 }
 
-/// Up to here a file is read whole.
-const WHOLE: u64 = 64 << 20;
+/// Bytes read at a time: a source that is no memory holds no more of a file.
+const PIECE: u64 = 16 << 20;
 
-/// Pieces that stand for a larger file, and their length.
-const PIECES: u64 = 256;
-const PIECE: u64 = 64 << 10;
-
-/// A hash of the files with these names, as far as they are there: names, lengths and content, of large ones in samples.
+/// A hash of the files with these names, as far as they are there: names, lengths and content.
 pub(super) async fn hash_files<F: Files>(files: &F, names: BTreeSet<String>) -> Result<String> {
     let mut hash = Hash::new();
     for name in &names {
         let Some(len) = files.len(name).await? else { continue };
-        hash.add(name.as_bytes());
-        hash.add(&len.to_le_bytes());
-        if len <= WHOLE {
-            hash.add(&read_exact(files, name, 0..len).await?);
-            continue;
-        }
-        for piece in 0..PIECES {
-            let start = (len - PIECE) / (PIECES - 1) * piece;
-            hash.add(&read_exact(files, name, start..start + PIECE).await?);
+        hash.begin_part(name, len);
+        for start in (0..len).step_by(PIECE as usize) {
+            hash.add(&read_exact(files, name, start..len.min(start + PIECE)).await?);
         }
     }
     Ok(hash.text())
@@ -68,12 +63,35 @@ pub(super) async fn hash_files<F: Files>(files: &F, names: BTreeSet<String>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::files::MemoryFiles;
 
     #[test]
     fn the_published_hash() {
         let mut hash = Hash::new();
         hash.add(b"foobar");
         assert_eq!(hash.text(), "85944171f73967e8");
+    }
+
+    #[test]
+    fn every_byte_of_a_large_file_counts() {
+        let hash = |change: Option<usize>| {
+            let mut bytes = vec![7; 2 * PIECE as usize + 3];
+            if let Some(at) = change {
+                bytes[at] = 8;
+            }
+            let files =
+                MemoryFiles { files: [("a".to_owned(), bytes.clone().into())].into(), ..MemoryFiles::default() };
+            let names = ["a", "absent"].map(str::to_owned).into();
+            let mut whole = Hash::new();
+            whole.add_part("a", &bytes);
+            let found = pollster::block_on(hash_files(&files, names)).unwrap();
+            assert_eq!(found, whole.text());
+            found
+        };
+        let plain = hash(None);
+        for at in [0, 100_003, PIECE as usize, 2 * PIECE as usize + 2] {
+            assert_ne!(hash(Some(at)), plain, "{at}");
+        }
     }
 
     #[test]

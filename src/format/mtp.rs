@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 pub use init::{Init, InitOptions, InitSource, init_heads};
 pub use lora::{LoraOptions, add_lora, halved, without_lora};
 pub use own::{CONFIG, FORMAT, TENSORS, VERSION};
+pub(super) use published::MEDUSA;
 
 /// More heads than any checkpoint has.
 pub const MAX_HEADS: usize = 32;
@@ -75,7 +76,7 @@ pub enum Wiring {
 }
 
 /// Files of heads beside those of a model.
-pub const FILES: [&str; 3] = [own::CONFIG, own::TENSORS, published::MEDUSA];
+pub const FILES: [&str; 3] = [CONFIG, TENSORS, MEDUSA];
 
 /// The files of a folder with heads, for messages.
 pub const EXPECTED: &str = "mtp_config.json and mtp.safetensors, or heads in a published layout";
@@ -219,7 +220,7 @@ impl<'f, F: Files> HeadSet<'f, F> {
             return Err(Error::unsupported(format!("no multi-token heads in {}: {what}", files.describe())));
         }
         Err(Error::io(format!(
-            "no multi-token heads in {}: expected {CONFIG}, medusa_lm_head.safetensors, or a checkpoint with tensors under \
+            "no multi-token heads in {}: expected {CONFIG}, {MEDUSA}, or a checkpoint with tensors under \
              mtp., model.mtp_layers. or model.layers.{}.",
             files.describe(),
             config.num_hidden_layers

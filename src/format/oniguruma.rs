@@ -54,7 +54,7 @@ struct Part {
     /// The letters that it can begin and end with, where case does not matter.
     first: BTreeSet<char>,
     last: BTreeSet<char>,
-    /// What is quantified as a whole without a group around it.
+    /// Whether a quantifier behind it takes all of it, without a group around it.
     atom: bool,
 }
 
@@ -482,9 +482,9 @@ struct Quantifier {
     suffix: &'static str,
 }
 
-/// What follows a backslash.
+/// The meaning of a backslash and what follows it.
 enum Escape {
-    /// Of any of these characters, one.
+    /// One of the characters of a class.
     Set(String),
     Char(char),
 }

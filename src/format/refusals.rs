@@ -95,7 +95,7 @@ fn refusal(fields: &Fields<'_>, key: &str, value: &Value) -> Error {
     fields.unsupported(format!("`{key}` = {} is not supported; the model would compute something else", brief(value)))
 }
 
-/// Who packed the weights, for people.
+/// Names the program that packed the weights.
 fn packed_by(key: &str, value: &Value) -> String {
     let method = value["quant_method"].as_str().unwrap_or(if key == "quantization" { "mlx" } else { "" });
     let name = match method {

@@ -61,6 +61,7 @@ const SERVING: &[(&str, &str)] = sources![
     "lib/cut",
     "lib/finish_gated",
     "lib/finish_plain",
+    "lib/head_norm",
     "lib/keys",
     "lib/likelihood_logit",
     "lib/likelihood_probability",

@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use foretoken::format::checkpoint::{Checkpoint, HeadKind};
 use foretoken::format::files::{Files, MemoryFiles};
+use foretoken::format::spec::{BlockRole, Part, Role};
 use foretoken::{ErrorKind, Result};
 use pollster::block_on;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::refused;
 use crate::samples::{byte_level_tokenizer, bytes, checkpoint, gpt_neox, llama, safetensors, with, zeros};
@@ -336,6 +337,21 @@ fn known_buffers_and_heads_are_accounted_for() {
     let account = open(&files).unwrap().account();
     assert_eq!(account.ignored, ["gpt_neox.layers.0.attention.bias"]);
     assert_eq!((account.heads, account.unknown), (vec!["mtp.fc.weight".to_owned()], vec!["odd".to_owned()]));
+}
+
+#[test]
+fn roles_find_their_tensors_under_the_names_of_every_family() {
+    let found = |config: Value, role: Role| -> Option<String> {
+        let files = checkpoint(&config);
+        open(&files).unwrap().tensor_of(role).map(|info| info.name.clone())
+    };
+    let key = Role::Block(1, BlockRole::Key, Part::Weight);
+    assert_eq!(found(llama(), key).as_deref(), Some("model.layers.1.self_attn.k_proj.weight"));
+    assert_eq!(found(gpt_neox(), key).as_deref(), Some("gpt_neox.layers.1.attention.query_key_value.weight"));
+    assert_eq!(found(gpt_neox(), Role::FinalNorm(Part::Bias)).as_deref(), Some("gpt_neox.final_layer_norm.bias"));
+    assert_eq!(found(gpt_neox(), Role::LmHead).as_deref(), Some("embed_out.weight"));
+    assert_eq!(found(llama(), Role::LmHead), None, "it is tied");
+    assert_eq!(found(llama(), Role::Block(2, BlockRole::Key, Part::Weight)), None);
 }
 
 #[test]

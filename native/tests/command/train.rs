@@ -1,14 +1,14 @@
-//! `foretoken train` as users run it: what it writes, how it goes on, and what is refused.
+//! `foretoken train` as users run it: what it writes.
 
 use std::fs;
 use std::path::PathBuf;
-#[cfg(unix)]
-use std::process::Child;
 
-use crate::support::Refused::{self, Error, Usage};
 use crate::support::{CASE, Run, edit_json, expected, foretoken, golden, golden_copy, ids_flag, not_found};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+mod interrupted;
+mod refused;
 
 /// A folder with texts, for outputs too.
 struct Place {
@@ -84,205 +84,6 @@ fn json_lines(bytes: &[u8]) -> Vec<Value> {
     std::str::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-// ------------------------------------------------------------------------------------------------------ what is refused
-
-#[test]
-fn bad_texts_and_flags_are_refused_before_anything_is_written() {
-    let place = Place::new();
-    let good = pair("a", "b");
-    place.write("empty.jsonl", "");
-    place.write("broken.jsonl", &format!("{good}\n{{\"prompt\": \n"));
-    place.write("types.jsonl", "{\"text\": 3}");
-    place.write("fields.jsonl", "{\"txt\": \"a\"}");
-    place.write("long.jsonl", &pair(&"the red hen ".repeat(20), "b"));
-    place.write("short.txt", "hen");
-    place.write("two.jsonl", &json!({"text": "a"}).to_string());
-    place.write("text.csv", "hen");
-    fs::write(place.path("bytes.txt"), b"a\n\xff").unwrap();
-    let heads = golden("heads-neox");
-    let cases: &[(&str, &[&str], Refused<'_>)] = &[
-        ("empty.jsonl", &[], Error("{place}/empty.jsonl: expected texts, got an empty file")),
-        (
-            "broken.jsonl",
-            &[],
-            Error(
-                "{place}/broken.jsonl: line 2: expected a JSON object: EOF while parsing a value at column 11, in {\"prompt\": ",
-            ),
-        ),
-        ("types.jsonl", &[], Error("{place}/types.jsonl: line 1: `text`: expected a text, got 3")),
-        (
-            "fields.jsonl",
-            &[],
-            Error("{place}/fields.jsonl: line 1: expected the fields prompt and completion, or text; got txt"),
-        ),
-        (
-            "long.jsonl",
-            &[],
-            Error(
-                "{place}/long.jsonl: no sequence has a token to learn from: all 1 prompts fill the 16 tokens of a sequence \
-                 (--seq-len), or nothing follows them",
-            ),
-        ),
-        (
-            "short.txt",
-            &[],
-            Error("{place}/short.txt: the text has 4 tokens, a sequence 16: give more text, or a smaller --seq-len"),
-        ),
-        ("text.csv", &[], Error("{place}/text.csv: expected a file whose name ends in .txt or .jsonl")),
-        ("bytes.txt", &[], Error("{place}/bytes.txt: line 2: expected UTF-8 text, but its byte 1 is not")),
-        ("none.txt", &[], Error("{place}/none.txt: {not found}")),
-        (
-            "story.txt",
-            &["no lr"],
-            Error("--lr is needed: there is no training.json in {model}, which could record \"learning_rate\""),
-        ),
-        ("story.txt", &["--lr", "nan"], Error("--lr NaN: expected a number above 0 that f32 holds")),
-        (
-            "story.txt",
-            &["--seq-len", "129"],
-            Usage(
-                "the argument '--seq-len <TOKENS>' cannot be used multiple times\n\nUsage: foretoken train [OPTIONS] --data \
-                 <FILE> --out <DIR>",
-            ),
-        ),
-        ("story.txt", &["--mode", "joint", "--lora-rank", "0"], Error("--lora-rank 0: expected at least 1")),
-        ("story.txt", &["--gated"], Error("--gated: it is for the LoRA that --mode joint trains with the heads")),
-        (
-            "story.txt",
-            &["--target", "marginal", "--heads", "4"],
-            Error("--target marginal: expected heads for tokens up to +3, as far as marginals go, got +4"),
-        ),
-        (
-            "story.txt",
-            &["--target", "marginal", "--heads", "1"],
-            Error("--target marginal --heads 1: the marginal begins with token +2"),
-        ),
-        (
-            "story.txt",
-            &["--target", "marginal", "--kind", "sequential"],
-            Error(
-                "--target marginal: sequential heads read the token before the one they predict, which a marginal leaves open; \
-                 use --target shifted",
-            ),
-        ),
-        ("story.txt", &["--depth", "3"], Error("3 layers a head: expected 1 to 2, the backbone's")),
-        ("story.txt", &["--source", "9"], Error("source 9: expected a block from 1 to 2")),
-        (
-            "story.txt",
-            &["--warmup-heads", &heads],
-            Error(
-                "{heads}: mtp_config.json, `backbone`: these heads are for a backbone with `model_type` gpt_neox; this model has \
-                 llama",
-            ),
-        ),
-        (
-            "story.txt",
-            &["--warmup-heads", &place.model],
-            Error(
-                "no multi-token heads in {model}: a whole model is there, and drafting with a second model is not implemented; give \
-                 heads that were made for this model, or draft by lookup",
-            ),
-        ),
-        ("story.txt", &["--valid", "none.txt"], Error("none.txt: {not found}")),
-        ("story.txt", &["--resume"], Error("{place}/out: there is no run to resume")),
-        (
-            "story.txt",
-            &["--accumulate", "288230376151711744"],
-            Error("--accumulate 288230376151711744: expected at most 4096"),
-        ),
-        (
-            "story.txt",
-            &["--heads", "16"],
-            Error("the head for token +16 sees none in sequences of 16 tokens: use a larger --seq-len, or fewer heads"),
-        ),
-        (
-            "two.jsonl",
-            &["--heads", "4"],
-            Error("no token of the data counts for the head for token +3: use longer texts, or fewer heads"),
-        ),
-        (
-            "story.txt",
-            &["--mode", "baseline", "--heads", "1"],
-            Error("--heads: --mode baseline trains what the model itself predicts, and no heads"),
-        ),
-    ];
-    let (not_found, folder) = (not_found(), place.text(""));
-    let places = [
-        ("{model}", &place.model[..]),
-        ("{heads}", &heads),
-        ("{place}", folder.trim_end_matches(['/', '\\'])),
-        ("{not found}", &not_found),
-    ];
-    for (data, flags, expected) in cases {
-        place.train(data, "out", flags).refused(*expected, &places, &format!("{data} {flags:?}"));
-        assert!(!place.path("out").exists(), "{data} {flags:?}");
-    }
-    let (model, data, out) = (&place.model, place.text("story.txt"), place.text("out"));
-    let base = ["train", "--model", model, "--data", &data, "--out", &out, "--lr", "1"];
-    let too_many = |batch: &str, length: usize| {
-        format!(
-            "--batch {batch} with --seq-len {length}: expected at most 65000 tokens together; use a smaller --batch with a \
-             larger --accumulate, or a smaller --seq-len"
-        )
-    };
-    for (flags, expected) in [
-        (["--seq-len", "129"], "--seq-len 129: the model's context holds 128 tokens".to_owned()),
-        (["--batch", "1000000000000"], too_many("1000000000000", 2)),
-        // Where nobody names a length, it is the model's context.
-        (["--batch", "600"], too_many("600", 128)),
-    ] {
-        foretoken(&[&base[..], &flags].concat()).refused(Error(&expected), &places, flags[0]);
-    }
-    assert!(!place.path("out").exists());
-}
-
-#[test]
-fn heads_that_cannot_be_trained_are_refused_before_own_texts_are_written() {
-    let place = Place::new();
-    place.trained("story.txt", "joint", &["--mode", "joint", "--steps", "1"]);
-    edit_json(&place.path("joint/mtp_config.json"), |config| config["lora"]["alpha"] = json!(4));
-    place.trained("story.txt", "baseline", &["--mode", "baseline", "--steps", "1"]);
-    for (heads, mode, message) in [
-        ("joint", "joint", "a LoRA with alpha 4 and rank 8 is not trained: they must be equal"),
-        ("baseline", "frozen", "there is nothing to train"),
-    ] {
-        let heads = place.text(heads);
-        let flags = ["--warmup-heads", &heads, "--mode", mode, "--steps", "1", "--self-distill"];
-        place.train("story.txt", "out", &flags).fails_with(message);
-        assert!(!place.path("out").exists(), "{message}");
-    }
-}
-
-#[test]
-fn a_folder_with_heads_is_left_alone() {
-    let place = Place::new();
-    let (folder, heads) = golden_copy("heads-parallel");
-    let before = fs::read(folder.path().join("mtp.safetensors")).unwrap();
-    let (model, data) = (&place.model, place.text("story.txt"));
-    for more in [&[][..], &["--resume"]] {
-        let flags = ["train", "--model", model, "--data", &data, "--out", &heads, "--lr", "1", "--seq-len", "16"];
-        foretoken(&[&flags[..], more].concat()).fails_with(if more.is_empty() {
-            "already"
-        } else {
-            "no run to resume"
-        });
-    }
-    assert_eq!(fs::read(folder.path().join("mtp.safetensors")).unwrap(), before);
-    assert!(!folder.path().join("checkpoint").exists());
-}
-
-#[test]
-fn a_recorded_rate_must_be_a_number() {
-    let (folder, model) = golden_copy(CASE);
-    let place = Place { model, ..Place::new() };
-    for (record, message) in [("{}", "got null"), ("{\"learning_rate\": -1}", "got -1"), ("{", "training.json")] {
-        fs::write(folder.path().join("training.json"), record).unwrap();
-        place.train("story.txt", "out", &["no lr"]).fails_with_in(message, record);
-    }
-}
-
-// ------------------------------------------------------------------------------------------------- the model's own texts
-
 /// Checks the lines against what `generate` says.
 fn check_own_texts(place: &Place, lines: &[Value], most: usize) {
     for line in lines {
@@ -327,8 +128,6 @@ fn own_texts_are_what_generate_says_and_go_on_where_they_ended() {
     assert!(lines.len() == 8 && lines.iter().all(|line| line["prompt_ids"].as_array().unwrap().len() == 5));
     check_own_texts(&place, &lines[..1], 6);
 }
-
-// ------------------------------------------------------------------------------------------------------------- training
 
 #[test]
 fn training_writes_heads_a_log_and_a_plot() {
@@ -477,136 +276,6 @@ fn every_mode_loads_in_generate() {
     place
         .train("story.txt", "warm", &["--warmup-heads", &heads, "--mode", "joint", "--resume"])
         .fails_with("vocab_size");
-}
-
-/// Runs the built program until it has come so far.
-#[cfg(unix)]
-fn begun(flags: &[String], so_far: impl Fn() -> bool) -> Child {
-    use std::time::{Duration, Instant};
-
-    let child = crate::support::program(flags).spawn().unwrap();
-    let begun = Instant::now();
-    while !so_far() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "it has not come so far");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    child
-}
-
-/// Sends a signal to a process, and waits for it.
-#[cfg(unix)]
-fn interrupted(child: Child, signal: &str) -> Run {
-    crate::support::send(signal, &child);
-    child.wait_with_output().unwrap().into()
-}
-
-/// The losses of each line of a log.
-fn losses(place: &Place, out: &str) -> Vec<Value> {
-    json_lines(&place.read(&format!("{out}/log.jsonl"))).into_iter().map(|line| line["losses"].clone()).collect()
-}
-
-/// The run in the folder `cut` has ended after `step` steps with a checkpoint and without heads.
-fn check_cut(place: &Place, run: &Run, code: i32, step: std::ops::Range<u64>) -> u64 {
-    assert_eq!(run.code, Some(code), "{}", run.stderr);
-    let state: Value = serde_json::from_slice(&place.read("cut/checkpoint/state.json")).unwrap();
-    let at = state["step"].as_u64().unwrap();
-    assert!(step.contains(&at), "{state}");
-    assert!(["adapter", "driver", "kernels"].iter().all(|name| state["device"][name].is_string()), "{state}");
-    assert!(!place.path("cut/mtp_config.json").exists());
-    at
-}
-
-/// Trains 12 steps in one go, and as many with a stop after `stop` of them.
-fn goes_on_bit_for_bit(data: &str, mode: &[&str], stop: u64) {
-    let place = Place::new();
-    let flags = [&["--steps", "12", "--checkpoint-every", "0"], mode].concat();
-    place.trained(data, "whole", &flags);
-    let run = place.train(data, "cut", &[&flags[..], &["--stop-after", &stop.to_string()]].concat());
-    check_cut(&place, &run, 130, stop..stop + 1);
-    place.trained(data, "cut", &[&flags[..], &["--resume"]].concat());
-    for name in ["mtp.safetensors", "checkpoint/state-00000012.safetensors"] {
-        assert!(place.read(&format!("cut/{name}")) == place.read(&format!("whole/{name}")), "{mode:?}: {name}");
-    }
-    assert_eq!(losses(&place, "cut"), losses(&place, "whole"), "{mode:?}");
-}
-
-#[test]
-fn an_interrupted_training_goes_on_bit_for_bit() {
-    for (data, mode, stop) in [
-        ("story.txt", &["--mode", "joint", "--whs", "--accumulate", "2"][..], 5),
-        ("story.txt", &["--whs"], 1),
-        ("story.txt", &["--mode", "baseline"], 11),
-        ("story.txt", &["--kind", "sequential"], 6),
-        ("story.txt", &["--target", "shifted", "--mode", "joint"], 3),
-        ("few.txt", &["--mode", "joint", "--gated", "--target", "marginal"], 8),
-    ] {
-        goes_on_bit_for_bit(data, mode, stop);
-    }
-}
-
-/// A process that a signal reaches somewhere in its steps, and another process that goes on.
-#[test]
-#[cfg(unix)]
-fn a_signal_leaves_a_checkpoint_to_go_on_from() {
-    let place = Place::new();
-    // More steps than it can do before the signal arrives.
-    let flags = ["--steps", "1000000", "--checkpoint-every", "0", "--mode", "joint", "--whs"];
-    let log = place.path("cut/log.jsonl");
-    let two_steps = || fs::read_to_string(&log).map_or(0, |log| log.lines().count()) >= 2;
-    let child = begun(&place.command("story.txt", "cut", &flags), two_steps);
-    // Meanwhile nobody else may go on with it.
-    let busy = "{cut}: another run of this program is at work there; wait for its end";
-    let places = [("{cut}", &place.text("cut/checkpoint")[..])];
-    place.train("story.txt", "cut", &[&flags[..], &["--resume"]].concat()).refused(
-        Error(busy),
-        &places,
-        "a second run",
-    );
-    let run = interrupted(child, "TERM");
-    let step = check_cut(&place, &run, 143, 2..1_000_000);
-    let resumed = place.command("story.txt", "cut", &[&flags[..], &["--resume", "--stop-after", "1"]].concat());
-    assert_eq!(crate::support::program(&resumed).status().unwrap().code(), Some(130));
-    let steps = (step + 1).to_string();
-    let run = place.train("story.txt", "whole", &[&flags[..], &["--stop-after", &steps]].concat());
-    assert_eq!(run.code, Some(130), "{}", run.stderr);
-    let name = format!("checkpoint/state-{:08}.safetensors", step + 1);
-    assert!(place.read(&format!("cut/{name}")) == place.read(&format!("whole/{name}")), "{name}");
-    assert_eq!(losses(&place, "cut"), losses(&place, "whole"));
-}
-
-#[test]
-#[cfg(unix)]
-fn an_interrupt_ends_a_long_validation() {
-    let place = Place::new();
-    let line = format!("{}\n", pair("The red", " hen was red"));
-    place.write("long.jsonl", &line.repeat(100_000));
-    let (valid, state) = (place.text("long.jsonl"), place.path("out/checkpoint/state-00000002.safetensors"));
-    let flags = ["--steps", "4", "--checkpoint-every", "2", "--valid", &valid];
-    let run = interrupted(begun(&place.command("story.txt", "out", &flags), || state.exists()), "INT");
-    assert_eq!(run.code, Some(130), "{}", run.stderr);
-    let log = json_lines(&place.read("out/log.jsonl"));
-    assert_eq!((log.len(), log[1].get("valid")), (2, None), "{log:?}");
-    let state: Value = serde_json::from_slice(&place.read("out/checkpoint/state.json")).unwrap();
-    assert_eq!(state["step"], 2);
-    // The run that goes on measures first what that one did not.
-    place.write("long.jsonl", &line);
-    place.trained("story.txt", "out", &[&flags[..], &["--resume"]].concat());
-    let log = json_lines(&place.read("out/log.jsonl"));
-    let valid: Vec<_> = log.iter().map(|line| (line["step"].as_u64().unwrap(), line.get("valid").is_some())).collect();
-    assert_eq!(valid, [(1, false), (2, false), (2, true), (3, false), (4, false), (4, true)]);
-}
-
-#[test]
-fn numbers_that_are_not_finite_leave_a_checkpoint_of_the_step_before() {
-    let place = Place::new();
-    let flags = ["--steps", "9", "--checkpoint-every", "0", "--lr", "1e30"];
-    let run = place.train("story.txt", "out", &flags);
-    run.fails_with("not a finite number");
-    run.fails_with("begin anew with a smaller --lr, or --clip 1");
-    let state: Value = serde_json::from_slice(&place.read("out/checkpoint/state.json")).unwrap();
-    let logged = json_lines(&place.read("out/log.jsonl")).len();
-    assert!(logged > 0 && state["step"] == logged, "{state}");
-    place.train("story.txt", "out", &[&flags[..], &["--resume"]].concat()).fails_with("not a finite number");
 }
 
 #[test]
@@ -762,20 +431,4 @@ fn a_gated_lora_leaves_the_text_as_it_is() {
     place.train("story.txt", "on", &on).fails_with("add --gated");
     place.trained("story.txt", "on", &[&on[..], &["--gated"]].concat());
     assert_ne!(place.read("on/mtp.safetensors"), place.read("parallel/mtp.safetensors"));
-}
-
-#[test]
-fn a_checkpoint_that_cannot_be_written_costs_no_earlier_one() {
-    let place = Place::new();
-    // Where the state of step 4 is to be written lies a folder: nobody can write there.
-    fs::create_dir_all(place.path("out/checkpoint/.state-00000004.safetensors.unfinished")).unwrap();
-    let flags = ["--steps", "6", "--checkpoint-every", "2"];
-    let run = place.train("story.txt", "out", &flags);
-    run.fails_with("state-00000004");
-    let state: Value = serde_json::from_slice(&place.read("out/checkpoint/state.json")).unwrap();
-    assert_eq!(state["step"], 2);
-    fs::remove_dir(place.path("out/checkpoint/.state-00000004.safetensors.unfinished")).unwrap();
-    place.train("story.txt", "out", &[&flags[..], &["--resume"]].concat()).success();
-    place.trained("story.txt", "whole", &flags);
-    assert_eq!(place.read("out/mtp.safetensors"), place.read("whole/mtp.safetensors"));
 }

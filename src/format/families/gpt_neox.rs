@@ -1,6 +1,8 @@
 //! GPT-NeoX: LayerNorm, fused queries, keys and values, heads of which a part rotates, a plain MLP, a parallel residual.
 
-use super::{Family, GELU_FORMS, Place, TensorNames, activation, even_head_dim, norm_eps, num_blocks, usual_scale};
+use super::{
+    Family, GELU_FORMS, Place, TensorNames, activation, even_head_dim, norm_eps, num_blocks, of_blocks, usual_scale,
+};
 use crate::error::Result;
 use crate::format::fields::Fields;
 use crate::format::refusals::Neutral;
@@ -47,13 +49,7 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec> {
         norm,
         parallel: fields.flag("use_parallel_residual")?.unwrap_or(true),
     };
-    Ok(ModelSpec {
-        hidden_size: fields.required_size("hidden_size")?,
-        vocab_size: fields.required_size("vocab_size")?,
-        blocks: vec![block; num_blocks(fields)?],
-        final_norm: norm,
-        tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
-    })
+    of_blocks(fields, norm, vec![block; num_blocks(fields)?])
 }
 
 fn attention(fields: &Fields<'_>) -> Result<Attention> {

@@ -1,7 +1,8 @@
 //! Llama: RMSNorm, grouped keys and values, a gated MLP.
 
 use super::{
-    Family, LLAMA_NAMES, SILU_FORMS, activation, even_head_dim, norm_eps, num_blocks, usual_scale, whole_rope,
+    Family, LLAMA_NAMES, SILU_FORMS, activation, even_head_dim, norm_eps, num_blocks, of_blocks, usual_scale,
+    whole_rope,
 };
 use crate::error::Result;
 use crate::format::fields::Fields;
@@ -22,7 +23,7 @@ pub(super) const FAMILY: Family = Family {
 
 fn spec(fields: &Fields<'_>) -> Result<ModelSpec> {
     let block = block(fields, attention(fields, head_dim(fields)?)?)?;
-    of_blocks(fields, vec![block; num_blocks(fields)?])
+    of_blocks(fields, block.norm, vec![block; num_blocks(fields)?])
 }
 
 /// The size of a head: stated, or an even share of the hidden state.
@@ -65,17 +66,7 @@ pub(super) fn block(fields: &Fields<'_>, attention: Attention) -> Result<BlockSp
     })
 }
 
-fn norm(fields: &Fields<'_>) -> Result<Norm> {
+/// The norm of every block, and before the LM head.
+pub(super) fn norm(fields: &Fields<'_>) -> Result<Norm> {
     Ok(Norm::Rms { eps: norm_eps(fields, "rms_norm_eps", 1e-6)? })
-}
-
-/// A model of these blocks, with this family's ends.
-pub(super) fn of_blocks(fields: &Fields<'_>, blocks: Vec<BlockSpec>) -> Result<ModelSpec> {
-    Ok(ModelSpec {
-        hidden_size: fields.required_size("hidden_size")?,
-        vocab_size: fields.required_size("vocab_size")?,
-        blocks,
-        final_norm: norm(fields)?,
-        tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
-    })
 }

@@ -1,6 +1,6 @@
 //! Mistral: Llama's blocks without biases, whose positions see a window.
 
-use super::{Family, LLAMA_NAMES, llama, num_blocks};
+use super::{Family, LLAMA_NAMES, llama, num_blocks, of_blocks};
 use crate::error::Result;
 use crate::format::fields::Fields;
 use crate::format::spec::{Attention, ModelSpec};
@@ -17,5 +17,5 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec> {
     let attention = llama::attention(fields, llama::head_dim(fields)?)?;
     let mut block = llama::block(fields, Attention { window, qkv_bias: false, out_bias: false, ..attention })?;
     block.mlp.bias = false;
-    llama::of_blocks(fields, vec![block; num_blocks(fields)?])
+    of_blocks(fields, block.norm, vec![block; num_blocks(fields)?])
 }

@@ -11,7 +11,7 @@ mod qwen3;
 use super::fields::Fields;
 use super::refusals::Neutral;
 use super::rope::{Rope, RopeKeys};
-use super::spec::{Activation, BlockRole, ModelSpec, Part};
+use super::spec::{Activation, BlockRole, BlockSpec, ModelSpec, Norm, Part};
 use crate::error::{Error, Result};
 
 /// How one kind of configuration is read.
@@ -172,6 +172,17 @@ fn whole_rope(fields: &Fields<'_>, head_dim: usize) -> Result<Rope> {
     let keys =
         RopeKeys { theta: &["rope_theta"], factor: &["partial_rotary_factor"], default_factor: 1.0, partial: false };
     Rope::parse(fields, &keys, head_dim)
+}
+
+/// A model of these blocks, whose norm is the one before the LM head too.
+fn of_blocks(fields: &Fields<'_>, norm: Norm, blocks: Vec<BlockSpec>) -> Result<ModelSpec> {
+    Ok(ModelSpec {
+        hidden_size: fields.required_size("hidden_size")?,
+        vocab_size: fields.required_size("vocab_size")?,
+        blocks,
+        final_norm: norm,
+        tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
+    })
 }
 
 /// `hidden_size / num_attention_heads`.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Family, LLAMA_NAMES, llama, num_blocks};
+use super::{Family, LLAMA_NAMES, llama, num_blocks, of_blocks};
 use crate::error::Result;
 use crate::format::fields::{Fields, brief};
 use crate::format::spec::{Attention, ModelSpec};
@@ -26,7 +26,7 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec> {
 pub(super) fn with_windows(fields: &Fields<'_>, attention: &Attention) -> Result<ModelSpec> {
     let block = |window| llama::block(fields, Attention { window, ..attention.clone() });
     let blocks: Result<_> = windows(fields)?.into_iter().map(block).collect();
-    llama::of_blocks(fields, blocks?)
+    of_blocks(fields, llama::norm(fields)?, blocks?)
 }
 
 /// The window of each block: by `layer_types`, else of the blocks from `max_window_layers` on.

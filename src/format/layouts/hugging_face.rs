@@ -11,6 +11,7 @@ use crate::format::checkpoint::HeadKind;
 use crate::format::config::ModelConfig;
 use crate::format::files::{Files, read_whole};
 use crate::format::foreign;
+use crate::format::mtp;
 use crate::format::safetensors::{Header, Index};
 use crate::format::tensors::{Tensors, read_header};
 use crate::format::tokenizer::Tokenizer;
@@ -21,13 +22,11 @@ const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-const MEDUSA: &str = "medusa_lm_head.safetensors";
-const OWN_HEADS: &str = "mtp_config.json";
 
 /// The LM head as most families call it.
 const LM_HEAD: &str = "lm_head.weight";
 /// Files of tensors that are no model's.
-const OTHERS: [&str; 3] = ["adapter_model.safetensors", MEDUSA, "mtp.safetensors"];
+const OTHERS: [&str; 3] = ["adapter_model.safetensors", mtp::MEDUSA, mtp::TENSORS];
 
 /// Real configurations have a few kilobytes.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -57,7 +56,7 @@ impl Layout for HuggingFace {
         tensors.rename(LM_HEAD, &config.lm_head_name());
         let has_tokenizer = exists(files, TOKENIZER).await?;
         let mut head_files = Vec::new();
-        for (kind, name) in [(HeadKind::Medusa, MEDUSA), (HeadKind::Foretoken, OWN_HEADS)] {
+        for (kind, name) in [(HeadKind::Medusa, mtp::MEDUSA), (HeadKind::Foretoken, mtp::CONFIG)] {
             if exists(files, name).await? {
                 head_files.push((kind, name));
             }
@@ -108,7 +107,7 @@ pub(in crate::format) async fn find_headers<F: Files>(files: &F) -> Result<Optio
     headers(files, None).await
 }
 
-/// The same, where of an index only the shards with `needed` tensors must be there; `None`: all of them.
+/// [`find_headers`], but of an index only the shards with `needed` tensors must be there; `None`: all of them.
 async fn headers<F: Files>(files: &F, needed: Option<&BTreeSet<String>>) -> Result<Option<Header>> {
     if let Some(header) = read_header(files, SINGLE).await? {
         return Ok(Some(header));

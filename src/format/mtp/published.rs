@@ -8,7 +8,8 @@ use crate::format::files::Files;
 use crate::format::layouts;
 use crate::format::tensors::Tensors;
 
-pub(super) const MEDUSA: &str = "medusa_lm_head.safetensors";
+/// The file of heads in Medusa's layout.
+pub(in crate::format) const MEDUSA: &str = "medusa_lm_head.safetensors";
 
 /// Medusa: residual blocks and an LM head each, on the final norm's output.
 pub(super) async fn medusa<'f, F: Files>(files: &'f F, config: &ModelConfig) -> Result<Option<HeadSet<'f, F>>> {

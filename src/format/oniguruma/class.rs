@@ -207,7 +207,7 @@ impl Class {
     }
 }
 
-/// What was read last within brackets, which decides what a hyphen after it is.
+/// The item read last within brackets, which decides the meaning of a hyphen after it.
 enum Item {
     Nothing,
     Char(char),

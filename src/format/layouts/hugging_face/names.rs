@@ -18,7 +18,7 @@ pub(super) fn unwrap<F: Files>(tensors: &mut Tensors<'_, F>, config: &ModelConfi
     let embedding = config.embedding_name();
     let body = embedding.split_once('.').map(|(body, _)| format!("{body}.")).unwrap_or_default();
     let plain = |name: &str| without_wrappers(name).to_owned();
-    // Of a model without its LM head, names begin below the body's; of one within another, above it.
+    // A model saved without its LM head lacks the body's name before its tensors; a model within another has names above it.
     let below = |name: &str| {
         let name = without_wrappers(name);
         if expected.contains(name) { name.to_owned() } else { format!("{body}{name}") }

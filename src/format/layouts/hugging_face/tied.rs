@@ -29,7 +29,7 @@ pub(super) async fn other_head<F: Files>(tensors: &Tensors<'_, F>, config: &Mode
 }
 
 async fn are_equal<F: Files>(tensors: &Tensors<'_, F>, a: &TensorInfo, b: &TensorInfo) -> Result<bool> {
-    // Of other dimensions neither is what the configuration says.
+    // Neither is a table of tokens if it has other dimensions; the check of shapes says so.
     let [rows, columns] = a.shape[..] else { return Ok(false) };
     let at_once = (PART / columns.max(1)).max(1);
     for start in (0..rows).step_by(at_once) {

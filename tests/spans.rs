@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use common::{DiskFiles, each_adapter, golden};
+use common::{DiskFiles, each_own_device, golden};
 use foretoken::{Engine, EngineOptions, GenerateOptions};
 use tracing::{Subscriber, span};
 
@@ -40,7 +40,7 @@ impl Subscriber for Spans {
 
 #[test]
 fn a_subscriber_hears_of_loads_submits_and_rounds() {
-    each_adapter(|gpu| async move {
+    each_own_device(|gpu| async move {
         let spans = Spans::default();
         let subscriber = tracing::subscriber::set_default(spans.clone());
         let files = DiskFiles(golden("llama-gqa"));

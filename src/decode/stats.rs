@@ -19,7 +19,7 @@ pub struct Stats {
     /// Statistics of the drafts.
     #[serde(flatten)]
     pub drafts: DraftStats,
-    /// Submits, prefill included; likewise the next three.
+    /// Submits of the device, prefill included, and those of other sessions meanwhile; likewise the next three.
     pub submits: u64,
     /// Compute passes.
     pub passes: u64,

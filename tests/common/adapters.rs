@@ -30,6 +30,18 @@ pub fn each_adapter<F: Future<Output = ()>>(test: impl Fn(Gpu) -> F) {
     adapters().iter().for_each(|gpu| pollster::block_on(test(gpu.clone())));
 }
 
+/// Runs `test` on each adapter, on a device that is opened for it and closed with it.
+///
+/// For tests that count what a device did, which would hear other tests on a shared one; and for programs that end with
+/// a submit under way, which a driver may not survive.
+pub fn each_own_device<F: Future<Output = ()>>(test: impl Fn(Gpu) -> F) {
+    each_adapter(|shared| {
+        let adapter = Some(shared.summary().index.to_string());
+        let gpu = pollster::block_on(Gpu::open(&GpuOptions { adapter, ..GpuOptions::default() }));
+        test(gpu.expect("an adapter opens twice"))
+    });
+}
+
 /// The folder of a golden checkpoint.
 pub fn golden(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden")).join(name)

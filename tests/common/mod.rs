@@ -7,7 +7,7 @@ mod npz;
 
 use std::path::PathBuf;
 
-pub use adapters::{DiskFiles, each_adapter, golden, golden_in_memory};
+pub use adapters::{DiskFiles, each_adapter, each_own_device, golden, golden_in_memory};
 pub use npz::Npz;
 
 /// A file or folder of the data beside the repository, or `None`, said loudly, where that data is missing. With

@@ -1,13 +1,13 @@
 //! The bench runs on every adapter, and its last line is JSON that says what it must.
 
-use crate::common::each_adapter;
+use crate::common::each_own_device;
 use foretoken::bench::{self, BenchOptions, RandomLlama};
 use foretoken::format::stored::StoredType;
 use serde_json::Value;
 
 #[test]
 fn a_quick_run_reports_everything() {
-    each_adapter(|gpu| async move {
+    each_own_device(|gpu| async move {
         let model = RandomLlama::tiny(StoredType::F16).files();
         let options = BenchOptions { quick: true, commit: Some("abc".to_owned()), ..BenchOptions::default() };
         let report = bench::run(&gpu, &model, &options, &mut |_| {}).await.expect("the bench runs");

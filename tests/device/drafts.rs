@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::common::{DiskFiles, each_adapter, golden, golden_in_memory};
+use crate::common::{DiskFiles, each_adapter, each_own_device, golden, golden_in_memory};
 use foretoken::decode::{RecordedDrafts, Stats, Stop};
 use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::files::{Files, MemoryFiles};
 use foretoken::format::mtp::{Init, InitOptions, InitSource, init_heads};
 use foretoken::{
-    DraftOptions, DraftTree, Drafter, Engine, EngineOptions, GenerateOptions, Gpu, GpuOptions, MarginalOptions,
-    Sampling, Session,
+    DraftOptions, DraftTree, Drafter, Engine, EngineOptions, GenerateOptions, Gpu, MarginalOptions, Sampling, Session,
 };
 
 /// Every base model of tests/golden.
@@ -491,10 +490,7 @@ fn drafts_that_are_never_right_are_switched_off() {
 
 #[test]
 fn nothing_is_created_in_a_round() {
-    each_adapter(|gpu| async move {
-        // A device of its own: the counters must not hear the other tests.
-        let options_of = GpuOptions { adapter: Some(gpu.summary().index.to_string()), ..GpuOptions::default() };
-        let gpu = Gpu::open(&options_of).await.expect("the adapter opens");
+    each_own_device(|gpu| async move {
         let engine = load_heads(&gpu, "llama-gqa", "heads-parallel").await;
         let loaded = gpu.counts().pipelines;
         let mut session = engine.session().expect("a session");

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::common::{DiskFiles, each_adapter, golden, golden_in_memory, shared};
+use crate::common::{DiskFiles, each_adapter, each_own_device, golden, golden_in_memory, shared};
 use foretoken::decode::{AuditOptions, Stop};
 use foretoken::format::files::MemoryFiles;
 use foretoken::{
@@ -110,10 +110,7 @@ fn an_abandoned_generation_leaves_a_usable_session() {
 
 #[test]
 fn nothing_is_created_in_a_step() {
-    each_adapter(|gpu| async move {
-        // A device of its own: the counters must not hear the other tests.
-        let options_of = GpuOptions { adapter: Some(gpu.summary().index.to_string()), ..GpuOptions::default() };
-        let gpu = Gpu::open(&options_of).await.expect("the adapter opens");
+    each_own_device(|gpu| async move {
         let engine = load(&gpu, "llama-gqa").await;
         let loaded = gpu.counts();
         let mut session = engine.session().expect("a session");

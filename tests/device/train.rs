@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{DiskFiles, each_adapter, golden};
+use crate::common::{DiskFiles, each_adapter, each_own_device, golden};
 use foretoken::format::files::MemoryFiles;
 use foretoken::train::{LABEL_TOKENS, LabelLists, MicroBatch, Target};
 use foretoken::{
-    DraftOptions, DraftTree, Drafter, Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, GpuOptions, KernelSet,
+    DraftOptions, DraftTree, Drafter, Engine, EngineOptions, ErrorKind, GenerateOptions, Gpu, KernelSet,
     MarginalOptions, Session, TrainOptions, Trainer,
 };
 use safetensors::SafeTensors;
@@ -535,10 +535,7 @@ cases! {
 /// What a dry device has counted is what a device counts.
 #[test]
 fn a_training_takes_the_bytes_that_were_estimated() {
-    each_adapter(|shared| async move {
-        // The buffers of other tests are none of this device's.
-        let adapter = Some(shared.summary().index.to_string());
-        let gpu = Gpu::open(&GpuOptions { adapter, ..GpuOptions::default() }).await.expect("a device");
+    each_own_device(|gpu| async move {
         for (case, vocab_chunk) in
             CASES.iter().flat_map(|case| [(case, TrainOptions::default().vocab_chunk), (case, 16)])
         {

@@ -86,6 +86,21 @@ impl<'f, F: Files> Tensors<'f, F> {
             std::mem::take(&mut self.skipped).into_iter().map(|(name, info)| (rename(&name), info)).collect();
     }
 
+    /// Notes that the rows of tensors whose names are `meant` lie with the halves of each head, of `head` rows, in turn.
+    pub(super) fn interleave(&mut self, head: usize, meant: &dyn Fn(&str) -> bool) {
+        for (name, info) in &mut self.found {
+            // One of another shape cannot be used; whoever needs it says so.
+            if meant(name) && head.is_multiple_of(2) && info.shape[0].is_multiple_of(head) {
+                info.interleaved = Some(head);
+            }
+        }
+    }
+
+    /// Takes the tensor called `name` out.
+    pub(super) fn remove(&mut self, name: &str) {
+        self.found.remove(name);
+    }
+
     /// The end of a message on a missing tensor: what the files have that is called alike.
     fn instead_of(&self, name: &str) -> String {
         let (_, end) = name.split_once('.').unwrap_or(("", name));
@@ -122,15 +137,37 @@ impl<'f, F: Files> Tensors<'f, F> {
 
     /// The bytes of a tensor: elements in row-major order, little endian.
     pub async fn read(&self, info: &TensorInfo) -> Result<Cow<'f, [u8]>> {
-        read_exact(self.files, &info.file, info.range.clone()).await
+        let bytes = read_exact(self.files, &info.file, info.range.clone()).await?;
+        Ok(in_halves(info, bytes))
     }
 
     /// The bytes of some of a tensor's rows: slices along its first axis.
     pub async fn read_rows(&self, info: &TensorInfo, rows: Range<usize>) -> Result<Cow<'f, [u8]>> {
         let row_bytes = info.byte_len() / info.shape[0] as u64;
         let begin = |row: usize| info.range.start + row as u64 * row_bytes;
-        read_exact(self.files, &info.file, begin(rows.start)..begin(rows.end)).await
+        let Some(head) = info.interleaved else {
+            return read_exact(self.files, &info.file, begin(rows.start)..begin(rows.end)).await;
+        };
+        // Of heads that are only wanted in part, all rows are needed.
+        let heads = rows.start / head * head..rows.end.next_multiple_of(head).min(info.shape[0]);
+        let bytes = read_exact(self.files, &info.file, begin(heads.start)..begin(heads.end)).await?;
+        let row_bytes = row_bytes as usize;
+        let wanted = (rows.start - heads.start) * row_bytes..(rows.end - heads.start) * row_bytes;
+        Ok(in_halves(info, bytes)[wanted].to_vec().into())
     }
+}
+
+/// Whole heads of a tensor's rows, the first half of each head before the second.
+fn in_halves<'f>(info: &TensorInfo, bytes: Cow<'f, [u8]>) -> Cow<'f, [u8]> {
+    let Some(head) = info.interleaved else { return bytes };
+    let row_bytes = (info.byte_len() / info.shape[0] as u64) as usize;
+    let mut halves = Vec::with_capacity(bytes.len());
+    for rows in bytes.chunks_exact(head * row_bytes) {
+        for half in 0..2 {
+            rows.chunks_exact(row_bytes).skip(half).step_by(2).for_each(|row| halves.extend_from_slice(row));
+        }
+    }
+    halves.into()
 }
 
 /// The header of a safetensors file, or `None` when there is no such file.

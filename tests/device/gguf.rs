@@ -31,8 +31,7 @@ async fn check(gpu: &Gpu, name: &str, file: &MemoryFiles) {
 #[test]
 fn files_compute_what_their_folders_do() {
     each_adapter(|gpu| async move {
-        for name in ["llama-gqa", "llama-bias", "llama-head-dim", "qwen2-gqa", "qwen3", "qwen3-bias", "mistral-window"]
-        {
+        for name in ["llama-gqa", "llama-bias", "llama-head-dim", "qwen2-gqa", "qwen3", "mistral-window"] {
             let bytes = std::fs::read(golden("gguf").join(format!("{name}.gguf"))).expect("the file");
             let files = BTreeMap::from([(format!("{name}.gguf"), Cow::Owned(bytes))]);
             check(&gpu, name, &MemoryFiles { name: name.to_owned(), files }).await;

@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 HERE = Path(__file__).parent
-# The case, how many files it becomes, and whether its heads are there.
-CASES = {"llama-gqa": 1, "llama-rope3": 1, "llama-bias": 1, "llama-f16": 1, "llama-bf16": 1, "llama-head-dim": 1, "llama-sharded": 3, "qwen2-gqa": 1, "qwen3": 1, "qwen3-bias": 1, "mistral-window": 1}  # fmt: skip
+# Cases, and how many files each becomes.
+CASES = {"llama-gqa": 1, "llama-rope3": 1, "llama-bias": 1, "llama-f16": 1, "llama-bf16": 1, "llama-head-dim": 1, "llama-sharded": 3, "qwen2-gqa": 1, "qwen3": 1, "mistral-window": 1}  # fmt: skip
 PARTS = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",

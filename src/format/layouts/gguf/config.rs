@@ -94,7 +94,7 @@ pub(super) fn read(gguf: &Gguf, architecture: &Architecture, tensors: &Header) -
     let metadata = Metadata { gguf, architecture, tensors };
     let json = Value::Object(metadata.configuration()?).to_string();
     ModelConfig::parse(json.as_bytes(), None)
-        .map_err(|error| error.within(format!("{}: its metadata as a", gguf.file())))
+        .map_err(|error| error.within(format!("{}: its metadata, read as", gguf.file())))
 }
 
 /// The metadata of a file, and the tensors that it does not speak of.

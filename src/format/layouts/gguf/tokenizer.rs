@@ -141,7 +141,7 @@ pub(super) fn build(gguf: &Gguf) -> Result<Tokenizer> {
             return Err(Error::unsupported(format!("{}: {message}", gguf.file())));
         }
     };
-    Tokenizer::from_json(&json).map_err(|error| error.within(format!("{}: its tokenizer as a", gguf.file())))
+    Tokenizer::from_json(&json).map_err(|error| error.within(format!("{}: its tokenizer, read as", gguf.file())))
 }
 
 /// The vocabulary of a file.

@@ -71,7 +71,7 @@ pub async fn self_test(
     seen(check_siblings(gpu, 100, 20, 70, 32).await?);
     seen(check_mixture(gpu, kernels, 301, 32, 3).await?);
     seen(check_ranking(gpu, kernels, &[noise(70, 301).iter().map(|x| x.abs()).collect()], 10).await?);
-    for &format in WeightFormat::ALL {
+    for format in WeightFormat::all() {
         quick_test(gpu, kernels, (format, CacheType::F32), seen).await?;
         let plain = MatmulForm::plain(kernels, Widths::Each, format, 0);
         seen(product(gpu, plain).check(50).await?);

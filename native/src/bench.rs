@@ -26,7 +26,7 @@ pub struct Args {
     dtype: StoredType,
     #[command(flatten)]
     adapter: AdapterFlags,
-    /// Pack the model's matrices as they are loaded: q8_0 [default: as they are stored]
+    /// Pack the model's matrices as they are loaded: q8_0, q4_0, ... [default: as they are stored]
     #[arg(long, value_name = "FORMAT")]
     quantize: Option<WeightFormat>,
     /// What keys and values are kept in: f32 or f16

@@ -113,8 +113,11 @@ fn windows(windows: &[Option<usize>]) -> String {
 
 fn memory(inspection: &Inspection) -> String {
     let &Inspection { weights_bytes, cache_bytes, work_bytes, context, .. } = inspection;
-    let quantized =
-        inspection.quantized_bytes.iter().map(|(format, size)| format!(" ({} with --quantize {format})", bytes(*size)));
+    // Of many formats those that are chosen most.
+    let quantized = ["q8_0", "q6_k", "q4_k", "q4_0"].into_iter().filter_map(|format| {
+        let size = inspection.quantized_bytes.get(format)?;
+        Some(format!(" ({} with --quantize {format})", bytes(*size)))
+    });
     format!(
         "{}: weights {}{}, cache for {} {}, work {}",
         bytes(weights_bytes.saturating_add(cache_bytes).saturating_add(work_bytes)),

@@ -126,7 +126,7 @@ pub struct EngineFlags {
     /// The longest text in tokens, prompt included [default: the model's own, at most 4096]
     #[arg(long, value_name = "TOKENS")]
     context: Option<NonZeroUsize>,
-    /// Pack matrices as they are loaded: q8_0 takes 8.5 bits a weight, and makes it another model [default: as they are stored]
+    /// Pack matrices as they are loaded: q8_0, q6_k, q4_k, ..., which makes it another model [default: as they are stored]
     #[arg(long, value_name = "FORMAT")]
     quantize: Option<WeightFormat>,
     /// What keys and values are kept in: f32, or f16, which takes half the memory and may change texts

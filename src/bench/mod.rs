@@ -3,14 +3,13 @@
 //! Absolute numbers change with the machine and its load; the shares and ratios of one [`Report`] come from one run and
 //! are what counts.
 
-mod checkpoint;
 mod drafts;
 mod kernels;
 mod model;
 mod stopwatch;
 mod table;
 
-pub use checkpoint::RandomLlama;
+pub use crate::format::random::RandomLlama;
 pub use drafts::{DraftRate, DraftReport, drafts};
 pub use kernels::KernelRate;
 pub use model::{ContextRate, PerToken, PrefillRate, SiblingWidth, StepPart, StepWidth};

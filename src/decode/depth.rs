@@ -11,7 +11,7 @@
 //!   rows that was not measured lies on the line through the measured ones around it. No round costs less than a step.
 //!
 //! Plain steps are measured first. Then chains of up to three drafts are tried out until three measurements of their rounds
-//! count, and only then the depth is chosen. Where no depth is better than a plain step, drafts rest for 64 tokens, and
+//! count, and only then the depth is chosen. Where every depth is more than 3 % worse than a plain step, drafts rest for 64 tokens, and
 //! are tried out again with the same three measurements. Each rest after a failed trial is twice as long as the one before;
 //! a depth that pays makes it 64 tokens again. Drafts are hopeless where even the fastest round takes as long as plain steps
 //! for all tokens it could bring: then the rest is at least 512 tokens, and once nine submits have been measured, a new text
@@ -34,6 +34,18 @@ const LONG_PAUSE: usize = 8 * FIRST_PAUSE;
 
 /// Measured submits after which a text takes it as known that drafts cannot pay.
 const CERTAIN: usize = 3 * TRIAL;
+
+/// What drafts that bring something may lose and still stay on: less is noise, and text comes in larger steps.
+const TIE: f64 = 1.03;
+
+/// Tokens of a round that brings something.
+const SOMETHING: f64 = 1.1;
+
+/// Rounds after which what a round brings is known well enough to plan by.
+const KNOWN_ROUNDS: f64 = 6.0;
+
+/// The most rounds of a submit until then.
+const UNKNOWN_ROUNDS: usize = 8;
 
 /// The weight of an older round beside the next one.
 const MEMORY: f64 = 0.98;
@@ -78,6 +90,17 @@ impl Depth {
         if self.measuring { MEASURED_ROUNDS } else { usize::MAX }
     }
 
+    /// The tokens that a round of `tree` is expected to bring.
+    pub fn expected(&self, tree: &DraftTree) -> f64 {
+        self.tokens(tree.depth())
+    }
+
+    /// The most rounds of `tree` that should be planned without hearing of them: few until some have told what they bring.
+    pub fn most_planned(&self, tree: &DraftTree) -> usize {
+        let unknown = tree.depth() > 0 && self.reached.first().is_some_and(|&rounds| rounds < KNOWN_ROUNDS);
+        if unknown { UNKNOWN_ROUNDS } else { usize::MAX }
+    }
+
     fn choose(&mut self, pacing: &Pacing) -> usize {
         self.measuring = false;
         if self.most == 0 {
@@ -107,7 +130,11 @@ impl Depth {
             self.measuring = true;
             return tried;
         }
-        let gain = |depth: usize| self.tokens(depth) / cost(pacing, depth + 1);
+        let gain = |depth: usize| {
+            let tokens = self.tokens(depth);
+            let tie = if depth > 0 && tokens >= SOMETHING { TIE } else { 1.0 };
+            tie * tokens / cost(pacing, depth + 1)
+        };
         let best = (0..=self.most).fold(0, |best, depth| if gain(depth) > gain(best) { depth } else { best });
         if best > 0 {
             self.verdict = None;
@@ -221,8 +248,10 @@ mod tests {
         let (off, depth) = settle(10, 0.5);
         assert_eq!(depth, 0);
         assert!(off.verdict().is_some_and(|verdict| verdict.contains("do not pay")), "{:?}", off.verdict());
-        // Always right, but a row costs as much as a step: nothing is gained.
-        assert_eq!(settle(1, 1.0).1, 0);
+        // Always right, but a row costs more than a step: something is lost.
+        assert_eq!(settle(1, 1.2).1, 0);
+        // Nothing is gained and nothing lost.
+        assert!(settle(1, 1.0).1 > 0);
     }
 
     /// How many of 200 texts of 40 submits end with drafts on, where a draft is right with chance `right` and makes a round cost

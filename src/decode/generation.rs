@@ -376,13 +376,14 @@ impl<'s> Generation<'s> {
     /// Sends rounds on their way until enough are in flight, or a draft must be measured first.
     fn send(&mut self) -> Result<()> {
         while self.session.waiting() < IN_FLIGHT {
-            // The text's length once everything in flight is done, at most.
             let known = self.session.tokens.len() + self.arrived.len();
-            let planned = known + self.session.most_tokens_in_flight();
-            if planned >= self.limit {
+            // Tokens that nothing on its way is expected to bring.
+            let left = self.limit as f64 - known as f64 - self.session.expected_in_flight();
+            if left < 0.5 {
                 break;
             }
             let tree = self.next_tree.take().unwrap_or_else(|| self.depth.next(&self.session.round_pacing));
+            let mut waits = self.session.waiting() == 0 && self.drafts.rounds_sent > 0;
             let refills = self.source == Source::Heads && !self.session.heads_current();
             let times = self.session.draft_seconds(self.source, tree.depth()).is_none();
             if tree.depth() > 0 && (refills || times) {
@@ -400,10 +401,16 @@ impl<'s> Generation<'s> {
                     break;
                 }
                 self.session.round_pacing.restart();
+                waits = false;
             }
-            let most = self.depth.most_rounds().min(self.limit - planned);
+            self.drafts.gaps += u64::from(waits);
+            let tokens = self.depth.expected(&tree);
+            let enough = (left / tokens).ceil() as usize;
+            let most = self.depth.most_rounds().min(self.depth.most_planned(&tree)).min(enough);
             let rounds = self.session.rounds(&tree, most, self.trace);
-            self.session.submit_rounds(rounds, tree, self.source, planned, self.trace)?;
+            let longest = (known + self.session.most_tokens_in_flight()).min(self.limit);
+            self.drafts.rounds_sent += rounds as u64;
+            self.session.submit_rounds((rounds, tokens), tree, self.source, longest, self.trace)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use ::safetensors::SafeTensors;
 use super::head_tests::golden;
 use super::{AuditOptions, GenerateOptions};
 use crate::format::files::MemoryFiles;
+use crate::format::random::RandomLlama;
 use crate::format::safetensors::serialize_f32;
 use crate::format::stored::StoredType;
 use crate::kernels::tests::adapters::{on_every_adapter, on_every_set};
@@ -14,6 +15,11 @@ use crate::marginal::MarginalOptions;
 use crate::{Engine, EngineOptions, Error, ErrorKind, Gpu, GpuOptions, KernelSet, WeightFormat};
 
 const PACKED: Option<WeightFormat> = Some(WeightFormat::Q8_0);
+
+/// The formats whose blocks have 32 weights, as many as the rows of the backbones are multiples of.
+fn formats() -> impl Iterator<Item = WeightFormat> + Clone {
+    WeightFormat::packed_at_load().filter(|format| format.block_inputs() == 32)
+}
 
 /// Backbones whose rows are whole blocks, tied and not, in each stored type, and of both families.
 const BACKBONES: [&str; 6] = ["llama-gqa", "llama-mha", "llama-f16", "llama-bf16", "llama-rope3", "neox-parallel"];
@@ -44,8 +50,12 @@ fn changed(mut files: MemoryFiles, change: impl Fn(&[usize], Vec<f32>) -> Vec<f3
 
 /// The same checkpoint with every matrix as it is once it is packed.
 fn rounded(name: &str) -> MemoryFiles {
-    changed(golden(name), |shape, values| match *shape {
-        [_, inputs] => WeightFormat::Q8_0.rounded(&values, inputs),
+    rounded_to(WeightFormat::Q8_0, golden(name))
+}
+
+fn rounded_to(format: WeightFormat, files: MemoryFiles) -> MemoryFiles {
+    changed(files, |shape, values| match *shape {
+        [_, inputs] => format.rounded(&values, inputs),
         _ => values,
     })
 }
@@ -69,15 +79,24 @@ fn a_packed_model_has_the_bits_of_its_rounded_weights() {
         if !gpu.summary().software {
             return;
         }
-        for name in BACKBONES {
+        // Each backbone in some formats, and one with rows of 256 in those that have as many weights in a block. Each format in one
+        // set: the tests of products go through all.
+        let small = formats().zip(BACKBONES.iter().cycle()).map(|(format, name)| (format, golden(name)));
+        let shape = RandomLlama { hidden: 256, layers: 1, intermediate: 512, ..RandomLlama::tiny(StoredType::F32) };
+        let large = WeightFormat::packed_at_load().filter(|format| format.block_inputs() == 256);
+        let large = large.map(|format| (format, shape.files()));
+        let sets = KernelSet::ALL.len();
+        let own = KernelSet::ALL.iter().position(|of| *of == set).expect("a set");
+        for (format, stored) in small.chain(large).skip(own).step_by(sets) {
             let logits = |files: &MemoryFiles, quantize| {
                 let mut session = engine(gpu, files, &options(Some(set), quantize)).session().expect("a session");
                 let logits = pollster::block_on(session.logits(&text())).expect("logits").concat();
                 logits.into_iter().map(f32::to_bits).collect::<Vec<_>>()
             };
-            let packed = logits(&golden(name), PACKED);
-            assert!(packed == logits(&rounded(name), None), "{name}, {set}, {}", gpu.summary());
-            assert!(packed != logits(&golden(name), None), "{name} is another model");
+            let packed = logits(&stored, Some(format));
+            let same = logits(&rounded_to(format, stored.clone()), None);
+            assert!(packed == same, "{format} of {}, {set}, {}", stored.name, gpu.summary());
+            assert!(packed != logits(&stored, None), "{format} of {} is another model", stored.name);
         }
     });
 }
@@ -100,8 +119,8 @@ fn a_packed_model_takes_less_memory_and_inspection_knows_how_much() {
 #[test]
 fn drafts_of_every_kind_leave_a_packed_model_alone() {
     on_every_adapter(|gpu| {
-        for [backbone, heads] in HEADS {
-            let options = options(None, PACKED);
+        for ([backbone, heads], format) in HEADS.into_iter().zip(formats().skip(1).step_by(2)) {
+            let options = options(None, Some(format));
             let (base, heads) = (golden(backbone), golden(heads));
             let load = async || Engine::load_with_heads(gpu, &base, &heads, &options, &mut |_| {}).await;
             let engine = pollster::block_on(load()).expect("it loads");
@@ -194,6 +213,7 @@ mod training {
     use crate::format::checkpoint::Checkpoint;
     use crate::format::files::MemoryFiles;
     use crate::format::mtp::{Init, InitOptions, InitSource, LoraOptions, add_lora, init_heads};
+    use crate::format::random::RandomLlama;
     use crate::train::{MicroBatch, TrainOptions, Trainer};
     use crate::{ErrorKind, WeightFormat};
 

@@ -2,7 +2,8 @@
 //!
 //! A round drafts, verifies and accepts within one submit, so the host learns only afterwards how many tokens it brought. One
 //! tree serves all rounds of a submit: [`super::depth`] chooses it, and [`super::pacing`] says how many rounds follow each
-//! other before the host looks again. A submit must therefore be planned for the most tokens that its rounds can bring.
+//! other before the host looks again. Rounds are planned for the tokens that they are expected to bring, so that few of them find
+//! the text ended; what a cache must hold is planned for the most that they can bring.
 //!
 //! While drafts are off, rounds are plain steps and the heads do not run, but the histories that heads read are kept up by
 //! every step. Before heads draft again, [`Session::refill_heads`] lets them go over the positions that they have missed.
@@ -33,8 +34,8 @@ use crate::model::Plan;
 pub(super) enum Work {
     /// Reads as many rows of a prompt; the last such submit samples a token.
     Prompt { rows: usize, last: bool },
-    /// Rounds of one tree.
-    Rounds { rounds: usize, tree: DraftTree },
+    /// Rounds of one tree, and the tokens that one of them is expected to bring.
+    Rounds { rounds: usize, tree: DraftTree, tokens: f64 },
 }
 
 impl Work {
@@ -42,7 +43,15 @@ impl Work {
     pub fn most_tokens(&self) -> usize {
         match self {
             Self::Prompt { last, .. } => usize::from(*last),
-            Self::Rounds { rounds, tree } => rounds * (tree.depth() + 1),
+            Self::Rounds { rounds, tree, .. } => rounds * (tree.depth() + 1),
+        }
+    }
+
+    /// Tokens that it is expected to bring.
+    pub fn expected_tokens(&self) -> f64 {
+        match self {
+            Self::Prompt { last, .. } => f64::from(*last),
+            Self::Rounds { rounds, tokens, .. } => *rounds as f64 * tokens,
         }
     }
 
@@ -50,7 +59,7 @@ impl Work {
     pub fn span(&self) -> Span {
         match self {
             Self::Prompt { rows, .. } => debug_span!("prompt", rows, tokens = Empty),
-            Self::Rounds { rounds, tree } => debug_span!("rounds", rounds, rows = tree.rows(), tokens = Empty),
+            Self::Rounds { rounds, tree, .. } => debug_span!("rounds", rounds, rows = tree.rows(), tokens = Empty),
         }
     }
 }
@@ -158,13 +167,14 @@ impl Session {
         self.round_pacing.units(tree.rows(), 1, fit.min(most))
     }
 
-    /// Sends `rounds` rounds on their way: draft, verify, accept. `length` bounds the text's length before them.
+    /// Sends `rounds` rounds on their way: draft, verify, accept. One is expected to bring `tokens` tokens; `length` bounds the text's
+    /// length before them.
     ///
     /// # Errors
     /// If the cache has to grow and does not fit the GPU.
     pub(super) fn submit_rounds(
         &mut self,
-        rounds: usize,
+        (rounds, tokens): (usize, f64),
         tree: DraftTree,
         source: Source,
         length: usize,
@@ -173,7 +183,7 @@ impl Session {
         let layout = tree.layout();
         self.write_tree(layout);
         let (depth, chain) = (tree.depth(), tree.is_chain());
-        let work = Work::Rounds { rounds, tree };
+        let work = Work::Rounds { rounds, tree, tokens };
         let keys = (length + work.most_tokens()).min(self.context()) as u32;
         self.room(keys as usize + MAX_BATCH_ROWS)?;
         let extent = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys };

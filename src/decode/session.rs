@@ -18,7 +18,7 @@ use super::sampling::Sampling;
 use crate::error::counted;
 use crate::format::config::ModelConfig;
 use crate::format::tokenizer::Tokenizer;
-use crate::gpu::{Pending, Staging};
+use crate::gpu::{Pending, Recorder, Staging};
 use crate::kernels::{DONE_NOT_FINITE, Emitted, Extent, MAX_BATCH_ROWS, MAX_EMITTED, MAX_ROUNDS, Op, Row, State, Tree};
 use crate::marginal::Workspace;
 use crate::model::{Buffers, HeadsPlan, Model, Plan, Progress};
@@ -26,6 +26,9 @@ use crate::{Error, Result};
 
 /// Submits that may be on their way: one runs while the host reads the other's result.
 pub(super) const IN_FLIGHT: usize = 2;
+
+/// Rounds of the first slice of a submit to a GPU that waits; each slice after it has twice as many.
+const FIRST_SLICE: usize = 4;
 
 /// One mutable text: tokens, and the keys and values of those that went through the model.
 ///
@@ -366,7 +369,8 @@ impl Session {
         Ok(true)
     }
 
-    /// Records `repeats` times what `steps` gives, in one pass, and asks for what it emits.
+    /// Records `repeats` times what `steps` gives, and asks for what it emits: in one submit, or in slices of growing size where the
+    /// GPU has nothing to do, which then starts on the first while the host records the next.
     pub(super) fn submit(&mut self, work: Work, repeats: usize, steps: impl for<'p> Fn(Ops<'p>) -> Vec<Step<'p>>) {
         debug_assert!(repeats <= MAX_ROUNDS && work.most_tokens() <= MAX_EMITTED, "{work:?} emits too much");
         let staging = &self.staging[self.next_staging];
@@ -374,19 +378,21 @@ impl Session {
         let steps = steps(self.ops());
         let span = work.span();
         let sent = Instant::now();
-        let submission = self.model.gpu.submit(
-            // The emitted ids and the rounds are counted from 0 in each submit.
-            Some((&self.buffers.state, emitted, 8)),
-            |recorder| {
-                for _ in 0..repeats {
-                    for (ops, extent) in &steps {
-                        ops.iter().for_each(|op| op.record(recorder, *extent));
-                    }
-                }
-            },
-            Some((&self.rounds.buffers.emitted, staging)),
-        );
-        let pending = staging.read_after(submission);
+        let record = |recorder: &mut Recorder<'_>, repeats: usize| {
+            let steps = (0..repeats).flat_map(|_| &steps);
+            steps.for_each(|(ops, extent)| ops.iter().for_each(|op| op.record(recorder, *extent)));
+        };
+        // The emitted ids and the rounds are counted from 0.
+        let mut clear = Some((&self.buffers.state, emitted, 8));
+        let mut left = repeats;
+        let mut slice = if self.in_flight.is_empty() { FIRST_SLICE } else { repeats };
+        while left > slice {
+            self.model.gpu.submit(clear.take(), |recorder| record(recorder, slice), None);
+            left -= slice;
+            slice *= 2;
+        }
+        let copy = Some((&self.rounds.buffers.emitted, staging));
+        let pending = staging.read_after(self.model.gpu.submit(clear, |recorder| record(recorder, left), copy));
         self.in_flight.push_back(InFlight { pending, staging: self.next_staging, work, sent, span });
         self.next_staging = (self.next_staging + 1) % self.staging.len();
     }
@@ -434,6 +440,11 @@ impl Session {
     /// Tokens that submits in flight bring at most.
     pub(super) fn most_tokens_in_flight(&self) -> usize {
         self.in_flight.iter().map(|submit| submit.work.most_tokens()).sum()
+    }
+
+    /// Tokens that submits in flight are expected to bring.
+    pub(super) fn expected_in_flight(&self) -> f64 {
+        self.in_flight.iter().map(|submit| submit.work.expected_tokens()).sum()
     }
 
     /// Submits in flight.

@@ -38,6 +38,8 @@ pub struct DraftStats {
     pub drafter: &'static str,
     /// Rounds after the prompt.
     pub rounds: u64,
+    /// Rounds sent to the GPU: those that found the text ended too, and did nothing.
+    pub rounds_sent: u64,
     /// Tokens drafted.
     pub drafted: u64,
     /// Drafts that were right, as was every draft before them.
@@ -58,6 +60,9 @@ pub struct DraftStats {
     pub sync_s: f64,
     /// Why drafts are off at the end, if they are and the drafter was not [`Drafter::Off`](super::Drafter::Off).
     pub off_reason: Option<String>,
+    /// Times that the GPU had nothing to do until the host had heard of its last submit.
+    #[serde(skip)]
+    pub(super) gaps: u64,
     #[serde(skip)]
     pub(super) submits: u64,
     #[serde(skip)]

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{DraftOptions, Drafter, GenerateOptions, Sampling, Session};
+use super::{DraftOptions, Drafter, GenerateOptions, RecordedDrafts, Sampling, Session};
 use crate::Engine;
 use crate::format::files::MemoryFiles;
 use crate::gpu::Recorder;
@@ -302,5 +303,60 @@ fn a_device_that_hangs_ends_a_text_with_an_error() {
             assert_eq!(generation.ids().first().copied(), first.map(|token| token.id), "what came stays");
         });
         assert!(engine.session().is_err());
+    });
+}
+
+/// The golden model without an end token and with a longer context.
+fn endless(name: &str) -> MemoryFiles {
+    let mut files = golden(name);
+    let config = files.files.get_mut("config.json").expect("a config").to_mut();
+    let mut json: serde_json::Value = serde_json::from_slice(config).expect("json");
+    json["max_position_embeddings"] = 1024.into();
+    *config = json.to_string().into();
+    files.files.insert("generation_config.json".into(), br#"{"eos_token_id": []}"#.into());
+    files
+}
+
+#[test]
+fn few_rounds_find_the_text_ended_and_the_gpu_seldom_waits() {
+    const TOKENS: usize = 300;
+    on_every_adapter(|gpu| {
+        let engine =
+            pollster::block_on(Engine::load(gpu, &endless("llama-gqa"), &EngineOptions::default(), &mut |_| {}));
+        let mut session = engine.expect("it loads").session().expect("a session");
+        let prompt = [1, 5, 9, 13];
+        let mut run = |drafter: Drafter, tree: &str| {
+            // A GPU on which a submit could hold the whole text.
+            (1..=8).for_each(|rows| session.round_pacing.know(rows, 1e-4));
+            let draft = DraftOptions { drafter, tree: Some(tree.parse().expect("a tree")), trace: false };
+            let options = GenerateOptions { max_tokens: Some(TOKENS), draft, ..GenerateOptions::default() };
+            pollster::block_on(async {
+                let mut generation = session.generate(&prompt, &options, &mut |_| {}).await.expect("a prompt");
+                while generation.next().await.expect("a round").is_some() {}
+                (generation.ids().to_vec(), generation.stats().drafts)
+            })
+        };
+        let (ids, plain) = run(Drafter::Off, "1");
+        assert_eq!(
+            (ids.len(), plain.rounds_sent, plain.rounds, plain.gaps),
+            (TOKENS, 299, 299, 0),
+            "{}",
+            gpu.summary()
+        );
+        let text: Vec<u32> = prompt.iter().chain(&ids).copied().collect();
+        // Right at every place, at three of four, at every other one, at none.
+        for (right, of) in [(1, 1), (3, 4), (1, 2), (0, 1)] {
+            for tree in ["1", "1,1,1", "1,1,1,1,1,1,1"] {
+                let draft = |(at, &id): (usize, &u32)| [if at % of < right { id } else { (id + 1) % 90 }; 4];
+                let recorded = RecordedDrafts(text.iter().enumerate().map(draft).collect());
+                let (drafted, stats) = run(Drafter::Recorded(Arc::new(recorded)), tree);
+                assert_eq!(drafted, ids);
+                let idle = stats.rounds_sent - stats.rounds;
+                let what = format!("{tree}, {right} of {of} right, {}: {stats:?}", gpu.summary());
+                assert!(idle * 10 <= stats.rounds.max(10), "{idle} rounds found the text ended: {what}");
+                // What the last rounds bring is known when they have ended.
+                assert!(stats.gaps <= 2, "the GPU waited {} times: {what}", stats.gaps);
+            }
+        }
     });
 }

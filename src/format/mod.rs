@@ -3,6 +3,7 @@
 //! Nothing here opens a file or touches a GPU: bytes come through [`files::Files`], which native code and the browser
 //! implement. Every number in a file is checked before it sizes an allocation, and no content makes this floor panic.
 
+pub(crate) mod blocks;
 pub mod checkpoint;
 pub mod config;
 mod expected;
@@ -16,6 +17,7 @@ mod json;
 pub mod layouts;
 pub mod mtp;
 mod oniguruma;
+pub(crate) mod random;
 mod refusals;
 pub mod rope;
 pub mod safetensors;

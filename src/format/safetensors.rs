@@ -51,7 +51,7 @@ impl TensorInfo {
 
     /// The number of elements.
     pub fn num_elements(&self) -> u64 {
-        self.byte_len() / self.dtype.size_bytes() as u64
+        self.dtype.count_in(self.byte_len())
     }
 
     /// Fails, naming the tensor, when `bytes` (any run of whole elements of this tensor, little endian) hold a NaN or an

@@ -9,7 +9,7 @@ use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] =
-    &[Declared::new(|_| WeightFormat::ALL.iter().map(|&format| embed_variant(format)).collect())
+    &[Declared::new(|_| WeightFormat::all().map(|format| embed_variant(format)).collect())
         .params(layout!(EmbedParams: width, stride, first, count))];
 
 /// The uniform of `embed.wgsl`.

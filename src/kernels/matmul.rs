@@ -63,7 +63,7 @@ impl Store {
 fn variants(set: KernelSet) -> Vec<Variant> {
     let mut variants = Vec::new();
     let shapes = || set.product_shapes().iter().copied();
-    let formats = || WeightFormat::ALL.iter().flat_map(|&format| shapes().map(move |shape| (format, shape)));
+    let formats = || WeightFormat::all().flat_map(|format| shapes().map(move |shape| (format, shape)));
     for ((format, shape), activation) in formats().flat_map(|of| ACTIVATIONS.map(|activation| (of, activation))) {
         for (widths, switches) in [Widths::Each, Widths::Fixed].into_iter().flat_map(|w| (0..8).map(move |s| (w, s))) {
             let [gated, bias, accumulate] = [1, 2, 4].map(|bit| switches & bit != 0);

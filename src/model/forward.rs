@@ -72,7 +72,7 @@ impl Plan {
 }
 
 pub(crate) fn plain_form(model: &Model, matrix: &Matrix) -> MatmulForm {
-    MatmulForm::plain(model.kernels, model.widths, matrix.format, matrix.columns4())
+    MatmulForm::plain(model.kernels, model.widths, matrix.shards[0].format, matrix.columns4())
 }
 
 pub(crate) fn linear_form(model: &Model, linear: &Linear) -> MatmulForm {
@@ -299,6 +299,7 @@ pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &Buffe
             logits: true,
         };
         let kept = Partials { vocab: model.sizes.vocab, stride, first };
+        let form = MatmulForm { format: shard.format, ..form };
         ops.push(matmul_with_partials(&model.gpu, form, io, kept, partials));
         first += form.partials(shard.columns4);
     }
@@ -310,7 +311,7 @@ pub(crate) fn embed_ops(model: &Model, table: &Matrix, rows: &Buffer, x: &Buffer
     let hidden = model.sizes.hidden;
     let shard = |shard: &Shard| {
         let params = EmbedParams { width: hidden, stride: hidden, first: shard.first4 * 4, count: shard.columns4 * 4 };
-        embed(&model.gpu, table.format, params, EmbedIo { rows, table: &shard.buffer, x })
+        embed(&model.gpu, shard.format, params, EmbedIo { rows, table: &shard.buffer, x })
     };
     table.shards.iter().map(shard).collect()
 }
@@ -344,7 +345,7 @@ pub(crate) fn shard_op(
         y_first4: 0,
         logits: false,
     };
-    matmul(&model.gpu, plain_form(model, matrix), io)
+    matmul(&model.gpu, MatmulForm { format: shard.format, ..plain_form(model, matrix) }, io)
 }
 
 /// The product of `x` with a matrix, shard by shard.
@@ -374,7 +375,7 @@ pub(crate) fn product_ops(
             y_first4: shard.first4 / blocks,
             logits: over.logits(),
         };
-        matmul(&model.gpu, form, io)
+        matmul(&model.gpu, MatmulForm { format: shard.format, ..form }, io)
     };
     matrix.shards.iter().enumerate().map(op).collect()
 }

@@ -7,11 +7,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use crate::format::blocks::{Blocks, Plane};
 use crate::format::safetensors::TensorInfo;
 use crate::format::stored::StoredType;
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::WeightFormat;
-use crate::kernels::weights::{Plane, Shape};
+use crate::kernels::weights::Shape;
 use crate::{Error, ErrorKind, Result};
 
 /// Bytes packed at a time.
@@ -58,7 +59,7 @@ impl<'a> Tensor<'a> {
 
     /// The elements of a row as f32.
     fn row(&self, row: usize) -> Vec<f32> {
-        let bytes = self.row_len * self.dtype.size_bytes();
+        let bytes = self.dtype.bytes_of(self.row_len);
         self.dtype.decode(&self.content()[row * bytes..][..bytes])
     }
 
@@ -79,7 +80,7 @@ impl<'a> Tensor<'a> {
 /// How many rows a tensor, or a part of one, of so many bytes has, and their length.
 fn rows_of(info: &TensorInfo, bytes: usize) -> (usize, usize) {
     let row_len = info.shape.last().copied().unwrap_or(1);
-    (bytes / info.dtype.size_bytes() / row_len, row_len)
+    (info.dtype.count_in(bytes as u64) as usize / row_len, row_len)
 }
 
 /// The origin of each column and input of a packed matrix; `None` is padding.
@@ -140,19 +141,19 @@ pub(super) fn padded<T>(items: impl Iterator<Item = Option<T>>) -> Vec<Option<T>
     items
 }
 
-/// A part of a matrix that fits one binding.
+/// A part of a matrix that fits one binding, in one format.
 #[derive(Clone)]
 pub(crate) struct Shard {
+    pub format: WeightFormat,
     pub buffer: Buffer,
     /// The first block of four columns, and how many.
     pub first4: u32,
     pub columns4: u32,
 }
 
-/// A matrix on the GPU, split by columns where it exceeds a binding.
+/// A matrix on the GPU, split by columns where it exceeds a binding or joins matrices of several formats.
 #[derive(Clone)]
 pub(crate) struct Matrix {
-    pub format: WeightFormat,
     pub inputs4: u32,
     pub shards: Vec<Shard>,
 }
@@ -170,7 +171,7 @@ impl Matrix {
 
     /// Bytes on the GPU.
     pub fn bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| self.format.bytes(self.shape(shard))).sum()
+        self.shards.iter().map(|shard| shard.format.bytes(self.shape(shard))).sum()
     }
 
     /// Inputs and columns of a shard.
@@ -199,20 +200,26 @@ impl<'a> Uploader<'a> {
     pub fn matrix(
         &mut self,
         name: &str,
-        tensors: Vec<Tensor<'_>>,
+        mut tensors: Vec<Tensor<'_>>,
         arrangement: &Arrangement,
         block: usize,
         quantize: Option<WeightFormat>,
     ) -> Result<Matrix> {
-        let mixed = tensors.windows(2).any(|pair| pair[0].dtype != pair[1].dtype);
-        let tensors: Vec<_> = if mixed { tensors.into_iter().map(Tensor::widened).collect() } else { tensors };
-        let format = quantize.unwrap_or(WeightFormat::of(tensors[0].dtype));
-        let matrix = self.reserve(name, format, arrangement, block, usize::MAX)?;
+        let formats: Vec<_> = tensors.iter().map(|tensor| quantize.unwrap_or(WeightFormat::of(tensor.dtype))).collect();
+        let mut parts = parts(arrangement, &formats);
+        if parts.iter().any(|(_, columns)| !columns.is_multiple_of(block)) {
+            tensors = tensors.into_iter().map(Tensor::widened).collect();
+            parts = vec![(WeightFormat::F32, arrangement.columns.len())];
+        }
+        let mut matrix = Matrix { inputs4: (arrangement.inputs.len() / 4) as u32, shards: Vec::new() };
+        for (format, columns) in parts {
+            self.reserve_part(name, &mut matrix, format, columns, block, usize::MAX)?;
+        }
         self.fill(&matrix, 0, &tensors, arrangement)?;
         Ok(matrix)
     }
 
-    /// The buffers of a matrix, of zeros; at most `most` columns in a shard.
+    /// The buffers of a matrix of one format, of zeros; at most `most` columns in a shard.
     ///
     /// # Errors
     /// Those of [`Uploader::matrix`].
@@ -224,7 +231,22 @@ impl<'a> Uploader<'a> {
         block: usize,
         most: usize,
     ) -> Result<Matrix> {
-        let inputs = arrangement.inputs.len();
+        let mut matrix = Matrix { inputs4: (arrangement.inputs.len() / 4) as u32, shards: Vec::new() };
+        self.reserve_part(name, &mut matrix, format, arrangement.columns.len(), block, most)?;
+        Ok(matrix)
+    }
+
+    /// Adds the buffers of `columns` columns to a matrix.
+    fn reserve_part(
+        &self,
+        name: &str,
+        matrix: &mut Matrix,
+        format: WeightFormat,
+        columns: usize,
+        block: usize,
+        most: usize,
+    ) -> Result<()> {
+        let inputs = 4 * matrix.inputs4 as usize;
         if !inputs.is_multiple_of(format.block_inputs()) {
             let expected = format.block_inputs();
             let message =
@@ -238,15 +260,13 @@ impl<'a> Uploader<'a> {
             let message = format!("{name}: {block} columns take {bytes} bytes, the adapter binds at most {limit}");
             return Err(Error::new(ErrorKind::OutOfMemory, message));
         }
-        let all = arrangement.columns.len();
-        let shard = |first: usize| {
-            let columns = fit.min(all - first);
+        let begin = matrix.columns4();
+        matrix.shards.extend((0..columns).step_by(fit).map(|first| {
+            let columns = fit.min(columns - first);
             let buffer = self.gpu.storage(name, format.bytes(Shape { inputs, columns }));
-            Shard { buffer, first4: (first / 4) as u32, columns4: (columns / 4) as u32 }
-        };
-        let shards = (0..all).step_by(fit).map(shard).collect();
-        self.gpu.check()?;
-        Ok(Matrix { format, inputs4: (inputs / 4) as u32, shards })
+            Shard { format, buffer, first4: begin + (first / 4) as u32, columns4: (columns / 4) as u32 }
+        }));
+        self.gpu.check()
     }
 
     /// Whether nothing is sent, because the device is dry.
@@ -290,7 +310,7 @@ impl<'a> Uploader<'a> {
         columns: &[Option<(usize, usize)>],
         inputs: &[Option<usize>],
     ) -> Result<()> {
-        let (format, whole) = (matrix.format, matrix.shape(shard));
+        let (format, whole) = (shard.format, matrix.shape(shard));
         let block = format.padded(1);
         let bytes_of = |inputs| format.bytes(Shape { inputs, columns: columns.len() }) as usize;
         let step = (self.chunk_bytes / bytes_of(block) * block).clamp(block, inputs.len());
@@ -333,6 +353,19 @@ impl<'a> Uploader<'a> {
     }
 }
 
+/// Formats of neighbouring columns, and how many there are of each; padding belongs to the columns before it.
+fn parts(arrangement: &Arrangement, formats: &[WeightFormat]) -> Vec<(WeightFormat, usize)> {
+    let mut parts: Vec<(WeightFormat, usize)> = Vec::new();
+    for column in &arrangement.columns {
+        let format = column.map(|(tensor, _)| formats[tensor]);
+        match parts.last_mut() {
+            Some((last, columns)) if format.is_none_or(|format| format == *last) => *columns += 1,
+            _ => parts.push((format.unwrap_or(formats[0]), 1)),
+        }
+    }
+    parts
+}
+
 /// Packs `inputs` of `columns`, a whole number of blocks of the format.
 fn pack(
     format: WeightFormat,
@@ -341,38 +374,58 @@ fn pack(
     columns: &[Option<(usize, usize)>],
     inputs: &[Option<usize>],
 ) -> Result<()> {
-    match format.stored() {
+    match (format.blocks(), format.element_bytes()) {
+        (Some(blocks), _) => return pack_blocks(format, blocks, packed, tensors, columns, inputs),
         // Elements that stay what they are need not become numbers.
-        Some(stored) if stored.size_bytes() == 2 => transpose::<2>(packed, tensors, columns, inputs),
-        Some(_) => transpose::<4>(packed, tensors, columns, inputs),
-        None => return repack(format, packed, tensors, columns, inputs),
+        (None, 2) => transpose::<2>(packed, tensors, columns, inputs),
+        (None, _) => transpose::<4>(packed, tensors, columns, inputs),
     }
     Ok(())
 }
 
-/// Packs column by column, by the numbers that are stored.
-fn repack(
+/// Packs column by column: the blocks of the file, or, where it has others or elements, blocks of the numbers that are stored.
+fn pack_blocks(
     format: WeightFormat,
+    blocks: &Blocks,
     packed: &mut [u8],
     tensors: &[Tensor<'_>],
     columns: &[Option<(usize, usize)>],
     inputs: &[Option<usize>],
 ) -> Result<()> {
-    let mut values = vec![0.0; inputs.len()];
+    let shape = Shape { inputs: inputs.len(), columns: columns.len() };
     for (n, column) in columns.iter().enumerate() {
         let Some((tensor, at)) = *column else { continue };
-        let (tensor, row) = (&tensors[tensor], tensors[tensor].row(at));
-        values.iter_mut().zip(inputs).for_each(|(value, input)| *value = input.map_or(0.0, |input| row[input]));
-        if let Some(value) = values.iter().find(|value| value.abs() > format.largest()) {
-            let (name, largest) = (&tensor.name, format.largest());
+        let tensor = &tensors[tensor];
+        if WeightFormat::of(tensor.dtype) == format {
+            let first = in_order(inputs).ok_or_else(|| {
+                let name = &tensor.name;
+                Error::unsupported(format!(
+                    "tensor \"{name}\" ({format}): its blocks hold inputs that have to be moved apart, as heads of a size that is \
+                     no multiple of 4 have to be; convert the model to f16"
+                ))
+            })?;
+            let row = &tensor.content()[tensor.dtype.bytes_of(at * tensor.row_len + first)..];
+            format.place(blocks, &row[..tensor.dtype.bytes_of(inputs.len())], n, shape, packed);
+            continue;
+        }
+        let row = tensor.row(at);
+        let values: Vec<f32> = inputs.iter().map(|input| input.map_or(0.0, |input| row[input])).collect();
+        if let Some(value) = values.iter().find(|value| value.abs() > blocks.largest) {
+            let (name, largest) = (&tensor.name, blocks.largest);
             return Err(Error::unsupported(format!(
                 "tensor \"{name}\" cannot be packed in {format}: row {at} has {value:e}, the largest is {largest:e}; load this model \
                  without quantizing it"
             )));
         }
-        format.pack(&values, n, columns.len(), packed);
+        format.place(blocks, &blocks.encoded(&values), n, shape, packed);
     }
     Ok(())
+}
+
+/// The first of inputs that follow one another.
+fn in_order(inputs: &[Option<usize>]) -> Option<usize> {
+    let first = (*inputs.first()?)?;
+    inputs.iter().zip(first..).all(|(input, expected)| *input == Some(expected)).then_some(first)
 }
 
 /// Transposes elements of `SIZE` bytes into `packed`, `[inputs, columns]`.
@@ -404,12 +457,17 @@ mod tests {
     const ROWS: usize = 30;
 
     /// Formats, what a file stores, and the length of its rows.
-    const KINDS: [(WeightFormat, StoredType, usize); 5] = [
-        (WeightFormat::F32, StoredType::F32, 5),
-        (WeightFormat::F16, StoredType::F16, 5),
-        (WeightFormat::BF16, StoredType::BF16, 8),
-        (WeightFormat::Q8_0, StoredType::F32, 96),
-        (WeightFormat::Q8_0, StoredType::F16, 32),
+    const KINDS: [(StoredType, StoredType, usize); 10] = [
+        (StoredType::F32, StoredType::F32, 5),
+        (StoredType::F16, StoredType::F16, 5),
+        (StoredType::BF16, StoredType::BF16, 8),
+        (StoredType::Q8_0, StoredType::F32, 96),
+        (StoredType::Q8_0, StoredType::F16, 32),
+        (StoredType::Q8_0, StoredType::Q8_0, 64),
+        (StoredType::Q5_1, StoredType::Q8_0, 32),
+        (StoredType::Iq4Xs, StoredType::Iq4Xs, 256),
+        (StoredType::Q6K, StoredType::Q6K, 512),
+        (StoredType::Q5K, StoredType::F32, 256),
     ];
 
     #[test]
@@ -421,6 +479,8 @@ mod tests {
             for ((format, dtype, row_len), (part, most, chunk_bytes)) in
                 KINDS.into_iter().flat_map(|kind| divisions.map(|at| (kind, at)))
             {
+                let format = WeightFormat::of(format);
+                let stays = format.blocks().is_some() && format == WeightFormat::of(dtype);
                 let mut uploader = Uploader { chunk_bytes, ..Uploader::new(gpu) };
                 let plain = Arrangement::plain(ROWS, row_len);
                 let matrix = uploader.reserve("places", format, &plain, 4, most).expect("it fits");
@@ -435,13 +495,17 @@ mod tests {
                     uploader.fill(&matrix, first, &[tensor], &arrangement).expect("every place can be held");
                 }
                 gpu.flush_writes();
-                for Shard { buffer, first4, columns4 } in &matrix.shards {
+                for Shard { buffer, first4, columns4, .. } in &matrix.shards {
                     let rows = 4 * *first4 as usize..ROWS.min(4 * (first4 + columns4) as usize);
-                    let stored = dtype.decode(&dtype.encode(&places(rows)));
+                    let stored = dtype.encode(&places(rows));
+                    let (want, _) = match stays {
+                        true => format.packed_stored(&stored, row_len),
+                        false => format.packed(&dtype.decode(&stored), row_len),
+                    };
                     let found: Vec<u8> = pollster::block_on(gpu.read(buffer)).expect("the device works");
                     let what =
                         format!("{format} of {dtype}, parts of {part}, at most {most} a shard, {chunk_bytes} bytes");
-                    assert_eq!(found, format.packed(&stored, row_len).0, "{what}");
+                    assert_eq!(found, want, "{what}");
                 }
             }
         });

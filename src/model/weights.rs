@@ -249,7 +249,7 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         if self.uploader.is_dry() {
             return Ok(matrix);
         }
-        let rows = (PART_BYTES / (hidden * info.dtype.size_bytes())).max(PART_ROWS).next_multiple_of(4);
+        let rows = (PART_BYTES / info.dtype.bytes_of(hidden)).max(PART_ROWS).next_multiple_of(4);
         for first in (0..vocab).step_by(rows) {
             let part = first..vocab.min(first + rows);
             let arrangement = Arrangement::plain(part.len(), hidden);

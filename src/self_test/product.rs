@@ -26,6 +26,15 @@ impl Plain {
         Self { inputs, gate: matrix(seed), up: matrix(seed + 1), bias: noise(seed + 2, 2 * columns) }
     }
 
+    /// The same with more inputs, whose weights are 0: whole blocks, and not all formats have a 0.
+    fn widened(self, inputs: usize) -> Self {
+        let widen = |w: &[f32]| -> Vec<f32> {
+            let zeros = vec![0.0; inputs - self.inputs];
+            w.chunks_exact(self.inputs).flat_map(|w| [w, &zeros].concat()).collect()
+        };
+        Self { inputs, gate: widen(&self.gate), up: widen(&self.up), bias: self.bias }
+    }
+
     fn columns(&self) -> usize {
         self.gate.len() / self.inputs
     }
@@ -65,6 +74,11 @@ impl<'a> Product<'a> {
     }
 
     fn build(gpu: &'a Gpu, form: MatmulForm, mut plain: Plain, with_partials: bool) -> Self {
+        if form.format.blocks().is_some() {
+            let inputs = form.format.padded(plain.inputs);
+            plain = plain.widened(inputs);
+        }
+        let weight = plain.weights(gpu, form);
         plain.gate = form.format.rounded(&plain.gate, plain.inputs);
         plain.up = form.format.rounded(&plain.up, plain.inputs);
         let (inputs4, columns4) = (form.format.padded(plain.inputs) / 4, plain.columns().div_ceil(4));
@@ -77,7 +91,7 @@ impl<'a> Product<'a> {
         let io = MatmulIo {
             state: &gpu.storage_with("state", &[State::default()]),
             x: &x,
-            weight: &plain.weights(gpu, form),
+            weight: &weight,
             y: &y,
             bias: bias.as_ref(),
             columns4: columns4 as u32,

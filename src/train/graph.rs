@@ -240,7 +240,7 @@ impl<'a> Graph<'a> {
             }
             if let Some((dx, store)) = dx {
                 let store = if index > 0 { Store::Add } else { store };
-                let op = matmul_inputs(gpu, matrix.format, store, sizes, dy, &shard.buffer, dx);
+                let op = matmul_inputs(gpu, shard.format, store, sizes, dy, &shard.buffer, dx);
                 self.push_work(op, rows, weights(matrix, shard));
             }
         }

@@ -223,7 +223,7 @@ impl<'a> Graph<'a> {
             }
             let sizes = [picked, shard.columns4, matrix.inputs4];
             let (dy, dx) = (Columns::whole(logits, shard.columns4), Columns::whole(&losses.d_normed, hidden4));
-            let op = matmul_inputs(&model.gpu, matrix.format, Store::nth(index), sizes, dy, &shard.buffer, dx);
+            let op = matmul_inputs(&model.gpu, shard.format, Store::nth(index), sizes, dy, &shard.buffer, dx);
             self.push_work(op, picked, weights(matrix, shard));
         }
         if let Some(teacher) = teacher {

@@ -152,7 +152,7 @@ impl<'a> Graph<'a> {
             self.push(op, picked);
             let sizes = [picked, shard.columns4, matrix.inputs4];
             let (dy, dx) = (Columns::whole(&losses.logits, shard.columns4), Columns::whole(&means, hidden / 4));
-            let op = matmul_inputs(&model.gpu, matrix.format, Store::nth(index), sizes, dy, &shard.buffer, dx);
+            let op = matmul_inputs(&model.gpu, shard.format, Store::nth(index), sizes, dy, &shard.buffer, dx);
             self.push_work(op, picked, weights(matrix, shard));
         }
         BaseLabels { rows, means }
@@ -163,7 +163,7 @@ impl<'a> Graph<'a> {
         let (model, hidden4) = (self.model, self.model.sizes.hidden / 4);
         let matrix = self.lm_head();
         for (index, shard) in matrix.shards.iter().enumerate() {
-            let form = (matrix.format, Store::nth(index));
+            let form = (shard.format, Store::nth(index));
             let io = LabelMeanColumnsIo { entries: &lists.entries, matrix: &shard.buffer, means: &lists.means };
             let shape = self.chunk(shard);
             let op = label_mean_columns(&model.gpu, form, hidden4, LABEL_TOKENS as u32, shape, io);

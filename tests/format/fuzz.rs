@@ -79,7 +79,7 @@ fn assert_consistent(header: &Header, file_len: u64) {
     for tensor in header.tensors.values() {
         assert!(tensor.range.start >= 8 && tensor.range.start < tensor.range.end && tensor.range.end <= file_len);
         let elements: u64 = tensor.shape.iter().map(|&size| size as u64).product();
-        assert_eq!(elements * tensor.dtype.size_bytes() as u64, tensor.byte_len());
+        assert_eq!(elements * tensor.dtype.unit().1 as u64, tensor.byte_len());
     }
 }
 

@@ -86,7 +86,8 @@ pub struct Args {
     /// The LoRA acts on drafting rows only, so that the model's own prediction stays what it is
     #[arg(long)]
     gated: bool,
-    /// Pack the model's matrices as they are loaded, which a LoRA without --gated would change: q8_0 [default: as they are stored]
+    /// Pack the model's matrices as they are loaded, which a LoRA without --gated would change: q8_0, q4_0, ...
+    /// [default: as they are stored]
     #[arg(long, value_name = "FORMAT")]
     pub quantize: Option<WeightFormat>,
     /// Which tokens count: completions and their end tokens (other texts count whole), or all

@@ -541,9 +541,10 @@ fn a_format_that_a_matrix_cannot_have_is_refused() {
         &[],
         "rows that are no whole blocks",
     );
-    for unknown in ["q4_0", "f16", ""] {
+    for unknown in ["q4", "f16", ""] {
         let message = format!(
-            "invalid value '{unknown}' for '--quantize <FORMAT>': no format '{unknown}' to pack weights in; there is: q8_0"
+            "invalid value '{unknown}' for '--quantize <FORMAT>': no format '{unknown}' to pack weights in; there are: \
+             q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0, iq4_nl, iq4_xs, mxfp4"
         );
         foretoken(&["generate", "--ids", "1", "--quantize", unknown]).refused(Usage(&message), &[], unknown);
     }

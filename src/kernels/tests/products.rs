@@ -1,6 +1,7 @@
 //! matmul and matmul_tiled: every format, width and set, what can follow, and that rows do not feel each other.
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
+use crate::format::stored::StoredType;
 use crate::gpu::Gpu;
 use crate::kernels::declared::ACTIVATIONS;
 use crate::kernels::{Activation, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MatmulForm, WeightFormat, Widths};
@@ -14,13 +15,18 @@ fn product(gpu: &Gpu, form: MatmulForm, inputs: usize, columns: usize) -> Produc
 
 /// Right at every width, and with the same bits whichever rows are beside a row, few or many.
 fn check_widths(format: WeightFormat) {
-    let each: Vec<usize> = (1..=MAX_BATCH_ROWS).chain([MAX_BATCH_ROWS + 1, 47, MAX_CHUNK_ROWS]).collect();
+    let every: Vec<usize> = (1..=MAX_BATCH_ROWS).chain([MAX_BATCH_ROWS + 1, 47, MAX_CHUNK_ROWS]).collect();
+    let some = vec![1, 2, 7, 8, MAX_BATCH_ROWS + 1, MAX_CHUNK_ROWS];
     on_every_set(|gpu, set| {
         for (index, &shape) in set.product_shapes().iter().enumerate() {
-            let widths = if index == 0 { &each } else { &vec![1, 2, 7, 8, MAX_BATCH_ROWS + 1, MAX_CHUNK_ROWS] };
+            let widths = if index == 0 { &every } else { &some };
             for pipelines in [Widths::Each, Widths::Fixed] {
+                // What blocks differ in is how a thread reads them, not how threads share their sums.
+                if format.blocks().is_some() && index > 0 && pipelines == Widths::Fixed {
+                    continue;
+                }
                 let form = MatmulForm { shape, ..MatmulForm::plain(set, pipelines, format, 0) };
-                let product = product(gpu, form, 99, 70);
+                let product = product(gpu, form, 99.max(format.block_inputs()), 70);
                 widths.iter().for_each(|&rows| pass(gpu, product.check(rows)));
                 let invariant = pollster::block_on(product_is_invariant(&product, MAX_BATCH_ROWS, widths, false));
                 assert_eq!(invariant, Ok(true), "{}, {set}, {format}, {shape:?}, {pipelines:?}", gpu.summary());
@@ -29,43 +35,64 @@ fn check_widths(format: WeightFormat) {
     });
 }
 
-#[test]
-fn f32_rows_are_right_and_independent_at_every_width() {
-    check_widths(WeightFormat::F32);
+/// A test of each format, so that they run side by side.
+macro_rules! widths_of {
+    ($($name:ident $stored:ident,)*) => {
+        mod rows_are_right_and_independent_at_every_width {
+            use super::{StoredType, WeightFormat};
+
+            $(#[test]
+            fn $name() {
+                super::check_widths(WeightFormat::of(StoredType::$stored));
+            })*
+
+            #[test]
+            fn every_format_is_tested() {
+                assert_eq!([$(StoredType::$stored),*].len(), StoredType::ALL.len());
+            }
+        }
+    };
 }
 
-#[test]
-fn f16_rows_are_right_and_independent_at_every_width() {
-    check_widths(WeightFormat::F16);
-}
-
-#[test]
-fn bf16_rows_are_right_and_independent_at_every_width() {
-    check_widths(WeightFormat::BF16);
-}
-
-#[test]
-fn q8_0_rows_are_right_and_independent_at_every_width() {
-    check_widths(WeightFormat::Q8_0);
+widths_of! {
+    f32 F32,
+    f16 F16,
+    bf16 BF16,
+    q2k Q2K,
+    q3k Q3K,
+    q4_0 Q4_0,
+    q4_1 Q4_1,
+    q4k Q4K,
+    q5_0 Q5_0,
+    q5_1 Q5_1,
+    q5k Q5K,
+    q6k Q6K,
+    q8_0 Q8_0,
+    iq4nl Iq4Nl,
+    iq4xs Iq4Xs,
+    mxfp4 Mxfp4,
 }
 
 #[test]
 fn packed_weights_give_the_bits_of_the_same_weights_in_f32() {
     on_every_set(|gpu, set| {
-        for (inputs, columns) in [(32, 4), (64, 70), (96, 33), (320, 130), (1056, 12)] {
+        let shapes =
+            WeightFormat::packed_at_load().map(|format| (format, if format.block_inputs() == 32 { 352 } else { 512 }));
+        for (format, inputs) in shapes {
+            let columns = 134;
             let plain = Plain::random(inputs, columns, 5);
-            let rounded = |w: &[f32]| WeightFormat::Q8_0.rounded(w, inputs);
+            let rounded = |w: &[f32]| format.rounded(w, inputs);
             let same = Plain { gate: rounded(&plain.gate), up: rounded(&plain.up), bias: plain.bias.clone(), inputs };
             let compute = |format, plain, rows: usize| {
                 let product = Product::new(gpu, MatmulForm::plain(set, Widths::Each, format, 0), plain);
                 let rows: Vec<usize> = (0..rows).collect();
                 pollster::block_on(product.compute(&rows)).expect("the device works")
             };
-            for rows in [1, 3, 8, 40] {
-                let [packed, dense] = [(WeightFormat::Q8_0, plain.clone()), (WeightFormat::F32, same.clone())]
-                    .map(|(format, plain)| compute(format, plain, rows));
+            for rows in [1, 8, 40] {
+                let packed = compute(format, plain.clone(), rows);
+                let dense = compute(WeightFormat::F32, same.clone(), rows);
                 // What stands beyond the columns is what was there before: the same in both.
-                assert_eq!(packed, dense, "{}, {set}: {rows} rows, {inputs} -> {columns}", gpu.summary());
+                assert_eq!(packed, dense, "{}, {set}, {format}: {rows} rows, {inputs} -> {columns}", gpu.summary());
             }
         }
     });
@@ -126,7 +153,9 @@ fn pairwise_forms(set: KernelSet) -> impl Iterator<Item = MatmulForm> {
 #[test]
 fn what_follows_a_product_is_right() {
     on_every_set(|gpu, set| {
-        let packed = pairwise_forms(set).map(|form| MatmulForm { format: WeightFormat::Q8_0, ..form });
+        let formats = WeightFormat::packed_at_load().cycle();
+        let packed = pairwise_forms(set).chain(pairwise_forms(set)).zip(formats);
+        let packed = packed.map(|(form, format)| MatmulForm { format, ..form });
         for (i, form) in pairwise_forms(set).chain(packed).enumerate() {
             let product = product(gpu, form, 30 + i, 61 + 5 * i);
             [1, 2, 33].into_iter().for_each(|rows| pass(gpu, product.check(rows)));

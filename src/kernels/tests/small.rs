@@ -8,7 +8,7 @@ use crate::self_test::small::{check_embed, check_head_norm, check_log_probs, che
 #[test]
 fn embed_copies_rows_of_every_format() {
     on_every_adapter(|gpu| {
-        for &format in WeightFormat::ALL {
+        for format in WeightFormat::all() {
             for (width, vocab) in [(1, 1), (3, 5), (64, 64), (65, 103), (200, 9)] {
                 let tokens: Vec<u32> = (0..19).map(|i| i * 7 % vocab as u32).chain([vocab as u32 - 1]).collect();
                 pass(gpu, check_embed(gpu, format, width, vocab, &tokens));

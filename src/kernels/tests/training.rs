@@ -90,15 +90,14 @@ const PRODUCTS: [[usize; 3]; 8] =
 fn inputs_of_products_get_their_gradient() {
     on_all(|gpu| {
         for (n, [rows, columns, inputs]) in PRODUCTS.into_iter().enumerate() {
-            for (format, store) in WeightFormat::ALL.iter().flat_map(|&format| Store::ALL.map(|store| (format, store)))
-            {
+            for (format, store) in WeightFormat::all().flat_map(|format| Store::ALL.map(|store| (format, store))) {
                 let inputs = inputs.next_multiple_of(format.block_inputs());
-                let w = format.rounded(&noise(n as u32, columns * inputs), inputs);
+                let w = noise(n as u32, columns * inputs);
                 let weight = weights(gpu, &w, inputs, format);
                 // What pads dy meets weights of zero.
                 let dy = Strided::new(gpu, 1, rows, columns);
                 let sizes = [rows, columns.div_ceil(4), inputs.div_ceil(4)].map(|size| size as u32);
-                let w = wide(&w);
+                let w = wide(&format.rounded(&w, inputs));
                 let want: Vec<_> = dy.rows().iter().map(|dy| reference::product::matmul_inputs(dy, &w)).collect();
                 for cut in Cut::ALL {
                     let dx = Strided::new(gpu, 2, rows, inputs);

@@ -13,7 +13,7 @@ use crate::kernels::{Store, WeightFormat};
 /// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|_| {
-        let forms = || Cut::ALL.into_iter().flat_map(|cut| WeightFormat::ALL.iter().map(move |&format| (cut, format)));
+        let forms = || Cut::ALL.into_iter().flat_map(|cut| WeightFormat::all().map(move |format| (cut, format)));
         let inputs = |store| forms().map(move |(cut, format)| matmul_inputs_variant(cut, format, store));
         Store::ALL.into_iter().flat_map(inputs).chain(Cut::ALL.map(matmul_weights_variant)).collect()
     })

@@ -1,0 +1,17 @@
+// Weights stored as IQ4_NL: d times a number of the table.
+//! use weight_blocks
+//! use iq4_table
+
+struct WeightRun {
+    places: Nibbles,
+    scales: vec4<f32>,
+}
+
+fn weight_run(shape: vec2<u32>, input4: u32, column4: u32) -> WeightRun {
+    let scales = group_words(after(0u, tiles(shape), 8u), group32(shape, input4, column4));
+    return WeightRun(nibbles_at(tile_at(shape, input4, column4)), halves(scales));
+}
+
+fn run_weight(shape: vec2<u32>, run: WeightRun, block: u32, input: u32) -> vec4<f32> {
+    return table_number(nibble(run.places, block, input)) * run.scales;
+}

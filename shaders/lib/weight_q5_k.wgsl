@@ -1,0 +1,24 @@
+// Weights stored as Q5_K: d s q - dmin m.
+//! use weight_blocks
+
+struct WeightRun {
+    low: Nibbles,
+    high: vec4<u32>,
+    // d s and dmin m.
+    both: Halves,
+}
+
+fn weight_run(shape: vec2<u32>, input4: u32, column4: u32) -> WeightRun {
+    let tile = tile_at(shape, input4, column4);
+    let high = after(0u, tiles(shape), 8u);
+    let small = after(high, tiles(shape), 2u);
+    let large = after(small, tiles(shape) / 2u, 2u);
+    let both = group_words(small, group32(shape, input4, column4));
+    let halves = two_halves(weight[large + group256(shape, input4, column4)]);
+    return WeightRun(nibbles_at(tile), bits_of(group_words(high, tile)), scale_and_minimum(both, halves));
+}
+
+fn run_weight(shape: vec2<u32>, run: WeightRun, block: u32, input: u32) -> vec4<f32> {
+    let number = nibble(run.low, block, input) | (one_bit(run.high, block, input) << vec4<u32>(4u));
+    return fma(vec4<f32>(number), run.both.low, -run.both.high);
+}

@@ -164,7 +164,7 @@ impl Gguf {
             ));
         };
         // Nothing can be computed with a tensor without elements; whoever needs it is told of its shape.
-        let dtype = StoredType::ALL.into_iter().find(|dtype| dtype.name() == *type_name && !range.is_empty());
+        let dtype = StoredType::ALL.iter().copied().find(|dtype| dtype.name() == *type_name && !range.is_empty());
         if !range.is_empty() {
             ends.push((range.start, range.end));
         }

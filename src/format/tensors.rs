@@ -8,6 +8,7 @@ use super::files::{Files, read_exact};
 use super::foreign;
 use super::layouts::find_headers;
 use super::safetensors::{Header, PREFIX_BYTES, SkippedTensor, TensorInfo, brief_shape, header_len};
+use super::stored::StoredType;
 use crate::error::{Error, Result};
 
 /// Tensors by name, and the files that hold them.
@@ -16,18 +17,25 @@ pub struct Tensors<'f, F: Files> {
     files: &'f F,
     found: BTreeMap<String, TensorInfo>,
     skipped: BTreeMap<String, SkippedTensor>,
+    /// The types that files of their kind may have, for messages.
+    types: &'static [StoredType],
 }
 
 impl<F: Files> Clone for Tensors<'_, F> {
     fn clone(&self) -> Self {
-        Self { files: self.files, found: self.found.clone(), skipped: self.skipped.clone() }
+        Self { files: self.files, found: self.found.clone(), skipped: self.skipped.clone(), types: self.types }
     }
 }
 
 impl<'f, F: Files> Tensors<'f, F> {
     /// The tensors that `header` lists.
     pub(super) fn new(files: &'f F, header: Header) -> Self {
-        Self { files, found: header.tensors, skipped: header.skipped }
+        Self { files, found: header.tensors, skipped: header.skipped, types: StoredType::ELEMENTS }
+    }
+
+    /// The same of files that may have blocks too.
+    pub(super) fn with_blocks(files: &'f F, header: Header) -> Self {
+        Self { types: StoredType::ALL, ..Self::new(files, header) }
     }
 
     /// The tensors of the file `name`, or `None` when there is no such file. Fails, naming it, when it is broken.
@@ -101,6 +109,12 @@ impl<'f, F: Files> Tensors<'f, F> {
         self.found.remove(name);
     }
 
+    fn type_names(&self) -> String {
+        let names: Vec<&str> = self.types.iter().map(|stored| stored.name()).collect();
+        let (last, others) = names.split_last().expect("there are types");
+        format!("{} or {last}", others.join(", "))
+    }
+
     /// The end of a message on a missing tensor: what the files have that is called alike.
     fn instead_of(&self, name: &str) -> String {
         let (_, end) = name.split_once('.').unwrap_or(("", name));
@@ -125,7 +139,8 @@ impl<'f, F: Files> Tensors<'f, F> {
                 brief_shape(found)
             ))),
             (None, Some(skipped)) => Err(Error::unsupported(format!(
-                "{folder}: tensor \"{name}\": expected F32, F16 or BF16, got {}",
+                "{folder}: tensor \"{name}\": expected {}, got {}",
+                self.type_names(),
                 skipped.dtype
             ))),
             (None, None) => Err(Error::format(format!(

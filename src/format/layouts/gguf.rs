@@ -84,7 +84,7 @@ fn understood<'f, F: Files>(files: &'f F, gguf: &Gguf, tensors: Header) -> Resul
     let place = |error: Error| error.within(files.describe());
     let architecture = config::architecture(gguf).map_err(place)?;
     let config = config::read(gguf, architecture, &tensors).map_err(place)?;
-    let mut tensors = Tensors::new(files, tensors);
+    let mut tensors = Tensors::with_blocks(files, tensors);
     names::rename(&mut tensors, &config, architecture.interleaved);
     Ok((config, tensors))
 }

@@ -219,7 +219,7 @@ impl<'a> Vocabulary<'a> {
         let mut out = Vec::with_capacity(merges.len() + 24 * self.tokens.len());
         let open = |out: &mut Vec<u8>, value: &Value| {
             let text = value.to_string();
-            out.extend_from_slice(text[..text.len() - 1].as_bytes());
+            out.extend_from_slice(&text.as_bytes()[..text.len() - 1]);
         };
         open(&mut out, parts);
         out.extend_from_slice(b",\"added_tokens\":[");

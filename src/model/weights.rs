@@ -88,8 +88,7 @@ pub(super) async fn load<F: Files>(
     }
     let final_norm = loader.norm(config.names.final_norm, spec.final_norm).await?;
     let lm_head = if spec.tied { None } else { Some(loader.vocabulary(&config.lm_head_name()).await?) };
-    gpu.flush_writes();
-    gpu.check()?;
+    gpu.flush_writes().await?;
     Ok(Weights { embedding, layers, final_norm, lm_head })
 }
 
@@ -193,7 +192,7 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
             let scale = self.scale(name).await?;
             values.extend(padded(scale.into_iter().map(Some)).into_iter().map(Option::unwrap_or_default));
         }
-        let buffer = self.uploader.vector(&names[0], &values);
+        let buffer = self.uploader.vector(&names[0], &values).await?;
         let rows = |tensor| padded((0..attention.head_dim).map(move |row| Some((tensor, row))));
         let columns = [rows(0), rows(1)].concat();
         let tensors = names.map(|name| (name, vec![attention.head_dim])).into();
@@ -225,12 +224,12 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
             });
         }
         if self.placed.is_none() {
-            return self.uploader.matrix(names[0], tensors, arrangement, block, self.quantize);
+            return self.uploader.matrix(names[0], tensors, arrangement, block, self.quantize).await;
         }
         let tensors: Vec<_> = tensors.into_iter().map(Tensor::widened).collect();
         let shapes = tensors.iter().map(Tensor::shape).zip(names).map(|(shape, name)| ((*name).to_owned(), shape));
         let shapes = shapes.collect();
-        let matrix = self.uploader.matrix(names[0], tensors, arrangement, block, None)?;
+        let matrix = self.uploader.matrix(names[0], tensors, arrangement, block, None).await?;
         let [shard] = &matrix.shards[..] else {
             return Err(Error::unsupported(format!("{}: too large a matrix to be trained on this adapter", names[0])));
         };
@@ -255,14 +254,14 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
             let arrangement = Arrangement::plain(part.len(), hidden);
             let bytes = self.tensors.read_rows(info, part).await?;
             (self.on_bytes)(bytes.len() as u64);
-            self.uploader.fill(&matrix, first, &[Tensor::new(info, bytes)?], &arrangement)?;
+            self.uploader.fill(&matrix, first, &[Tensor::new(info, bytes)?], &arrangement).await?;
         }
         Ok(matrix)
     }
 
     /// A vector on the GPU.
-    pub fn vector(&mut self, name: &str, values: &[f32]) -> Buffer {
-        self.uploader.vector(name, values)
+    pub async fn vector(&mut self, name: &str, values: &[f32]) -> Result<Buffer> {
+        self.uploader.vector(name, values).await
     }
 
     /// Notes where the values of `buffer` came from, if that is wanted.
@@ -300,8 +299,10 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         let value = |column: &Option<(usize, usize)>| column.map_or(0.0, |(tensor, row)| tensors[tensor][row]);
         let values: Vec<f32> = arrangement.columns.iter().map(value).collect();
         let part = |first4: u32, columns4: u32| &values[first4 as usize * 4..][..columns4 as usize * 4];
-        let shards = &matrix.shards;
-        let buffers: Vec<_> = shards.iter().map(|s| self.uploader.vector("bias", part(s.first4, s.columns4))).collect();
+        let mut buffers = Vec::with_capacity(matrix.shards.len());
+        for shard in &matrix.shards {
+            buffers.push(self.uploader.vector("bias", part(shard.first4, shard.columns4)).await?);
+        }
         let shapes = tensors.iter().zip(names).map(|(tensor, name)| (format!("{name}.bias"), vec![tensor.len()]));
         let arrangement = Arrangement { columns: arrangement.columns.clone(), inputs: vec![Some(0)] };
         self.note_origin(&buffers[0], shapes.collect(), arrangement);
@@ -318,13 +319,13 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
     pub async fn norm(&mut self, name: &str, norm: Norm) -> Result<NormWeights> {
         let scale = self.scale(&format!("{name}.weight")).await?;
         let count = scale.len();
-        let scale = self.uploader.vector(name, &scale);
+        let scale = self.uploader.vector(name, &scale).await?;
         self.note_origin_of_vector(&scale, format!("{name}.weight"), count);
         if !norm.is_layer() {
             return Ok(NormWeights { norm, scale, shift: None });
         }
         let shift = self.tensor(&format!("{name}.bias")).await?.to_f32();
-        let shift = self.uploader.vector(name, &shift);
+        let shift = self.uploader.vector(name, &shift).await?;
         self.note_origin_of_vector(&shift, format!("{name}.bias"), count);
         Ok(NormWeights { norm, scale, shift: Some(shift) })
     }

@@ -180,7 +180,7 @@ async fn check_with(gpu: &Gpu, case: &str, kernels: KernelSet, vocab_chunk: usiz
             let state = trainer.state().await.expect("a state");
             let mut other =
                 Trainer::load(gpu, &base, &heads, Some(kernels), &options, &mut |_| {}).await.expect("a trainer");
-            other.restore(&state).expect("it restores");
+            other.restore(&state).await.expect("it restores");
             assert!(other.state().await.expect("a state") == state, "{what}: a state restored is another");
             let next: Vec<_> = (0..options.accumulate).map(|micro| expected.batch(1, micro)).collect();
             let labels: Vec<_> = (0..options.accumulate).filter_map(|micro| expected.labels(1, micro)).collect();
@@ -189,7 +189,7 @@ async fn check_with(gpu: &Gpu, case: &str, kernels: KernelSet, vocab_chunk: usiz
             assert_eq!(reports[0], reports[1], "{what}");
             let states = [other.state().await, trainer.state().await];
             assert!(states[0] == states[1], "{what}: a step after a restored state is another");
-            trainer.restore(&state).expect("it restores");
+            trainer.restore(&state).await.expect("it restores");
         }
         if step == 0 || step == 2 {
             let tensors = tensors_of(&trainer).await;

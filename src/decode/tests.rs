@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{DraftOptions, Drafter, GenerateOptions, Sampling, Session};
 use crate::Engine;
 use crate::format::files::MemoryFiles;
+use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Recorder;
 use crate::kernels::tests::adapters::{on_every_adapter, on_every_set};
 use crate::kernels::{Extent, Row, State, Tree, Widths};
@@ -302,5 +304,23 @@ fn a_device_that_hangs_ends_a_text_with_an_error() {
             assert_eq!(generation.ids().first().copied(), first.map(|token| token.id), "what came stays");
         });
         assert!(engine.session().is_err());
+    });
+}
+
+#[test]
+fn a_tokenizer_that_was_read_already_is_not_read_again() {
+    on_every_adapter(|gpu| {
+        let mut files = golden("llama-gqa");
+        let broken = Cow::Borrowed(&b"no JSON"[..]);
+        let json = files.files.insert("tokenizer.json".to_owned(), broken).expect("a tokenizer");
+        let tokenizer = Arc::new(Tokenizer::from_json(&json).expect("a tokenizer"));
+        let load = |tokenizer| {
+            let options = EngineOptions { tokenizer, self_test: false, ..EngineOptions::default() };
+            pollster::block_on(Engine::load(gpu, &files, &options, &mut |_| {}))
+        };
+        let engine = load(Some(Arc::clone(&tokenizer))).expect("it loads");
+        assert!(std::ptr::eq(engine.tokenizer().expect("a tokenizer"), &*tokenizer));
+        let error = load(None).err().expect("what is in the files is none");
+        assert!(error.to_string().contains("tokenizer.json"), "{error}");
     });
 }

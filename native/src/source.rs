@@ -164,15 +164,19 @@ impl EngineFlags {
         let checkpoint = Checkpoint::open(&files).await?;
         checkpoint.check()?;
         let config = checkpoint.config().clone();
-        let has_heads = match (&head_files, wanted) {
-            (Some(heads), _) => HeadSet::open(heads, &config).await.map(|_| true)?,
+        let own = match (&head_files, wanted) {
             (None, HeadsWanted::Own) => match HeadSet::of_checkpoint(&checkpoint).await {
                 // Loading leaves them out, and says so.
-                Err(error) if error.kind() == ErrorKind::Unsupported => false,
-                found => found.map_err(|error| error.within("multi-token heads"))?.is_some(),
+                Err(error) if error.kind() == ErrorKind::Unsupported => None,
+                found => found.map_err(|error| error.within("multi-token heads"))?,
             },
-            (None, _) => false,
+            _ => None,
         };
+        model::check_packing(&checkpoint, own.as_ref(), self.quantize)?;
+        if let Some(heads) = &head_files {
+            model::check_packing(&checkpoint, Some(&HeadSet::open(heads, &config).await?), self.quantize)?;
+        }
+        let has_heads = own.is_some() || head_files.is_some();
         let context = model::context(&config, self.context.map(NonZeroUsize::get))?;
         let has_tokenizer = checkpoint.has_tokenizer();
         let tokenizer = OnceCell::new();

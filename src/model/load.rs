@@ -249,7 +249,7 @@ async fn load_parts<F: Files, H: Files>(
         note_heads(set, &mut notes);
     }
     let quantize = options.quantize;
-    formats::check_all(checkpoint, set, quantize)?;
+    formats::check_packing(checkpoint, set, quantize)?;
     let in_use = formats::in_use(checkpoint, set, quantize);
     let testing = async {
         if !options.self_test {

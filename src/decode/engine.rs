@@ -230,11 +230,12 @@ mod tests {
     use crate::kernels::declared::all_variants;
 
     /// Backbones, and heads for them.
-    const MODELS: [(&str, Option<&str>); 9] = [
+    const MODELS: [(&str, Option<&str>); 10] = [
         ("llama-gqa", None),
         ("llama-odd-f16", None),
         ("neox-sequential", None),
         ("qwen3-bias", None),
+        ("gemma3", None),
         ("mistral-window", None),
         ("llama-gqa", Some("heads-parallel")),
         ("llama-sharded", Some("heads-whs")),

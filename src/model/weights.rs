@@ -43,6 +43,8 @@ pub(crate) struct Layer {
     pub qk_norm: Option<Buffer>,
     pub out: Linear,
     pub mlp_norm: NormWeights,
+    /// The norms of what the mixer and the MLP add to the stream, where there are such.
+    pub post_norms: Option<[NormWeights; 2]>,
     /// Gate and up in alternating blocks of four when gated.
     pub mlp_in: Linear,
     pub mlp_out: Linear,
@@ -149,9 +151,19 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
             qk_norm: self.qk_norm(at, attention).await?,
             out: self.linear(&[out], &out_arrangement, 4, attention.out_bias).await?,
             mlp_norm: self.norm(&mlp_norm, spec.norm).await?,
+            post_norms: self.post_norms(at, spec).await?,
             mlp_in: self.linear(&mlp_in, &mlp_in_arrangement, mlp_in_block, mlp.bias).await?,
             mlp_out: self.linear(&[down], &Arrangement::plain(hidden, mlp.inner), 4, mlp.bias).await?,
         })
+    }
+
+    async fn post_norms(&mut self, at: &str, spec: &BlockSpec) -> Result<Option<[NormWeights; 2]>> {
+        if !spec.post_norm {
+            return Ok(None);
+        }
+        let names = [BlockRole::MixerPostNorm, BlockRole::MlpPostNorm];
+        let [mixer, mlp] = names.map(|role| self.config.names.place(role).in_block(at));
+        Ok(Some([self.norm(&mixer, spec.norm).await?, self.norm(&mlp, spec.norm).await?]))
     }
 
     /// The products of the block `at` that give queries, keys and values, each once, and how they are joined.
@@ -182,14 +194,12 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
 
     /// The scales of a block's norms of query and key heads.
     async fn qk_norm(&mut self, at: &str, attention: &Attention) -> Result<Option<Buffer>> {
-        if attention.qk_norm.is_none() {
-            return Ok(None);
-        }
+        let Some(norm) = attention.qk_norm else { return Ok(None) };
         let names = [BlockRole::QueryNorm, BlockRole::KeyNorm].map(|role| self.config.names.place(role).in_block(at));
         let names = names.map(|name| format!("{name}.weight"));
         let mut values = Vec::new();
         for name in &names {
-            let scale = self.scale(name).await?;
+            let scale = self.scale(name, norm.offset).await?;
             values.extend(padded(scale.into_iter().map(Some)).into_iter().map(Option::unwrap_or_default));
         }
         let buffer = self.uploader.vector(&names[0], &values).await?;
@@ -309,15 +319,16 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         Ok(buffers)
     }
 
-    /// The scale of a norm.
-    async fn scale(&mut self, name: &str) -> Result<Vec<f32>> {
+    /// The scale of a norm. What is added to it, by the model or by the layout of its heads, is never added twice.
+    async fn scale(&mut self, name: &str, offset: f32) -> Result<Vec<f32>> {
         let mut scale = self.tensor(name).await?.to_f32();
-        scale.iter_mut().for_each(|scale| *scale += self.norm_offset);
+        let offset = offset.max(self.norm_offset);
+        scale.iter_mut().for_each(|scale| *scale += offset);
         Ok(scale)
     }
 
     pub async fn norm(&mut self, name: &str, norm: Norm) -> Result<NormWeights> {
-        let scale = self.scale(&format!("{name}.weight")).await?;
+        let scale = self.scale(&format!("{name}.weight"), norm.offset()).await?;
         let count = scale.len();
         let scale = self.uploader.vector(name, &scale).await?;
         self.note_origin_of_vector(&scale, format!("{name}.weight"), count);

@@ -556,3 +556,30 @@ fn a_training_takes_the_bytes_that_were_estimated() {
         }
     });
 }
+
+#[test]
+fn what_training_knows_no_way_back_through_is_refused() {
+    use foretoken::format::checkpoint::Checkpoint;
+    use foretoken::format::mtp::{Init, InitOptions, InitSource, init_heads};
+    each_adapter(|gpu| async move {
+        let (base, heads) = (DiskFiles(golden("gemma3")), DiskFiles(golden("heads-qwen3")));
+        let what = "training is not supported for models with norms after attention and MLP";
+        let options = TrainOptions::default();
+        let error = Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.err().expect("it is refused");
+        assert_eq!(error.to_string(), what);
+        let error = Trainer::memory(&gpu, &base, &heads, &options).await.err().expect("it is refused");
+        assert_eq!(error.to_string(), what);
+        let new = InitOptions {
+            heads: 1,
+            sequential: false,
+            depth: 1,
+            source: InitSource::Default,
+            init: Init::Copy,
+            seed: 0,
+            backbone_first: false,
+        };
+        let checkpoint = Checkpoint::open(&base).await.expect("a checkpoint");
+        let error = init_heads(&checkpoint, &new).await.err().expect("it is refused");
+        assert_eq!(error.to_string(), format!("heads to be trained: {what}"));
+    });
+}

@@ -269,7 +269,7 @@ mod tests {
                 let unknown: Vec<_> = variants.iter().filter(|variant| !declared.contains(*variant)).collect();
                 assert!(unknown.is_empty(), "{of:?}, {kernels}: no file of kernels declares {unknown:?}");
                 let shaders: BTreeSet<&str> = variants.iter().map(|variant| variant.shader).collect();
-                let draft = ["draft_top", "stage_window", "copy_hidden", "compact_hidden"];
+                let draft = ["draft_top", "stage_window", "compact_hidden"];
                 assert!(shaders.contains("matmul") && shaders.contains("commit"), "{of:?}: {shaders:?}");
                 assert_eq!(
                     draft.iter().filter(|shader| shaders.contains(*shader)).count() > 0,

@@ -413,7 +413,7 @@ struct Training<'a> {
 impl Training<'_> {
     async fn go_on(&mut self, out: &mut OutFolder, interrupt: &Arc<AtomicBool>) -> Result<Stopped> {
         if let Some(parameters) = out.parameters()? {
-            self.trainer.restore(&parameters).map_err(|error| error.within(out.join("checkpoint").display()))?;
+            self.trainer.restore(&parameters).await.map_err(|error| error.within(out.join("checkpoint").display()))?;
         }
         let (done, total) = (out.step(), self.schedule.steps());
         if self.trainer.steps() != done {

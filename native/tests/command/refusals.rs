@@ -292,6 +292,13 @@ fn no_adapter_is_opened_for_what_is_refused() {
         let run = foretoken(&[*flags, &["--model", &folder, "--adapter", "no such adapter"]].concat());
         run.refused(*expected, &[("{data}", data), ("{out}", out)], &flags.join(" "));
     }
+    let odd = golden("llama-odd");
+    for command in [&["generate", "--ids", "1"][..], &["audit"], &["bench"]] {
+        let flags = ["--model", &odd, "--quantize", "q8_0", "--adapter", "no such adapter"];
+        let expected = "model.safetensors: tensor \"model.embed_tokens.weight\" cannot be packed in Q8_0: expected rows of a \
+                        multiple of 32 weights, got shape [101, 36]; load this model without quantizing it";
+        foretoken(&[command, &flags[..]].concat()).refused(Error(expected), &[], command[0]);
+    }
 }
 
 #[test]
@@ -370,7 +377,7 @@ fn broken_checkpoints_are_refused() {
             make: |folder| fs::write(folder.join("tokenizer.json"), "{}").unwrap(),
         },
         Broken {
-            message: "{folder}: config.json: `model_type` \"mamba\" is not supported; there are: gpt_neox, llama, mistral, qwen2, qwen3",
+            message: "{folder}: config.json: `model_type` \"mamba\" is not supported; there are: gemma3_text, gpt_neox, llama, mistral, qwen2, qwen3",
             make: |folder| config(folder, |config| config["model_type"] = json!("mamba")),
         },
         Broken {

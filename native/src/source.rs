@@ -12,7 +12,8 @@ use std::time::Instant;
 use foretoken::decode::check_prompt;
 use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::config::ModelConfig;
-use foretoken::format::files::{Files, MemoryFiles};
+use foretoken::format::files::{Files, Known, MemoryFiles};
+use foretoken::format::layouts;
 use foretoken::format::mtp::HeadSet;
 use foretoken::format::tokenizer::Tokenizer;
 use foretoken::gpu::AdapterSummary;
@@ -207,7 +208,7 @@ impl Checked<'_> {
     /// # Errors
     /// Where there is none, or it is broken.
     pub async fn tokenizer(&self) -> Result<Tokenizer> {
-        Checkpoint::open(&self.files).await?.tokenizer().await
+        layouts::tokenizer(&self.files).await
     }
 
     /// The ids of a prompt.
@@ -297,6 +298,13 @@ impl Files for Source {
         match self {
             Self::Folder(files) => files.names(),
             Self::Embedded(files) => files.names(),
+        }
+    }
+
+    fn known(&self) -> Option<&Known> {
+        match self {
+            Self::Folder(files) => files.known(),
+            Self::Embedded(files) => files.known(),
         }
     }
 }

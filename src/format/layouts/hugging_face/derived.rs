@@ -141,7 +141,7 @@ impl<'a, 'f, F: Files> Buffer<'a, 'f, F> {
         Ok(differing.map(|at| {
             format!(
                 "the rotary frequencies of the file are not those of config.json (number {at} is {:.3e}, expected {:.3e}): the \
-                 model was made with another base or scaling of its rope",
+                 model was made with another base or scaling of its rope; state it in config.json, or remove the tensor",
                 found[at], expected[at]
             )
         }))

@@ -260,6 +260,9 @@ fn with_tensor(config: &Value, name: &str, dtype: &str, shape: &[usize], content
     files
 }
 
+/// A configuration, a buffer's name, type, shape and content, and what is wrong with it.
+type BufferCase<'a> = (&'a Value, &'a str, &'a str, &'a [usize], &'a [u8], &'a str);
+
 #[test]
 fn buffers_are_those_that_follow_from_the_configuration() {
     const OWN: &str = "model.layers.1.self_attn.rotary_emb.inv_freq";
@@ -274,7 +277,7 @@ fn buffers_are_those_that_follow_from_the_configuration() {
     let [causal, window, all] = &masks.map(|mask: [u8; 9]| mask.to_vec());
     let wide = f32s(&masks[0].map(f32::from));
     let (llama, neox) = (with(llama(), json!({"head_dim": 8})), gpt_neox());
-    let cases: [(&Value, &str, &str, &[usize], &[u8], &str); 21] = [
+    let cases: [BufferCase<'_>; 21] = [
         (&llama, OWN, "F32", &[4], &right, ""),
         (&llama, OWN, "F16", &[4], &f16s, ""),
         (&llama, SHARED, "F64", &[1, 4], &f64s, ""),

@@ -13,7 +13,8 @@ use std::time::Instant;
 use foretoken::decode::check_prompt;
 use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::config::ModelConfig;
-use foretoken::format::files::{Files, MemoryFiles};
+use foretoken::format::files::{Files, Known, MemoryFiles};
+use foretoken::format::layouts;
 use foretoken::format::mtp::HeadSet;
 use foretoken::format::tokenizer::Tokenizer;
 use foretoken::gpu::AdapterSummary;
@@ -218,7 +219,7 @@ impl Checked<'_> {
         if let Some(known) = self.tokenizer.get() {
             return Ok(known);
         }
-        let read = Checkpoint::open(&self.files).await?.tokenizer().await?;
+        let read = layouts::tokenizer(&self.files).await?;
         Ok(self.tokenizer.get_or_init(|| Arc::new(read)))
     }
 
@@ -310,6 +311,13 @@ impl Files for Source {
         match self {
             Self::Folder(files) => files.names(),
             Self::Embedded(files) => files.names(),
+        }
+    }
+
+    fn known(&self) -> Option<&Known> {
+        match self {
+            Self::Folder(files) => files.known(),
+            Self::Embedded(files) => files.known(),
         }
     }
 }

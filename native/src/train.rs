@@ -63,6 +63,9 @@ async fn train(args: &Args) -> Outcome<u8> {
     let files = args.model.files()?;
     let checkpoint = Checkpoint::open(&files).await?;
     checkpoint.check()?;
+    for note in checkpoint.notes() {
+        print_status(format_args!("note: {note}"));
+    }
     let config = checkpoint.config();
     let length = args.seq_len(config)?;
     let rate = match args.lr {

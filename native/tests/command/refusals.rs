@@ -342,8 +342,8 @@ fn broken_checkpoints_are_refused() {
             make: |folder| remove(folder, "config.json"),
         },
         Broken {
-            message: "model.safetensors not found in {folder}; nor model.safetensors.index.json; weights in other formats must \
-                      be converted to safetensors first",
+            message: "model.safetensors not found in {folder}; nor model.safetensors.index.json; no weights are there; if \
+                      they have other formats, convert them to safetensors, else download them",
             make: |folder| remove(folder, WEIGHTS),
         },
         Broken {
@@ -439,6 +439,13 @@ fn broken_checkpoints_are_refused() {
             message: "{folder}: tensor \"model.layers.0.self_attn.q_proj.weight\": expected F32, F16 or BF16, got I32",
             make: |folder| weights(folder, |header, _| header[Q_PROJ]["dtype"] = json!("I32")),
         },
+        Broken {
+            message: "{folder}: tensor \"model.layers.0.self_attn.q_proj.weight\" is missing; expected shape [32, 32] by \
+                      config.json; \"model.layers.0.self_attn.q_proj.base_layer.weight\" is there instead",
+            make: |folder| {
+                weights(folder, |header, _| rename(header, Q_PROJ, &Q_PROJ.replace(".weight", ".base_layer.weight")));
+            },
+        },
         Broken { message: MISSING, make: |folder| weights(folder, |header, _| rename(header, Q_PROJ, "renamed")) },
         Broken {
             message: "{folder}: tensor \"model.layers.0.self_attn.q_proj.weight\" is missing; expected shape [32, 32] by \
@@ -479,12 +486,14 @@ fn folders_of_the_hubs_cache_are_known() {
     // The only one; of two the one that is the main; of two without a word of which, none.
     generate().success();
     fs::create_dir(cache.path().join("snapshots/other")).unwrap();
-    let expected =
-        "config.json not found in {cache}; this is a folder of the hub's cache: name one of those in its snapshots";
+    let expected = "{cache}: a folder of the hub's cache with several snapshots: name {cache}/snapshots/0123abc or \
+                    {cache}/snapshots/other";
     generate().refused(Error(expected), &[("{cache}", path)], "two snapshots");
     fs::create_dir(cache.path().join("refs")).unwrap();
     fs::write(cache.path().join("refs/main"), "0123abc\n").unwrap();
     generate().success();
+    let snapshots = cache.path().join("snapshots");
+    foretoken(&["generate", "--model", snapshots.to_str().unwrap(), "--ids", "1", "--max-tokens", "1"]).success();
     // Nothing that leads elsewhere.
     fs::write(cache.path().join("refs/main"), "../snapshots/0123abc").unwrap();
     generate().refused(Error(expected), &[("{cache}", path)], "a path");

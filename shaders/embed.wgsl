@@ -1,4 +1,4 @@
-//! x[row] = the embedding of the row's token, for the tokens of one shard of the table.
+//! x[row] = the scaled embedding of the row's token, for the tokens of one shard of the table.
 //! dispatch: [ceil(width / 64), rows, 1]
 //! use batch
 //! use weight
@@ -9,6 +9,7 @@ struct Params {
     // The shard holds tokens first .. first + count.
     first: u32,
     count: u32,
+    scale: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -24,5 +25,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     // A token is a column, as in every matrix over the vocabulary, so that a tied table serves both ends.
     let shape = (vec2<u32>(params.width, params.count) + vec2<u32>(3u)) / vec2<u32>(4u);
     let block = weight4(shape, id.x, token / 4u);
-    x[id.y * params.stride + id.x] = block[token % 4u];
+    x[id.y * params.stride + id.x] = params.scale * block[token % 4u];
 }

@@ -31,7 +31,7 @@ use timing::Timing;
 /// The message where heads are to be measured and there are none.
 const NO_HEADS: &str = "the model brings no multi-token heads: name folders with --heads";
 
-/// What only says something of a measurement; shards have theirs behind them. (An adapter may be named for every command.)
+/// Flags of a measurement, of no use where shards are put together. An adapter may be named for every command.
 const MEASURING: [&str; 16] = [
     "model",
     "kernels",

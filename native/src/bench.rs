@@ -7,7 +7,7 @@ use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::files::Files;
 use foretoken::format::mtp::HeadSet;
 use foretoken::format::stored::StoredType;
-use foretoken::{CacheType, Engine, EngineOptions, Gpu, Result, WeightFormat};
+use foretoken::{CacheType, Engine, EngineOptions, Gpu, Result, WeightFormat, model};
 
 use crate::folder::Folder;
 use crate::source::{AdapterFlags, Source};
@@ -78,8 +78,13 @@ async fn check_model(args: &Args) -> Result<()> {
     };
     let checkpoint = Checkpoint::open(&files).await?;
     checkpoint.check()?;
-    if let Some(heads) = &args.heads {
-        HeadSet::open(&Folder::open_heads(heads)?, checkpoint.config()).await?;
+    match &args.heads {
+        Some(heads) => {
+            let heads = Folder::open_heads(heads)?;
+            let set = HeadSet::open(&heads, checkpoint.config()).await?;
+            model::check_packing(&checkpoint, Some(&set), args.quantize)?;
+        }
+        None => model::check_packing(&checkpoint, None::<&HeadSet<'_, Source>>, args.quantize)?,
     }
     Ok(())
 }

@@ -14,6 +14,8 @@ use std::{env, mem};
 use foretoken::{Gpu, GpuOptions, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
+use crate::terminal::visible;
+
 /// The surroundings of a run of the command.
 pub struct Console {
     /// Standard input.
@@ -79,13 +81,13 @@ impl Console {
 
     /// Says what is wrong with a command line, or prints the help or version that it asks for.
     pub(crate) fn print_usage(&mut self, error: &clap::Error) {
-        if self.process {
+        if self.process && is_harmless(error) {
             // In the colours that its terminal has.
             let _ = error.print();
             return;
         }
         let to = if error.use_stderr() { &mut self.errors } else { &mut self.output };
-        let _ = write!(to, "{}", error.render());
+        let _ = write!(to, "{}", visible(&error.render().to_string()));
     }
 
     /// A progress bar; it shows only where standard error is a terminal.
@@ -99,6 +101,11 @@ impl Console {
     pub(crate) fn is_of_process(&self) -> bool {
         self.process
     }
+}
+
+/// Whether nothing that a message repeats of a command line could order a terminal about: file names are anybody's.
+fn is_harmless(error: &clap::Error) -> bool {
+    error.context().all(|(_, value)| visible(&value.to_string()) == value.to_string())
 }
 
 /// Open devices, by the adapter that was asked for: whoever asks again, another run perhaps, gets the same one, on which
@@ -173,5 +180,21 @@ mod tests {
         assert_eq!(environment(), Some("outer".into()));
         drop(outer);
         assert!(with(|console| console.process));
+    }
+
+    #[test]
+    fn what_a_message_repeats_of_a_command_line_is_looked_at() {
+        let number = clap::Arg::new("n").long("number").value_parser(clap::value_parser!(u32));
+        let command = clap::Command::new("x").arg(number);
+        for (flag, expected) in [
+            ("--number=y", true),
+            ("größer", true),
+            ("--number=\x1b[2J", false),
+            ("--numb\x07er", false),
+            ("\u{9b}", false),
+        ] {
+            let error = command.clone().try_get_matches_from(["x", flag]).unwrap_err();
+            assert_eq!(is_harmless(&error), expected, "{flag:?}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use foretoken::format::files::Files;
+use foretoken::format::files::{Files, Known};
 use foretoken::format::{foreign, layouts, mtp};
 use foretoken::{Error, Result};
 use memmap2::Mmap;
@@ -20,6 +20,7 @@ pub struct Folder {
     file: Option<PathBuf>,
     /// Every name the folder had when it was opened; a file is mapped when it is first asked for.
     maps: BTreeMap<String, OnceLock<Mmap>>,
+    known: Known,
 }
 
 impl Folder {
@@ -47,7 +48,7 @@ impl Folder {
     }
 
     fn open_as(path: &Path, expected: &str) -> Result<Self> {
-        let path = &snapshot(path);
+        let path = &snapshot(path)?;
         let fail =
             |error: io::Error| Error::io(format!("{}: {}", path.display(), not_a_folder(path, &error, expected)));
         let mut maps = BTreeMap::new();
@@ -57,7 +58,7 @@ impl Folder {
                 maps.insert(name, OnceLock::new());
             }
         }
-        Ok(Self { path: path.to_owned(), file: None, maps })
+        Ok(Self { path: path.to_owned(), file: None, maps, known: Known::default() })
     }
 
     fn bytes(&self, name: &str) -> Result<Option<&[u8]>> {
@@ -115,19 +116,35 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// The folder that `path` stands for: of the hub's cache the snapshot that its `main` is, or the only one.
-fn snapshot(path: &Path) -> PathBuf {
-    let snapshots = path.join("snapshots");
-    if path.join("config.json").exists() || !snapshots.is_dir() {
-        return path.to_owned();
-    }
-    let named = fs::read_to_string(path.join("refs/main")).ok();
-    let main = named.as_deref().map(str::trim).filter(|name| is_plain(name));
-    let main = main.map(|name| snapshots.join(name)).filter(|main| main.is_dir());
-    let only = || {
-        let mut all = fs::read_dir(&snapshots).ok()?.flatten().map(|entry| entry.path());
-        all.next().filter(|first| first.is_dir() && all.next().is_none())
+fn snapshot(path: &Path) -> Result<PathBuf> {
+    let (model, snapshots) = match path.file_name().is_some_and(|name| name == "snapshots") {
+        true => (path.parent().unwrap_or(path), path.to_owned()),
+        false => (path, path.join("snapshots")),
     };
-    main.or_else(only).unwrap_or_else(|| path.to_owned())
+    if path.join("config.json").exists() || !snapshots.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let named = fs::read_to_string(model.join("refs/main")).ok();
+    let main = named.as_deref().map(str::trim).filter(|name| is_plain(name));
+    if let Some(main) = main.map(|name| snapshots.join(name)).filter(|main| main.is_dir()) {
+        return Ok(main);
+    }
+    let mut all: Vec<PathBuf> =
+        fs::read_dir(&snapshots).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    all.retain(|path| path.is_dir());
+    all.sort();
+    match &all[..] {
+        [] => Ok(path.to_owned()),
+        [only] => Ok(only.clone()),
+        several => {
+            let names: Vec<String> = several.iter().take(4).map(|path| path.display().to_string()).collect();
+            let names = names.join(" or ");
+            Err(Error::io(format!(
+                "{}: a folder of the hub's cache with several snapshots: name {names}",
+                path.display()
+            )))
+        }
+    }
 }
 
 fn map(path: &Path) -> io::Result<Mmap> {
@@ -171,6 +188,10 @@ impl Files for Folder {
 
     fn names(&self) -> Vec<String> {
         self.maps.keys().cloned().collect()
+    }
+
+    fn known(&self) -> Option<&Known> {
+        Some(&self.known)
     }
 }
 

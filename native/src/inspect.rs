@@ -66,6 +66,7 @@ fn description(inspection: &Inspection) -> String {
     }
     let unused: Vec<String> = inspection.heads.iter().flat_map(|heads| heads.unused.clone()).collect();
     for (title, names) in [
+        ("note", &inspection.notes),
         ("ignored", &inspection.ignored),
         ("unknown", &inspection.unknown),
         ("missing", &inspection.missing),

@@ -6,7 +6,7 @@ use foretoken::{Error, GenerateOptions, Result};
 use crate::console;
 use crate::generate::{Output, generate};
 use crate::prompt::utf8;
-use crate::source::{Loaded, advice};
+use crate::source::{Loaded, advice, print_notes};
 use crate::terminal::{Outcome, SUCCESS, print_status, print_status_inline};
 
 /// Takes turns until the user ends the input.
@@ -55,6 +55,7 @@ fn extended(ids: &[u32], tokenizer: &Tokenizer, line: &str, context: usize) -> R
     if !ids.is_empty() {
         print_status(format_args!("note: the context of {context} tokens is full: the text starts anew"));
     }
+    print_notes(tokenizer, [&alone[..]]);
     Ok(Some(alone))
 }
 

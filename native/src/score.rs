@@ -46,7 +46,7 @@ pub async fn run(args: &Args) -> Outcome<u8> {
         return Err(Error::input(format!("{}: the text is empty", args.text_file.display())).into());
     }
     let checked = args.engine.check(HeadsWanted::IfSound).await?;
-    let tokenizer = &checked.tokenizer().await?;
+    let tokenizer = checked.tokenizer().await?;
     let (ids, bytes) = scored_part(tokenizer, &text, checked.context, args.truncate)?;
     check_prompt(&ids, &checked.config, Some(tokenizer), checked.context)?;
     print_notes(tokenizer, [&ids[..]]);

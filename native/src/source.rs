@@ -1,6 +1,7 @@
 //! Which model, which adapter, which kernels: the flags that the commands share, and what they lead to.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -12,7 +13,8 @@ use std::time::Instant;
 use foretoken::decode::check_prompt;
 use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::config::ModelConfig;
-use foretoken::format::files::{Files, MemoryFiles};
+use foretoken::format::files::{Files, Known, MemoryFiles};
+use foretoken::format::layouts;
 use foretoken::format::mtp::HeadSet;
 use foretoken::format::tokenizer::Tokenizer;
 use foretoken::gpu::AdapterSummary;
@@ -163,18 +165,23 @@ impl EngineFlags {
         let checkpoint = Checkpoint::open(&files).await?;
         checkpoint.check()?;
         let config = checkpoint.config().clone();
-        let has_heads = match (&head_files, wanted) {
-            (Some(heads), _) => HeadSet::open(heads, &config).await.map(|_| true)?,
+        let own = match (&head_files, wanted) {
             (None, HeadsWanted::Own) => match HeadSet::of_checkpoint(&checkpoint).await {
                 // Loading leaves them out, and says so.
-                Err(error) if error.kind() == ErrorKind::Unsupported => false,
-                found => found.map_err(|error| error.within("multi-token heads"))?.is_some(),
+                Err(error) if error.kind() == ErrorKind::Unsupported => None,
+                found => found.map_err(|error| error.within("multi-token heads"))?,
             },
-            (None, _) => false,
+            _ => None,
         };
+        model::check_packing(&checkpoint, own.as_ref(), self.quantize)?;
+        if let Some(heads) = &head_files {
+            model::check_packing(&checkpoint, Some(&HeadSet::open(heads, &config).await?), self.quantize)?;
+        }
+        let has_heads = own.is_some() || head_files.is_some();
         let context = model::context(&config, self.context.map(NonZeroUsize::get))?;
         let has_tokenizer = checkpoint.has_tokenizer();
-        Ok(Checked { flags: self, wanted, files, head_files, config, context, has_tokenizer, has_heads })
+        let tokenizer = OnceCell::new();
+        Ok(Checked { flags: self, wanted, files, head_files, tokenizer, config, context, has_tokenizer, has_heads })
     }
 
     /// Whether the model could be loaded but for the heads that it brings.
@@ -191,6 +198,8 @@ pub struct Checked<'a> {
     wanted: HeadsWanted<'a>,
     files: Source,
     head_files: Option<Folder>,
+    /// Its tokenizer, once somebody has asked for it: reading a large one takes seconds.
+    tokenizer: OnceCell<Arc<Tokenizer>>,
     /// The configuration of the model.
     pub config: ModelConfig,
     /// Tokens that a session will hold.
@@ -206,8 +215,12 @@ impl Checked<'_> {
     ///
     /// # Errors
     /// Where there is none, or it is broken.
-    pub async fn tokenizer(&self) -> Result<Tokenizer> {
-        Checkpoint::open(&self.files).await?.tokenizer().await
+    pub async fn tokenizer(&self) -> Result<&Tokenizer> {
+        if let Some(known) = self.tokenizer.get() {
+            return Ok(known);
+        }
+        let read = layouts::tokenizer(&self.files).await?;
+        Ok(self.tokenizer.get_or_init(|| Arc::new(read)))
     }
 
     /// The ids of a prompt.
@@ -222,9 +235,9 @@ impl Checked<'_> {
                 (tokenizer.encode(&text, true)?, Some(tokenizer))
             }
         };
-        check_prompt(&ids, &self.config, tokenizer.as_ref(), self.context)?;
+        check_prompt(&ids, &self.config, tokenizer, self.context)?;
         if let Some(tokenizer) = tokenizer {
-            print_notes(&tokenizer, [&ids[..]]);
+            print_notes(tokenizer, [&ids[..]]);
         }
         Ok(ids)
     }
@@ -238,7 +251,8 @@ impl Checked<'_> {
         let context = flags.context.map(NonZeroUsize::get);
         let own = !matches!(wanted, HeadsWanted::Without);
         let (quantize, cache) = (flags.quantize, flags.cache);
-        let options = EngineOptions { context, kernels, heads: own, quantize, cache, ..Default::default() };
+        let tokenizer = self.tokenizer.get().cloned();
+        let options = EngineOptions { context, kernels, heads: own, quantize, cache, tokenizer, ..Default::default() };
         let progress = &mut |progress| meter.update(progress);
         let engine = match head_files {
             Some(heads) => Engine::load_with_heads(&gpu, files, heads, &options, progress).await?,
@@ -297,6 +311,13 @@ impl Files for Source {
         match self {
             Self::Folder(files) => files.names(),
             Self::Embedded(files) => files.names(),
+        }
+    }
+
+    fn known(&self) -> Option<&Known> {
+        match self {
+            Self::Folder(files) => files.known(),
+            Self::Embedded(files) => files.known(),
         }
     }
 }

@@ -63,6 +63,9 @@ async fn train(args: &Args) -> Outcome<u8> {
     let files = args.model.files()?;
     let checkpoint = Checkpoint::open(&files).await?;
     checkpoint.check()?;
+    for note in checkpoint.notes() {
+        print_status(format_args!("note: {note}"));
+    }
     let config = checkpoint.config();
     let length = args.seq_len(config)?;
     let rate = match args.lr {
@@ -413,7 +416,7 @@ struct Training<'a> {
 impl Training<'_> {
     async fn go_on(&mut self, out: &mut OutFolder, interrupt: &Arc<AtomicBool>) -> Result<Stopped> {
         if let Some(parameters) = out.parameters()? {
-            self.trainer.restore(&parameters).map_err(|error| error.within(out.join("checkpoint").display()))?;
+            self.trainer.restore(&parameters).await.map_err(|error| error.within(out.join("checkpoint").display()))?;
         }
         let (done, total) = (out.step(), self.schedule.steps());
         if self.trainer.steps() != done {

@@ -229,12 +229,13 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// As [`Session::generate`]; also without prompts or tokens.
+    /// As [`Session::generate`]; also without prompts or tokens, and for a model with recurrent layers.
     pub async fn audit(
         &mut self,
         options: &AuditOptions,
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Audit> {
+        self.check_committing("an audit")?;
         if options.prompts.is_empty() || options.tokens == Some(0) {
             return Err(Error::input("an audit needs prompts and tokens to add to them: there is nothing to compare"));
         }

@@ -230,11 +230,12 @@ mod tests {
     use crate::kernels::declared::all_variants;
 
     /// Backbones, and heads for them.
-    const MODELS: [(&str, Option<&str>); 9] = [
+    const MODELS: [(&str, Option<&str>); 10] = [
         ("llama-gqa", None),
         ("llama-odd-f16", None),
         ("neox-sequential", None),
         ("qwen3-bias", None),
+        ("gemma3", None),
         ("mistral-window", None),
         ("llama-gqa", Some("heads-parallel")),
         ("llama-sharded", Some("heads-whs")),
@@ -268,7 +269,7 @@ mod tests {
                 let unknown: Vec<_> = variants.iter().filter(|variant| !declared.contains(*variant)).collect();
                 assert!(unknown.is_empty(), "{of:?}, {kernels}: no file of kernels declares {unknown:?}");
                 let shaders: BTreeSet<&str> = variants.iter().map(|variant| variant.shader).collect();
-                let draft = ["draft_top", "stage_window", "copy_hidden", "compact_hidden"];
+                let draft = ["draft_top", "stage_window", "compact_hidden"];
                 assert!(shaders.contains("matmul") && shaders.contains("commit"), "{of:?}: {shaders:?}");
                 assert_eq!(
                     draft.iter().filter(|shader| shaders.contains(*shader)).count() > 0,

@@ -127,7 +127,7 @@ const DEEPEST: usize = 7;
 /// Settles where drafts come from, and why not if they do not.
 ///
 /// # Errors
-/// For heads or a depth that the model does not have.
+/// For heads or a depth that the model does not have, and drafts that its layers do not allow.
 fn settle(draft: &DraftOptions, session: &Session) -> Result<(Source, Option<String>)> {
     let depth = draft.tree.as_ref().map(DraftTree::depth);
     let source = match &draft.drafter {
@@ -148,6 +148,13 @@ fn settle(draft: &DraftOptions, session: &Session) -> Result<(Source, Option<Str
         Drafter::Marginal => Source::Marginal,
         Drafter::Recorded(_) => Source::Recorded,
     };
+    match source {
+        Source::Marginal => session.check_committing("drafting with the marginal")?,
+        Source::Heads if session.has_gated_heads() => {
+            session.check_committing("drafting with heads whose LoRA is gated")?;
+        }
+        Source::None | Source::Heads | Source::Lookup | Source::Recorded => {}
+    }
     if source != Source::None && !session.model.width_invariant {
         let reason = "this driver computes a row differently beside other rows, so drafts would change the text";
         return Ok((Source::None, Some(reason.to_owned())));

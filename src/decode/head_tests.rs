@@ -197,7 +197,7 @@ fn bits(rows: &[Vec<f32>]) -> Vec<Vec<u32>> {
 }
 
 /// Heads with a LoRA, which is gated, and their backbone.
-fn gated(name: &str) -> (MemoryFiles, MemoryFiles, serde_json::Value) {
+pub(super) fn gated(name: &str) -> (MemoryFiles, MemoryFiles, serde_json::Value) {
     let mut files = golden(name);
     let expected: serde_json::Value = serde_json::from_slice(&files.files["expected.json"]).expect("json");
     let mut config: serde_json::Value = serde_json::from_slice(&files.files["mtp_config.json"]).expect("json");

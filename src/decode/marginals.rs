@@ -47,13 +47,14 @@ impl Session {
     /// analysis can be taken up where it was left. The session's own text is forgotten.
     ///
     /// # Errors
-    /// As [`Session::marginals`]; also for fewer than two tokens.
+    /// As [`Session::marginals`]; also for fewer than two tokens, and for a model with recurrent layers.
     pub async fn read_marginals(
         &mut self,
         ids: &[u32],
         options: &MarginalOptions,
         start: usize,
     ) -> Result<MarginalReader<'_>> {
+        self.check_committing("reading the marginals of a text")?;
         options.validate()?;
         self.check_ids(ids)?;
         if ids.len() < 2 {

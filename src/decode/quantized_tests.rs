@@ -213,7 +213,6 @@ mod training {
     use crate::format::checkpoint::Checkpoint;
     use crate::format::files::MemoryFiles;
     use crate::format::mtp::{Init, InitOptions, InitSource, LoraOptions, add_lora, init_heads};
-    use crate::format::random::RandomLlama;
     use crate::train::{MicroBatch, TrainOptions, Trainer};
     use crate::{ErrorKind, WeightFormat};
 

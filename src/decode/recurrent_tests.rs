@@ -1,16 +1,18 @@
-//! A model with a recurrent layer among its others: drafts, going back, restoring and another device change no bit.
+//! A model with a recurrent layer among its others: drafts, going back, restoring and a lost device change no bit, and what such
+//! a layer does not allow is refused.
 
 use std::sync::Arc;
 
 use serde_json::json;
 
+use super::head_tests::{gated, golden};
 use super::room_tests::{configured, drafting, engine, half_right, on_every_adapter_by_default, options, run, text};
-use super::{DraftOptions, Drafter, Session};
+use super::{AuditOptions, DraftOptions, Drafter, GenerateOptions, ReadOptions, Sampling, Session};
 use crate::gpu::{Buffer, Kernel};
 use crate::kernels::{Grid, MAX_CHUNK_ROWS, Op};
 use crate::marginal::MarginalOptions;
 use crate::model::{CommitIo, Committed, LayerState, MixIo, Recurrence, Recurrent};
-use crate::{CacheType, Engine, Gpu, GpuOptions, Result};
+use crate::{CacheType, Engine, ErrorKind, Gpu, GpuOptions, Result};
 
 /// Elements of the state: the model's hidden size.
 const WIDTH: u32 = 32;
@@ -111,6 +113,11 @@ impl Recurrence for Toy {
     }
 }
 
+/// How [`run`] draws tokens.
+fn sampling() -> Sampling {
+    Sampling { temperature: 1.0, seed: 3, ..Sampling::default() }
+}
+
 fn with_toy(engine: &Engine) -> Session {
     let mut session = engine.session().expect("a session");
     let gpu = engine.gpu();
@@ -171,14 +178,12 @@ fn a_recurrent_layer_keeps_every_guarantee() {
             assert_eq!(first.top, second.top, "{set}");
             assert!(run(&mut session, &all[..230], 110, DraftOptions::off()).await? == all, "{set}: after a marginal");
 
-            // An interrupted text; another session; another device.
-            let mut generation = session.generate(&all[..150], &super::GenerateOptions::default(), &mut |_| {}).await?;
+            // An interrupted text; another session.
+            let mut generation = session.generate(&all[..150], &GenerateOptions::default(), &mut |_| {}).await?;
             generation.next().await?;
             drop(generation);
             assert!(run(&mut session, &all[..150], 190, DraftOptions::off()).await? == all, "{set}: interrupted");
-            let other = GpuOptions { adapter: Some(gpu.summary().index.to_string()), ..GpuOptions::default() };
-            let other = Engine::load(&Gpu::open(&other).await?, &files, &options, &mut |_| {}).await?;
-            for session in [&mut session, &mut with_toy(&engine), &mut with_toy(&other)] {
+            for session in [&mut session, &mut with_toy(&engine)] {
                 session.restore(&all[..280], &mut |_| {}).await?;
                 assert_eq!(session.cached, 279);
                 let expected = run(session, &all[..280], 60, drafting(Drafter::Lookup, &[2, 1])).await?;
@@ -187,5 +192,141 @@ fn a_recurrent_layer_keeps_every_guarantee() {
             Result::Ok(())
         };
         pollster::block_on(check).expect("no error");
+    });
+}
+
+/// A device of its own on the adapter of `gpu`.
+async fn opened(gpu: &Gpu) -> Result<Gpu> {
+    Gpu::open(&GpuOptions { adapter: Some(gpu.summary().index.to_string()), ..GpuOptions::default() }).await
+}
+
+#[test]
+fn a_lost_device_changes_no_bit_of_a_recurrent_text() {
+    on_every_adapter_by_default(|gpu, set| {
+        let (files, options) = (golden("llama-gqa"), options(set, CacheType::F32));
+        let check = async {
+            let mut plain = with_toy(&engine(gpu, &files, &options));
+            let prompt = text(20);
+            let all = run(&mut plain, &prompt, 60, DraftOptions::off()).await?;
+
+            let lost = opened(gpu).await?;
+            let mut session = with_toy(&Engine::load(&lost, &files, &options, &mut |_| {}).await?);
+            let generate = GenerateOptions {
+                draft: drafting(half_right(&all), &[2, 1]),
+                sampling: sampling(),
+                ..GenerateOptions::default()
+            };
+            let mut generation = session.generate(&prompt, &generate, &mut |_| {}).await?;
+            for _ in 0..9 {
+                generation.next().await?;
+            }
+            lost.device().destroy();
+            let error = loop {
+                match generation.next().await {
+                    Ok(token) => assert!(token.is_some(), "the text ended without a word"),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+            drop(generation);
+            let so_far = session.tokens().to_vec();
+            assert!((29..80).contains(&so_far.len()) && all.starts_with(&so_far), "{set}: {so_far:?}");
+            assert!(session.restore(&so_far, &mut |_| {}).await.is_err(), "what was on it is gone");
+
+            let found = opened(gpu).await?;
+            let mut session = with_toy(&Engine::load(&found, &files, &options, &mut |_| {}).await?);
+            session.restore(&so_far, &mut |_| {}).await?;
+            let new = all.len() - so_far.len();
+            assert!(run(&mut session, &so_far, new, drafting(Drafter::Lookup, &[2, 1])).await? == all, "{set}");
+            assert!(state_bits(&session) == state_bits(&plain), "{set}: the state");
+            Result::Ok(())
+        };
+        pollster::block_on(check).expect("no error");
+    });
+}
+
+#[test]
+fn a_recurrent_state_is_copied_for_another_session() {
+    on_every_adapter_by_default(|gpu, set| {
+        let engine = engine(gpu, &golden("llama-gqa"), &options(set, CacheType::F32));
+        let check = async {
+            let (mut one, mut other) = (with_toy(&engine), with_toy(&engine));
+            let all = run(&mut one, &text(20), 30, DraftOptions::off()).await?;
+            other.buffers.copy_text(gpu, &one.buffers);
+            (other.tokens, other.cached) = (one.tokens.clone(), one.cached);
+            (other.written, other.reported) = (one.written, one.reported);
+            assert!(state_bits(&other) == state_bits(&one), "{set}");
+            let longer = run(&mut one, &all, 10, DraftOptions::off()).await?;
+            assert!(run(&mut other, &all, 10, DraftOptions::off()).await? == longer, "{set}");
+            Result::Ok(())
+        };
+        pollster::block_on(check).expect("no error");
+    });
+}
+
+#[test]
+fn heads_draft_over_recurrent_layers() {
+    on_every_adapter_by_default(|gpu, set| {
+        let (files, options) = (golden("llama-gqa"), options(set, CacheType::F32));
+        let check = async {
+            for heads in ["heads-parallel", "heads-qwen"] {
+                let expected = std::str::from_utf8(&golden(heads).files["expected.json"]).expect("text").to_owned();
+                assert!(expected.contains("llama-gqa"), "{heads} is of another backbone");
+                let engine = Engine::load_with_heads(gpu, &files, &golden(heads), &options, &mut |_| {}).await?;
+                let (mut plain, mut session) = (with_toy(&engine), with_toy(&engine));
+                let all = run(&mut plain, &text(20), 60, DraftOptions::off()).await?;
+                for tree in [&[1][..], &[2]] {
+                    let got = run(&mut session, &text(20), 60, drafting(Drafter::Heads, tree)).await?;
+                    assert!(got == all && state_bits(&session) == state_bits(&plain), "{set}, {heads}: {tree:?}");
+                }
+            }
+            Result::Ok(())
+        };
+        pollster::block_on(check).expect("no error");
+    });
+}
+
+#[test]
+fn what_goes_over_rows_that_are_never_committed_is_refused() {
+    on_every_adapter_by_default(|gpu, set| {
+        let options = options(set, CacheType::F32);
+        let mut session = with_toy(&engine(gpu, &golden("llama-gqa"), &options));
+        let ids = text(9);
+        let refused = pollster::block_on(async {
+            let audit = AuditOptions { prompts: vec![ids.clone()], tokens: Some(4) };
+            let (files, heads, _) = gated("heads-lora");
+            let with_heads =
+                Engine::load_with_heads(gpu, &files, &heads, &options, &mut |_| {}).await.expect("it loads");
+            let mut with_heads = with_toy(&with_heads);
+            let drafts = drafting(Drafter::Heads, &[1]);
+            let read = ReadOptions { positions: 0..9, depths: true, heads: false, feed: None };
+            [
+                ("an audit", session.audit(&audit, &mut |_| {}).await.err()),
+                (
+                    "reading the logits of streams and heads",
+                    session.read_logits(&ids, &read, &mut |_, _, _| {}).await.err(),
+                ),
+                (
+                    "reading the marginals of a text",
+                    session.read_marginals(&ids, &MarginalOptions::default(), 0).await.err(),
+                ),
+                (
+                    "drafting with the marginal",
+                    run(&mut session, &ids, 4, drafting(Drafter::Marginal, &[1])).await.err(),
+                ),
+                ("drafting with heads whose LoRA is gated", run(&mut with_heads, &ids, 4, drafts).await.err()),
+            ]
+        });
+        for (what, error) in refused {
+            let error = error.unwrap_or_else(|| panic!("{what} was done"));
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "{what} is not supported for a model with recurrent layers: it goes over rows that are never committed, and \
+                     the state of these layers moves on with committed rows only"
+                )
+            );
+        }
     });
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::rounds::RoundPlan;
 use super::session::Session;
-use crate::Result;
 use crate::model::{Buffers, LayerState, Model, Plan, Stood, capacity};
+use crate::{Error, Result};
 
 impl Session {
     /// Makes room for rows at places before `end`, of which the context may have fewer. Growing makes buffers and ops anew and
@@ -47,6 +47,20 @@ impl Session {
     pub(super) fn reserve(&mut self, end: usize) -> Result<()> {
         self.wrote(end);
         self.room(end)
+    }
+
+    /// Refuses `what`, which goes over rows that are never committed, where a layer's state moves on with committed rows only.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a model with recurrent layers.
+    pub(super) fn check_committing(&self, what: &str) -> Result<()> {
+        if !self.buffers.layers.iter().any(LayerState::is_recurrent) {
+            return Ok(());
+        }
+        Err(Error::unsupported(format!(
+            "{what} is not supported for a model with recurrent layers: it goes over rows that are never committed, and the state of \
+             these layers moves on with committed rows only"
+        )))
     }
 
     /// Goes back to the first `length` tokens of the text, or as far as every layer reaches. `cached` says how far.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{DraftOptions, Drafter, GenerateOptions, RecordedDrafts, Sampling, Session};
 use crate::Engine;
 use crate::format::files::MemoryFiles;
+use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Recorder;
 use crate::kernels::tests::adapters::{on_every_adapter, on_every_set};
 use crate::kernels::{Extent, Row, State, Tree, Widths};
@@ -358,5 +359,23 @@ fn few_rounds_find_the_text_ended_and_the_gpu_seldom_waits() {
                 assert!(stats.gaps <= 2, "the GPU waited {} times: {what}", stats.gaps);
             }
         }
+    });
+}
+
+#[test]
+fn a_tokenizer_that_was_read_already_is_not_read_again() {
+    on_every_adapter(|gpu| {
+        let mut files = golden("llama-gqa");
+        let broken = Cow::Borrowed(&b"no JSON"[..]);
+        let json = files.files.insert("tokenizer.json".to_owned(), broken).expect("a tokenizer");
+        let tokenizer = Arc::new(Tokenizer::from_json(&json).expect("a tokenizer"));
+        let load = |tokenizer| {
+            let options = EngineOptions { tokenizer, self_test: false, ..EngineOptions::default() };
+            pollster::block_on(Engine::load(gpu, &files, &options, &mut |_| {}))
+        };
+        let engine = load(Some(Arc::clone(&tokenizer))).expect("it loads");
+        assert!(std::ptr::eq(engine.tokenizer().expect("a tokenizer"), &*tokenizer));
+        let error = load(None).err().expect("what is in the files is none");
+        assert!(error.to_string().contains("tokenizer.json"), "{error}");
     });
 }

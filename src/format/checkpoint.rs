@@ -28,6 +28,7 @@ pub struct Checkpoint<'f, F: Files> {
     head_files: Vec<(HeadKind, &'static str)>,
     deciding: Vec<String>,
     notes: Vec<String>,
+    contradiction: Option<Error>,
 }
 
 impl<'f, F: Files> Checkpoint<'f, F> {
@@ -35,9 +36,9 @@ impl<'f, F: Files> Checkpoint<'f, F> {
     ///
     /// Fails, naming the file, when one is missing, broken or not supported. A missing tokenizer is no failure here.
     pub async fn open(files: &'f F) -> Result<Self> {
-        let Opened { config, tensors, stated_by, has_tokenizer, head_files, deciding, notes } =
+        let Opened { config, tensors, stated_by, has_tokenizer, head_files, deciding, notes, contradiction } =
             layouts::open(files).await?;
-        Ok(Self { files, config, stated_by, has_tokenizer, tensors, head_files, deciding, notes })
+        Ok(Self { files, config, stated_by, has_tokenizer, tensors, head_files, deciding, notes, contradiction })
     }
 
     /// What a user should know about the files.
@@ -154,16 +155,17 @@ impl<'f, F: Files> Checkpoint<'f, F> {
     }
 
     /// Fails on the first tensor that the model needs and that is missing or has another shape or element type, and on the first
-    /// that a block has and the family's blocks have not: it would be left out of what the model computes.
+    /// that a block has and the family's blocks have not: it would be left out of what the model computes. Also where a buffer
+    /// that follows from the configuration is there and says otherwise.
     pub fn check(&self) -> Result<()> {
         self.config.expected_tensors().iter().try_for_each(|(name, shape)| self.require(name, shape).map(|_| ()))?;
         match self.account().unknown.iter().find(|name| self.config.is_in_block(name)) {
+            None => self.contradiction.clone().map_or(Ok(()), Err),
             Some(name) => Err(Error::unsupported(format!(
                 "{}: tensor \"{name}\": the blocks of a {} model have none like it, so it would compute something else",
                 self.files.describe(),
                 self.config.model_type
             ))),
-            None => Ok(()),
         }
     }
 

@@ -73,8 +73,8 @@ impl ModelConfig {
         let map = parse_object("config.json", config_json)?;
         let fields = Fields::new("config.json", &map);
         let family = families::family(&fields)?;
-        refuse_unimplemented(&fields, SHARED_RULES)?;
-        refuse_unimplemented(&fields, family.rules)?;
+        refuse_unimplemented(&fields, SHARED_RULES, family.reads)?;
+        refuse_unimplemented(&fields, family.rules, &[])?;
         let mut config = assemble(&fields, family)?;
         config.check_sizes(&fields)?;
         check_ids(&fields, "bos_token_id", config.bos_token_id.as_slice(), config.vocab_size)?;

@@ -6,8 +6,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use super::foreign;
+use super::layouts::Derived;
 use crate::error::{Error, Result};
 
 /// A flat set of named files that can be read in parts.
@@ -28,7 +30,16 @@ pub trait Files: Send + Sync {
     fn names(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Where to keep what is found out about the files. Without such a place it is found out at each opening.
+    fn known(&self) -> Option<&Known> {
+        None
+    }
 }
+
+/// What was found out about files that do not change, and would take long to find out again.
+#[derive(Debug, Default)]
+pub struct Known(pub(super) OnceLock<Derived>);
 
 /// Exactly the bytes of `name` in `range`; fails, naming the file, when fewer or more come back.
 pub async fn read_exact<'f, F: Files>(files: &'f F, name: &str, range: Range<u64>) -> Result<Cow<'f, [u8]>> {

@@ -21,6 +21,8 @@ const GGUF: &str = "a GGUF file: as a model it is named itself, and its name end
 const LFS: &str = "a Git LFS pointer, not the file itself: run `git lfs pull` in the repository, or download the file";
 const PICKLE: &str =
     "a file of PyTorch's (a pickle), which can run programs and is not read: convert it to safetensors";
+const TEXT: &str = "a text, not the file itself: see what it says, and download the file again (some models ask for a login or a token)";
+const UTF_16: &str = "a text in UTF-16: save it as UTF-8";
 const WEB_PAGE: &str = "a web page, not the file itself: download it again (some models ask for a login or a token)";
 
 /// Endings of names, and what such files are.
@@ -45,6 +47,14 @@ pub(super) fn of_bytes(first: &[u8]) -> Option<&'static str> {
     BEGINNINGS.iter().find(|(beginning, _)| first.starts_with(beginning)).map(|(_, what)| *what)
 }
 
+/// What is wrong with a file of tensors that begins with these bytes, if it is none at all.
+pub(super) fn of_prefix<F: Files>(files: &F, name: &str, prefix: &[u8]) -> Option<Error> {
+    let is_text =
+        || !prefix.is_empty() && prefix.iter().all(|byte| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~'));
+    let what = of_bytes(prefix).or_else(|| is_text().then_some(TEXT))?;
+    Some(this_is(files, name, what))
+}
+
 /// What a file of this name is, where that is no part of a checkpoint; `None` where nothing is known.
 pub fn of_name(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase();
@@ -65,6 +75,9 @@ pub(super) async fn of_files<F: Files>(files: &F) -> Result<Option<String>> {
     let has = |wanted: &str| names.iter().any(|name| name == wanted);
     if has("snapshots") {
         return Ok(Some("this is a folder of the hub's cache: name one of those in its snapshots".to_owned()));
+    }
+    if names.iter().any(|name| name.starts_with("models--")) {
+        return Ok(Some("this is the hub's cache: name the folder of a model in it".to_owned()));
     }
     if has("onnx") {
         return Ok(Some(format!("onnx is {ONNX}")));
@@ -91,7 +104,13 @@ pub(super) async fn of_files<F: Files>(files: &F) -> Result<Option<String>> {
 /// Fails where `bytes`, of the file `name`, are those of something else.
 pub(super) fn check<F: Files>(files: &F, name: &str, bytes: &[u8]) -> Result<()> {
     match of_bytes(bytes) {
-        Some(what) => Err(Error::format(format!("{name} in {}: this is {what}", files.describe()))),
+        Some(what) => Err(this_is(files, name, what)),
+        // The marks of UTF-16, which is what Windows' shell writes.
+        None if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") => Err(this_is(files, name, UTF_16)),
         None => Ok(()),
     }
+}
+
+fn this_is<F: Files>(files: &F, name: &str, what: &str) -> Error {
+    Error::format(format!("{name} in {}: this is {what}", files.describe()))
 }

@@ -139,7 +139,9 @@ impl Gguf {
         let shape = dimensions.iter().rev().map(|&size| usize::try_from(size)).collect::<StdResult<Vec<_>, _>>();
         let shape = shape.map_err(|_| format!("its sizes {dimensions:?} exceed this machine's"))?;
         let Some((_, type_name, block, block_bytes)) = TYPES.iter().find(|(number, ..)| number == kind) else {
-            self.tensors.skipped.insert(name.to_owned(), SkippedTensor { dtype: format!("type {kind}"), shape });
+            // Of how many bytes it has nothing is known.
+            let skipped = SkippedTensor { dtype: format!("type {kind}"), shape, file: self.file.clone(), range: 0..0 };
+            self.tensors.skipped.insert(name.to_owned(), skipped);
             return Ok(());
         };
         if offset % alignment != 0 {
@@ -175,7 +177,8 @@ impl Gguf {
                 self.tensors.tensors.insert(name, info);
             }
             None => {
-                self.tensors.skipped.insert(name, SkippedTensor { dtype: (*type_name).to_owned(), shape });
+                let skipped = SkippedTensor { dtype: (*type_name).to_owned(), shape, file, range };
+                self.tensors.skipped.insert(name, skipped);
             }
         }
         Ok(())

@@ -124,7 +124,7 @@ impl Parser<'_> {
         self.rest.next_if(|(_, next)| *next == c).is_some()
     }
 
-    /// What follows, not yet taken.
+    /// The part of the pattern that is not read yet.
     fn tail(&mut self) -> &str {
         let at = self.at();
         &self.pattern[at..]
@@ -335,7 +335,7 @@ impl Parser<'_> {
         Ok(Part { text: format!("(?:{})", part.text), atom: true, ..part })
     }
 
-    /// What names a group is of no matter, as nothing may refer to it.
+    /// Reads a named group. The name is dropped, as nothing may refer to it.
     fn named(&mut self, flags: Flags) -> Result<Part, String> {
         while self.peek().is_some_and(|c| c == '_' || c.is_ascii_alphanumeric()) {
             self.next();

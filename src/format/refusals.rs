@@ -72,9 +72,9 @@ pub(super) const SHARED_RULES: &[(&str, Neutral)] = &[
     ("use_qk_norm", Neutral::Off),
 ];
 
-/// Fails on the first field that asks for something of `rules`.
-pub(super) fn refuse_unimplemented(fields: &Fields<'_>, rules: &[(&str, Neutral)]) -> Result<()> {
-    let refused = rules.iter().find_map(|(key, neutral)| {
+/// Fails on the first field that asks for something of `rules`, but for those that the family `reads`.
+pub(super) fn refuse_unimplemented(fields: &Fields<'_>, rules: &[(&str, Neutral)], reads: &[&str]) -> Result<()> {
+    let refused = rules.iter().filter(|(key, _)| !reads.contains(key)).find_map(|(key, neutral)| {
         let value = fields.get(key)?;
         (!neutral.allows(value)).then_some((key, value))
     });

@@ -51,16 +51,18 @@ impl Rope {
 
     /// Reads the older keys (`rope_scaling`, and those in `keys`) and the newer `rope_parameters`.
     pub(super) fn parse(fields: &Fields<'_>, keys: &RopeKeys, head_dim: usize) -> Result<Self> {
-        let parameters = match fields.object("rope_scaling")?.filter(|scaling| !scaling.is_empty()) {
-            Some(scaling) => Some(scaling),
-            None => fields.object("rope_parameters")?,
+        let scaling = fields.object("rope_scaling")?.filter(|scaling| !scaling.is_empty());
+        let parameters = match (keys.layer_type, scaling) {
+            (Some(kind), _) => fields.object("rope_parameters")?.and_then(|all| all.get(kind)?.as_object()),
+            (None, Some(scaling)) => Some(scaling),
+            (None, None) => fields.object("rope_parameters")?,
         };
         let empty = serde_json::Map::new();
         let inner = Fields::new("config.json: rope parameters", parameters.unwrap_or(&empty));
         if let Some((layer_type, _)) = inner.values().find(|(_, value)| value.is_object()) {
             return Err(inner.unsupported(format!("a rope per layer type (`{layer_type}`) is not supported")));
         }
-        let theta = inner.positive("rope_theta")?.or(agreed(fields, keys.theta)?).unwrap_or(10_000.0);
+        let theta = inner.positive("rope_theta")?.or(agreed(fields, keys.theta)?).unwrap_or(keys.default_theta);
         if theta < 1.0 {
             return Err(
                 fields.error(format!("the rope's base (`{}`): expected at least 1, got {theta}", keys.theta[0]))
@@ -87,6 +89,21 @@ pub(super) struct RopeKeys {
     pub(super) default_factor: f64,
     /// Whether only a part of each head may be rotated.
     pub(super) partial: bool,
+    pub(super) default_theta: f64,
+    /// The part of `rope_parameters` to read, where it has one for each type of layer.
+    pub(super) layer_type: Option<&'static str>,
+}
+
+impl RopeKeys {
+    /// One rope for all layers that rotates whole heads, with no older keys.
+    pub(super) const WHOLE: Self = Self {
+        theta: &[],
+        factor: &[],
+        default_factor: 1.0,
+        partial: false,
+        default_theta: 10_000.0,
+        layer_type: None,
+    };
 }
 
 /// The value of whichever of `keys` are there; they must agree.

@@ -75,6 +75,10 @@ pub struct SkippedTensor {
     pub dtype: String,
     /// The tensor's dimensions, outermost first.
     pub shape: Vec<usize>,
+    /// The file that holds it.
+    pub file: String,
+    /// The tensor's bytes in the file, from the file's start.
+    pub range: Range<u64>,
 }
 
 /// The checked header of one file.
@@ -145,15 +149,15 @@ impl Header {
         })?;
         // Nothing can be computed with a tensor without elements; whoever needs it is told of its shape.
         let empty = shape.contains(&0);
+        let range = data_start + tensor.data_offsets.0..data_start + tensor.data_offsets.1;
+        let file = file_name.to_owned();
         match StoredType::from_file(tensor.dtype).filter(|_| !empty) {
             Some(dtype) => {
-                let range = data_start + tensor.data_offsets.0..data_start + tensor.data_offsets.1;
-                let file = file_name.to_owned();
                 let info = TensorInfo { name: name.clone(), file, dtype, shape, range, interleaved: None };
                 self.tensors.insert(name, info);
             }
             None => {
-                self.skipped.insert(name, SkippedTensor { dtype: tensor.dtype.to_string(), shape });
+                self.skipped.insert(name, SkippedTensor { dtype: tensor.dtype.to_string(), shape, file, range });
             }
         }
         Ok(())

@@ -12,6 +12,8 @@ pub struct ModelSpec {
     pub hidden_size: usize,
     /// Rows of the embedding and of the LM head: token ids are below it.
     pub vocab_size: usize,
+    /// The factor of a token's embedding.
+    pub embedding_scale: f32,
     /// The blocks, in the order that a row passes them. There is at least one.
     pub blocks: Vec<BlockSpec>,
     /// The norm before the LM head.
@@ -29,6 +31,8 @@ pub struct BlockSpec {
     pub mlp: Mlp,
     /// The norm before each of the two.
     pub norm: Norm,
+    /// Whether there is such a norm after each of them too, over what it is about to add to the stream.
+    pub post_norm: bool,
     /// Whether mixer and MLP both read the block's input, instead of the MLP what the mixer has added to it.
     pub parallel: bool,
 }
@@ -68,6 +72,8 @@ pub struct Attention {
 pub struct QkNorm {
     /// Added to the mean square.
     pub eps: f64,
+    /// Added to the scales that files hold: 1 where they hold what these differ from 1 by.
+    pub offset: f32,
 }
 
 /// `down(activation(up(x)))`, or gated `down(activation(gate(x)) * up(x))`.
@@ -86,10 +92,12 @@ pub struct Mlp {
 /// A normalization over a hidden state.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Norm {
-    /// `x / sqrt(mean(x²) + eps) * weight`.
+    /// `x / sqrt(mean(x²) + eps) * (offset + weight)`.
     Rms {
         /// Added to the mean square.
         eps: f64,
+        /// Added to the scales that files hold: 1 where they hold what these differ from 1 by.
+        offset: f32,
     },
     /// `(x - mean) / sqrt(variance + eps) * weight + bias`.
     Layer {
@@ -101,8 +109,16 @@ pub enum Norm {
 impl Norm {
     /// The number that is added to the mean square, or to the variance.
     pub fn eps(self) -> f64 {
-        let (Self::Rms { eps } | Self::Layer { eps }) = self;
+        let (Self::Rms { eps, .. } | Self::Layer { eps }) = self;
         eps
+    }
+
+    /// The number that is added to the scales that files hold.
+    pub fn offset(self) -> f32 {
+        match self {
+            Self::Rms { offset, .. } => offset,
+            Self::Layer { .. } => 0.0,
+        }
     }
 
     /// Whether it is a LayerNorm, which has a bias.
@@ -152,8 +168,12 @@ pub enum BlockRole {
     KeyNorm,
     /// The projection of the heads' values back to the stream.
     Output,
+    /// The norm of what the mixer adds to the stream.
+    MixerPostNorm,
     /// The norm before the MLP.
     MlpNorm,
+    /// The norm of what the MLP adds to the stream.
+    MlpPostNorm,
     /// The MLP's gate.
     Gate,
     /// The MLP's projection up.
@@ -185,6 +205,18 @@ impl ModelSpec {
             tensors.push((Role::LmHead, table));
         }
         tensors
+    }
+
+    /// What the model has that training has no way back through, if anything.
+    pub(crate) fn untrained(&self) -> Option<&'static str> {
+        let less_one = |block: &BlockSpec| {
+            block.norm.offset() != 0.0 || block.attention().qk_norm.is_some_and(|norm| norm.offset != 0.0)
+        };
+        if self.blocks.iter().any(|block| block.post_norm) {
+            return Some("norms after attention and MLP");
+        }
+        (self.final_norm.offset() != 0.0 || self.blocks.iter().any(less_one))
+            .then_some("norms whose scales are stored less one")
     }
 
     /// The last block.
@@ -233,6 +265,10 @@ impl BlockSpec {
         }
         linear(BlockRole::Output, hidden, a.q_size(), a.out_bias, &mut tensors);
         norm(BlockRole::MlpNorm, &mut tensors);
+        if self.post_norm {
+            norm(BlockRole::MixerPostNorm, &mut tensors);
+            norm(BlockRole::MlpPostNorm, &mut tensors);
+        }
         if self.mlp.gated {
             linear(BlockRole::Gate, self.mlp.inner, hidden, self.mlp.bias, &mut tensors);
         }

@@ -39,7 +39,7 @@ impl<T: Borrow<Tokenizer>> StreamDecoder<T> {
         Self::keeping(tokenizer, prompt_ids, skip_special, HashSet::new())
     }
 
-    /// The same, but with the special tokens `kept` as text.
+    /// Begins to decode after `prompt_ids`, with the special tokens `kept` as text.
     pub(crate) fn keeping(tokenizer: T, prompt_ids: &[u32], skip_special: bool, kept: HashSet<u32>) -> Result<Self> {
         let mut decoder = Self { tokenizer, skip_special, kept, window: Vec::new(), shown: String::new() };
         decoder.window = decoder.prompt_window(prompt_ids);

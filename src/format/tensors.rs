@@ -117,10 +117,15 @@ impl<'f, F: Files> Tensors<'f, F> {
 
     /// The end of a message on a missing tensor: what the files have that is called alike.
     fn instead_of(&self, name: &str) -> String {
-        let (_, end) = name.split_once('.').unwrap_or(("", name));
-        let alike =
+        let end = name.split_once('.').map(|(_, end)| end).filter(|end| end.contains('.')).unwrap_or(name);
+        let (module, _) = name.rsplit_once('.').unwrap_or((name, ""));
+        let above =
             |other: &&String| other.strip_suffix(end).is_some_and(|begin| begin.is_empty() || begin.ends_with('.'));
-        self.names().find(alike).map_or_else(String::new, |other| format!("; \"{other}\" is there instead"))
+        let within = |other: &&String| other.strip_prefix(module).is_some_and(|rest| rest.starts_with('.'));
+        self.names()
+            .find(above)
+            .or_else(|| self.names().find(within))
+            .map_or_else(String::new, |other| format!("; \"{other}\" is there instead"))
     }
 
     /// The tensor called `name`, if it has the `shape` that the file `stated_by` implies; else an error with the name, what
@@ -154,6 +159,23 @@ impl<'f, F: Files> Tensors<'f, F> {
     pub async fn read(&self, info: &TensorInfo) -> Result<Cow<'f, [u8]>> {
         let bytes = read_exact(self.files, &info.file, info.range.clone()).await?;
         Ok(in_halves(info, bytes))
+    }
+
+    /// Some bytes of a tensor; `range` counts from the tensor's start, and lies within it.
+    pub(super) async fn read_range(&self, info: &TensorInfo, range: Range<u64>) -> Result<Cow<'f, [u8]>> {
+        let start = info.range.start;
+        read_exact(self.files, &info.file, start + range.start..start + range.end).await
+    }
+
+    /// Some bytes of a tensor that is no more than listed; `range` counts from the tensor's start.
+    pub(super) async fn read_skipped(&self, info: &SkippedTensor, range: Range<u64>) -> Result<Cow<'f, [u8]>> {
+        let start = info.range.start;
+        read_exact(self.files, &info.file, start + range.start..start + range.end).await
+    }
+
+    /// The files.
+    pub(super) fn files(&self) -> &'f F {
+        self.files
     }
 
     /// The bytes of some of a tensor's rows: slices along its first axis.
@@ -192,7 +214,7 @@ pub(super) async fn read_header<F: Files>(files: &F, name: &str) -> Result<Optio
     let place = |error: Error| error.within(files.describe());
     let header_len = match header_len(name, &prefix, file_len) {
         Ok(len) => len,
-        Err(error) => return Err(foreign::check(files, name, &prefix).err().unwrap_or_else(|| place(error))),
+        Err(error) => return Err(foreign::of_prefix(files, name, &prefix).unwrap_or_else(|| place(error))),
     };
     let json = read_exact(files, name, PREFIX_BYTES..PREFIX_BYTES + header_len).await?;
     Header::parse(name, &json, file_len).map_err(place).map(Some)

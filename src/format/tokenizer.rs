@@ -93,8 +93,8 @@ impl Tokenizer {
         }
     }
 
-    /// What somebody may not expect of `ids`, which [`encode`](Self::encode) made of a text with the tokens around it: that it begins
-    /// with a start token twice, or ends with an end token. They are those of transformers all the same.
+    /// Notes on the special tokens around `ids`, which [`encode`](Self::encode) made of a text: two start tokens at its beginning, or
+    /// an end token at its end. They are those of transformers all the same.
     pub fn notes(&self, ids: &[u32]) -> Vec<String> {
         let [before, after] = self.around();
         let spelled = |tokens: &[u32]| tokens.iter().filter_map(|&id| self.token_text(id)).collect::<String>();

@@ -47,7 +47,7 @@ const MOST_STEPS: usize = 10_000_000;
 pub(super) struct Engine(Arc<fancy_regex::Regex>);
 
 impl Engine {
-    /// Of a pattern as tokenizers have it.
+    /// Compiles a pattern as tokenizers write it.
     pub(super) fn new(pattern: &str) -> Result<Self, String> {
         let translated = oniguruma::translate(pattern)?;
         let regex = RegexBuilder::new(&translated).backtrack_limit(MOST_STEPS).build();

@@ -321,13 +321,12 @@ impl Gpu {
         }
     }
 
-    /// Sends written data on its way and blocks until it is there, where blocking is possible, so that staging memory does
-    /// not pile up. A copy is short, unlike a submit that computes.
-    pub(crate) fn flush_writes(&self) {
-        if let Some(Open { queue, poller, .. }) = &self.inner.open {
-            let submission = queue.submit([]);
-            poller.block(&submission);
-        }
+    /// Sends written data on its way and waits until it is there, so that staging memory does not pile up; in a browser, where
+    /// nobody hears of that, until it is sent. A dry device has nothing to send.
+    pub(crate) async fn flush_writes(&self) -> Result<()> {
+        let Some(Open { queue, .. }) = &self.inner.open else { return Ok(()) };
+        let submission = queue.submit([]);
+        self.finished(submission).await
     }
 
     /// Waits until a submission is done; in a browser, where only readbacks are heard of, until it is sent.

@@ -7,12 +7,9 @@
 //! the event loop calls back; elsewhere the caller's thread polls, without a deadline.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Wake, Waker};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use futures_channel::oneshot;
@@ -153,25 +150,6 @@ impl Poller {
             self.shared.asked.notify_one();
         }
         Heard::Asked(heard)
-    }
-
-    /// Blocks until `submission` is done, where blocking is possible.
-    pub fn block(&self, submission: &wgpu::SubmissionIndex) {
-        let Heard::Asked(done) = self.hear(submission) else { return };
-        let mut done = pin!(done);
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        while done.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-            thread::park();
-        }
-    }
-}
-
-/// Wakes a thread that has parked.
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
     }
 }
 

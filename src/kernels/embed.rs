@@ -9,8 +9,8 @@ use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] =
-    &[Declared::new(|_| WeightFormat::all().map(|format| embed_variant(format)).collect())
-        .params(layout!(EmbedParams: width, stride, first, count))];
+    &[Declared::new(|_| WeightFormat::all().map(embed_variant).collect())
+        .params(layout!(EmbedParams: width, stride, first, count, scale))];
 
 /// The uniform of `embed.wgsl`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -20,6 +20,7 @@ pub(crate) struct EmbedParams {
     pub stride: u32,
     pub first: u32,
     pub count: u32,
+    pub scale: f32,
 }
 
 /// The buffers of `embed`.
@@ -36,7 +37,7 @@ pub(crate) fn embed_variant(format: WeightFormat) -> Variant {
     format.bound(Variant::of("embed"))
 }
 
-/// Writes `x[row]` for the rows whose token lies in this shard of the table.
+/// Writes `x[row]`, scaled, for the rows whose token lies in this shard of the table.
 pub(crate) fn embed(gpu: &Gpu, format: WeightFormat, params: EmbedParams, io: EmbedIo<'_>) -> Op {
     let kernel = gpu.kernel(&embed_variant(format));
     let uniform = gpu.uniform("embed", &params);

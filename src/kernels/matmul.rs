@@ -42,7 +42,7 @@ pub(crate) enum Store {
 }
 
 impl Store {
-    /// Both ways.
+    /// Every way to store a result.
     pub const ALL: [Self; 2] = [Self::Set, Self::Add];
 
     /// The way in which the n-th part of a sum is stored, counted from 0.

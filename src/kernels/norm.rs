@@ -43,7 +43,7 @@ pub(crate) enum NormForm {
 }
 
 impl NormForm {
-    /// Both forms.
+    /// Every kind of norm.
     pub const ALL: [Self; 2] = [Self::Rms, Self::Layer];
 
     /// The form of a norm with a shift, or without.

@@ -95,8 +95,8 @@ impl KernelSet {
         *busy.unwrap_or(&shapes[shapes.len() - 1])
     }
 
-    /// The same for attention's values. A head has few column blocks: 8 lanes are what software adapters compute at once,
-    /// and more would stay idle at full price.
+    /// The shape of the workgroups that add up attention's values. A head has few column blocks: 8 lanes are what software
+    /// adapters compute at once, and more would stay idle at full price.
     pub(crate) fn values_shape(self) -> (u32, u32) {
         match self {
             Self::Software => (8, 1),

@@ -18,6 +18,8 @@ pub(crate) struct Buffers {
     /// Normalised activations before attention and, apart, before the MLP: a parallel residual needs both.
     pub attention_in: Buffer,
     pub mlp_in: Buffer,
+    /// What a block is about to add to the stream, where that is normalised; else empty.
+    pub added: Buffer,
     /// Queries, keys and values as the product gives them, where heads are normalised after it; else empty.
     pub projected: Buffer,
     /// Queries, keys and values that attention takes.
@@ -58,6 +60,7 @@ impl Buffers {
             x: rows("x", sizes.hidden),
             attention_in: rows("attention_in", sizes.hidden),
             mlp_in: rows("mlp_in", sizes.hidden),
+            added: gpu.storage("added", sizes.added_bytes()),
             projected: gpu.storage("projected", sizes.projected_bytes()),
             qkv: rows("qkv", sizes.qkv),
             attention_out: rows("attention_out", sizes.attention_out),

@@ -79,11 +79,12 @@ pub(super) fn check<'a>(tensors: impl Iterator<Item = &'a TensorInfo>, quantize:
     Ok(())
 }
 
-/// Checks that backbone and heads can be packed in `quantize`.
+/// Checks from headers alone that the matrices of a backbone, and of the heads that are loaded with it, can be packed in
+/// `quantize`. Loading does so too.
 ///
 /// # Errors
-/// As [`check`].
-pub(super) fn check_all<H: Files>(
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for the first that cannot, by name, shape and what was expected.
+pub fn check_packing<H: Files>(
     checkpoint: &Checkpoint<'_, impl Files>,
     set: Option<&HeadSet<'_, H>>,
     quantize: Option<WeightFormat>,

@@ -9,9 +9,9 @@ use super::weights::{Layer, Linear, NormWeights};
 use crate::format::spec::{self, Mlp};
 use crate::gpu::Buffer;
 use crate::kernels::{
-    Activation, AttentionIo, EmbedIo, EmbedParams, HeadNormIo, HeadNormParams, LogProbsIo, LogProbsParams, MatmulForm,
-    MatmulIo, NormIo, Op, Over, Partials, SampleIo, attention_scores, attention_softmax, attention_values, embed,
-    head_norm, log_probs, matmul, matmul_with_partials, norm, sample,
+    Activation, AttentionIo, CopyHidden, EmbedIo, EmbedParams, HeadNormIo, HeadNormParams, LogProbsIo, LogProbsParams,
+    MatmulForm, MatmulIo, NormIo, Op, Over, Partials, Place, SampleIo, attention_scores, attention_softmax,
+    attention_values, embed, head_norm, log_probs, matmul, matmul_with_partials, norm, sample,
 };
 
 /// The ops of a session, in the order they run.
@@ -150,14 +150,30 @@ impl Planner<'_> {
             }
         }
         let out = (&b.attention_out, self.model.attention_shape(layer).out_stride() / 4);
-        ops.extend(self.linear(accumulate(linear_form(self.model, &layer.out)), &layer.out, out, (&b.x, hidden4)));
+        let [mixer_post, mlp_post] = [0, 1].map(|at| layer.post_norms.as_ref().map(|norms| &norms[at]));
+        self.add(&layer.out, out, mixer_post, ops);
         if !parallel {
             ops.push(mlp_norm());
         }
         let form = mlp_in_form(self.model, layer);
         ops.extend(self.linear(form, &layer.mlp_in, (&b.mlp_in, hidden4), (&b.intermediate, inner4)));
-        let form = accumulate(linear_form(self.model, &layer.mlp_out));
-        ops.extend(self.linear(form, &layer.mlp_out, (&b.intermediate, inner4), (&b.x, hidden4)));
+        self.add(&layer.mlp_out, (&b.intermediate, inner4), mlp_post, ops);
+    }
+
+    /// Adds a product to the stream, normalised by `post` where a block has such norms.
+    fn add(&self, linear: &Linear, x: Source<'_>, post: Option<&NormWeights>, ops: &mut Vec<Op>) {
+        let (b, hidden4) = (self.buffers, self.model.sizes.hidden / 4);
+        let form = linear_form(self.model, linear);
+        let Some(norm) = post else {
+            ops.extend(self.linear(accumulate(form), linear, x, (&b.x, hidden4)));
+            return;
+        };
+        ops.extend(self.linear(form, linear, x, (&b.added, hidden4)));
+        // What attention reads of it was read.
+        let normalised = &b.attention_in;
+        ops.push(norm_op(self.model, &b.state, norm, &b.added, normalised, Over::Rows));
+        let (x, y) = ((normalised, Place::Rows), (&b.x, Place::Rows));
+        ops.push(self.copy_hidden(CopyHidden { x, y, weight: 1.0, accumulate: true, wanted: false }));
     }
 
     /// Adds the ops that leave what later rows need of a layer: its keys and values.
@@ -310,7 +326,9 @@ pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &Buffe
 pub(crate) fn embed_ops(model: &Model, table: &Matrix, rows: &Buffer, x: &Buffer) -> Vec<Op> {
     let hidden = model.sizes.hidden;
     let shard = |shard: &Shard| {
-        let params = EmbedParams { width: hidden, stride: hidden, first: shard.first4 * 4, count: shard.columns4 * 4 };
+        let (first, count) = (shard.first4 * 4, shard.columns4 * 4);
+        let scale = model.config.spec.embedding_scale;
+        let params = EmbedParams { width: hidden, stride: hidden, first, count, scale };
         embed(&model.gpu, shard.format, params, EmbedIo { rows, table: &shard.buffer, x })
     };
     table.shards.iter().map(shard).collect()

@@ -162,7 +162,7 @@ impl Planner<'_> {
         self.copy_hidden(CopyHidden { x, y, weight, accumulate: store == Store::Add, wanted: false })
     }
 
-    fn copy_hidden(&self, io: CopyHidden<'_>) -> Op {
+    pub(super) fn copy_hidden(&self, io: CopyHidden<'_>) -> Op {
         let sizes = &self.model.sizes;
         copy_hidden(&self.model.gpu, sizes.hidden, self.buffers.capacity, &self.buffers.state, io)
     }

@@ -194,8 +194,7 @@ pub(super) async fn load<F: Files>(
         all.heads.push(head);
     }
     all.placed = loader.placed.take().unwrap_or_default();
-    gpu.flush_writes();
-    gpu.check()?;
+    gpu.flush_writes().await?;
     Ok(all)
 }
 
@@ -274,7 +273,7 @@ async fn mix<F: Files>(loader: &mut Loader<'_, '_, F>, name: &str, temperature: 
     let powers: Vec<f64> = scaled.iter().map(|w| (w - most).exp()).collect();
     let sum: f64 = powers.iter().sum();
     if loader.placed.is_some() {
-        let buffer = loader.vector(name, &logits);
+        let buffer = loader.vector(name, &logits).await?;
         loader.note_origin_of_vector(&buffer, name.to_owned(), logits.len());
     }
     let weights = powers.iter().map(|power| (power / sum) as f32).collect();

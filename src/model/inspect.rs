@@ -20,6 +20,8 @@ use crate::{ErrorKind, Result};
 pub struct Inspection {
     /// The folder or URL.
     pub model: String,
+    /// What a user should know about the files.
+    pub notes: Vec<String>,
     /// `config.json`'s `model_type`.
     pub model_type: String,
     /// Tokens of the vocabulary.
@@ -141,6 +143,7 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
     }
     Ok(Inspection {
         model: checkpoint.describe(),
+        notes: checkpoint.notes().to_vec(),
         model_type: config.model_type.clone(),
         vocab_size: config.vocab_size,
         hidden_size: config.hidden_size,

@@ -45,11 +45,21 @@ pub struct EngineOptions {
     /// The type in which sessions keep keys and values. Every guarantee holds within one type; between them texts may
     /// differ.
     pub cache: CacheType,
+    /// The checkpoint's tokenizer, where the caller has read it already. Default: it is read from the files.
+    pub tokenizer: Option<Arc<Tokenizer>>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { context: None, kernels: None, self_test: true, heads: true, quantize: None, cache: CacheType::F32 }
+        Self {
+            context: None,
+            kernels: None,
+            self_test: true,
+            heads: true,
+            quantize: None,
+            cache: CacheType::F32,
+            tokenizer: None,
+        }
     }
 }
 
@@ -239,7 +249,7 @@ async fn load_parts<F: Files, H: Files>(
         note_heads(set, &mut notes);
     }
     let quantize = options.quantize;
-    formats::check_all(checkpoint, set, quantize)?;
+    formats::check_packing(checkpoint, set, quantize)?;
     let in_use = formats::in_use(checkpoint, set, quantize);
     let testing = async {
         if !options.self_test {
@@ -258,7 +268,11 @@ async fn load_parts<F: Files, H: Files>(
         progress(Progress::Weights { bytes, total });
     };
     let loading = async {
-        let tokenizer = if checkpoint.has_tokenizer() { Some(load_tokenizer(checkpoint).await?) } else { None };
+        let tokenizer = match &options.tokenizer {
+            Some(known) => Some(Arc::clone(known)),
+            None if checkpoint.has_tokenizer() => Some(Arc::new(checkpoint.tokenizer().await?)),
+            None => None,
+        };
         let changes = match set {
             Some(set) => Changes::read(set, &config).await?,
             None => Changes::default(),
@@ -298,10 +312,6 @@ fn check_end_tokens(config: &ModelConfig) -> Result<()> {
         return Err(Error::unsupported(format!("{count} eos_token_ids: at most {MAX_END_TOKENS} are supported")));
     }
     Ok(())
-}
-
-async fn load_tokenizer<F: Files>(checkpoint: &Checkpoint<'_, F>) -> Result<Arc<Tokenizer>> {
-    checkpoint.tokenizer().await.map(Arc::new)
 }
 
 pub(super) async fn open<F: Files>(files: &F) -> Result<Checkpoint<'_, F>> {

@@ -18,6 +18,7 @@ mod upload;
 mod weights;
 
 pub(crate) use buffers::Buffers;
+pub use formats::check_packing;
 pub(crate) use forward::{
     Plan, accumulate, activation, embed_ops, inner4, linear_form, lm_head_partials, lm_head_with_partials, norm_op,
     plain_form, product_ops, shard_op,

@@ -141,6 +141,11 @@ impl LayerState {
         }
     }
 
+    /// Whether it moves on only with rows that are committed one after the other.
+    pub fn is_recurrent(&self) -> bool {
+        matches!(self, Self::Recurrent(_))
+    }
+
     /// Bytes on the GPU.
     pub fn bytes(&self) -> u64 {
         match self {

@@ -8,6 +8,7 @@ use super::lora::Changes;
 use super::sizes::Sizes;
 use super::weights;
 use crate::format::checkpoint::Checkpoint;
+use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
 use crate::gpu::Gpu;
@@ -26,6 +27,7 @@ pub(crate) async fn dry_for_training<F: Files, H: Files>(
     sizes: TrainedSizes,
 ) -> Result<Model> {
     let checkpoint = open(files).await?;
+    check_backbone(checkpoint.config())?;
     let set = HeadSet::open(heads, checkpoint.config()).await?;
     check_heads(&set)?;
     formats::check(formats::of_backbone(&checkpoint), sizes.quantize)?;
@@ -63,6 +65,7 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Model> {
     let checkpoint = open(files).await?;
+    check_backbone(checkpoint.config())?;
     let set = HeadSet::open(heads, checkpoint.config()).await?;
     let kernels = kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
     kernels.check(gpu.summary())?;
@@ -111,6 +114,14 @@ async fn assemble<F: Files, H: Files>(
         // No session waits for this model.
         sync_seconds: 0.0,
     })
+}
+
+/// Checks that training knows the way back through every part of the backbone, which heads are like.
+fn check_backbone(config: &ModelConfig) -> Result<()> {
+    match config.spec.untrained() {
+        Some(what) => Err(Error::unsupported(format!("training is not supported for models with {what}"))),
+        None => Ok(()),
+    }
 }
 
 fn check_heads<H: Files>(set: &HeadSet<'_, H>) -> Result<()> {

@@ -197,7 +197,7 @@ impl<'a> Uploader<'a> {
     /// # Errors
     /// [`ErrorKind::OutOfMemory`] if even one block of columns exceeds a binding, or the GPU runs out of memory;
     /// [`ErrorKind::Unsupported`] where the format cannot hold it.
-    pub fn matrix(
+    pub async fn matrix(
         &mut self,
         name: &str,
         mut tensors: Vec<Tensor<'_>>,
@@ -215,7 +215,7 @@ impl<'a> Uploader<'a> {
         for (format, columns) in parts {
             self.reserve_part(name, &mut matrix, format, columns, block, usize::MAX)?;
         }
-        self.fill(&matrix, 0, &tensors, arrangement)?;
+        self.fill(&matrix, 0, &tensors, arrangement).await?;
         Ok(matrix)
     }
 
@@ -277,8 +277,8 @@ impl<'a> Uploader<'a> {
     /// Packs and sends the columns of a matrix from `first` on, in `arrangement` of their own tensors.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for a weight that is too large for the format.
-    pub fn fill(
+    /// [`ErrorKind::Unsupported`] for a weight that is too large for the format; those of a device in trouble.
+    pub async fn fill(
         &mut self,
         matrix: &Matrix,
         first: usize,
@@ -293,7 +293,8 @@ impl<'a> Uploader<'a> {
             let (begin, length) = (shard.first4 as usize * 4, shard.columns4 as usize * 4);
             let (from, to) = (begin.max(first), (begin + length).min(first + columns.len()));
             if from < to {
-                self.fill_shard(matrix, shard, from - begin, tensors, &columns[from - first..to - first], inputs)?;
+                let columns = &columns[from - first..to - first];
+                self.fill_shard(matrix, shard, from - begin, tensors, columns, inputs).await?;
             }
         }
         Ok(())
@@ -301,7 +302,7 @@ impl<'a> Uploader<'a> {
 
     /// Packs and sends columns of a shard from `first` on, some inputs at a time: each time a small matrix of its own, whose planes
     /// are parts of the shard's.
-    fn fill_shard(
+    async fn fill_shard(
         &mut self,
         matrix: &Matrix,
         shard: &Shard,
@@ -331,25 +332,28 @@ impl<'a> Uploader<'a> {
                     self.gpu.write(&shard.buffer, at, pieces);
                 }
             }
-            self.written(bytes_of(part.inputs) as u64);
+            self.written(bytes_of(part.inputs) as u64).await?;
         }
         Ok(())
     }
 
     /// Sends a vector as f32, padded with zeros to a multiple of four.
-    pub fn vector(&mut self, name: &str, values: &[f32]) -> Buffer {
+    pub async fn vector(&mut self, name: &str, values: &[f32]) -> Result<Buffer> {
         let mut values = values.to_vec();
         values.resize(values.len().next_multiple_of(4), 0.0);
-        self.written(values.len() as u64 * 4);
-        self.gpu.storage_with(name, &values)
+        let buffer = self.gpu.storage_with(name, &values);
+        self.written(values.len() as u64 * 4).await?;
+        Ok(buffer)
     }
 
-    fn written(&mut self, bytes: u64) {
+    /// Counts what was written, and waits where much is on its way.
+    async fn written(&mut self, bytes: u64) -> Result<()> {
         self.unflushed += bytes;
         if self.unflushed >= FLUSH_BYTES {
-            self.gpu.flush_writes();
+            self.gpu.flush_writes().await?;
             self.unflushed = 0;
         }
+        Ok(())
     }
 }
 
@@ -492,9 +496,10 @@ mod tests {
                     let arrangement = Arrangement::plain(rows.len(), row_len);
                     let (bytes, rows) = (Some(dtype.encode(&places(rows.clone())).into()), rows.len());
                     let tensor = Tensor { name: "places".to_owned(), dtype, rows, row_len, bytes };
-                    uploader.fill(&matrix, first, &[tensor], &arrangement).expect("every place can be held");
+                    pollster::block_on(uploader.fill(&matrix, first, &[tensor], &arrangement))
+                        .expect("every place can be held");
                 }
-                gpu.flush_writes();
+                pollster::block_on(gpu.flush_writes()).expect("the device works");
                 for Shard { buffer, first4, columns4, .. } in &matrix.shards {
                     let rows = 4 * *first4 as usize..ROWS.min(4 * (first4 + columns4) as usize);
                     let stored = dtype.encode(&places(rows));
@@ -523,10 +528,13 @@ mod tests {
             let columns = (0..8).map(|column| Some((column % 2, column / 2))).collect();
             let arrangement = Arrangement { columns, inputs: (0..32).map(Some).collect() };
             let tensors = vec![tensor(StoredType::F32), tensor(StoredType::BF16)];
-            let matrix = Uploader::new(gpu).matrix("both", tensors, &arrangement, 4, Some(WeightFormat::Q8_0));
-            gpu.flush_writes();
-            let found: Vec<u8> =
-                pollster::block_on(gpu.read(&matrix.expect("it fits").shards[0].buffer)).expect("the device works");
+            let found: Vec<u8> = pollster::block_on(async {
+                let mut uploader = Uploader::new(gpu);
+                let q8_0 = Some(WeightFormat::Q8_0);
+                let matrix = uploader.matrix("both", tensors, &arrangement, 4, q8_0).await.expect("it fits");
+                gpu.flush_writes().await.expect("the device works");
+                gpu.read(&matrix.shards[0].buffer).await.expect("the device works")
+            });
             let halves = StoredType::BF16.decode(&StoredType::BF16.encode(&values));
             let rows: Vec<f32> =
                 (0..8).flat_map(|row| [&values, &halves][row % 2][row / 2 * 32..][..32].to_vec()).collect();

@@ -43,6 +43,8 @@ pub(crate) struct Layer {
     pub qk_norm: Option<Buffer>,
     pub out: Linear,
     pub mlp_norm: NormWeights,
+    /// The norms of what the mixer and the MLP add to the stream, where there are such.
+    pub post_norms: Option<[NormWeights; 2]>,
     /// Gate and up in alternating blocks of four when gated.
     pub mlp_in: Linear,
     pub mlp_out: Linear,
@@ -88,8 +90,7 @@ pub(super) async fn load<F: Files>(
     }
     let final_norm = loader.norm(config.names.final_norm, spec.final_norm).await?;
     let lm_head = if spec.tied { None } else { Some(loader.vocabulary(&config.lm_head_name()).await?) };
-    gpu.flush_writes();
-    gpu.check()?;
+    gpu.flush_writes().await?;
     Ok(Weights { embedding, layers, final_norm, lm_head })
 }
 
@@ -150,9 +151,19 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
             qk_norm: self.qk_norm(at, attention).await?,
             out: self.linear(&[out], &out_arrangement, 4, attention.out_bias).await?,
             mlp_norm: self.norm(&mlp_norm, spec.norm).await?,
+            post_norms: self.post_norms(at, spec).await?,
             mlp_in: self.linear(&mlp_in, &mlp_in_arrangement, mlp_in_block, mlp.bias).await?,
             mlp_out: self.linear(&[down], &Arrangement::plain(hidden, mlp.inner), 4, mlp.bias).await?,
         })
+    }
+
+    async fn post_norms(&mut self, at: &str, spec: &BlockSpec) -> Result<Option<[NormWeights; 2]>> {
+        if !spec.post_norm {
+            return Ok(None);
+        }
+        let names = [BlockRole::MixerPostNorm, BlockRole::MlpPostNorm];
+        let [mixer, mlp] = names.map(|role| self.config.names.place(role).in_block(at));
+        Ok(Some([self.norm(&mixer, spec.norm).await?, self.norm(&mlp, spec.norm).await?]))
     }
 
     /// The products of the block `at` that give queries, keys and values, each once, and how they are joined.
@@ -183,17 +194,15 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
 
     /// The scales of a block's norms of query and key heads.
     async fn qk_norm(&mut self, at: &str, attention: &Attention) -> Result<Option<Buffer>> {
-        if attention.qk_norm.is_none() {
-            return Ok(None);
-        }
+        let Some(norm) = attention.qk_norm else { return Ok(None) };
         let names = [BlockRole::QueryNorm, BlockRole::KeyNorm].map(|role| self.config.names.place(role).in_block(at));
         let names = names.map(|name| format!("{name}.weight"));
         let mut values = Vec::new();
         for name in &names {
-            let scale = self.scale(name).await?;
+            let scale = self.scale(name, norm.offset).await?;
             values.extend(padded(scale.into_iter().map(Some)).into_iter().map(Option::unwrap_or_default));
         }
-        let buffer = self.uploader.vector(&names[0], &values);
+        let buffer = self.uploader.vector(&names[0], &values).await?;
         let rows = |tensor| padded((0..attention.head_dim).map(move |row| Some((tensor, row))));
         let columns = [rows(0), rows(1)].concat();
         let tensors = names.map(|name| (name, vec![attention.head_dim])).into();
@@ -225,12 +234,12 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
             });
         }
         if self.placed.is_none() {
-            return self.uploader.matrix(names[0], tensors, arrangement, block, self.quantize);
+            return self.uploader.matrix(names[0], tensors, arrangement, block, self.quantize).await;
         }
         let tensors: Vec<_> = tensors.into_iter().map(Tensor::widened).collect();
         let shapes = tensors.iter().map(Tensor::shape).zip(names).map(|(shape, name)| ((*name).to_owned(), shape));
         let shapes = shapes.collect();
-        let matrix = self.uploader.matrix(names[0], tensors, arrangement, block, None)?;
+        let matrix = self.uploader.matrix(names[0], tensors, arrangement, block, None).await?;
         let [shard] = &matrix.shards[..] else {
             return Err(Error::unsupported(format!("{}: too large a matrix to be trained on this adapter", names[0])));
         };
@@ -255,14 +264,14 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
             let arrangement = Arrangement::plain(part.len(), hidden);
             let bytes = self.tensors.read_rows(info, part).await?;
             (self.on_bytes)(bytes.len() as u64);
-            self.uploader.fill(&matrix, first, &[Tensor::new(info, bytes)?], &arrangement)?;
+            self.uploader.fill(&matrix, first, &[Tensor::new(info, bytes)?], &arrangement).await?;
         }
         Ok(matrix)
     }
 
     /// A vector on the GPU.
-    pub fn vector(&mut self, name: &str, values: &[f32]) -> Buffer {
-        self.uploader.vector(name, values)
+    pub async fn vector(&mut self, name: &str, values: &[f32]) -> Result<Buffer> {
+        self.uploader.vector(name, values).await
     }
 
     /// Notes where the values of `buffer` came from, if that is wanted.
@@ -300,31 +309,34 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         let value = |column: &Option<(usize, usize)>| column.map_or(0.0, |(tensor, row)| tensors[tensor][row]);
         let values: Vec<f32> = arrangement.columns.iter().map(value).collect();
         let part = |first4: u32, columns4: u32| &values[first4 as usize * 4..][..columns4 as usize * 4];
-        let shards = &matrix.shards;
-        let buffers: Vec<_> = shards.iter().map(|s| self.uploader.vector("bias", part(s.first4, s.columns4))).collect();
+        let mut buffers = Vec::with_capacity(matrix.shards.len());
+        for shard in &matrix.shards {
+            buffers.push(self.uploader.vector("bias", part(shard.first4, shard.columns4)).await?);
+        }
         let shapes = tensors.iter().zip(names).map(|(tensor, name)| (format!("{name}.bias"), vec![tensor.len()]));
         let arrangement = Arrangement { columns: arrangement.columns.clone(), inputs: vec![Some(0)] };
         self.note_origin(&buffers[0], shapes.collect(), arrangement);
         Ok(buffers)
     }
 
-    /// The scale of a norm.
-    async fn scale(&mut self, name: &str) -> Result<Vec<f32>> {
+    /// The scale of a norm. What is added to it, by the model or by the layout of its heads, is never added twice.
+    async fn scale(&mut self, name: &str, offset: f32) -> Result<Vec<f32>> {
         let mut scale = self.tensor(name).await?.to_f32();
-        scale.iter_mut().for_each(|scale| *scale += self.norm_offset);
+        let offset = offset.max(self.norm_offset);
+        scale.iter_mut().for_each(|scale| *scale += offset);
         Ok(scale)
     }
 
     pub async fn norm(&mut self, name: &str, norm: Norm) -> Result<NormWeights> {
-        let scale = self.scale(&format!("{name}.weight")).await?;
+        let scale = self.scale(&format!("{name}.weight"), norm.offset()).await?;
         let count = scale.len();
-        let scale = self.uploader.vector(name, &scale);
+        let scale = self.uploader.vector(name, &scale).await?;
         self.note_origin_of_vector(&scale, format!("{name}.weight"), count);
         if !norm.is_layer() {
             return Ok(NormWeights { norm, scale, shift: None });
         }
         let shift = self.tensor(&format!("{name}.bias")).await?.to_f32();
-        let shift = self.uploader.vector(name, &shift);
+        let shift = self.uploader.vector(name, &shift).await?;
         self.note_origin_of_vector(&shift, format!("{name}.bias"), count);
         Ok(NormWeights { norm, scale, shift: Some(shift) })
     }

@@ -35,7 +35,7 @@ pub(crate) async fn check_embed(
     tokens: &[u32],
 ) -> Result<KernelCheck> {
     let width = width.next_multiple_of(format.block_inputs());
-    let stride = width + 3;
+    let (stride, scale) = (width + 3, 0.5);
     let table = noise(21, vocab * width);
     let rows: Vec<Row> = tokens.iter().map(|&token| Row { token, ..Row::default() }).collect();
     let rows = gpu.storage_with("rows", &rows);
@@ -46,14 +46,15 @@ pub(crate) async fn check_embed(
         .map(|shard| {
             let w = &table[shard.start * width..shard.end * width];
             let [first, count] = [shard.start, shard.len()].map(|n| n as u32);
-            let params = EmbedParams { width: width as u32, stride: stride as u32, first, count };
+            let params = EmbedParams { width: width as u32, stride: stride as u32, first, count, scale };
             let table = &weights(gpu, w, width, format);
             embed(gpu, format, params, EmbedIo { rows: &rows, table, x: &x })
         })
         .collect();
     run(gpu, &ops.iter().collect::<Vec<_>>(), extent(tokens.len()));
     let got = read::<f32>(gpu, &x, tokens.len() * stride).await?;
-    let embedded = reference::embed::embed(&format.rounded(&table, width), width, tokens);
+    let table = format.rounded(&table, width);
+    let embedded = reference::embed::embed(&table, width, tokens, scale);
     let want = strided(embedded.chunks_exact(width).map(<[f64]>::to_vec), stride);
     Ok(compare("embed", format!("{format} [{vocab}, {width}]"), &got, &want))
 }

@@ -343,7 +343,7 @@ impl Dataset {
         self.targets_at(1)
     }
 
-    /// The same of a head that predicts the token `offset` places ahead: the first ones of a sequence are out of its reach.
+    /// Targets of a head that predicts the token `offset` places ahead: the first ones of a sequence are out of its reach.
     pub fn targets_at(&self, offset: usize) -> u64 {
         self.samples.iter().map(|sample| sample.targets(offset) as u64).sum()
     }

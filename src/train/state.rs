@@ -32,7 +32,8 @@ impl Trainer {
     ///
     /// # Errors
     /// [`ErrorKind::Format`](crate::ErrorKind::Format) for anything else; nothing has been changed then.
-    pub fn restore(&mut self, state: &[u8]) -> Result<()> {
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device).
+    pub async fn restore(&mut self, state: &[u8]) -> Result<()> {
         let wrong = |what: String| Error::format(format!("the state of the training: {what}"));
         let tensors = ::safetensors::SafeTensors::deserialize(state)
             .map_err(|error| wrong(error.to_string()).caused_by(error))?;
@@ -56,7 +57,7 @@ impl Trainer {
             }
         }
         writes.iter().for_each(|(buffer, values)| self.model.gpu.write(buffer, 0, values));
-        self.model.gpu.flush_writes();
+        self.model.gpu.flush_writes().await?;
         self.steps = steps[0] as u64 * STEPS_HALF + steps[1] as u64;
         Ok(())
     }

@@ -180,7 +180,7 @@ async fn check_with(gpu: &Gpu, case: &str, kernels: KernelSet, vocab_chunk: usiz
             let state = trainer.state().await.expect("a state");
             let mut other =
                 Trainer::load(gpu, &base, &heads, Some(kernels), &options, &mut |_| {}).await.expect("a trainer");
-            other.restore(&state).expect("it restores");
+            other.restore(&state).await.expect("it restores");
             assert!(other.state().await.expect("a state") == state, "{what}: a state restored is another");
             let next: Vec<_> = (0..options.accumulate).map(|micro| expected.batch(1, micro)).collect();
             let labels: Vec<_> = (0..options.accumulate).filter_map(|micro| expected.labels(1, micro)).collect();
@@ -189,7 +189,7 @@ async fn check_with(gpu: &Gpu, case: &str, kernels: KernelSet, vocab_chunk: usiz
             assert_eq!(reports[0], reports[1], "{what}");
             let states = [other.state().await, trainer.state().await];
             assert!(states[0] == states[1], "{what}: a step after a restored state is another");
-            trainer.restore(&state).expect("it restores");
+            trainer.restore(&state).await.expect("it restores");
         }
         if step == 0 || step == 2 {
             let tensors = tensors_of(&trainer).await;
@@ -554,5 +554,32 @@ fn a_training_takes_the_bytes_that_were_estimated() {
             assert_eq!(trainer.bytes(), memory.trained + memory.activations, "{what}");
             assert!(memory.trained >= 12 * trained && memory.largest <= memory.total(), "{what}");
         }
+    });
+}
+
+#[test]
+fn what_training_knows_no_way_back_through_is_refused() {
+    use foretoken::format::checkpoint::Checkpoint;
+    use foretoken::format::mtp::{Init, InitOptions, InitSource, init_heads};
+    each_adapter(|gpu| async move {
+        let (base, heads) = (DiskFiles(golden("gemma3")), DiskFiles(golden("heads-qwen3")));
+        let what = "training is not supported for models with norms after attention and MLP";
+        let options = TrainOptions::default();
+        let error = Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.err().expect("it is refused");
+        assert_eq!(error.to_string(), what);
+        let error = Trainer::memory(&gpu, &base, &heads, &options).await.err().expect("it is refused");
+        assert_eq!(error.to_string(), what);
+        let new = InitOptions {
+            heads: 1,
+            sequential: false,
+            depth: 1,
+            source: InitSource::Default,
+            init: Init::Copy,
+            seed: 0,
+            backbone_first: false,
+        };
+        let checkpoint = Checkpoint::open(&base).await.expect("a checkpoint");
+        let error = init_heads(&checkpoint, &new).await.err().expect("it is refused");
+        assert_eq!(error.to_string(), format!("heads to be trained: {what}"));
     });
 }

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use foretoken::format::checkpoint::{Checkpoint, HeadKind};
-use foretoken::format::files::{Files, MemoryFiles};
+use foretoken::format::files::{Files, Known, MemoryFiles};
 use foretoken::format::spec::{BlockRole, Part, Role};
 use foretoken::{ErrorKind, Result};
 use pollster::block_on;
@@ -123,6 +125,7 @@ fn tensors_without_an_index_are_found() {
     for names in [
         &[("model-00001-of-00001.safetensors", "model")][..],
         &[("model-00001-of-00002.safetensors", "x"), ("model-00002-of-00002.safetensors", "model")],
+        &[("pytorch_model-00001-of-00002.safetensors", "model"), ("pytorch_model-00002-of-00002.safetensors", "x")],
         &[("consolidated.safetensors", "model")],
         &[("weights.safetensors", "model"), ("mtp.safetensors", "x")],
     ] {
@@ -132,7 +135,15 @@ fn tensors_without_an_index_are_found() {
     refused(open(&lost), &["model-00002-of-00002.safetensors not found"]);
     let twice = under(&[("model-00001-of-00002.safetensors", "x"), ("model-00002-of-00002.safetensors", "x")]);
     refused(open(&twice), &["\"x\" is in another file too"]);
-    refused(open(&under(&[("a.safetensors", "model"), ("b.safetensors", "model")])), &["model.safetensors not found"]);
+    let several: [&[(&str, &str)]; 2] = [
+        &[("a.safetensors", "model"), ("b.safetensors", "model")],
+        &[("a-00001-of-00001.safetensors", "model"), ("b-00001-of-00001.safetensors", "model")],
+    ];
+    for names in several {
+        let ([(a, _), (b, _)], files) = ([names[0], names[1]], under(names));
+        let named = format!("{a}, {b} are there, and nothing says which of them are the model");
+        refused(open(&files), &["model.safetensors not found", &named]);
+    }
     refused(open(&under(&[("model-00001-of-00000.safetensors", "x")])).and_then(|opened| opened.check()), &["missing"]);
 }
 
@@ -147,11 +158,15 @@ fn tensors_are_found_under_what_wrapped_the_model() {
     };
     let untied = with(llama(), json!({"tie_word_embeddings": false}));
     for config in [llama(), untied, gpt_neox()] {
-        let ways: [&dyn Fn(&str) -> String; 6] = [
+        let ways: [&dyn Fn(&str) -> String; 9] = [
             &|name| format!("module.{name}"),
             &|name| format!("_orig_mod.{name}"),
             &|name| format!("module._orig_mod.{name}"),
             &|name| format!("base_model.model.{name}"),
+            &|name| format!("_fsdp_wrapped_module.{name}"),
+            // A part of the model is wrapped.
+            &|name| name.replacen("model.", "model._orig_mod.", 1).replacen("gpt_neox.", "gpt_neox._orig_mod.", 1),
+            &|name| name.replace("layers.1.", "layers.1._checkpoint_wrapped_module.module."),
             &|name| name.strip_prefix("model.").or(name.strip_prefix("gpt_neox.")).unwrap_or(name).to_owned(),
             &|name| if config["model_type"] == "llama" { format!("model.{name}") } else { format!("gpt_neox.{name}") },
         ];
@@ -166,6 +181,14 @@ fn tensors_are_found_under_what_wrapped_the_model() {
         open(&odd).unwrap().check(),
         &["\"model.embed_tokens.weight\" is missing", "\"student.model.embed_tokens.weight\" is there instead"],
     );
+    // What is missing is said by its own name, and what is there of a product that is packed.
+    let headless = wrapped(&with(llama(), json!({"tie_word_embeddings": false})), &|name| {
+        if name == "lm_head.weight" { "odd".to_owned() } else { name.replacen("model.", "", 1) }
+    });
+    let error = refused(open(&headless).unwrap().check(), &["\"lm_head.weight\" is missing"]);
+    assert!(!error.to_string().contains("instead"), "{error}");
+    let packed = wrapped(&llama(), &|name| name.replace("0.mlp.up_proj.weight", "0.mlp.up_proj.qweight"));
+    refused(open(&packed).unwrap().check(), &["up_proj.weight\" is missing", "up_proj.qweight\" is there instead"]);
     let mut twice = checkpoint(&llama());
     let mut list = open(&twice).unwrap().config().expected_tensors();
     list[0].0 = "module.model.embed_tokens.weight".to_owned();
@@ -208,6 +231,11 @@ fn an_lm_head_that_is_not_the_embedding_is_used() {
             assert!(opened.notes()[0].contains(name), "{:?}", opened.notes());
         }
     }
+    // A head without elements says nothing.
+    let empty = with_head(&llama(), "lm_head.weight", &[0], None);
+    let opened = open(&empty).unwrap();
+    opened.check().unwrap();
+    assert!(opened.config().tie_word_embeddings && opened.account().ignored == ["lm_head.weight"]);
     for shape in [&[][..], &[2400], &[300, 4, 2]] {
         let mut files = checkpoint(&llama());
         let mut list = open(&files).unwrap().config().expected_tensors();
@@ -219,6 +247,114 @@ fn an_lm_head_that_is_not_the_embedding_is_used() {
     // What cannot be used in its place is not left out either.
     let odd = with_head(&llama(), "lm_head.weight", &[301, 8], None);
     refused(open(&odd).unwrap().check(), &["lm_head.weight", "[300, 8]", "[301, 8]"]);
+}
+
+/// The sample with one more tensor, of any type and content.
+fn with_tensor(config: &Value, name: &str, dtype: &str, shape: &[usize], content: &[u8]) -> MemoryFiles {
+    let mut files = checkpoint(config);
+    let file = files.files["model.safetensors"].to_vec();
+    let (header, data) = file[8..].split_at(u64::from_le_bytes(file[..8].try_into().unwrap()) as usize);
+    let mut header: Value = serde_json::from_slice(header).unwrap();
+    header[name] = json!({"dtype": dtype, "shape": shape, "data_offsets": [data.len(), data.len() + content.len()]});
+    put(&mut files, "model.safetensors", [&safetensors(&header.to_string(), 0), data, content].concat());
+    files
+}
+
+/// A configuration, a buffer's name, type, shape and content, and what is wrong with it.
+type BufferCase<'a> = (&'a Value, &'a str, &'a str, &'a [usize], &'a [u8], &'a str);
+
+#[test]
+fn buffers_are_those_that_follow_from_the_configuration() {
+    const OWN: &str = "model.layers.1.self_attn.rotary_emb.inv_freq";
+    const SHARED: &str = "model.rotary_emb.inv_freq";
+    const MASK: &str = "gpt_neox.layers.0.attention.bias";
+    const MASKED: &str = "gpt_neox.layers.1.attention.masked_bias";
+    let f32s = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
+    let f64s: Vec<u8> = [1.0, 0.1, 0.01, 0.001f64].into_iter().flat_map(f64::to_le_bytes).collect();
+    let f16s = [0x00, 0x3C, 0x66, 0x2E, 0x1F, 0x21, 0x19, 0x14];
+    let (right, other) = (f32s(&[1.0, 0.1, 0.01, 0.001]), f32s(&[1.0, 0.031_622_8, 0.001, 0.000_031_622_8]));
+    let masks = [[1, 0, 0, 1, 1, 0, 1, 1, 1], [1, 0, 0, 1, 1, 0, 0, 1, 1], [1; 9]];
+    let [causal, window, all] = &masks.map(|mask: [u8; 9]| mask.to_vec());
+    let wide = f32s(&masks[0].map(f32::from));
+    let (llama, neox) = (with(llama(), json!({"head_dim": 8})), gpt_neox());
+    let cases: [BufferCase<'_>; 21] = [
+        (&llama, OWN, "F32", &[4], &right, ""),
+        (&llama, OWN, "F16", &[4], &f16s, ""),
+        (&llama, SHARED, "F64", &[1, 4], &f64s, ""),
+        (&llama, SHARED, "F32", &[0], &[], ""),
+        (
+            &llama,
+            OWN,
+            "F32",
+            &[4],
+            &other,
+            "(number 1 is 3.162e-2, expected 1.000e-1): the model was made with another base",
+        ),
+        (&llama, SHARED, "F32", &[4], &other, "are not those of config.json"),
+        (&llama, OWN, "F32", &[4], &f32s(&[f32::NAN; 4]), "number 0 is NaN"),
+        (&llama, OWN, "F32", &[2], &right[..8], "expected 4 rotary frequencies by config.json, got [2]"),
+        (&llama, OWN, "I32", &[4], &right, "a buffer of I32 cannot be compared"),
+        (&neox, MASK, "BOOL", &[1, 1, 3, 3], causal, ""),
+        (&neox, MASK, "U8", &[3, 3], causal, ""),
+        (&neox, MASK, "F32", &[1, 1, 3, 3], &wide, ""),
+        (&neox, MASK, "BOOL", &[1, 1, 3, 3], window, "not causal: position 2 does not see position 0"),
+        (&neox, MASK, "U8", &[1, 1, 3, 3], all, "not causal: position 0 sees position 1"),
+        (&neox, MASK, "U8", &[1, 9], causal, "expected a causal mask, got [1, 9]"),
+        (&neox, MASK, "I64", &[1, 1], &[1, 0, 0, 0, 0, 0, 0, 0], "a buffer of I64 cannot be compared"),
+        (&neox, MASKED, "F32", &[], &f32s(&[-1e9]), ""),
+        (&neox, MASKED, "F16", &[1], &[0x00, 0xFC], ""),
+        (&neox, MASKED, "F32", &[], &f32s(&[0.0]), "expected a score of at most -9000 for what is masked, got 0"),
+        (&neox, MASKED, "F32", &[], &f32s(&[f32::NAN]), "got NaN"),
+        (&neox, MASKED, "F32", &[2], &f32s(&[-1e9; 2]), "expected one number, got [2]"),
+    ];
+    for (config, name, dtype, shape, content, wrong) in cases {
+        let files = with_tensor(config, name, dtype, shape, content);
+        let opened = open(&files).unwrap();
+        match wrong {
+            "" => opened.check().unwrap_or_else(|error| panic!("{name} {dtype} {shape:?}: {error}")),
+            _ => drop(refused(opened.check(), &["model.safetensors in memory", name, wrong])),
+        }
+        assert_eq!(opened.account().ignored, [name]);
+    }
+}
+
+/// Files that count how much is read of them, and keep what is found out.
+struct Counted {
+    files: MemoryFiles,
+    bytes: AtomicU64,
+    known: Known,
+}
+
+impl Files for Counted {
+    async fn len(&self, name: &str) -> Result<Option<u64>> {
+        self.files.len(name).await
+    }
+
+    async fn read(&self, name: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        self.bytes.fetch_add(range.end - range.start, Relaxed);
+        self.files.read(name, range).await
+    }
+
+    fn describe(&self) -> String {
+        self.files.describe()
+    }
+
+    fn known(&self) -> Option<&Known> {
+        Some(&self.known)
+    }
+}
+
+#[test]
+fn what_is_derived_is_compared_once() {
+    let files = with_tensor(&llama(), "lm_head.weight", "F32", &[300, 8], &[0; 9600]);
+    let files = Counted { files, bytes: AtomicU64::new(0), known: Known::default() };
+    let read = || {
+        files.bytes.store(0, Relaxed);
+        assert!(block_on(Checkpoint::open(&files)).unwrap().config().tie_word_embeddings);
+        files.bytes.load(Relaxed)
+    };
+    let (first, second) = (read(), read());
+    assert_eq!(first - second, 2 * 9600);
 }
 
 #[test]
@@ -241,6 +377,7 @@ fn what_is_there_instead_of_a_checkpoint_is_named() {
         (&["consolidated.safetensors", "params.json"], "the layout of the model's makers"),
         (&["mtp_config.json", "mtp.safetensors"], "a folder of heads"),
         (&["snapshots", "refs"], "a folder of the hub's cache"),
+        (&["models--org--name", "version.txt"], "this is the hub's cache: name the folder of a model in it"),
         (&["training_args.bin"], "expected a checkpoint in Hugging Face's layout"),
     ] {
         refused(open(&folder(names)), &["config.json not found in memory", words]);
@@ -256,6 +393,9 @@ fn what_is_there_instead_of_a_checkpoint_is_named() {
         ("model.safetensors", b"PK\x03\x04\x14\0\x08\x08\0\0", "a file of PyTorch's"),
         ("model.safetensors", b"\x80\x02\x8a\x0al\xfc\x9c\x46", "a file of PyTorch's"),
         ("model.safetensors", b"<!DOCTYPE html><html>", "a web page"),
+        ("model.safetensors", b"{\"error\":\"Invalid username or password.\"}", "a text, not the file itself"),
+        ("model.safetensors", b"\n<html>\n<head>", "a text, not the file itself"),
+        ("config.json", b"\xFF\xFE{\0}\0", "a text in UTF-16: save it as UTF-8"),
         ("config.json", pointer, "a Git LFS pointer"),
         ("config.json", b"<html><body>", "a web page"),
         ("generation_config.json", pointer, "a Git LFS pointer"),
@@ -370,7 +510,6 @@ fn a_tensor_of_a_block_that_the_family_has_not_is_refused() {
         );
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::Unsupported, message));
     }
-    open(&with_tensor("model.layers.0.self_attn.rotary_emb.inv_freq")).unwrap().check().unwrap();
     open(&with_tensor("model.layers.2.self_attn.q_proj.bias")).unwrap().check().unwrap();
 }
 

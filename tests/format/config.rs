@@ -50,7 +50,7 @@ fn llama_defaults_and_fields() {
     let config = parse(&llama()).unwrap();
     let (block, attention) = (block(&config), attention(&config));
     assert_eq!((config.head_dim, attention.q_size(), attention.kv_size()), (2, 8, 4));
-    assert_eq!((block.norm, block.mlp.activation), (Norm::Rms { eps: 1e-5 }, Activation::Silu));
+    assert_eq!((block.norm, block.mlp.activation), (Norm::Rms { eps: 1e-5, offset: 0.0 }, Activation::Silu));
     assert!(block.mlp.gated && config.tie_word_embeddings && config.spec.tied && !block.parallel);
     assert!(!attention.qkv_bias && !attention.out_bias && !block.mlp.bias && attention.qk_norm.is_none());
     assert_eq!((config.bos_token_id, config.eos_token_ids.as_slice()), (Some(1), [2].as_slice()));
@@ -398,4 +398,48 @@ fn stories260k_is_read() {
     let config = ModelConfig::parse(&read("config.json"), Some(&read("generation_config.json"))).unwrap();
     assert_eq!((config.hidden_size, config.num_key_value_heads, config.head_dim), (64, 4, 8));
     assert_eq!((&config.eos_token_ids, rope(&config).theta), (&vec![2], 1e4));
+}
+
+/// Gemma 3 as its first checkpoints wrote it, before version 5 of transformers.
+fn gemma3() -> Value {
+    json!({
+        "model_type": "gemma3_text", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 8, "num_attention_heads": 4,
+        "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 100, "max_position_embeddings": 512,
+        "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 64, "rms_norm_eps": 1e-6, "sliding_window": 32,
+        "sliding_window_pattern": 6, "rope_local_base_freq": 10000.0, "rope_theta": 1e6, "rope_scaling": null,
+        "attn_logit_softcapping": null, "final_logit_softcapping": null, "attention_bias": false,
+    })
+}
+
+#[test]
+fn gemma3_has_windows_and_ropes_by_block() {
+    let norm = Norm::Rms { eps: 1e-6, offset: 1.0 };
+    let kinds = |config: &ModelConfig| -> Vec<(Option<usize>, f64)> {
+        let attentions = config.spec.blocks.iter().map(BlockSpec::attention);
+        attentions.map(|attention| (attention.window, attention.rope.theta)).collect()
+    };
+    let (local, global) = ((Some(32), 1e4), (None, 1e6));
+    let config = parse(&gemma3()).unwrap();
+    assert_eq!(kinds(&config), [local, local, local, local, local, global, local, local]);
+    assert!(config.spec.tied && config.spec.embedding_scale == 8.0 && config.spec.final_norm == norm);
+    for block in &config.spec.blocks {
+        assert!(block.norm == norm && block.post_norm && block.mlp.activation == Activation::GeluTanh);
+        let attention = block.attention();
+        assert_eq!((attention.scale, attention.qk_norm.map(|norm| norm.offset)), (0.125, Some(1.0)));
+    }
+    // As version 5 writes it.
+    let types = json!(["sliding_attention", "full_attention"]);
+    let ropes = json!({"sliding_attention": {"rope_theta": 5000.0}, "full_attention": {"rope_theta": 70000.0}});
+    let newer = json!({
+        "num_hidden_layers": 2, "layer_types": types, "rope_parameters": ropes, "rope_theta": null, "rope_local_base_freq": null,
+    });
+    assert_eq!(kinds(&accepted(gemma3(), newer)), [(Some(32), 5000.0), (None, 70000.0)]);
+    unsupported(gemma3(), json!({"attn_logit_softcapping": 50.0}), &["attn_logit_softcapping"]);
+    unsupported(gemma3(), json!({"final_logit_softcapping": 30.0}), &["final_logit_softcapping"]);
+    unsupported(gemma3(), json!({"rope_scaling": {"factor": 8.0, "rope_type": "linear"}}), &["rope_scaling"]);
+    let linear = json!({"full_attention": {"rope_type": "linear", "factor": 8.0}});
+    unsupported(gemma3(), json!({"rope_parameters": linear}), &["linear"]);
+    broken(gemma3(), json!({"sliding_window": 0}), &["sliding_window", "1 to"]);
+    // Families without such fields go on refusing them.
+    unsupported(llama(), json!({"query_pre_attn_scalar": 64}), &["query_pre_attn_scalar"]);
 }

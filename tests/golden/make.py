@@ -103,6 +103,34 @@ def default_head_eps(model):
         attention.q_norm.variance_epsilon = attention.k_norm.variance_epsilon = 1e-6
 
 
+def plain_norms(model):
+    """Scales as they are stored, not one more."""
+    for module in model.modules():
+        if type(module).__name__ == "Gemma3RMSNorm":
+            module.weight.sub_(1)
+
+
+def plain_head_norms(model):
+    for attention in attentions(model):
+        for norm in (attention.q_norm, attention.k_norm):
+            norm.weight.sub_(1)
+
+
+def without(*parts):
+    """Blocks that leave out these norms."""
+
+    def change(model):
+        for layer in model.base_model.layers:
+            for part in parts:
+                setattr(layer, part, torch.nn.Identity())
+
+    return change
+
+
+def plain_embedding(model):
+    model.base_model.embed_tokens.embed_scale.fill_(1)
+
+
 class WholeNorm(torch.nn.Module):
     """A norm over all heads of a position at once, each with the scales of one."""
 
@@ -239,7 +267,21 @@ ODD = {
 
 QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
 QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+GEMMA3 = {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}
 MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+
+
+def gemma3(local=10000.0, dtype="float32", theta=1000000.0, **changes):
+    """A Gemma 3 model, as version 5 writes it."""
+    base = llama(**GEMMA3, hidden_activation="gelu_pytorch_tanh", dtype=dtype, transformers_version="5.23.0") | changes
+    del base["hidden_act"]
+    return base | ropes(local, theta)
+
+
+def ropes(local, theta):
+    """A rope for blocks that see a window, and another for those that see all positions."""
+    kinds = {"sliding_attention": local, "full_attention": theta}
+    return {"rope_parameters": {kind: {"rope_theta": base, "rope_type": "default"} for kind, base in kinds.items()}}
 
 
 def window(size, *seen):
@@ -488,6 +530,34 @@ CASES = [
         },
     ),
     Case(
+        "gemma3",
+        gemma3(
+            num_hidden_layers=3,
+            **layers("sliding", "sliding", "full"),
+            num_key_value_heads=2,
+            head_dim=12,
+            query_pre_attn_scalar=20,
+            sliding_window=8,
+            rms_norm_eps=1e-6,
+            tie_word_embeddings=False,
+        ),
+        generation={"bos_token_id": 1, "eos_token_id": [2, 95]},
+        blind={
+            "embedding as stored": (plain_embedding, 0.02),
+            "norms as stored": (plain_norms, 0.02),
+            "norms of heads as stored": (plain_head_norms, 0.02),
+            "no norm after attention": (without("post_attention_layernorm"), 0.02),
+            "no norm after the MLP": (without("post_feedforward_layernorm"), 0.02),
+            "no norm before the MLP": (without("pre_feedforward_layernorm"), 0.02),
+            "one rope": (ropes(1000000.0, 1000000.0), 0.02),
+            "ropes swapped": (ropes(1000000.0, 10000.0), 0.02),
+            "scale by the size of a head": ({"query_pre_attn_scalar": 12}, 0.02),
+            "no window": (layers("full", "full", "full"), 0.02),
+            "one fewer": ({"sliding_window": 7}, 0.02),
+            "one more": ({"sliding_window": 9}, 0.02),
+        },
+    ),
+    Case(
         "mistral-window",
         llama(**MISTRAL, **old(), num_key_value_heads=2, sliding_window=8, tie_word_embeddings=False),
         generation={"bos_token_id": 1, "eos_token_id": 2},
@@ -548,6 +618,8 @@ def weights(case, seed):
     if model.config.tie_word_embeddings:
         shapes = {n: s for n, s in shapes.items() if n not in ("lm_head.weight", "embed_out.weight")}
     drawn = {n: draw(n, s, random_of(case.name, seed, n)) for n, s in shapes.items()}
+    if case.config["model_type"].startswith("gemma3"):
+        drawn = {n: v - 1 if "norm" in n else v for n, v in drawn.items()}
     return {n: torch.tensor(v, dtype=torch.float32).to(case.dtype) for n, v in drawn.items()}
 
 
@@ -742,10 +814,14 @@ def order_problems(case, model, g):
     if moved < 0.05:
         yield f"order moves the logits by only {moved:.4f}"
     rotary = model.base_model.rotary_emb
-    kept = rotary.inv_freq.clone()
-    rotary.inv_freq.zero_()
+    # One for all blocks, or one for each of their types.
+    frequencies = [buffer for name, buffer in rotary.named_buffers() if name.endswith("inv_freq") and "original" not in name]
+    kept = [buffer.clone() for buffer in frequencies]
+    for buffer in frequencies:
+        buffer.zero_()
     moved = shift(g, model)
-    rotary.inv_freq.copy_(kept)
+    for buffer, value in zip(frequencies, kept):
+        buffer.copy_(value)
     if moved < 0.05:
         yield f"RoPE moves the logits by only {moved:.4f}"
 

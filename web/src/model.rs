@@ -139,6 +139,11 @@ impl WebModel {
         self.engine().tokenizer().and_then(|tokenizer| tokenizer.encode(text, true)).map_err(to_js)
     }
 
+    /// What somebody may not expect of the token ids of a text.
+    pub fn notes(&self, ids: &[u32]) -> Js<Vec<String>> {
+        self.engine().tokenizer().map(|tokenizer| tokenizer.notes(ids)).map_err(to_js)
+    }
+
     /// The text of token ids, without special tokens.
     pub fn decode(&self, ids: &[u32]) -> Js<String> {
         self.engine().tokenizer().and_then(|tokenizer| tokenizer.decode(ids, true)).map_err(to_js)

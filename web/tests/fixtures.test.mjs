@@ -11,6 +11,7 @@ const FIXTURES = [
   "llama-rope3",
   "llama-bf16",
   "llama-odd-f16",
+  "gemma3",
   "mistral",
   "neox-parallel",
   "neox-tanh",
@@ -23,17 +24,18 @@ before(async () => {
 });
 after(() => tab?.close());
 
-/** Greedy texts of a fixture without drafts and with. */
-function generate(name, prompt) {
+/** Greedy texts of a fixture without drafts and with, and log-probabilities of the prompt. */
+function generate(name, prompt, options = {}) {
   return tab.page.evaluate(
-    async ([name, prompt, maxTokens]) => {
-      const model = await foretoken.load({ kind: "url", base: `/golden/${name}` }, { cache: false });
+    async ([name, prompt, maxTokens, options]) => {
+      const model = await foretoken.load({ kind: "url", base: `/golden/${name}` }, { cache: false, ...options });
       const plain = await model.generate(prompt, { maxTokens, draft: "off" }).result;
       const drafted = await model.generate(prompt, { maxTokens, draft: "lookup", draftLen: 3 }).result;
+      const { logprobs } = await model.score(prompt);
       await model.dispose();
-      return { plain, drafted };
+      return { plain, drafted, logprobs };
     },
-    [name, prompt, TOKENS],
+    [name, prompt, TOKENS, options],
   );
 }
 
@@ -50,6 +52,37 @@ for (const name of FIXTURES) {
     assert.deepEqual(drafted.ids, plain.ids);
   });
 }
+
+test("a model packed in q8_0 is the native one with --quantize q8_0", async () => {
+  const folder = `${root}tests/golden/llama-gqa`;
+  const { text } = JSON.parse(readFileSync(`${folder}/expected.json`, "utf8"));
+  const model = ["--model", folder, "--quantize", "q8_0"];
+  const packed = await generate("llama-gqa", text, { quantize: "q8_0" });
+  await assertGreedy(packed.plain, await generateNatively(text, TOKENS, ...model), ...model);
+  assert.deepEqual(packed.drafted.ids, packed.plain.ids);
+  // Rounded weights are another model.
+  const stored = await generate("llama-gqa", text);
+  const differences = packed.logprobs.map((logprob, at) => Math.abs(logprob - stored.logprobs[at]));
+  assert.ok(Math.max(...differences) > 1e-4, `log-probabilities differ by at most ${Math.max(...differences)}`);
+});
+
+test("a format that there is not, or that a matrix cannot have, is refused", async () => {
+  const refusal = (name, quantize) =>
+    tab.page.evaluate(
+      ([name, quantize]) =>
+        foretoken.load({ kind: "url", base: `/golden/${name}` }, { cache: false, quantize }).then(
+          () => null,
+          ({ kind, message }) => ({ kind, message }),
+        ),
+      [name, quantize],
+    );
+  const unknown = await refusal("llama-gqa", "q4_9");
+  assert.equal(unknown?.kind, "Input");
+  assert.match(unknown.message, /no format 'q4_9' to pack weights in; there is: q8_0/);
+  const odd = await refusal("llama-odd", "q8_0");
+  assert.equal(odd?.kind, "Unsupported");
+  assert.match(odd.message, /tensor "model.embed_tokens.weight" cannot be packed in Q8_0: expected rows of a multiple of 32/);
+});
 
 // Heads of several layouts, in a folder with their backbone.
 for (const name of ["heads-sequential", "heads-whs", "heads-medusa"]) {

@@ -299,6 +299,20 @@ describe("the page", { concurrency: false }, () => {
     await page.waitForSelector("#generate:enabled");
   });
 
+  test("says what one may not expect of a prompt's tokens", async () => {
+    const said = page.locator('[data-testid="notice-info"][data-key="About this prompt"]');
+    await page.fill("#max-tokens", "2");
+    await page.fill("#prompt", "\uFEFF<|endoftext|>Once");
+    await page.click("#generate");
+    await generated();
+    assert.match(await said.innerText(), /begins with a byte order mark.*begins with "<\|endoftext\|>", which the tokenizer puts there too/);
+    await page.fill("#prompt", "Once");
+    await page.click("#generate");
+    await generated();
+    assert.equal(await said.count(), 0, "of another prompt");
+    await page.fill("#prompt", PROMPT);
+  });
+
   test("loads a folder by file input, and a model by URL", async () => {
     await page.setInputFiles("#model-folder", `${root}models/default`);
     await page.waitForSelector("#loading", { state: "visible" });

@@ -37,12 +37,12 @@ pub async fn read(path: &Path, model: &Checked<'_>, truncate: bool) -> Result<(V
     }
     let bytes = fs::read(path).map_err(|error| io_error(path, &error))?;
     let (context, tokenizer) = (model.context, model.tokenizer().await?);
-    let vocabulary = Vocabulary { tokenizer: &tokenizer, size: model.config.vocab_size, end: None };
+    let vocabulary = Vocabulary { tokenizer, size: model.config.vocab_size, end: None };
     let documents = read_documents(&bytes, DataFormat::Lines, &vocabulary).map_err(|error| error.within(&place))?;
     if bytes.starts_with(MARK.to_string().as_bytes()) {
         print_mark(&place);
     }
-    print_notes(&tokenizer, documents.iter().map(|document| &document.ids[..]));
+    print_notes(tokenizer, documents.iter().map(|document| &document.ids[..]));
     let mut samples = Vec::with_capacity(documents.len());
     for document in documents {
         let (line, first_target, text) = (document.line, document.first_target(), document.prompt.is_none());

@@ -86,6 +86,17 @@ fn heads_in_a_folder_of_their_own_are_described() {
 }
 
 #[test]
+fn an_lm_head_of_its_own_in_spite_of_the_configuration_is_noted() {
+    let (_temp, folder) = golden_copy("llama-gqa");
+    config(Path::new(&folder), |config| config["tie_word_embeddings"] = json!(true));
+    let note =
+        "config.json ties the LM head to the embedding, but the file has another \"lm_head.weight\": that one is used";
+    let text = foretoken(&["inspect", "--model", &folder]).success().stdout;
+    assert!(text.contains(&format!("note               {note}\n")), "{text}");
+    assert_eq!(foretoken(&["inspect", "--model", &folder, "--json"]).json()["notes"], json!([note]));
+}
+
+#[test]
 fn names_cannot_order_the_terminal_about() {
     let (_temp, folder) = golden_copy(CASE);
     let name = "größe\u{1b}[2J\r\u{9b}x";

@@ -292,6 +292,13 @@ fn no_adapter_is_opened_for_what_is_refused() {
         let run = foretoken(&[*flags, &["--model", &folder, "--adapter", "no such adapter"]].concat());
         run.refused(*expected, &[("{data}", data), ("{out}", out)], &flags.join(" "));
     }
+    let odd = golden("llama-odd");
+    for command in [&["generate", "--ids", "1"][..], &["audit"], &["bench"]] {
+        let flags = ["--model", &odd, "--quantize", "q8_0", "--adapter", "no such adapter"];
+        let expected = "model.safetensors: tensor \"model.embed_tokens.weight\" cannot be packed in Q8_0: expected rows of a \
+                        multiple of 32 weights, got shape [101, 36]; load this model without quantizing it";
+        foretoken(&[command, &flags[..]].concat()).refused(Error(expected), &[], command[0]);
+    }
 }
 
 #[test]
@@ -335,8 +342,8 @@ fn broken_checkpoints_are_refused() {
             make: |folder| remove(folder, "config.json"),
         },
         Broken {
-            message: "model.safetensors not found in {folder}; nor model.safetensors.index.json; weights in other formats must \
-                      be converted to safetensors first",
+            message: "model.safetensors not found in {folder}; nor model.safetensors.index.json; no weights are there; if \
+                      they have other formats, convert them to safetensors, else download them",
             make: |folder| remove(folder, WEIGHTS),
         },
         Broken {
@@ -370,7 +377,7 @@ fn broken_checkpoints_are_refused() {
             make: |folder| fs::write(folder.join("tokenizer.json"), "{}").unwrap(),
         },
         Broken {
-            message: "{folder}: config.json: `model_type` \"mamba\" is not supported; there are: gpt_neox, llama, mistral, qwen2, qwen3",
+            message: "{folder}: config.json: `model_type` \"mamba\" is not supported; there are: gemma3_text, gpt_neox, llama, mistral, qwen2, qwen3",
             make: |folder| config(folder, |config| config["model_type"] = json!("mamba")),
         },
         Broken {
@@ -432,6 +439,13 @@ fn broken_checkpoints_are_refused() {
             message: "{folder}: tensor \"model.layers.0.self_attn.q_proj.weight\": expected F32, F16 or BF16, got I32",
             make: |folder| weights(folder, |header, _| header[Q_PROJ]["dtype"] = json!("I32")),
         },
+        Broken {
+            message: "{folder}: tensor \"model.layers.0.self_attn.q_proj.weight\" is missing; expected shape [32, 32] by \
+                      config.json; \"model.layers.0.self_attn.q_proj.base_layer.weight\" is there instead",
+            make: |folder| {
+                weights(folder, |header, _| rename(header, Q_PROJ, &Q_PROJ.replace(".weight", ".base_layer.weight")));
+            },
+        },
         Broken { message: MISSING, make: |folder| weights(folder, |header, _| rename(header, Q_PROJ, "renamed")) },
         Broken {
             message: "{folder}: tensor \"model.layers.0.self_attn.q_proj.weight\" is missing; expected shape [32, 32] by \
@@ -472,12 +486,14 @@ fn folders_of_the_hubs_cache_are_known() {
     // The only one; of two the one that is the main; of two without a word of which, none.
     generate().success();
     fs::create_dir(cache.path().join("snapshots/other")).unwrap();
-    let expected =
-        "config.json not found in {cache}; this is a folder of the hub's cache: name one of those in its snapshots";
+    let expected = "{cache}: a folder of the hub's cache with several snapshots: name {cache}/snapshots/0123abc or \
+                    {cache}/snapshots/other";
     generate().refused(Error(expected), &[("{cache}", path)], "two snapshots");
     fs::create_dir(cache.path().join("refs")).unwrap();
     fs::write(cache.path().join("refs/main"), "0123abc\n").unwrap();
     generate().success();
+    let snapshots = cache.path().join("snapshots");
+    foretoken(&["generate", "--model", snapshots.to_str().unwrap(), "--ids", "1", "--max-tokens", "1"]).success();
     // Nothing that leads elsewhere.
     fs::write(cache.path().join("refs/main"), "../snapshots/0123abc").unwrap();
     generate().refused(Error(expected), &[("{cache}", path)], "a path");

@@ -15,6 +15,7 @@ pub(super) const FAMILY: Family = Family {
     spec,
     names: &NAMES,
     rules: &[("layer_types", Neutral::Among(&["full_attention"])), ("gated_mlp", Neutral::Off)],
+    reads: &[],
 };
 
 const FUSED: &str = "attention.query_key_value";
@@ -42,11 +43,12 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec> {
         mixer: Mixer::Attention(attention(fields)?),
         mlp: Mlp {
             inner: fields.required_size("intermediate_size")?,
-            activation: activation(fields, "gelu", GELU_FORMS)?,
+            activation: activation(fields, "hidden_act", "gelu", GELU_FORMS)?,
             gated: false,
             bias: true,
         },
         norm,
+        post_norm: false,
         parallel: fields.flag("use_parallel_residual")?.unwrap_or(true),
     };
     of_blocks(fields, norm, vec![block; num_blocks(fields)?])
@@ -66,6 +68,7 @@ fn attention(fields: &Fields<'_>) -> Result<Attention> {
         factor: &["rotary_pct", "partial_rotary_factor"],
         default_factor: 0.25,
         partial: true,
+        ..RopeKeys::WHOLE
     };
     let bias = fields.flag("attention_bias")?.unwrap_or(true);
     Ok(Attention {

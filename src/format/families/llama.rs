@@ -7,6 +7,7 @@ use super::{
 use crate::error::Result;
 use crate::format::fields::Fields;
 use crate::format::refusals::Neutral;
+use crate::format::rope::Rope;
 use crate::format::spec::{Attention, BlockSpec, Mixer, Mlp, ModelSpec, Norm};
 
 /// The family.
@@ -19,6 +20,7 @@ pub(super) const FAMILY: Family = Family {
         ("use_parallel_residual", Neutral::Off),
         ("parallel_attn", Neutral::Off),
     ],
+    reads: &[],
 };
 
 fn spec(fields: &Fields<'_>) -> Result<ModelSpec> {
@@ -36,6 +38,11 @@ pub(super) fn head_dim(fields: &Fields<'_>) -> Result<usize> {
 
 /// Attention as most families that grew out of this one have it.
 pub(super) fn attention(fields: &Fields<'_>, head_dim: usize) -> Result<Attention> {
+    attention_with(fields, head_dim, whole_rope(fields, head_dim)?)
+}
+
+/// Such attention with a rope of its own.
+pub(super) fn attention_with(fields: &Fields<'_>, head_dim: usize, rope: Rope) -> Result<Attention> {
     let heads = fields.required_size("num_attention_heads")?;
     let bias = fields.flag("attention_bias")?.unwrap_or(false);
     Ok(Attention {
@@ -43,7 +50,7 @@ pub(super) fn attention(fields: &Fields<'_>, head_dim: usize) -> Result<Attentio
         kv_heads: fields.size("num_key_value_heads")?.unwrap_or(heads),
         head_dim,
         scale: usual_scale(head_dim),
-        rope: whole_rope(fields, head_dim)?,
+        rope,
         window: None,
         qk_norm: None,
         qkv_bias: bias,
@@ -57,16 +64,17 @@ pub(super) fn block(fields: &Fields<'_>, attention: Attention) -> Result<BlockSp
         mixer: Mixer::Attention(attention),
         mlp: Mlp {
             inner: fields.required_size("intermediate_size")?,
-            activation: activation(fields, "silu", SILU_FORMS)?,
+            activation: activation(fields, "hidden_act", "silu", SILU_FORMS)?,
             gated: true,
             bias: fields.flag("mlp_bias")?.unwrap_or(false),
         },
         norm: norm(fields)?,
+        post_norm: false,
         parallel: false,
     })
 }
 
 /// The norm of every block, and before the LM head.
 pub(super) fn norm(fields: &Fields<'_>) -> Result<Norm> {
-    Ok(Norm::Rms { eps: norm_eps(fields, "rms_norm_eps", 1e-6)? })
+    Ok(Norm::Rms { eps: norm_eps(fields, "rms_norm_eps", 1e-6)?, offset: 0.0 })
 }

@@ -9,7 +9,7 @@ use crate::format::spec::{Attention, ModelSpec};
 const DEFAULT_WINDOW: usize = 4096;
 
 /// The family.
-pub(super) const FAMILY: Family = Family { model_type: "mistral", spec, names: &LLAMA_NAMES, rules: &[] };
+pub(super) const FAMILY: Family = Family { model_type: "mistral", spec, names: &LLAMA_NAMES, rules: &[], reads: &[] };
 
 fn spec(fields: &Fields<'_>) -> Result<ModelSpec> {
     let default = (!fields.has_key("sliding_window")).then_some(DEFAULT_WINDOW);

@@ -2,13 +2,16 @@
 //!
 //! To add one, write `NAME.rs` beside this file with a `Family` and add it to `FAMILIES`. Nothing else knows a family.
 
+mod gemma3;
 mod gpt_neox;
 mod llama;
 mod mistral;
 mod qwen2;
 mod qwen3;
 
-use super::fields::Fields;
+use serde_json::Value;
+
+use super::fields::{Fields, brief};
 use super::refusals::Neutral;
 use super::rope::{Rope, RopeKeys};
 use super::spec::{Activation, BlockRole, BlockSpec, ModelSpec, Norm, Part};
@@ -24,10 +27,13 @@ pub(super) struct Family {
     pub names: &'static TensorNames,
     /// Fields that change the mathematics of this family and are not implemented.
     pub rules: &'static [(&'static str, Neutral)],
+    /// Fields that this family reads and others refuse.
+    pub reads: &'static [&'static str],
 }
 
 /// Every family.
-const FAMILIES: &[Family] = &[gpt_neox::FAMILY, llama::FAMILY, mistral::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
+const FAMILIES: &[Family] =
+    &[gemma3::FAMILY, gpt_neox::FAMILY, llama::FAMILY, mistral::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
 
 /// The family that `model_type` names.
 pub(super) fn family(fields: &Fields<'_>) -> Result<&'static Family> {
@@ -169,8 +175,7 @@ const LLAMA_NAMES: TensorNames = TensorNames {
 
 /// The rope of families whose heads rotate whole.
 fn whole_rope(fields: &Fields<'_>, head_dim: usize) -> Result<Rope> {
-    let keys =
-        RopeKeys { theta: &["rope_theta"], factor: &["partial_rotary_factor"], default_factor: 1.0, partial: false };
+    let keys = RopeKeys { theta: &["rope_theta"], factor: &["partial_rotary_factor"], ..RopeKeys::WHOLE };
     Rope::parse(fields, &keys, head_dim)
 }
 
@@ -179,6 +184,7 @@ fn of_blocks(fields: &Fields<'_>, norm: Norm, blocks: Vec<BlockSpec>) -> Result<
     Ok(ModelSpec {
         hidden_size: fields.required_size("hidden_size")?,
         vocab_size: fields.required_size("vocab_size")?,
+        embedding_scale: 1.0,
         blocks,
         final_norm: norm,
         tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
@@ -226,16 +232,32 @@ const GELU_FORMS: &[(&str, Activation)] = &[
     ("gelu_accurate", Activation::GeluTanh),
 ];
 
-fn activation(fields: &Fields<'_>, default: &str, known: &[(&str, Activation)]) -> Result<Activation> {
-    let name = fields.text("hidden_act")?.unwrap_or(default);
+fn activation(fields: &Fields<'_>, key: &str, default: &str, known: &[(&str, Activation)]) -> Result<Activation> {
+    let name = fields.text(key)?.unwrap_or(default);
     match known.iter().find(|(known, _)| *known == name) {
         Some((_, activation)) => Ok(*activation),
         None => {
             let names: Vec<&str> = known.iter().map(|(known, _)| *known).collect();
             let names = names.join(", ");
-            Err(fields.unsupported(format!("`hidden_act` \"{name}\" is not supported in this family; {names} are")))
+            Err(fields.unsupported(format!("`{key}` \"{name}\" is not supported in this family; {names} are")))
         }
     }
+}
+
+/// Whether each of `count` blocks sees a window, as `layer_types` says where it is there.
+fn sliding_blocks(fields: &Fields<'_>, count: usize) -> Result<Option<Vec<bool>>> {
+    let Some(types) = fields.get("layer_types") else { return Ok(None) };
+    let wrong = || {
+        let expected = format!("expected {count} times \"full_attention\" or \"sliding_attention\"");
+        fields.error(format!("`layer_types`: {expected}, got {}", brief(types)))
+    };
+    let list = types.as_array().filter(|list| list.len() == count).ok_or_else(wrong)?;
+    let of = |value: &Value| match value.as_str() {
+        Some("full_attention") => Ok(false),
+        Some("sliding_attention") => Ok(true),
+        _ => Err(wrong()),
+    };
+    list.iter().map(of).collect::<Result<_>>().map(Some)
 }
 
 /// How many blocks there are; lists with an entry per block stay small whatever a file says.

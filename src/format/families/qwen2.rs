@@ -1,10 +1,8 @@
 //! Qwen2: Llama's blocks with biases on queries, keys and values; the upper blocks may see a window.
 
-use serde_json::Value;
-
-use super::{Family, LLAMA_NAMES, llama, num_blocks, of_blocks};
+use super::{Family, LLAMA_NAMES, llama, num_blocks, of_blocks, sliding_blocks};
 use crate::error::Result;
-use crate::format::fields::{Fields, brief};
+use crate::format::fields::Fields;
 use crate::format::spec::{Attention, ModelSpec};
 
 /// The window of transformers where the configuration names none.
@@ -14,7 +12,7 @@ const DEFAULT_WINDOW: usize = 4096;
 const DEFAULT_FULL_BLOCKS: usize = 28;
 
 /// The family.
-pub(super) const FAMILY: Family = Family { model_type: "qwen2", spec, names: &LLAMA_NAMES, rules: &[] };
+pub(super) const FAMILY: Family = Family { model_type: "qwen2", spec, names: &LLAMA_NAMES, rules: &[], reads: &[] };
 
 fn spec(fields: &Fields<'_>) -> Result<ModelSpec> {
     let attention =
@@ -36,23 +34,13 @@ fn windows(fields: &Fields<'_>) -> Result<Vec<Option<usize>>> {
         true => Some(fields.size("sliding_window")?.unwrap_or(DEFAULT_WINDOW)),
         false => None,
     };
-    let Some(types) = fields.get("layer_types") else {
+    let Some(sliding) = sliding_blocks(fields, count)? else {
         let full =
             if fields.has_key("max_window_layers") { fields.count("max_window_layers")? } else { DEFAULT_FULL_BLOCKS };
         return Ok((0..count).map(|block| window.filter(|_| block >= full)).collect());
     };
-    let wrong = || {
-        let expected = format!("expected {count} times \"full_attention\" or \"sliding_attention\"");
-        fields.error(format!("`layer_types`: {expected}, got {}", brief(types)))
-    };
-    let list = types.as_array().filter(|list| list.len() == count).ok_or_else(wrong)?;
-    let of = |value: &Value| match value.as_str() {
-        Some("full_attention") => Ok(None),
-        Some("sliding_attention") if window.is_some() => Ok(window),
-        Some("sliding_attention") => {
-            Err(fields.error("`layer_types` has \"sliding_attention\", but `use_sliding_window` is off"))
-        }
-        _ => Err(wrong()),
-    };
-    list.iter().map(of).collect()
+    if window.is_none() && sliding.contains(&true) {
+        return Err(fields.error("`layer_types` has \"sliding_attention\", but `use_sliding_window` is off"));
+    }
+    Ok(sliding.into_iter().map(|sliding| window.filter(|_| sliding)).collect())
 }

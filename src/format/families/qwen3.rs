@@ -9,11 +9,11 @@ use crate::format::spec::{Attention, ModelSpec, QkNorm};
 const DEFAULT_HEAD_DIM: usize = 128;
 
 /// The family.
-pub(super) const FAMILY: Family = Family { model_type: "qwen3", spec, names: &LLAMA_NAMES, rules: &[] };
+pub(super) const FAMILY: Family = Family { model_type: "qwen3", spec, names: &LLAMA_NAMES, rules: &[], reads: &[] };
 
 fn spec(fields: &Fields<'_>) -> Result<ModelSpec> {
     let head_dim = fields.size("head_dim")?.unwrap_or(DEFAULT_HEAD_DIM);
-    let qk_norm = Some(QkNorm { eps: norm_eps(fields, "rms_norm_eps", 1e-6)? });
+    let qk_norm = Some(QkNorm { eps: norm_eps(fields, "rms_norm_eps", 1e-6)?, offset: 0.0 });
     let attention = Attention { qk_norm, ..llama::attention(fields, head_dim)? };
     qwen2::with_windows(fields, &attention)
 }

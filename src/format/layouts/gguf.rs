@@ -49,6 +49,7 @@ impl Layout for GgufFile {
             head_files,
             notes: Vec::new(),
             deciding: names,
+            contradiction: None,
         })
     }
 

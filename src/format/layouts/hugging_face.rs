@@ -1,11 +1,11 @@
 //! Hugging Face's folders: `config.json`, `tokenizer.json`, and `model.safetensors` or an index of shards.
 
+mod derived;
 mod names;
-mod tied;
 
 use std::collections::BTreeSet;
 
-use super::{Layout, Opened};
+use super::{Derived, Layout, Opened};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::HeadKind;
 use crate::format::config::ModelConfig;
@@ -46,7 +46,8 @@ impl Layout for HuggingFace {
         let mut tensors = Tensors::new(files, read_headers(files, &config).await?);
         names::unwrap(&mut tensors, &config);
         let mut notes = Vec::new();
-        if let Some(head) = tied::other_head(&tensors, &config).await? {
+        let Derived { other_head, contradiction } = derived::compare(&tensors, &config).await?;
+        if let Some(head) = other_head {
             notes.push(format!(
                 "{CONFIG} ties the LM head to the embedding, but the file has another \"{head}\": that one is used"
             ));
@@ -63,7 +64,7 @@ impl Layout for HuggingFace {
         }
         // The end token may come from the second.
         let deciding = [CONFIG, GENERATION_CONFIG, TOKENIZER].map(str::to_owned).into();
-        Ok(Opened { config, tensors, stated_by: CONFIG, has_tokenizer, head_files, deciding, notes })
+        Ok(Opened { config, tensors, stated_by: CONFIG, has_tokenizer, head_files, deciding, notes, contradiction })
     }
 
     async fn tokenizer<F: Files>(files: &F) -> Result<Tokenizer> {
@@ -96,10 +97,23 @@ async fn read_headers<F: Files>(files: &F, config: &ModelConfig) -> Result<Heade
     match headers(files, Some(&needed)).await? {
         Some(header) => Ok(header),
         None => {
-            let usual = format!("nor {INDEX}; weights in other formats must be converted to safetensors first");
-            Err(missing(files, SINGLE, &foreign::of_files(files).await?.unwrap_or(usual)))
+            let advice = match &tensor_files(&files.names())[..] {
+                [] => foreign::of_files(files).await?.unwrap_or_else(|| NO_WEIGHTS.to_owned()),
+                found => format!("{} are there, and nothing says which of them are the model", some(found)),
+            };
+            Err(missing(files, SINGLE, &format!("nor {INDEX}; {advice}")))
         }
     }
+}
+
+const NO_WEIGHTS: &str =
+    "no weights are there; if they have other formats, convert them to safetensors, else download them";
+
+/// The first few names.
+fn some(names: &[&String]) -> String {
+    const SHOWN: usize = 4;
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(|name| name.as_str()).collect();
+    format!("{}{}", shown.join(", "), if names.len() > SHOWN { ", ..." } else { "" })
 }
 
 /// The tensors of a folder's checkpoint, in one file or several; `None` without either.
@@ -157,26 +171,41 @@ pub(super) fn add<F: Files>(
 /// The tensors of shards that no index names, where all of them are there, or of the only file of tensors.
 async fn without_index<F: Files>(files: &F) -> Result<Option<Header>> {
     let names = files.names();
-    let shard =
-        |name: &String| name.strip_prefix("model-00001-of-")?.strip_suffix(".safetensors")?.parse::<usize>().ok();
-    let count = names.iter().find_map(shard).unwrap_or(1).max(1);
-    let shards: Vec<String> = (1..=count.min(names.len().max(1)))
-        .map(|index| format!("model-{index:05}-of-{count:05}.safetensors"))
-        .collect();
+    let found = tensor_files(&names);
+    let shards = match files.len("model-00001-of-00001.safetensors").await? {
+        // A server does not tell what it has.
+        Some(_) if found.is_empty() => vec!["model-00001-of-00001.safetensors".to_owned()],
+        _ => match (shards_of(&found), &found[..]) {
+            (Some(shards), _) => shards,
+            (None, [only]) => vec![(*only).clone()],
+            (None, _) => return Ok(None),
+        },
+    };
     let mut all = Header::default();
-    if files.len(&shards[0]).await?.is_some() {
-        for shard in &shards {
-            let advice = "nor an index that tells of what is in it; download it too";
-            let header = read_header(files, shard).await?.ok_or_else(|| missing(files, shard, advice))?;
-            add(files, &mut all, header, shard, |_| false)?;
-        }
-        return Ok(Some(all));
+    for shard in &shards {
+        let advice = "nor an index that tells of what is in it; download it too";
+        let header = read_header(files, shard).await?.ok_or_else(|| missing(files, shard, advice))?;
+        add(files, &mut all, header, shard, |_| false)?;
     }
-    let mut tensors = names.iter().filter(|name| name.ends_with(".safetensors") && !OTHERS.contains(&name.as_str()));
-    match (tensors.next(), tensors.next()) {
-        (Some(only), None) => read_header(files, only).await,
-        _ => Ok(None),
-    }
+    Ok(Some(all))
+}
+
+/// The files with tensors of a model, as far as names tell.
+fn tensor_files(names: &[String]) -> Vec<&String> {
+    names.iter().filter(|name| name.ends_with(".safetensors") && !OTHERS.contains(&name.as_str())).collect()
+}
+
+/// The shards of which the first is there, if that is so of one checkpoint alone.
+fn shards_of(found: &[&String]) -> Option<Vec<String>> {
+    let first = |name: &&String| {
+        let (begin, count) = name.strip_suffix(".safetensors")?.split_once("-00001-of-")?;
+        Some((begin.to_owned(), count.parse::<usize>().ok().filter(|&count| count > 0)?))
+    };
+    let mut firsts = found.iter().filter_map(first);
+    let (begin, count) = firsts.next().filter(|_| firsts.next().is_none())?;
+    // One that is missing is named; so many more cannot be there.
+    let named = |index| format!("{begin}-{index:05}-of-{count:05}.safetensors");
+    Some((1..=count.min(found.len() + 1)).map(named).collect())
 }
 
 /// The configuration and the files with tensors, as far as they are there.

@@ -17,7 +17,7 @@ use super::files::Files;
 use super::safetensors::Header;
 use super::tensors::Tensors;
 use super::tokenizer::Tokenizer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A way to lay out the files of a model.
 trait Layout {
@@ -42,8 +42,19 @@ pub(super) struct Opened<'f, F: Files> {
     pub head_files: Vec<(HeadKind, &'static str)>,
     /// What a user should know about them.
     pub notes: Vec<String>,
+    /// What is wrong where a buffer is not what follows from the configuration.
+    pub contradiction: Option<Error>,
     /// Files beside those of tensors that decide what the model computes.
     pub deciding: Vec<String>,
+}
+
+/// What files say of tensors that follow from the configuration.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Derived {
+    /// The name of an LM head that is not the embedding, though the configuration ties them.
+    pub other_head: Option<String>,
+    /// What is wrong where a buffer is not what follows from the configuration.
+    pub contradiction: Option<Error>,
 }
 
 /// The files of a folder with a model, for messages.

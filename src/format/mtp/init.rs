@@ -61,7 +61,9 @@ pub struct InitOptions {
 /// The two files of new heads for `checkpoint`, by name.
 ///
 /// # Errors
-/// [`ErrorKind::Input`](crate::ErrorKind::Input) for options that make no sense for this backbone; what reading the checkpoint can give.
+/// [`ErrorKind::Input`](crate::ErrorKind::Input) for options that make no sense for this backbone;
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a backbone on which heads cannot be trained; what reading the
+/// checkpoint can give.
 pub async fn init_heads<F: Files>(
     checkpoint: &Checkpoint<'_, F>,
     options: &InitOptions,
@@ -88,6 +90,11 @@ pub async fn init_heads<F: Files>(
 }
 
 fn check(options: &InitOptions, config: &ModelConfig) -> Result<()> {
+    if let Some(what) = config.spec.untrained() {
+        return Err(Error::unsupported(format!(
+            "heads to be trained: training is not supported for models with {what}"
+        )));
+    }
     let blocks = config.num_hidden_layers;
     let most = if options.sequential { MAX_OFFSET - 1 } else { MAX_HEADS };
     if !(1..=most).contains(&options.heads) {

@@ -1,5 +1,9 @@
 //! A device that hangs, and the end of the threads.
 
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Waker};
+
 use super::*;
 use crate::kernels::tests::adapters::on_every_adapter;
 use crate::{Gpu, GpuOptions};
@@ -25,7 +29,20 @@ fn a_device_that_hangs_is_an_error_after_the_deadline() {
         assert!(gpu.is_lost() && gpu.check().is_err());
         // From now on nothing is waited for.
         assert!(pollster::block_on(gpu.read::<u32>(&buffer)).is_err());
-        gpu.flush_writes();
+        assert!(pollster::block_on(gpu.flush_writes()).is_err());
+    });
+}
+
+#[test]
+fn writes_are_awaited_and_block_no_thread() {
+    on_every_adapter(|gpu| {
+        let gpu = open(gpu, Duration::from_secs(600));
+        gpu.storage_with("content", &[1u32, 2, 3, 4]);
+        pollster::block_on(gpu.flush_writes()).expect("a sound device");
+        gpu.stall();
+        let mut context = Context::from_waker(Waker::noop());
+        // A call that blocks would not return before the deadline.
+        assert!(pin!(gpu.flush_writes()).poll(&mut context).is_pending());
     });
 }
 

@@ -12,12 +12,12 @@ fn shape(heads: u32, kv_heads: u32, head_dim: u32, context: u32) -> AttentionSha
     AttentionShape::new(heads, kv_heads, head_dim, context)
 }
 
-/// The same shape, and positions see only the last few.
+/// A shape whose positions see a window.
 fn within(window: u32, shape: AttentionShape) -> AttentionShape {
     AttentionShape { window: Some(window), ..shape }
 }
 
-/// The same shape over a cache of as many slots.
+/// A shape over a cache of so many slots.
 fn ring(window: u32, slots: u32, shape: AttentionShape) -> AttentionShape {
     AttentionShape { window: Some(window), slots, ..shape }
 }

@@ -68,7 +68,7 @@ pub(crate) enum Cut {
 }
 
 impl Cut {
-    /// Both ways.
+    /// Every way to cut the work.
     pub const ALL: [Self; 2] = [Self::Blocks, Self::Tiles];
 
     fn of(gpu: &Gpu) -> Self {
@@ -124,7 +124,7 @@ pub(crate) fn matmul_inputs(
     matmul_inputs_cut(gpu, (Cut::of(gpu), format, store), sizes, dy, weight, dx)
 }
 
-/// The same product, cut as asked for.
+/// [`matmul_inputs`] whose work is cut as asked for.
 pub(crate) fn matmul_inputs_cut(
     gpu: &Gpu,
     (cut, format, store): (Cut, WeightFormat, Store),
@@ -149,7 +149,7 @@ pub(crate) fn matmul_weights(gpu: &Gpu, sizes: [u32; 3], x: Columns<'_>, dy: Col
     matmul_weights_cut(gpu, Cut::of(gpu), sizes, x, dy, dw)
 }
 
-/// The same product, cut as asked for.
+/// [`matmul_weights`] whose work is cut as asked for.
 pub(crate) fn matmul_weights_cut(
     gpu: &Gpu,
     cut: Cut,

@@ -4,7 +4,7 @@ import type { Model, Stop } from "foretoken";
 import { byId, counted, enable } from "./dom.js";
 import { engine, isAbort } from "./engine.js";
 import { forget } from "./idea.js";
-import { clearNotice, report } from "./notices.js";
+import { clearNotice, notice, report } from "./notices.js";
 import * as rounds from "./rounds.js";
 import * as settings from "./settings.js";
 import { noteInAddress } from "./share.js";
@@ -12,6 +12,7 @@ import * as text from "./text.js";
 
 const meter = byId("meter");
 const FAILED = "The text could not be generated";
+const UNEXPECTED = "About this prompt";
 let mine = false;
 
 export function startGenerate(): void {
@@ -36,6 +37,7 @@ export function startGenerate(): void {
 
 async function generate(): Promise<void> {
   clearNotice(FAILED);
+  clearNotice(UNEXPECTED);
   mine = true;
   await engine.use(async (model, signal) => {
     try {
@@ -57,7 +59,7 @@ async function stream(model: Model, signal: AbortSignal): Promise<void> {
   meter.textContent = "Reading the prompt …";
   forget();
   rounds.begin();
-  await text.begin(model, prompt);
+  noteOn(await model.notes(await text.begin(model, prompt)));
   const run = model.generate(prompt, { ...settings.options(), signal });
   // Whoever stops reading rounds does not want the result either.
   run.result.catch(() => {});
@@ -92,6 +94,12 @@ async function stream(model: Model, signal: AbortSignal): Promise<void> {
     `${result.tokens_per_s.toFixed(1)} tokens/s · prompt: ${counted(result.prompt_tokens, "token")} in ` +
     `${result.prefill_s.toFixed(2)} s · ended: ${STOPS[result.stop]}${drafts}`;
   byId("status").textContent = `Done: ${counted(result.new_tokens, "token")}.`;
+}
+
+/** Says what one may not expect of the prompt's tokens. */
+function noteOn(notes: string[]): void {
+  if (settings.marked()) notes.unshift("the text begins with a byte order mark, which is no text and was left out");
+  if (notes.length > 0) notice({ level: "info", key: UNEXPECTED, title: UNEXPECTED, text: notes.join("; ") });
 }
 
 const FROM: Record<string, string> = { lookup: "the text", heads: "the heads", marginal: "the marginal" };

@@ -56,9 +56,16 @@ export function reset(): void {
   for (const name of NAMES) set(name, FIELDS[name].initial);
 }
 
-/** The prompt, as typed. */
+const MARK = "\uFEFF";
+
+/** The prompt, as typed, but for the mark that some files begin with: it is pasted with them, and is no text. */
 export function prompt(): string {
-  return get("prompt");
+  return marked() ? get("prompt").slice(MARK.length) : get("prompt");
+}
+
+/** Whether the prompt was typed with that mark. */
+export function marked(): boolean {
+  return get("prompt").startsWith(MARK);
 }
 
 /** Whether every field holds something that makes sense; the browser points at the first that does not. */

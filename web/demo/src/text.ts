@@ -79,8 +79,8 @@ export function deal(text: string, parts: string[]): string[] {
   return dealt;
 }
 
-/** Empties the text and puts the prompt's tokens there. */
-export async function begin(model: Model, prompt: string): Promise<void> {
+/** Empties the text and puts the prompt's tokens there; gives back their ids. */
+export async function begin(model: Model, prompt: string): Promise<number[]> {
   tokens.length = 0;
   elements = [];
   rounds = 0;
@@ -94,11 +94,12 @@ export async function begin(model: Model, prompt: string): Promise<void> {
   holder.setAttribute("aria-busy", "true");
   const ids = await model.encode(prompt);
   // The model will refuse it: so many tokens need not be shown.
-  if (ids.length > model.info.context) return;
+  if (ids.length > model.info.context) return ids;
   const texts = deal(prompt, await wordless(model, ids, prompt));
   ids.forEach((id, at) => {
     if (texts[at] !== "") append({ kind: "prompt", id, text: texts[at]!, round: 0, draft: null, beyond: [] });
   });
+  return ids;
 }
 
 /** The pieces of a prompt's ids; a start token is no part of the text, whatever it decodes to. */

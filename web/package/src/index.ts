@@ -159,6 +159,10 @@ class LoadedModel implements Model {
     return this.wire.ask({ call: "encode", text });
   }
 
+  notes(ids: number[]): Promise<string[]> {
+    return this.wire.ask({ call: "notes", ids });
+  }
+
   decode(ids: number[]): Promise<string> {
     return this.wire.ask({ call: "decode", ids });
   }

@@ -13,6 +13,7 @@ export type Request = { id: number } & (
   | { call: "marginals"; prompt: string; options: object }
   | { call: "score"; text: string }
   | { call: "encode"; text: string }
+  | { call: "notes"; ids: number[] }
   | { call: "decode"; ids: number[] }
   | { call: "audit" }
   | { call: "selfTest" }

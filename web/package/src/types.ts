@@ -278,6 +278,8 @@ export interface Model {
   marginals(prompt: string, options?: MarginalOptions): Promise<Marginals>;
   score(text: string): Promise<Score>;
   encode(text: string): Promise<number[]>;
+  /** What one may not expect of the ids of a text: a start token twice, an end token behind it. */
+  notes(ids: number[]): Promise<string[]>;
   decode(ids: number[]): Promise<string>;
   audit(options?: { onProgress?: (done: number, total: number) => void }): Promise<Audit>;
   selfTest(onCheck?: (check: KernelCheck) => void): Promise<KernelCheck[]>;

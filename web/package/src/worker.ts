@@ -111,6 +111,8 @@ async function ask(
       return JSON.parse(await model.score(request.text));
     case "encode":
       return Array.from(model.encode(request.text));
+    case "notes":
+      return model.notes(Uint32Array.from(request.ids));
     case "decode":
       return model.decode(Uint32Array.from(request.ids));
     case "audit": {

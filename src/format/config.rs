@@ -6,7 +6,7 @@
 use super::families::{self, Family, TensorNames, divide};
 use super::fields::{Fields, MAX_SIZE, parse_object};
 use super::refusals::{SHARED_RULES, refuse_unimplemented};
-use super::spec::{Mixer, ModelSpec};
+use super::spec::{Mixer, ModelSpec, Norm};
 use crate::error::Result;
 
 /// Larger than any model's heads; tables with an entry per element of a head stay small whatever a file says.
@@ -60,6 +60,21 @@ impl ModelConfig {
         for block in &mut self.spec.blocks {
             let Mixer::Attention(attention) = &mut block.mixer;
             attention.rope.divisors = Some(divisors.to_vec());
+        }
+    }
+
+    /// The scales of norms are stored whole, whatever the family's files have.
+    pub(super) fn take_scales_whole(&mut self) {
+        let whole = |norm: &mut Norm| {
+            if let Norm::Rms { offset, .. } = norm {
+                *offset = 0.0;
+            }
+        };
+        whole(&mut self.spec.final_norm);
+        for block in &mut self.spec.blocks {
+            whole(&mut block.norm);
+            let Mixer::Attention(attention) = &mut block.mixer;
+            attention.qk_norm.iter_mut().for_each(|norm| norm.offset = 0.0);
         }
     }
 

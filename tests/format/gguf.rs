@@ -295,9 +295,10 @@ fn files_of_other_kinds_are_named() {
     unsupported(&kind("adapter"), &["this is an adapter (a LoRA), not a model: merge it"]);
     unsupported(&kind("mmproj"), &["a projector of images or sound, not a model"]);
     unsupported(&kind("imatrix"), &["expected a model, got a file of type \"imatrix\""]);
-    for name in ["gemma3", "clip", "", "LLAMA"] {
+    for name in ["gemma2", "clip", "", "LLAMA"] {
         let file = Builder::llama().with("general.architecture", value(TEXT, &text(name)));
-        let words = if name == "clip" { "a projector" } else { "is not supported; there are: llama, qwen2, qwen3" };
+        let words =
+            if name == "clip" { "a projector" } else { "is not supported; there are: llama, qwen2, qwen3, gemma3" };
         unsupported(&file, &[words]);
     }
     unsupported(&Builder::llama().without("general.architecture"), &["`general.architecture` \"\""]);
@@ -447,6 +448,32 @@ fn what_changes_the_mathematics_is_done_or_refused() {
     let files = files(&[("a.gguf", with("attention.sliding_window", number(3)).bytes())]);
     let config = open(&files).unwrap().config().clone();
     assert_eq!((config.spec.last_block().attention().window, &config.model_type[..]), (Some(3), "mistral"));
+}
+
+#[test]
+fn gemma_3_has_its_scales_whole() {
+    let mut file = Builder::llama();
+    for (key, _) in &mut file.pairs {
+        *key = key.replace("llama.", "gemma3.");
+    }
+    file.set("general.architecture", value(TEXT, &text("gemma3")));
+    for (name, size) in [("post_attention_norm", 8), ("post_ffw_norm", 8), ("attn_q_norm", 4), ("attn_k_norm", 4)] {
+        file.add(&format!("blk.0.{name}.weight"), &[size]);
+    }
+    broken(&file, &["`gemma3.attention.sliding_window` is missing"]);
+    let files =
+        files(&[("a.gguf", file.with("gemma3.attention.sliding_window", value(U32, &3u32.to_le_bytes())).bytes())]);
+    let checkpoint = open(&files).unwrap();
+    checkpoint.check().unwrap();
+    let spec = &checkpoint.config().spec;
+    let (block, attention) = (spec.last_block(), spec.last_block().attention());
+    assert_eq!((spec.final_norm.offset(), block.norm.offset(), attention.qk_norm.unwrap().offset), (0.0, 0.0, 0.0));
+    assert_eq!((block.post_norm, attention.window, attention.scale, attention.rope.theta), (true, Some(3), 0.5, 1e4));
+    assert_eq!((spec.embedding_scale, spec.tied), (8f32.sqrt(), true));
+    // What no block of the family has is not left out.
+    let mut llama = Builder::llama();
+    llama.add("blk.0.post_ffw_norm.weight", &[8]);
+    check_bytes(llama.bytes(), ErrorKind::Unsupported, &["post_ffw_norm.weight", "would compute something else"]);
 }
 
 #[test]

@@ -20,13 +20,21 @@ pub(super) struct Architecture {
     model_type: &'static str,
     /// Whether the rows of query and key heads lie pair by pair, as llama.cpp rotates them there.
     pub(super) interleaved: bool,
+    /// Whether the scales of norms are stored whole, where the family's files have them less one.
+    whole_scales: bool,
 }
+
+const GEMMA3: &str = "gemma3";
+
+/// Blocks of the one model of Gemma 3 that scales its scores by other than the size of a head. llama.cpp knows it so too.
+const GEMMA3_27B: u64 = 62;
 
 /// Every architecture.
 const ARCHITECTURES: &[Architecture] = &[
-    Architecture { name: "llama", model_type: "llama", interleaved: true },
-    Architecture { name: "qwen2", model_type: "qwen2", interleaved: false },
-    Architecture { name: "qwen3", model_type: "qwen3", interleaved: false },
+    Architecture { name: "llama", model_type: "llama", interleaved: true, whole_scales: false },
+    Architecture { name: "qwen2", model_type: "qwen2", interleaved: false, whole_scales: false },
+    Architecture { name: "qwen3", model_type: "qwen3", interleaved: false, whole_scales: false },
+    Architecture { name: GEMMA3, model_type: "gemma3_text", interleaved: false, whole_scales: true },
 ];
 
 /// Keys that must be there, after the architecture's name, and the fields that they are.
@@ -93,8 +101,12 @@ pub(super) fn architecture(gguf: &Gguf) -> Result<&'static Architecture> {
 pub(super) fn read(gguf: &Gguf, architecture: &Architecture, tensors: &Header) -> Result<ModelConfig> {
     let metadata = Metadata { gguf, architecture, tensors };
     let json = Value::Object(metadata.configuration()?).to_string();
-    ModelConfig::parse(json.as_bytes(), None)
-        .map_err(|error| error.within(format!("{}: its metadata, read as", gguf.file())))
+    let parsed = ModelConfig::parse(json.as_bytes(), None);
+    let mut config = parsed.map_err(|error| error.within(format!("{}: its metadata, read as", gguf.file())))?;
+    if architecture.whole_scales {
+        config.take_scales_whole();
+    }
+    Ok(config)
 }
 
 /// The metadata of a file, and the tensors that it does not speak of.
@@ -164,7 +176,19 @@ impl Metadata<'_> {
         })?;
         let has = |name: &str| self.rows(name).is_some();
         let window = self.window()?;
-        let model_type = if window.is_some() { "mistral" } else { self.architecture.model_type };
+        let model_type = match self.architecture.model_type {
+            "llama" if window.is_some() => "mistral",
+            own => own,
+        };
+        let gemma = self.architecture.name == GEMMA3;
+        let scalar =
+            match self.value("attention.head_count")?.and_then(|heads| heads.as_u64()).filter(|heads| *heads > 0) {
+                Some(heads) if gemma && blocks == GEMMA3_27B => {
+                    self.whole("embedding_length")?.map(|hidden| hidden / heads)
+                }
+                _ if gemma => self.head_dim()?,
+                _ => None,
+            };
         let attention_bias = has("blk.0.attn_q.bias") && model_type != "qwen2";
         let more = json!({
             "model_type": model_type,
@@ -176,6 +200,7 @@ impl Metadata<'_> {
             "attention_bias": attention_bias,
             "mlp_bias": has("blk.0.ffn_up.bias"),
             "sliding_window": window,
+            "query_pre_attn_scalar": scalar,
             "bos_token_id": self.token("bos_token_id")?,
             "eos_token_id": self.ends()?,
         });
@@ -217,10 +242,14 @@ impl Metadata<'_> {
         Ok(head_dim)
     }
 
-    /// The window of every block, where that hides anything.
+    /// The window of every block, where that hides anything; of Gemma's that of the blocks that have one.
     fn window(&self) -> Result<Option<u64>> {
         let context = self.whole("context_length")?.unwrap_or(0);
-        let window = self.whole(WINDOW)?.filter(|window| *window > 0 && *window < context);
+        let stated = self.whole(WINDOW)?;
+        if self.architecture.name == GEMMA3 {
+            return stated.map(Some).ok_or_else(|| self.missing(WINDOW));
+        }
+        let window = stated.filter(|window| *window > 0 && *window < context);
         if window.is_some() && self.architecture.model_type != "llama" {
             return Err(self.unsupported(WINDOW, "is not supported in this architecture"));
         }

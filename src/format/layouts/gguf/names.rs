@@ -10,7 +10,7 @@ use crate::format::tensors::Tensors;
 pub(super) const ROPE: &str = "rope_freqs.weight";
 
 /// The parts of a block.
-const BLOCK: [(&str, BlockRole); 11] = [
+const BLOCK: [(&str, BlockRole); 13] = [
     ("attn_norm", BlockRole::MixerNorm),
     ("attn_q", BlockRole::Query),
     ("attn_k", BlockRole::Key),
@@ -18,7 +18,9 @@ const BLOCK: [(&str, BlockRole); 11] = [
     ("attn_q_norm", BlockRole::QueryNorm),
     ("attn_k_norm", BlockRole::KeyNorm),
     ("attn_output", BlockRole::Output),
+    ("post_attention_norm", BlockRole::MixerPostNorm),
     ("ffn_norm", BlockRole::MlpNorm),
+    ("post_ffw_norm", BlockRole::MlpPostNorm),
     ("ffn_gate", BlockRole::Gate),
     ("ffn_up", BlockRole::Up),
     ("ffn_down", BlockRole::Down),
@@ -71,8 +73,9 @@ fn family_name(name: &str, config: &ModelConfig) -> Option<String> {
     if let Some((_, module)) = HEAD.iter().find(|(known, _)| *known == module) {
         return Some(tensor_name(&format!("{at}.{module}"), part));
     }
-    let place = BLOCK.iter().find(|(known, _)| *known == module).map(|(_, role)| names.place(*role));
-    // A part that no family has keeps its name, but in the block: to leave it out would change what the model computes.
+    let role = BLOCK.iter().find(|(known, _)| *known == module).map(|(_, role)| role);
+    let place = role.and_then(|role| names.block.iter().find(|(known, _)| known == role)).map(|(_, place)| place);
+    // A part that the family has not keeps its name, but in the block: to leave it out would change what the model computes.
     Some(tensor_name(&place.map_or_else(|| format!("{at}.{module}"), |place| place.in_block(&at)), part))
 }
 

@@ -11,6 +11,9 @@ const BEGIN: &str = "<!-- From here on written by scripts/amd.sh update. -->\n";
 /// Columns that the page has; the table has all of them.
 const SHOWN: [&str; 6] = ["VGPRs", "waves", "instructions", "latency", "bytes", "scalar loads"];
 
+/// The widths of a kernel, and its figures at each.
+type Widths<'a> = (Vec<&'a str>, Vec<Figures>);
+
 /// The page with what is made from the table behind what is written by hand.
 ///
 /// # Errors
@@ -22,7 +25,7 @@ pub fn update(page: &str, table: &Table) -> Result<String, String> {
 
 fn render(table: &Table) -> String {
     let mut text = format!("Driver: {}.\n", table.driver);
-    let mut kernels: BTreeMap<(&str, String, &str), (Vec<&str>, Vec<Figures>)> = BTreeMap::new();
+    let mut kernels: BTreeMap<_, Widths<'_>> = BTreeMap::new();
     for (key, row) in table.rows.iter().filter(|(key, _)| key.sets != "software") {
         let (kernel, width) = split_width(&key.kernel);
         let (widths, figures) = kernels.entry((&key.family, kernel, &key.sets)).or_default();

@@ -1,17 +1,27 @@
 //! The token ids of texts, and the texts of token ids.
 //!
-//! `cargo run --example tokens -- TOKENIZER.json`, with a text as a JSON string on each line of standard input; a line of JSON comes
-//! back for each.
+//! `cargo run --example tokens -- TOKENIZER.json`, or a GGUF file, with a text as a JSON string on each line of standard input; a line
+//! of JSON comes back for each.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
 
+use foretoken::format::files::MemoryFiles;
+use foretoken::format::layouts;
 use foretoken::format::stream::StreamDecoder;
 use foretoken::format::tokenizer::Tokenizer;
+use pollster::block_on;
 use serde_json::{Value, json};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let path = std::env::args().nth(1).ok_or("usage: tokens TOKENIZER.json")?;
-    let tokenizer = Tokenizer::from_json(&std::fs::read(path)?)?;
+    let path = std::env::args().nth(1).ok_or("usage: tokens TOKENIZER.json|FILE.gguf")?;
+    let bytes = std::fs::read(&path)?;
+    let tokenizer = if layouts::is_gguf(&path) {
+        let files = BTreeMap::from([("model.gguf".to_owned(), bytes.into())]);
+        block_on(layouts::tokenizer(&MemoryFiles { name: path, files }))?
+    } else {
+        Tokenizer::from_json(&bytes)?
+    };
     let mut output = io::stdout().lock();
     for line in io::stdin().lock().lines() {
         let answer = match serde_json::from_str(&line?)? {

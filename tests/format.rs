@@ -2,12 +2,16 @@
 
 mod common;
 
+#[path = "format/allocations.rs"]
+mod allocations;
 #[path = "format/checkpoint.rs"]
 mod checkpoint;
 #[path = "format/config.rs"]
 mod config;
 #[path = "format/fuzz.rs"]
 mod fuzz;
+#[path = "format/gguf.rs"]
+mod gguf;
 #[path = "format/mtp.rs"]
 mod mtp;
 #[path = "format/safetensors.rs"]
@@ -20,6 +24,9 @@ mod stream;
 mod tokenizer;
 
 use foretoken::Error;
+
+#[global_allocator]
+static ALLOCATOR: allocations::Counting = allocations::Counting;
 
 /// Fails unless `result` is an error whose message has all of `words`; gives the error back.
 #[track_caller]

@@ -16,15 +16,30 @@ use memmap2::Mmap;
 /// The files directly in one folder. Names that lead elsewhere (`../x`) are not found.
 pub struct Folder {
     path: PathBuf,
+    /// The file that was named instead of the folder.
+    file: Option<PathBuf>,
     /// Every name the folder had when it was opened; a file is mapped when it is first asked for.
     maps: BTreeMap<String, OnceLock<Mmap>>,
     known: Known,
 }
 
 impl Folder {
-    /// Lists the folder of a checkpoint.
+    /// Lists the folder of a checkpoint, or what belongs to a file that holds one.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::open_as(path, layouts::EXPECTED)
+        match path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_file()) {
+            Some(name) if layouts::is_gguf(name) => Self::open_file(path, name),
+            _ => Self::open_as(path, layouts::EXPECTED),
+        }
+    }
+
+    /// Of a file's folder the files that are its parts.
+    fn open_file(path: &Path, name: &str) -> Result<Self> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let mut folder = Self::open_as(parent.unwrap_or(Path::new(".")), layouts::EXPECTED)?;
+        let parts = layouts::gguf_files(name, folder.names().into_iter());
+        folder.maps.retain(|name, _| parts.contains(name));
+        folder.file = Some(path.to_owned());
+        Ok(folder)
     }
 
     /// Lists a folder of heads.
@@ -43,7 +58,7 @@ impl Folder {
                 maps.insert(name, OnceLock::new());
             }
         }
-        Ok(Self { path: path.to_owned(), maps, known: Known::default() })
+        Ok(Self { path: path.to_owned(), file: None, maps, known: Known::default() })
     }
 
     fn bytes(&self, name: &str) -> Result<Option<&[u8]>> {
@@ -168,7 +183,7 @@ impl Files for Folder {
     }
 
     fn describe(&self) -> String {
-        self.path.display().to_string()
+        self.file.as_ref().unwrap_or(&self.path).display().to_string()
     }
 
     fn names(&self) -> Vec<String> {

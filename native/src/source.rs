@@ -30,8 +30,8 @@ use crate::terminal::{Meter, print_status};
 /// The model's flag.
 #[derive(clap::Args)]
 pub struct ModelFlag {
-    /// A checkpoint folder in Hugging Face layout [default: the embedded model]
-    #[arg(long, value_name = "DIR")]
+    /// A checkpoint folder in Hugging Face layout, or a GGUF file [default: the embedded model]
+    #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
 }
 

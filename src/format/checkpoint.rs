@@ -126,6 +126,10 @@ impl<'f, F: Files> Checkpoint<'f, F> {
             let (TensorInfo { name, file, .. }, len) = (info, info.byte_len());
             return Err(Error::input(format!("{file}: tensor \"{name}\" has {len} bytes, asked for {range:?}")));
         }
+        if info.interleaved.is_some() {
+            let (start, end) = (range.start as usize, range.end as usize);
+            return Ok(self.read(info).await?[start..end].to_vec().into());
+        }
         let start = info.range.start;
         read_exact(self.files, &info.file, start + range.start..start + range.end).await
     }

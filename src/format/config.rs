@@ -6,7 +6,7 @@
 use super::families::{self, Family, TensorNames, divide};
 use super::fields::{Fields, MAX_SIZE, parse_object};
 use super::refusals::{SHARED_RULES, refuse_unimplemented};
-use super::spec::ModelSpec;
+use super::spec::{Mixer, ModelSpec};
 use crate::error::Result;
 
 /// Larger than any model's heads; tables with an entry per element of a head stay small whatever a file says.
@@ -53,6 +53,14 @@ impl ModelConfig {
     /// The LM head is not the embedding, whatever was said.
     pub(super) fn untie(&mut self) {
         (self.spec.tied, self.tie_word_embeddings) = (false, false);
+    }
+
+    /// Takes in numbers that the frequencies of every block's rope are divided by.
+    pub(super) fn divide_rope(&mut self, divisors: &[f32]) {
+        for block in &mut self.spec.blocks {
+            let Mixer::Attention(attention) = &mut block.mixer;
+            attention.rope.divisors = Some(divisors.to_vec());
+        }
     }
 
     /// Parses `config.json` and, where the checkpoint has one, `generation_config.json` (for the end tokens).

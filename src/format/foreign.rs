@@ -9,7 +9,7 @@ const BEGINNINGS: [(&[u8], &str); 8] = [
     (b"version https://git-lfs", LFS),
     // As much as is read of a safetensors file before its header.
     (b"version ", LFS),
-    (b"GGUF", "a GGUF file, which is not supported: take the model's checkpoint in Hugging Face's layout"),
+    (b"GGUF", GGUF),
     (b"PK\x03\x04", PICKLE),
     (b"\x80\x02", PICKLE),
     (b"<!DOCTYP", WEB_PAGE),
@@ -17,6 +17,7 @@ const BEGINNINGS: [(&[u8], &str); 8] = [
     (b"<html", WEB_PAGE),
 ];
 
+const GGUF: &str = "a GGUF file: as a model it is named itself, and its name ends with .gguf";
 const LFS: &str = "a Git LFS pointer, not the file itself: run `git lfs pull` in the repository, or download the file";
 const PICKLE: &str =
     "a file of PyTorch's (a pickle), which can run programs and is not read: convert it to safetensors";
@@ -26,7 +27,7 @@ const WEB_PAGE: &str = "a web page, not the file itself: download it again (some
 
 /// Endings of names, and what such files are.
 const ENDINGS: [(&str, &str); 11] = [
-    (".gguf", "a GGUF file, which is not supported: take the model's checkpoint in Hugging Face's layout"),
+    (".gguf", GGUF),
     (".ggml", "a GGML file, which is not supported: take the model's checkpoint in Hugging Face's layout"),
     (".onnx", ONNX),
     (".ort", ONNX),

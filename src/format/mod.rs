@@ -1,4 +1,4 @@
-//! Bytes to plain data: safetensors, configurations, tokenizers, and the checkpoint that joins them.
+//! Bytes to plain data: safetensors, GGUF, configurations, tokenizers, and the checkpoint that joins them.
 //!
 //! Nothing here opens a file or touches a GPU: bytes come through [`files::Files`], which native code and the browser
 //! implement. Every number in a file is checked before it sizes an allocation, and no content makes this floor panic.
@@ -11,6 +11,7 @@ pub mod families;
 mod fields;
 pub mod files;
 pub mod foreign;
+pub mod gguf;
 pub mod hash;
 mod json;
 pub mod layouts;

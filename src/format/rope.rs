@@ -16,6 +16,8 @@ pub struct Rope {
     pub rotary_dim: usize,
     /// How the frequencies are stretched, for models trained on to a longer context.
     pub scaling: Option<Llama3Scaling>,
+    /// Numbers that the frequencies are divided by, one a pair, where a file states them itself.
+    pub divisors: Option<Vec<f32>>,
 }
 
 /// The `llama3` rule: long wavelengths are divided by `factor`, short ones kept, those between interpolated.
@@ -40,7 +42,11 @@ impl Rope {
     pub fn inv_freq(&self) -> Vec<f64> {
         let plain = |pair: usize| self.theta.powf(-((2 * pair) as f64) / self.rotary_dim as f64);
         let scaled = |freq| self.scaling.as_ref().map_or(freq, |scaling| scaling.apply(freq));
-        (0..self.rotary_dim / 2).map(plain).map(scaled).collect()
+        let mut freqs: Vec<f64> = (0..self.rotary_dim / 2).map(plain).map(scaled).collect();
+        for (freq, divisor) in freqs.iter_mut().zip(self.divisors.iter().flatten()) {
+            *freq /= f64::from(*divisor);
+        }
+        freqs
     }
 
     /// Reads the older keys (`rope_scaling`, and those in `keys`) and the newer `rope_parameters`.
@@ -72,7 +78,7 @@ impl Rope {
                 return Err(inner.unsupported(format!("rope type \"{other}\" is not supported; {supported}")));
             }
         };
-        Ok(Self { theta, rotary_dim, scaling })
+        Ok(Self { theta, rotary_dim, scaling, divisors: None })
     }
 }
 

@@ -38,6 +38,9 @@ pub struct TensorInfo {
     /// The tensor's bytes in the file, from the file's start. The length is the product of `shape` times the dtype's
     /// size.
     pub range: Range<u64>,
+    /// Rows of a head, where the file has the rows of each head's two halves in turn: [`Tensors`](super::tensors::Tensors) gives
+    /// them one half after the other.
+    pub interleaved: Option<usize>,
 }
 
 impl TensorInfo {
@@ -150,7 +153,7 @@ impl Header {
         let file = file_name.to_owned();
         match StoredType::from_file(tensor.dtype).filter(|_| !empty) {
             Some(dtype) => {
-                let info = TensorInfo { name: name.clone(), file, dtype, shape, range };
+                let info = TensorInfo { name: name.clone(), file, dtype, shape, range, interleaved: None };
                 self.tensors.insert(name, info);
             }
             None => {

@@ -8,6 +8,7 @@ use super::files::{Files, read_exact};
 use super::foreign;
 use super::layouts::find_headers;
 use super::safetensors::{Header, PREFIX_BYTES, SkippedTensor, TensorInfo, brief_shape, header_len};
+use super::stored::StoredType;
 use crate::error::{Error, Result};
 
 /// Tensors by name, and the files that hold them.
@@ -16,18 +17,25 @@ pub struct Tensors<'f, F: Files> {
     files: &'f F,
     found: BTreeMap<String, TensorInfo>,
     skipped: BTreeMap<String, SkippedTensor>,
+    /// The types that files of their kind may have, for messages.
+    types: &'static [StoredType],
 }
 
 impl<F: Files> Clone for Tensors<'_, F> {
     fn clone(&self) -> Self {
-        Self { files: self.files, found: self.found.clone(), skipped: self.skipped.clone() }
+        Self { files: self.files, found: self.found.clone(), skipped: self.skipped.clone(), types: self.types }
     }
 }
 
 impl<'f, F: Files> Tensors<'f, F> {
     /// The tensors that `header` lists.
     pub(super) fn new(files: &'f F, header: Header) -> Self {
-        Self { files, found: header.tensors, skipped: header.skipped }
+        Self { files, found: header.tensors, skipped: header.skipped, types: StoredType::ELEMENTS }
+    }
+
+    /// The same of files that may have blocks too.
+    pub(super) fn with_blocks(files: &'f F, header: Header) -> Self {
+        Self { types: StoredType::ALL, ..Self::new(files, header) }
     }
 
     /// The tensors of the file `name`, or `None` when there is no such file. Fails, naming it, when it is broken.
@@ -86,6 +94,27 @@ impl<'f, F: Files> Tensors<'f, F> {
             std::mem::take(&mut self.skipped).into_iter().map(|(name, info)| (rename(&name), info)).collect();
     }
 
+    /// Notes that the rows of tensors whose names are `meant` lie with the halves of each head, of `head` rows, in turn.
+    pub(super) fn interleave(&mut self, head: usize, meant: &dyn Fn(&str) -> bool) {
+        for (name, info) in &mut self.found {
+            // One of another shape cannot be used; whoever needs it says so.
+            if meant(name) && head.is_multiple_of(2) && info.shape[0].is_multiple_of(head) {
+                info.interleaved = Some(head);
+            }
+        }
+    }
+
+    /// Takes the tensor called `name` out.
+    pub(super) fn remove(&mut self, name: &str) {
+        self.found.remove(name);
+    }
+
+    fn type_names(&self) -> String {
+        let names: Vec<&str> = self.types.iter().map(|stored| stored.name()).collect();
+        let (last, others) = names.split_last().expect("there are types");
+        format!("{} or {last}", others.join(", "))
+    }
+
     /// The end of a message on a missing tensor: what the files have that is called alike.
     fn instead_of(&self, name: &str) -> String {
         let end = name.split_once('.').map(|(_, end)| end).filter(|end| end.contains('.')).unwrap_or(name);
@@ -115,7 +144,8 @@ impl<'f, F: Files> Tensors<'f, F> {
                 brief_shape(found)
             ))),
             (None, Some(skipped)) => Err(Error::unsupported(format!(
-                "{folder}: tensor \"{name}\": expected F32, F16 or BF16, got {}",
+                "{folder}: tensor \"{name}\": expected {}, got {}",
+                self.type_names(),
                 skipped.dtype
             ))),
             (None, None) => Err(Error::format(format!(
@@ -127,7 +157,8 @@ impl<'f, F: Files> Tensors<'f, F> {
 
     /// The bytes of a tensor: elements in row-major order, little endian.
     pub async fn read(&self, info: &TensorInfo) -> Result<Cow<'f, [u8]>> {
-        read_exact(self.files, &info.file, info.range.clone()).await
+        let bytes = read_exact(self.files, &info.file, info.range.clone()).await?;
+        Ok(in_halves(info, bytes))
     }
 
     /// Some bytes of a tensor; `range` counts from the tensor's start, and lies within it.
@@ -151,8 +182,29 @@ impl<'f, F: Files> Tensors<'f, F> {
     pub async fn read_rows(&self, info: &TensorInfo, rows: Range<usize>) -> Result<Cow<'f, [u8]>> {
         let row_bytes = info.byte_len() / info.shape[0] as u64;
         let begin = |row: usize| info.range.start + row as u64 * row_bytes;
-        read_exact(self.files, &info.file, begin(rows.start)..begin(rows.end)).await
+        let Some(head) = info.interleaved else {
+            return read_exact(self.files, &info.file, begin(rows.start)..begin(rows.end)).await;
+        };
+        // Of heads that are only wanted in part, all rows are needed.
+        let heads = rows.start / head * head..rows.end.next_multiple_of(head).min(info.shape[0]);
+        let bytes = read_exact(self.files, &info.file, begin(heads.start)..begin(heads.end)).await?;
+        let row_bytes = row_bytes as usize;
+        let wanted = (rows.start - heads.start) * row_bytes..(rows.end - heads.start) * row_bytes;
+        Ok(in_halves(info, bytes)[wanted].to_vec().into())
     }
+}
+
+/// Whole heads of a tensor's rows, the first half of each head before the second.
+fn in_halves<'f>(info: &TensorInfo, bytes: Cow<'f, [u8]>) -> Cow<'f, [u8]> {
+    let Some(head) = info.interleaved else { return bytes };
+    let row_bytes = (info.byte_len() / info.shape[0] as u64) as usize;
+    let mut halves = Vec::with_capacity(bytes.len());
+    for rows in bytes.chunks_exact(head * row_bytes) {
+        for half in 0..2 {
+            rows.chunks_exact(row_bytes).skip(half).step_by(2).for_each(|row| halves.extend_from_slice(row));
+        }
+    }
+    halves.into()
 }
 
 /// The header of a safetensors file, or `None` when there is no such file.

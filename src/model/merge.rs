@@ -10,6 +10,7 @@ use super::upload::Tensor;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::files::Files;
 use crate::format::mtp::{HeadSet, HeadSource};
+use crate::format::safetensors::TensorInfo;
 use crate::{Error, Result};
 
 /// New bytes for a part of a checkpoint's file.
@@ -48,6 +49,7 @@ pub async fn merge_lora<F: Files, H: Files>(
     for (name, tensor) in changes.replaced().filter(|_| !target_reads_mix(heads)) {
         let missing = || Error::format(format!("{}: tensor \"{name}\" is missing", checkpoint.describe()));
         let info = checkpoint.tensor(name).ok_or_else(missing)?;
+        check_stored(info)?;
         let bytes = info.dtype.encode(&tensor.to_f32());
         info.check_finite(&bytes).map_err(|error| error.within("of the head in the last block's place"))?;
         take(Patch { tensor: name.clone(), file: info.file.clone(), range: info.range.clone(), bytes })?;
@@ -56,6 +58,7 @@ pub async fn merge_lora<F: Files, H: Files>(
         let name = format!("{}.weight", part.linear);
         let missing = || Error::format(format!("{}: tensor \"{name}\" is missing", checkpoint.describe()));
         let info = checkpoint.tensor(&name).ok_or_else(missing)?;
+        check_stored(info)?;
         let change = changes.of(&name).ok_or_else(missing)?;
         let changed = change.apply(&name, &Tensor::new(info, checkpoint.read(info).await?)?)?;
         let bytes = info.dtype.encode(&changed.to_f32());
@@ -63,6 +66,18 @@ pub async fn merge_lora<F: Files, H: Files>(
         take(Patch { tensor: name, file: info.file.clone(), range: info.range.clone(), bytes })?;
     }
     Ok(())
+}
+
+/// Fails for a tensor that is not in the file as it is read.
+fn check_stored(info: &TensorInfo) -> Result<()> {
+    let TensorInfo { file, name, dtype, interleaved, .. } = info;
+    match interleaved.is_some() || dtype.blocks().is_some() {
+        true => Err(Error::unsupported(format!(
+            "{file}: tensor \"{name}\" ({dtype}): a LoRA is merged into safetensors files alone; take the model's checkpoint in \
+             Hugging Face's layout"
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// Whether the head that is the target reads a mix. Such a head stays a head: no other program could mix the streams.

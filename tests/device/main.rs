@@ -5,6 +5,7 @@ mod bits;
 #[path = "../common/mod.rs"]
 mod common;
 mod drafts;
+mod gguf;
 mod heads;
 mod marginal;
 mod model;

@@ -368,7 +368,7 @@ fn what_is_there_instead_of_a_checkpoint_is_named() {
             &["adapter_config.json", "adapter_model.safetensors"][..],
             "this is an adapter (a LoRA), not a model; merge it",
         ),
-        (&["tiny-q4_0.gguf"], "tiny-q4_0.gguf is a GGUF file"),
+        (&["tiny-q4_0.ggml"], "tiny-q4_0.ggml is a GGML file"),
         (&["tokenizer.json", "model.onnx"], "model.onnx is an ONNX export"),
         (&["pytorch_model.bin", "training_args.bin"], "pytorch_model.bin is a file of PyTorch's (a pickle)"),
         (&["consolidated.00.pth", "params.json"], "consolidated.00.pth is a file of PyTorch's"),

@@ -61,6 +61,35 @@ fn a_text_prompt_becomes_the_tokenizers_ids() {
 }
 
 #[test]
+fn a_gguf_file_is_a_model() {
+    for (case, file) in
+        [("llama-gqa", "llama-gqa.gguf"), ("llama-sharded", "llama-sharded/llama-sharded-00002-of-00003.gguf")]
+    {
+        let (golden_values, path) = (expected(case), golden("gguf") + "/" + file);
+        let run = |more: &[&str]| {
+            foretoken(&[&["generate", "--model", &path, "--max-tokens", "24", "--json"], more].concat()).json()
+        };
+        let report = run(&["--ids", &ids_flag(&golden_values["prompt_ids"])]);
+        assert_eq!((&report["ids"], &report["model"]), (&golden_values["ids"], &json!(path)));
+        let text = golden_values["text"].as_str().unwrap();
+        assert_eq!(run(&["--prompt", text])["prompt_ids"], golden_values["text_ids"]);
+    }
+    // Beside others it is the file that was named.
+    let (temp, folder) = golden_copy("gguf/llama-sharded");
+    let other = temp.path().join("other.gguf");
+    fs::copy(golden("gguf") + "/qwen3.gguf", &other).unwrap();
+    let report = foretoken(&["inspect", "--model", other.to_str().unwrap(), "--json"]).json();
+    assert!(report.to_string().contains("qwen3"), "{report}");
+    foretoken(&["inspect", "--model", &folder]).fails_with(
+        "several GGUF files are there: llama-sharded-00001-of-00003.gguf, other.gguf; name the one that is meant",
+    );
+    fs::remove_file(temp.path().join("llama-sharded-00003-of-00003.gguf")).unwrap();
+    let first = temp.path().join("llama-sharded-00001-of-00003.gguf");
+    foretoken(&["inspect", "--model", first.to_str().unwrap()])
+        .fails_with("llama-sharded-00003-of-00003.gguf not found in");
+}
+
+#[test]
 fn the_repetition_penalty_is_hugging_faces() {
     let golden = expected(CASE);
     let penalty = golden["repetition_penalty"].to_string();

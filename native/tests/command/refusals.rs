@@ -61,7 +61,7 @@ fn wrong_flags_are_refused() {
             &["--prompt", "both"],
             Usage(
                 "the argument '--ids <ID,ID,...>' cannot be used with '--prompt <TEXT>'\n\nUsage: foretoken generate --model \
-                 <DIR> --ids <ID,ID,...>",
+                 <PATH> --ids <ID,ID,...>",
             ),
         ),
         (&["--adapter", "no such adapter"], Error(&no_such_adapter)),
@@ -352,8 +352,8 @@ fn broken_checkpoints_are_refused() {
             make: |folder| fs::rename(folder.join("config.json"), folder.join("adapter_config.json")).unwrap(),
         },
         Broken {
-            message: "config.json not found in {folder}; tiny.gguf is a GGUF file, which is not supported: take the model's \
-                      checkpoint in Hugging Face's layout",
+            message: "config.json not found in {folder}; tiny.gguf is a GGUF file: as a model it is named itself, and its name \
+                      ends with .gguf",
             make: |folder| fs::rename(folder.join("config.json"), folder.join("tiny.gguf")).unwrap(),
         },
         Broken {
@@ -528,8 +528,8 @@ fn what_is_no_folder_of_heads_is_named() {
     fs::write(temp.path().join("drafter.gguf"), "GGUF").unwrap();
     draft(
         "GGUF",
-        "no multi-token heads in {folder}: drafter.gguf is a GGUF file, which is not supported: take the model's checkpoint in \
-         Hugging Face's layout",
+        "{folder}: drafter.gguf: byte 4: expected 4 times 1 bytes or more, 0 are left; the file is truncated or broken: download it \
+         again",
     );
 }
 

@@ -149,7 +149,7 @@ async fn read_shards<F: Files>(files: &F, index: &Index, needed: Option<&BTreeSe
 }
 
 /// Adds the tensors of a file but for those that are left out. None may come twice.
-fn add<F: Files>(
+pub(super) fn add<F: Files>(
     files: &F,
     all: &mut Header,
     header: Header,

@@ -1,0 +1,85 @@
+//! The names that llama.cpp gives to tensors, and those of the families.
+
+use crate::format::config::ModelConfig;
+use crate::format::families::tensor_name;
+use crate::format::files::Files;
+use crate::format::spec::{BlockRole, Part};
+use crate::format::tensors::Tensors;
+
+/// The tensor of what the rope's frequencies are divided by.
+pub(super) const ROPE: &str = "rope_freqs.weight";
+
+/// The parts of a block.
+const BLOCK: [(&str, BlockRole); 11] = [
+    ("attn_norm", BlockRole::MixerNorm),
+    ("attn_q", BlockRole::Query),
+    ("attn_k", BlockRole::Key),
+    ("attn_v", BlockRole::Value),
+    ("attn_q_norm", BlockRole::QueryNorm),
+    ("attn_k_norm", BlockRole::KeyNorm),
+    ("attn_output", BlockRole::Output),
+    ("ffn_norm", BlockRole::MlpNorm),
+    ("ffn_gate", BlockRole::Gate),
+    ("ffn_up", BlockRole::Up),
+    ("ffn_down", BlockRole::Down),
+];
+
+/// The parts that the layer of a multi-token head has beside a block's, as DeepSeek-V3's layout calls them.
+const HEAD: [(&str, &str); 6] = [
+    ("nextn.eh_proj", "eh_proj"),
+    ("nextn.enorm", "enorm"),
+    ("nextn.hnorm", "hnorm"),
+    ("nextn.embed_tokens", "embed_tokens"),
+    ("nextn.shared_head_norm", "shared_head.norm"),
+    ("nextn.shared_head_head", "shared_head.head"),
+];
+
+/// Gives the tensors the names of the model's family, and notes whose rows are `interleaved`.
+pub(super) fn rename<F: Files>(tensors: &mut Tensors<'_, F>, config: &ModelConfig, interleaved: bool) {
+    if interleaved {
+        let head = config.head_dim;
+        tensors.interleave(head, &|name| matches!(part_of_block(name), Some((_, "attn_q" | "attn_k", _))));
+    }
+    tensors.rename_all(&|name| family_name(name, config).unwrap_or_else(|| name.to_owned()));
+}
+
+/// The number of the block, the module within it, and the part of that, of a tensor called `name`.
+fn part_of_block(name: &str) -> Option<(usize, &str, Part)> {
+    let (number, module) = name.strip_prefix("blk.")?.split_once('.')?;
+    let (module, part) = split_part(module)?;
+    Some((number.parse().ok()?, module, part))
+}
+
+fn split_part(name: &str) -> Option<(&str, Part)> {
+    let weight = name.strip_suffix(".weight").map(|module| (module, Part::Weight));
+    weight.or_else(|| name.strip_suffix(".bias").map(|module| (module, Part::Bias)))
+}
+
+fn family_name(name: &str, config: &ModelConfig) -> Option<String> {
+    let names = config.names;
+    let Some((block, module, part)) = part_of_block(name) else {
+        let (module, part) = split_part(name)?;
+        let module = match module {
+            "token_embd" => names.embedding,
+            "output_norm" => names.final_norm,
+            "output" => names.lm_head,
+            _ => return None,
+        };
+        return Some(tensor_name(module, part));
+    };
+    let at = names.block_name(block);
+    if let Some((_, module)) = HEAD.iter().find(|(known, _)| *known == module) {
+        return Some(tensor_name(&format!("{at}.{module}"), part));
+    }
+    let place = BLOCK.iter().find(|(known, _)| *known == module).map(|(_, role)| names.place(*role));
+    // A part that no family has keeps its name, but in the block: to leave it out would change what the model computes.
+    Some(tensor_name(&place.map_or_else(|| format!("{at}.{module}"), |place| place.in_block(&at)), part))
+}
+
+/// The first block with a part that only heads have.
+pub(super) fn first_head<'a>(names: impl Iterator<Item = &'a String>) -> Option<usize> {
+    names
+        .filter_map(|name| part_of_block(name).filter(|(_, module, _)| module.starts_with("nextn.")))
+        .map(|(block, ..)| block)
+        .min()
+}

@@ -25,8 +25,8 @@ const DEVICE_MODULES = [
   "kernels::tests::",
   "model::upload::",
 ];
-/** Test programs of the library that open none. */
-const CPU_PROGRAMS = ["architecture", "format"];
+/** Test programs that open none. */
+const CPU_PROGRAMS = ["amd_command", "architecture", "format"];
 
 /** Which tests of a program a part runs: libtest's arguments, or null for none. */
 const PARTS = {

@@ -5,7 +5,8 @@
 #   scripts/test.sh PART...   these parts:
 #
 #     lint         format, lints, documentation
-#     cpu          tests that open no adapter: formats, shader translation, layouts, architecture, examples in the documentation
+#     cpu          tests that open no adapter: formats, shader translation, layouts, architecture, examples in the documentation;
+#                  what an AMD compiler makes of the shaders (docs/amd.md)
 #     lavapipe     all tests that open an adapter, on Mesa's software adapter
 #     swiftshader  the library's on a second software adapter, which compiles shaders in another way
 #     gpu          all tests that open an adapter, on this machine's own
@@ -44,6 +45,8 @@ lint() {
 cpu() {
     with_driver /nonexistent rust_tests cpu cpu
     cargo test --workspace --doc
+    # It has been built with the tests, and finds a driver by itself.
+    "$target/debug/foretoken-amd" check
 }
 
 lavapipe() {

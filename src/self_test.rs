@@ -71,14 +71,29 @@ pub async fn self_test(
     seen(check_siblings(gpu, 100, 20, 70, 32).await?);
     seen(check_mixture(gpu, kernels, 301, 32, 3).await?);
     seen(check_ranking(gpu, kernels, &[noise(70, 301).iter().map(|x| x.abs()).collect()], 10).await?);
+    quick_test(gpu, kernels, (WeightFormat::F32, CacheType::F32), seen).await?;
     for format in WeightFormat::all() {
-        quick_test(gpu, kernels, (format, CacheType::F32), seen).await?;
+        format_test(gpu, kernels, format, seen).await?;
         let plain = MatmulForm::plain(kernels, Widths::Each, format, 0);
         seen(product(gpu, plain).check(50).await?);
         seen(Product::with_partials(gpu, plain, Plain::random(75, 70, 1)).check_partials(11).await?);
     }
     quick_test(gpu, kernels, (WeightFormat::F32, CacheType::F16), seen).await?;
     products(gpu, kernels, seen).await
+}
+
+/// The kernels that read weights of a format.
+async fn format_test(
+    gpu: &Gpu,
+    kernels: KernelSet,
+    format: WeightFormat,
+    seen: &mut (dyn FnMut(KernelCheck) + Send),
+) -> Result<()> {
+    let product = product(gpu, MatmulForm::plain(kernels, Widths::Each, format, 0));
+    seen(check_embed(gpu, format, 70, 75, &[0, 74, 13, 38]).await?);
+    seen(product.check(1).await?);
+    seen(product.check(5).await?);
+    Ok(())
 }
 
 /// The short form for loading: every kernel once, weights of one format, a cache of one type.
@@ -88,11 +103,8 @@ pub(crate) async fn quick_test(
     (format, cache): (WeightFormat, CacheType),
     seen: &mut (dyn FnMut(KernelCheck) + Send),
 ) -> Result<()> {
-    let product = product(gpu, MatmulForm::plain(kernels, Widths::Each, format, 0));
-    seen(check_embed(gpu, format, 70, 75, &[0, 74, 13, 38]).await?);
+    format_test(gpu, kernels, format, seen).await?;
     seen(check_norm(gpu, kernels, 77, 3, (false, false)).await?);
-    seen(product.check(1).await?);
-    seen(product.check(5).await?);
     for shape in [SHAPE, RING].map(|shape| AttentionShape { cache, ..shape }) {
         seen(Attending::new(gpu, kernels, shape, 6).check(20, &chain(20, &[0, 1, 2])).await?);
     }

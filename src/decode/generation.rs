@@ -385,7 +385,8 @@ impl<'s> Generation<'s> {
         while self.session.waiting() < IN_FLIGHT {
             let known = self.session.tokens.len() + self.arrived.len();
             // Tokens that nothing on its way is expected to bring.
-            let left = self.limit as f64 - known as f64 - self.session.expected_in_flight();
+            let coming = self.session.expected_in_flight(|tree| self.depth.expected(tree));
+            let left = self.limit as f64 - known as f64 - coming;
             if left < 0.5 {
                 break;
             }
@@ -417,7 +418,7 @@ impl<'s> Generation<'s> {
             let rounds = self.session.rounds(&tree, most, self.trace);
             let longest = (known + self.session.most_tokens_in_flight()).min(self.limit);
             self.drafts.rounds_sent += rounds as u64;
-            self.session.submit_rounds((rounds, tokens), tree, self.source, longest, self.trace)?;
+            self.session.submit_rounds(rounds, tree, self.source, longest, self.trace)?;
         }
         Ok(())
     }

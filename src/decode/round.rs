@@ -34,8 +34,8 @@ use crate::model::Plan;
 pub(super) enum Work {
     /// Reads as many rows of a prompt; the last such submit samples a token.
     Prompt { rows: usize, last: bool },
-    /// Rounds of one tree, and the tokens that one of them is expected to bring.
-    Rounds { rounds: usize, tree: DraftTree, tokens: f64 },
+    /// Rounds of one tree.
+    Rounds { rounds: usize, tree: DraftTree },
 }
 
 impl Work {
@@ -43,15 +43,15 @@ impl Work {
     pub fn most_tokens(&self) -> usize {
         match self {
             Self::Prompt { last, .. } => usize::from(*last),
-            Self::Rounds { rounds, tree, .. } => rounds * (tree.depth() + 1),
+            Self::Rounds { rounds, tree } => rounds * (tree.depth() + 1),
         }
     }
 
-    /// Tokens that it is expected to bring.
-    pub fn expected_tokens(&self) -> f64 {
+    /// Tokens that it is expected to bring, where a round of a tree brings as many as `tokens` says.
+    pub fn expected_tokens(&self, tokens: impl Fn(&DraftTree) -> f64) -> f64 {
         match self {
             Self::Prompt { last, .. } => f64::from(*last),
-            Self::Rounds { rounds, tokens, .. } => *rounds as f64 * tokens,
+            Self::Rounds { rounds, tree } => *rounds as f64 * tokens(tree),
         }
     }
 
@@ -59,7 +59,7 @@ impl Work {
     pub fn span(&self) -> Span {
         match self {
             Self::Prompt { rows, .. } => debug_span!("prompt", rows, tokens = Empty),
-            Self::Rounds { rounds, tree, .. } => debug_span!("rounds", rounds, rows = tree.rows(), tokens = Empty),
+            Self::Rounds { rounds, tree } => debug_span!("rounds", rounds, rows = tree.rows(), tokens = Empty),
         }
     }
 }
@@ -167,14 +167,13 @@ impl Session {
         self.round_pacing.units(tree.rows(), 1, fit.min(most))
     }
 
-    /// Sends `rounds` rounds on their way: draft, verify, accept. One is expected to bring `tokens` tokens; `length` bounds the text's
-    /// length before them.
+    /// Sends `rounds` rounds on their way: draft, verify, accept. `length` bounds the text's length before them.
     ///
     /// # Errors
     /// If the cache has to grow and does not fit the GPU.
     pub(super) fn submit_rounds(
         &mut self,
-        (rounds, tokens): (usize, f64),
+        rounds: usize,
         tree: DraftTree,
         source: Source,
         length: usize,
@@ -183,7 +182,7 @@ impl Session {
         let layout = tree.layout();
         self.write_tree(layout);
         let (depth, chain) = (tree.depth(), tree.is_chain());
-        let work = Work::Rounds { rounds, tree, tokens };
+        let work = Work::Rounds { rounds, tree };
         let keys = (length + work.most_tokens()).min(self.context()) as u32;
         self.room(keys as usize + MAX_BATCH_ROWS)?;
         let extent = Extent { rows: layout.num_rows, logit_rows: layout.num_rows, keys };

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use tracing::Span;
 use web_time::Instant;
 
-use super::draft::Drafter;
+use super::draft::{DraftTree, Drafter};
 use super::generation::{GenerateOptions, Generation, is_set};
 use super::pacing::Pacing;
 use super::round::{Ops, Received, Source, Step, Timing, Work};
@@ -447,9 +447,9 @@ impl Session {
         self.in_flight.iter().map(|submit| submit.work.most_tokens()).sum()
     }
 
-    /// Tokens that submits in flight are expected to bring.
-    pub(super) fn expected_in_flight(&self) -> f64 {
-        self.in_flight.iter().map(|submit| submit.work.expected_tokens()).sum()
+    /// Tokens that submits in flight are expected to bring, where a round of a tree brings as many as `tokens` says.
+    pub(super) fn expected_in_flight(&self, tokens: impl Fn(&DraftTree) -> f64) -> f64 {
+        self.in_flight.iter().map(|submit| submit.work.expected_tokens(&tokens)).sum()
     }
 
     /// Submits in flight.

@@ -567,7 +567,7 @@ fn what_training_knows_no_way_back_through_is_refused() {
         let options = TrainOptions::default();
         let error = Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.err().expect("it is refused");
         assert_eq!(error.to_string(), what);
-        let error = Trainer::memory(&gpu, &base, &heads, &options).await.err().expect("it is refused");
+        let error = Trainer::memory(&gpu, &base, &heads, &options).await.expect_err("it is refused");
         assert_eq!(error.to_string(), what);
         let new = InitOptions {
             heads: 1,
@@ -579,7 +579,7 @@ fn what_training_knows_no_way_back_through_is_refused() {
             backbone_first: false,
         };
         let checkpoint = Checkpoint::open(&base).await.expect("a checkpoint");
-        let error = init_heads(&checkpoint, &new).await.err().expect("it is refused");
+        let error = init_heads(&checkpoint, &new).await.expect_err("it is refused");
         assert_eq!(error.to_string(), format!("heads to be trained: {what}"));
     });
 }

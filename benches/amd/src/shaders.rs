@@ -26,7 +26,9 @@ pub struct Shader {
 pub fn all() -> Vec<Shader> {
     let mut found: BTreeMap<String, (String, Vec<String>)> = BTreeMap::new();
     for set in KernelSet::ALL {
-        for (label, wgsl) in foretoken::kernels::shaders(set).into_iter().filter(|(label, _)| fits_amd(label) && is_compiled(label)) {
+        for (label, wgsl) in
+            foretoken::kernels::shaders(set).into_iter().filter(|(label, _)| fits_amd(label) && is_compiled(label))
+        {
             found.entry(label).or_insert_with(|| (wgsl, Vec::new())).1.push(set.to_string());
         }
     }
@@ -91,8 +93,13 @@ mod tests {
 
     #[test]
     fn of_blocks_only_the_plainest_is_compiled() {
-        let label = |weight, activation| format!("matmul {weight} {activation} bias_none finish_gated store_set LANES=4 ROWS=2");
-        assert!(is_compiled(&label("weight_q4_k", "activation_none")) && is_compiled(&label("weight_f16", "activation_silu")));
+        let label = |weight, activation| {
+            format!("matmul {weight} {activation} bias_none finish_gated store_set LANES=4 ROWS=2")
+        };
+        assert!(
+            is_compiled(&label("weight_q4_k", "activation_none"))
+                && is_compiled(&label("weight_f16", "activation_silu"))
+        );
         assert!(!is_compiled(&label("weight_q4_k", "activation_silu")) && is_compiled("embed weight_q6_k"));
     }
 

@@ -333,7 +333,7 @@ fn broken_headers_are_named_by_their_byte() {
         for count in [1 << 20, 1 << 63, u64::MAX] {
             let mut bytes = whole.clone();
             bytes[place..place + 8].copy_from_slice(&count.to_le_bytes());
-            check_bytes(bytes, ErrorKind::Format, &[&format!("byte 24: expected at most"), what, &count.to_string()]);
+            check_bytes(bytes, ErrorKind::Format, &["byte 24: expected at most", what, &count.to_string()]);
         }
     }
     // The length of the first key, and of its value.

@@ -11,6 +11,7 @@ pub mod families;
 mod fields;
 pub mod files;
 pub mod foreign;
+#[cfg(feature = "gguf")]
 pub mod gguf;
 pub mod hash;
 mod json;

@@ -2,11 +2,11 @@
 //!
 //! To add one, write `NAME.rs` beside this file with a `Layout`, and let `open` and `tokenizer` tell it from the others.
 
+#[cfg(feature = "gguf")]
 mod gguf;
 mod hugging_face;
 
-use std::collections::BTreeSet;
-
+#[cfg(feature = "gguf")]
 use gguf::GgufFile;
 pub(super) use hugging_face::CONFIG;
 use hugging_face::HuggingFace;
@@ -62,10 +62,11 @@ pub const EXPECTED: &str = HuggingFace::EXPECTED;
 
 /// Opens the files in the layout that they have.
 pub(super) async fn open<F: Files>(files: &F) -> Result<Opened<'_, F>> {
-    match gguf::is_there(files) {
-        true => GgufFile::open(files).await,
-        false => HuggingFace::open(files).await,
+    #[cfg(feature = "gguf")]
+    if gguf::is_there(files) {
+        return GgufFile::open(files).await;
     }
+    HuggingFace::open(files).await
 }
 
 /// Reads and builds the tokenizer of a model, whatever its architecture.
@@ -73,35 +74,40 @@ pub(super) async fn open<F: Files>(files: &F) -> Result<Opened<'_, F>> {
 /// # Errors
 /// Where there is none, or it is broken or not supported.
 pub async fn tokenizer<F: Files>(files: &F) -> Result<Tokenizer> {
-    match gguf::is_there(files) {
-        true => GgufFile::tokenizer(files).await,
-        false => HuggingFace::tokenizer(files).await,
+    #[cfg(feature = "gguf")]
+    if gguf::is_there(files) {
+        return GgufFile::tokenizer(files).await;
     }
+    HuggingFace::tokenizer(files).await
 }
 
 /// The tensors of a folder's checkpoint, in one file or several; `None` without either.
 pub(super) async fn find_headers<F: Files>(files: &F) -> Result<Option<Header>> {
-    match gguf::is_there(files) {
-        true => Ok(Some(gguf::find_tensors(files).await?.0)),
-        false => hugging_face::find_headers(files).await,
+    #[cfg(feature = "gguf")]
+    if gguf::is_there(files) {
+        return Ok(Some(gguf::find_tensors(files).await?.0));
     }
+    hugging_face::find_headers(files).await
 }
 
 /// The configuration and the files with tensors, as far as they are there.
 pub(super) async fn files<F: Files>(files: &F) -> Result<Vec<String>> {
-    match gguf::is_there(files) {
-        true => Ok(gguf::find_tensors(files).await?.1),
-        false => hugging_face::files(files).await,
+    #[cfg(feature = "gguf")]
+    if gguf::is_there(files) {
+        return Ok(gguf::find_tensors(files).await?.1);
     }
+    hugging_face::files(files).await
 }
 
 /// Whether a file of this name may be a model in GGUF.
+#[cfg(feature = "gguf")]
 pub fn is_gguf(name: &str) -> bool {
     gguf::has_ending(name)
 }
 
 /// The files among `names` that the GGUF file `name` is read from: itself, or all parts of it.
-pub fn gguf_files(name: &str, names: impl Iterator<Item = String>) -> BTreeSet<String> {
+#[cfg(feature = "gguf")]
+pub fn gguf_files(name: &str, names: impl Iterator<Item = String>) -> std::collections::BTreeSet<String> {
     let whole = gguf::part_of(name);
     let beside = names.filter(|other| other == name || whole.is_some() && gguf::part_of(other) == whole);
     beside.collect()

@@ -9,19 +9,20 @@ use half::{bf16, f16};
 use super::blocks::{self, Blocks};
 use crate::error::{Error, Result};
 
+// Types that only GGUF files have are there with the feature `gguf`, but for those that matrices are packed in most.
 macro_rules! types {
-    (elements { $($(#[$doc:meta])* $element:ident $size:literal $name:literal,)* } blocks { $($(#[$block_doc:meta])* $block:ident $blocks:path,)* }) => {
+    (elements { $($(#[$doc:meta])* $element:ident $size:literal $name:literal,)* } blocks { $($(#[$block_doc:meta])* $block:ident $blocks:path $(=> $feature:tt)?,)* }) => {
         /// What a file stores for a weight: elements, or blocks of weights with scales in common. What a kernel reads is a
         /// [`WeightFormat`](crate::kernels::WeightFormat).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum StoredType {
             $($(#[$doc])* $element,)*
-            $($(#[$block_doc])* $block,)*
+            $($(#[$block_doc])* $(#[cfg(feature = $feature)])? $block,)*
         }
 
         impl StoredType {
             /// Every type.
-            pub const ALL: &[Self] = &[$(Self::$element,)* $(Self::$block,)*];
+            pub const ALL: &[Self] = &[$(Self::$element,)* $($(#[cfg(feature = $feature)])? Self::$block,)*];
 
             /// The types of single elements: those that safetensors files have.
             pub const ELEMENTS: &[Self] = &[$(Self::$element,)*];
@@ -30,7 +31,7 @@ macro_rules! types {
             pub(crate) fn blocks(self) -> Option<&'static Blocks> {
                 match self {
                     $(Self::$element => None,)*
-                    $(Self::$block => Some(&$blocks),)*
+                    $($(#[cfg(feature = $feature)])? Self::$block => Some(&$blocks),)*
                 }
             }
 
@@ -38,7 +39,7 @@ macro_rules! types {
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$element => $name,)*
-                    $(Self::$block => $blocks.name,)*
+                    $($(#[cfg(feature = $feature)])? Self::$block => $blocks.name,)*
                 }
             }
 
@@ -46,7 +47,7 @@ macro_rules! types {
             pub fn unit(self) -> (usize, usize) {
                 match self {
                     $(Self::$element => (1, $size),)*
-                    $(Self::$block => ($blocks.weights, $blocks.bytes),)*
+                    $($(#[cfg(feature = $feature)])? Self::$block => ($blocks.weights, $blocks.bytes),)*
                 }
             }
         }
@@ -64,31 +65,31 @@ types! {
     }
     blocks {
     /// Two bits a weight, scales and minima of 16.
-    Q2K blocks::Q2_K,
+    Q2K blocks::Q2_K => "gguf",
     /// Three bits a weight, scales of 16.
-    Q3K blocks::Q3_K,
+    Q3K blocks::Q3_K => "gguf",
     /// Four bits a weight, a scale of 32.
     Q4_0 blocks::Q4_0,
     /// Four bits a weight, a scale and a least value of 32.
-    Q4_1 blocks::Q4_1,
+    Q4_1 blocks::Q4_1 => "gguf",
     /// Four bits a weight, scales and minima of 32.
     Q4K blocks::Q4_K,
     /// Five bits a weight, a scale of 32.
-    Q5_0 blocks::Q5_0,
+    Q5_0 blocks::Q5_0 => "gguf",
     /// Five bits a weight, a scale and a least value of 32.
-    Q5_1 blocks::Q5_1,
+    Q5_1 blocks::Q5_1 => "gguf",
     /// Five bits a weight, scales and minima of 32.
-    Q5K blocks::Q5_K,
+    Q5K blocks::Q5_K => "gguf",
     /// Six bits a weight, scales of 16.
     Q6K blocks::Q6_K,
     /// Eight bits a weight, a scale of 32.
     Q8_0 blocks::Q8_0,
     /// Places in a table of 16 numbers, a scale of 32.
-    Iq4Nl blocks::IQ4_NL,
+    Iq4Nl blocks::IQ4_NL => "gguf",
     /// Places in a table of 16 numbers, scales of 32.
-    Iq4Xs blocks::IQ4_XS,
+    Iq4Xs blocks::IQ4_XS => "gguf",
     /// Floats of four bits, a power of two of 32.
-    Mxfp4 blocks::MXFP4,
+    Mxfp4 blocks::MXFP4 => "gguf",
     }
 }
 

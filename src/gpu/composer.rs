@@ -62,7 +62,6 @@ const SERVING: &[(&str, &str)] = sources![
     "lib/finish_gated",
     "lib/finish_plain",
     "lib/head_norm",
-    "lib/iq4_table",
     "lib/keys",
     "lib/likelihood_logit",
     "lib/likelihood_probability",
@@ -94,20 +93,29 @@ const SERVING: &[(&str, &str)] = sources![
     "lib/weight_dense",
     "lib/weight_f16",
     "lib/weight_f32",
-    "lib/weight_iq4_nl",
-    "lib/weight_iq4_xs",
-    "lib/weight_mxfp4",
-    "lib/weight_q2_k",
-    "lib/weight_q3_k",
     "lib/weight_q4_0",
-    "lib/weight_q4_1",
     "lib/weight_q4_k",
-    "lib/weight_q5_0",
-    "lib/weight_q5_1",
-    "lib/weight_q5_k",
     "lib/weight_q6_k",
     "lib/weight_q8_0",
 ];
+
+/// Pieces that read blocks which only GGUF files have.
+const GGUF: &[(&str, &str)] = if cfg!(feature = "gguf") {
+    sources![
+        "lib/iq4_table",
+        "lib/weight_iq4_nl",
+        "lib/weight_iq4_xs",
+        "lib/weight_mxfp4",
+        "lib/weight_q2_k",
+        "lib/weight_q3_k",
+        "lib/weight_q4_1",
+        "lib/weight_q5_0",
+        "lib/weight_q5_1",
+        "lib/weight_q5_k",
+    ]
+} else {
+    &[]
+};
 
 /// Shaders of training, which not every program brings along.
 const TRAINING: &[(&str, &str)] = if cfg!(feature = "train") {
@@ -252,10 +260,15 @@ pub fn link(variant: &Variant) -> Linked {
     linked
 }
 
+/// Names and texts of all shader files.
+fn all() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    SERVING.iter().chain(GGUF).chain(TRAINING)
+}
+
 /// The names of all shader files.
 #[cfg(test)]
 pub fn names() -> impl Iterator<Item = &'static str> {
-    SERVING.iter().chain(TRAINING).map(|(name, _)| *name)
+    all().map(|(name, _)| *name)
 }
 
 /// The names of the files that a variant is linked from.
@@ -266,7 +279,7 @@ pub fn files(variant: &Variant) -> Vec<&'static str> {
 }
 
 fn source(file: &str) -> Option<&'static str> {
-    SERVING.iter().chain(TRAINING).find(|(name, _)| *name == file).map(|(_, text)| *text)
+    all().find(|(name, _)| *name == file).map(|(_, text)| *text)
 }
 
 /// Emits `lines`, repeating blocks and replacing `$name` for every `(name, value)` in scope.

@@ -6,16 +6,25 @@
 //!
 //! A weight is a number of f32, the one that ggml dequantises to: a scale times a whole number is exact, so at most one sum rounds.
 
+#[cfg(feature = "gguf")]
 mod iq4_nl;
+#[cfg(feature = "gguf")]
 mod iq4_xs;
+#[cfg(feature = "gguf")]
 mod mxfp4;
+#[cfg(feature = "gguf")]
 mod q2_k;
+#[cfg(feature = "gguf")]
 mod q3_k;
 mod q4_0;
+#[cfg(feature = "gguf")]
 mod q4_1;
 mod q4_k;
+#[cfg(feature = "gguf")]
 mod q5_0;
+#[cfg(feature = "gguf")]
 mod q5_1;
+#[cfg(feature = "gguf")]
 mod q5_k;
 mod q6_k;
 mod q8_0;
@@ -24,10 +33,12 @@ mod tests;
 
 use half::f16;
 
+#[cfg(feature = "gguf")]
 pub(super) use self::{
-    iq4_nl::IQ4_NL, iq4_xs::IQ4_XS, mxfp4::MXFP4, q2_k::Q2_K, q3_k::Q3_K, q4_0::Q4_0, q4_1::Q4_1, q4_k::Q4_K,
-    q5_0::Q5_0, q5_1::Q5_1, q5_k::Q5_K, q6_k::Q6_K, q8_0::Q8_0,
+    iq4_nl::IQ4_NL, iq4_xs::IQ4_XS, mxfp4::MXFP4, q2_k::Q2_K, q3_k::Q3_K, q4_1::Q4_1, q5_0::Q5_0, q5_1::Q5_1,
+    q5_k::Q5_K,
 };
+pub(super) use self::{q4_0::Q4_0, q4_k::Q4_K, q6_k::Q6_K, q8_0::Q8_0};
 
 /// A part of a matrix in a GPU's memory, `[inputs / self.inputs, columns]` pieces of `bytes` bytes. A matrix is its planes, one
 /// after the other.

@@ -15,20 +15,7 @@ export type Source =
 export type KernelSet = "workgroup" | "subgroup" | "software";
 
 /** What matrices can be packed in as they are loaded. */
-export type WeightFormat =
-  | "q2_k"
-  | "q3_k"
-  | "q4_0"
-  | "q4_1"
-  | "q4_k"
-  | "q5_0"
-  | "q5_1"
-  | "q5_k"
-  | "q6_k"
-  | "q8_0"
-  | "iq4_nl"
-  | "iq4_xs"
-  | "mxfp4";
+export type WeightFormat = "q4_0" | "q4_k" | "q6_k" | "q8_0";
 
 /** What keys and values can be kept in. */
 export type CacheType = "f32" | "f16";

@@ -78,7 +78,7 @@ test("a format that there is not, or that a matrix cannot have, is refused", asy
     );
   const unknown = await refusal("llama-gqa", "q4_9");
   assert.equal(unknown?.kind, "Input");
-  assert.match(unknown.message, /no format 'q4_9' to pack weights in; there is: q8_0/);
+  assert.match(unknown.message, /no format 'q4_9' to pack weights in; there are: q4_0, q4_k, q6_k, q8_0/);
   const odd = await refusal("llama-odd", "q8_0");
   assert.equal(odd?.kind, "Unsupported");
   assert.match(odd.message, /tensor "model.embed_tokens.weight" cannot be packed in Q8_0: expected rows of a multiple of 32/);

@@ -32,7 +32,7 @@ impl Folder {
         }
     }
 
-    /// Of a file's folder the files that are its parts.
+    /// The files of a folder that are parts of one file.
     fn open_file(path: &Path, name: &str) -> Result<Self> {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let mut folder = Self::open_as(parent.unwrap_or(Path::new(".")), layouts::EXPECTED)?;

@@ -114,7 +114,7 @@ fn windows(windows: &[Option<usize>]) -> String {
 
 fn memory(inspection: &Inspection) -> String {
     let &Inspection { weights_bytes, cache_bytes, work_bytes, context, .. } = inspection;
-    // Of many formats those that are chosen most.
+    // The formats that are chosen most.
     let quantized = ["q8_0", "q6_k", "q4_k", "q4_0"].into_iter().filter_map(|format| {
         let size = inspection.quantized_bytes.get(format)?;
         Some(format!(" ({} with --quantize {format})", bytes(*size)))

@@ -75,7 +75,7 @@ struct Nibbles {
     odd: vec4<u32>,
 }
 
-// Those of a plane that begins the matrix.
+// The nibbles of a tile, whose plane begins the matrix.
 fn nibbles_at(tile: u32) -> Nibbles {
     let a = weight[2u * tile];
     let b = weight[2u * tile + 1u];

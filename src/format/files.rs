@@ -37,7 +37,7 @@ pub trait Files: Send + Sync {
     }
 }
 
-/// What was found out about files that do not change, and would take long to find out again.
+/// Findings about files that do not change, which would take long to make again.
 #[derive(Debug, Default)]
 pub struct Known(pub(super) OnceLock<Derived>);
 

@@ -47,7 +47,7 @@ pub(super) fn of_bytes(first: &[u8]) -> Option<&'static str> {
     BEGINNINGS.iter().find(|(beginning, _)| first.starts_with(beginning)).map(|(_, what)| *what)
 }
 
-/// What is wrong with a file of tensors that begins with these bytes, if it is none at all.
+/// The error for a file that begins with these bytes, where it is no file of tensors at all.
 pub(super) fn of_prefix<F: Files>(files: &F, name: &str, prefix: &[u8]) -> Option<Error> {
     let is_text =
         || !prefix.is_empty() && prefix.iter().all(|byte| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~'));

@@ -139,7 +139,7 @@ impl Gguf {
         let shape = dimensions.iter().rev().map(|&size| usize::try_from(size)).collect::<StdResult<Vec<_>, _>>();
         let shape = shape.map_err(|_| format!("its sizes {dimensions:?} exceed this machine's"))?;
         let Some((_, type_name, block, block_bytes)) = TYPES.iter().find(|(number, ..)| number == kind) else {
-            // Of how many bytes it has nothing is known.
+            // Its bytes cannot be known.
             let skipped = SkippedTensor { dtype: format!("type {kind}"), shape, file: self.file.clone(), range: 0..0 };
             self.tensors.skipped.insert(name.to_owned(), skipped);
             return Ok(());

@@ -1,4 +1,4 @@
-//! What is measured of a shader, and which way is worse.
+//! Figures of a shader, and the direction in which each gets worse.
 
 use crate::isa;
 use crate::vulkan::Compiled;
@@ -58,7 +58,7 @@ pub const SPILLED: usize = 1;
 /// A figure for each of [`COLUMNS`].
 pub type Figures = [u64; COLUMNS.len()];
 
-/// The same, where figures of the loop are known only if it was shown.
+/// Figures of a shader whose loop may not have been shown; those of the loop are missing then.
 pub type Measured = [Option<u64>; COLUMNS.len()];
 
 /// The figures of a compiled shader.

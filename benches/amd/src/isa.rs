@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Of the innermost loops with vector loads the one with the most.
+/// The innermost loop with the most vector loads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HotLoop {
     /// The most bytes that a thread loads between two waits for vector loads.

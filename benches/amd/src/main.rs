@@ -116,7 +116,7 @@ fn check(drivers: Option<&Path>) -> Result<(), String> {
     if found.is_empty() { Ok(()) } else { Err(failure(&found)) }
 }
 
-/// What was found, and what to do about it.
+/// Findings, and what to do about them.
 fn failure(found: &[String]) -> String {
     const LINES: usize = 40;
     let more = found.len().saturating_sub(LINES);

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::figures::{COLUMNS, Figures, SPILLED};
 
-/// What tells a row from the others.
+/// The key of a row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     pub family: String,
@@ -132,7 +132,7 @@ impl Table {
         fine.map(message).collect()
     }
 
-    /// What is worse in this table, just made by the same driver, than in the recorded one, by more than a tenth; and the rows
+    /// Figures that are worse in this table, just made by the same driver, than in the recorded one, by more than a tenth; and the rows
     /// that only one of them has.
     pub fn worse_than(&self, recorded: &Self) -> Vec<String> {
         let gone = recorded.rows.keys().filter(|key| !self.rows.contains_key(key));

@@ -37,7 +37,7 @@ fn pieces_fill_their_planes() {
         assert!(format.planes.iter().all(|Plane { inputs, .. }| format.weights % inputs == 0), "{}", format.name);
         let larger = format.pieces() as f64 / format.bytes as f64;
         assert!((1.0..1.04).contains(&larger), "{}: {larger}", format.name);
-        // What is beyond the pieces is not touched, and every byte of the pieces counts: ones give ones.
+        // Bytes beyond the pieces are not touched, and every byte of the pieces counts: ones give ones.
         let mut pieces = [0xa5; Blocks::MAX_PIECES];
         (format.split)(&vec![0xff; format.bytes], &mut pieces);
         assert!(pieces[format.pieces()..].iter().all(|&byte| byte == 0xa5), "{}", format.name);

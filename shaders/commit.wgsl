@@ -1,6 +1,8 @@
 //! Ends a round. From the first row on, the token that the target samples joins the text; where a child of the
 //! row was drafted with that very token, the child's own sample joins too, and so on. The rows on that path
 //! are committed.
+//!
+//! A lane knows for its row what comes next; one lane walks, and reads and writes the state once.
 //! dispatch: [1, 1, 1]
 //! use batch
 
@@ -26,63 +28,89 @@ struct Params {
 
 const EMITTED_IDS: u32 = 4u;
 const EMITTED_ROUNDS: u32 = EMITTED_IDS + MAX_IDS;
+const NO_ID: u32 = 0xffffffffu;
 
-// Appends an id to the text; true if that ends it.
-fn emit(id: u32) -> bool {
-    text[state.length] = id;
-    counts[id] += 1u;
-    emitted[EMITTED_IDS + state.emitted] = id;
-    state.length += 1u;
-    state.emitted += 1u;
+// Of each row: the sampled token, whether it ends the text, and the row that drafts it.
+var<workgroup> ids: array<u32, LANES>;
+var<workgroup> ends: array<bool, LANES>;
+var<workgroup> children: array<u32, LANES>;
+var<workgroup> drafted: atomic<u32>;
+
+fn is_end(id: u32) -> bool {
     for (var i = 0u; i < params.num_end_tokens; i++) {
         if (params.end_tokens[i / 4u][i % 4u] == id) {
-            state.done = 1u;
+            return true;
         }
     }
-    if (state.done == 0u && state.length >= state.limit) {
-        state.done = 2u;
-    }
-    return state.done != 0u;
+    return false;
 }
 
-// The child of `row` that drafts `id`, or 0: the first row is nobody's child. A row without a slot in the cache has
-// no keys, so it cannot be right.
-fn child(row: u32, id: u32) -> u32 {
-    for (var c = row + 1u; c < min(state.num_rows, params.context - state.committed); c++) {
-        if (rows[c].token == id && rows[c].mask == (rows[row].mask | (1u << c))) {
+// The child of `row` that drafts `id`, or 0: the first row is nobody's child. Rows from `end` on have no slot in the cache and
+// no keys, so they cannot be right.
+fn child(row: u32, id: u32, end: u32) -> u32 {
+    let mask = rows[row].mask;
+    for (var c = row + 1u; c < end; c++) {
+        if (rows[c].token == id && rows[c].mask == (mask | (1u << c))) {
             return c;
         }
     }
     return 0u;
 }
 
-@compute @workgroup_size(1)
-fn main() {
-    path[0] = 0u;
-    if (state.done == 0u) {
-        // A prompt's rows are all committed; of a tree, the path that is walked.
-        let prompt = rows[0].mask == 0u;
-        var row = select(0u, state.num_rows - 1u, prompt);
-        var committed = select(1u, state.num_rows, prompt);
-        for (var i = 0u; i < committed; i++) {
-            path[1u + i] = i;
+@compute @workgroup_size(LANES)
+fn main(@builtin(local_invocation_index) lane: u32) {
+    var now = state;
+    // A prompt's rows are all committed; of a tree, the path that is walked.
+    let prompt = rows[0].mask == 0u;
+    if (now.done == 0u && lane < now.num_rows) {
+        var id = NO_ID;
+        if (lane >= now.logit_row) {
+            id = sampled[lane - now.logit_row];
         }
-        var drafted = 0u;
-        for (var i = row + 1u; i < state.num_rows; i++) {
-            drafted += u32(rows[i].token < params.vocab);
+        ids[lane] = id;
+        ends[lane] = is_end(id);
+        if (prompt) {
+            path[1u + lane] = lane;
+        } else {
+            children[lane] = child(lane, id, min(now.num_rows, params.context - now.committed));
+            if (lane > 0u && rows[lane].token < params.vocab) {
+                atomicAdd(&drafted, 1u);
+            }
+        }
+    }
+    workgroupBarrier();
+    if (lane != 0u) {
+        return;
+    }
+    var committed = 0u;
+    if (now.done == 0u) {
+        var row = 0u;
+        committed = 1u;
+        if (prompt) {
+            row = now.num_rows - 1u;
+            committed = now.num_rows;
+        } else {
+            path[1] = 0u;
         }
         var accepted = 0u;
         loop {
-            let id = sampled[row - state.logit_row];
+            let id = ids[row];
             if (id >= params.vocab) {
                 // The logits were not finite.
-                state.done = 3u;
+                now.done = 3u;
                 break;
             }
-            if (emit(id) || prompt) {
-                break;
+            text[now.length] = id;
+            counts[id] += 1u;
+            emitted[EMITTED_IDS + now.emitted] = id;
+            now.length += 1u;
+            now.emitted += 1u;
+            if (ends[row]) {
+                now.done = 1u;
+            } else if (now.length >= now.limit) {
+                now.done = 2u;
             }
-            row = child(row, id);
+            row = select(children[row], 0u, prompt || now.done != 0u);
             if (row == 0u) {
                 break;
             }
@@ -90,13 +118,14 @@ fn main() {
             committed += 1u;
             accepted += 1u;
         }
-        path[0] = committed;
-        state.committed += committed;
-        emitted[EMITTED_ROUNDS + 2u * state.rounds] = drafted;
-        emitted[EMITTED_ROUNDS + 2u * state.rounds + 1u] = accepted;
-        state.rounds += 1u;
+        now.committed += committed;
+        emitted[EMITTED_ROUNDS + 2u * now.rounds] = atomicLoad(&drafted);
+        emitted[EMITTED_ROUNDS + 2u * now.rounds + 1u] = accepted;
+        now.rounds += 1u;
+        state = now;
     }
-    emitted[0] = state.emitted;
-    emitted[1] = state.done;
-    emitted[2] = state.rounds;
+    path[0] = committed;
+    emitted[0] = now.emitted;
+    emitted[1] = now.done;
+    emitted[2] = now.rounds;
 }

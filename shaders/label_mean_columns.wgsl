@@ -30,7 +30,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let first = (at / params.width4) * params.top;
     let shape = vec2<u32>(params.width4, params.columns4);
-    let input = 4u * (at % params.width4);
     var sum = vec4<f32>();
     for (var i = first; i < first + params.top; i++) {
         let entry = entries[i];
@@ -39,10 +38,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if (share == 0.0 || entry.x < params.first || column >= params.count) {
             continue;
         }
-        //: repeat i 4
-        let w$i = weight4(shape, input + $iu, column / 4u)[column % 4u];
-        //: end
-        sum = fma(vec4<f32>(share), vec4<f32>(w0, w1, w2, w3), sum);
+        let w = weight_tile(shape, at % params.width4, column / 4u);
+        let own = column % 4u;
+        sum = fma(vec4<f32>(share), vec4<f32>(w[0][own], w[1][own], w[2][own], w[3][own]), sum);
     }
     store(at, sum);
 }

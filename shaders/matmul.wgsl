@@ -1,10 +1,10 @@
 //! y[row] = finish(W x[row] + bias) for ROWS rows at a time: each weight is read once for all of them.
 //! A row's sums run over the inputs in one order, whatever ROWS is and in matmul_tiled too: rows do not feel each other.
-//! dispatch: [ceil(columns4 / LANES), ceil(rows / ROWS), 1]
+//! dispatch: [ceil(columns4 * BLOCKS / (LANES * OWN)), ceil(rows / ROWS), 1]
 //! use batch
 //! use product
 //! use weight
-//! use split
+//! use rows
 //! use activation
 //! use bias
 //! use finish
@@ -16,61 +16,46 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     if (state.done != 0u) {
         return;
     }
-    let column = group.x * LANES + local.x;
     let row = group.y * ROWS;
     let shape = weight_shape();
-    // Threads past the last column work on it again and store nothing: barriers need every thread.
-    let first = min(column, params.columns4 - 1u) * BLOCKS;
+    // OWN blocks of four columns. Threads past the last ones work on those again and store nothing: barriers need every thread.
+    let block = min((group.x * LANES + local.x) * OWN, shape.y - OWN);
     //: repeat r ROWS
-    var a$r = vec4<f32>();
-    var b$r = vec4<f32>();
+    let from$r = (row + $ru) * params.x_stride4;
+    //: repeat o OWN
+    var sum$r_$o = vec4<f32>();
+    //: end
     //: end
     let inputs = split_inputs();
     let end = min((local.y + 1u) * inputs, params.inputs4);
-    for (var k = local.y * inputs; k < end; k += RUN) {
-        let run_a = weight_run(shape, k, first);
-        let run_b = weight_run(shape, k, first + BLOCKS - 1u);
+    for (var k = local.y * inputs; k < end; k += RUNS * RUN) {
+        // All weights of a trip are on their way before one is waited for.
+        //: repeat n RUNS
+        //: repeat o OWN
+        let run$n_$o = weight_run(shape, k + $nu * RUN, block + $ou);
+        //: end
+        //: end
+        //: repeat n RUNS
         //: repeat k RUN
         //: repeat r ROWS
-        let x$k_$r = x[(row + $ru) * params.x_stride4 + k + $ku];
+        let x$n_$k_$r = x[from$r + k + $nu * RUN + $ku];
         //: end
         //: repeat i 4
-        let w$k_$i = run_weight(shape, run_a, $ku, $iu);
+        //: repeat o OWN
+        let w$n_$k_$i_$o = run_weight(shape, run$n_$o, $ku, $iu);
         //: repeat r ROWS
-        a$r = fma(w$k_$i, vec4<f32>(x$k_$r[$i]), a$r);
+        sum$r_$o = fma(w$n_$k_$i_$o, vec4<f32>(x$n_$k_$r[$i]), sum$r_$o);
         //: end
-        if (BLOCKS == 2u) {
-            let v$k_$i = run_weight(shape, run_b, $ku, $iu);
-            //: repeat r ROWS
-            b$r = fma(v$k_$i, vec4<f32>(x$k_$r[$i]), b$r);
-            //: end
-        }
+        //: end
+        //: end
         //: end
         //: end
     }
-    // A loop, not an unrolled end: with two barriers a row, drivers take seconds to compile it.
-    var a = array<vec4<f32>, ROWS>(
+    store_rows(array<vec4<f32>, ROWS * OWN>(
         //: repeat r ROWS
-        a$r,
+        //: repeat o OWN
+        sum$r_$o,
         //: end
-    );
-    var b = array<vec4<f32>, ROWS>(
-        //: repeat r ROWS
-        b$r,
         //: end
-    );
-    let bias_a = bias4(first);
-    let bias_b = bias4(first + BLOCKS - 1u);
-    for (var r = 0u; r < ROWS; r++) {
-        let sum_a = split_sum(a[r], local.x, local.y);
-        var sum_b = vec4<f32>();
-        if (BLOCKS == 2u) {
-            sum_b = split_sum(b[r], local.x, local.y);
-        }
-        let value = finish(sum_a + bias_a, sum_b + bias_b);
-        if (local.y == 0u && column < params.columns4) {
-            store((row + r) * params.y_stride4 + params.y_first4 + column, value);
-        }
-        store_partials(row + r, column, value, local.xy);
-    }
+    ), row, group.x, local.xy);
 }

@@ -23,7 +23,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let dy$r = min(row + $ru, params.rows - 1u) * params.y_stride4 + params.y_first4;
     //: end
     //: repeat b BLOCKS
-    let w$b = min(block + $bu, params.inputs4 - 1u) * 4u;
+    let w$b = min(block + $bu, params.inputs4 - 1u);
     //: repeat i 4
     //: repeat r ROWS
     var s$r_$b_$i = 0.0;
@@ -35,8 +35,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let d$r = dy[dy$r + c];
         //: end
         //: repeat b BLOCKS
+        let v$b = weight_tile(shape, w$b, c);
         //: repeat i 4
-        let v$b_$i = weight4(shape, w$b + $iu, c);
+        let v$b_$i = v$b[$i];
         //: repeat r ROWS
         s$r_$b_$i = fma(d$r.w, v$b_$i.w, fma(d$r.z, v$b_$i.z, fma(d$r.y, v$b_$i.y, fma(d$r.x, v$b_$i.x, s$r_$b_$i))));
         //: end

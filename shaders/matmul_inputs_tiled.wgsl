@@ -21,7 +21,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     let part = thread % 4u;
     let slot = thread / 4u;
     let load_row = group.y * 64u + slot;
-    let load_input = group.x * 64u + slot;
     //: repeat r 4
     //: repeat i 4
     var s$r_$i = 0.0;
@@ -32,12 +31,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         if (load_row < params.rows && c + part < params.columns4) {
             loaded_y = dy[load_row * params.y_stride4 + params.y_first4 + c + part];
         }
-        var loaded_w = vec4<f32>();
-        if (load_input < params.inputs4 * 4u && c + part < params.columns4) {
-            loaded_w = weight4(shape, load_input, c + part);
-        }
         tile_y[thread] = loaded_y;
-        tile_w[(part * 4u + slot % 4u) * 16u + slot / 4u] = loaded_w;
+        // Some threads load four inputs of four columns each.
+        if (thread < 64u) {
+            let block = group.x * 16u + slot;
+            var w = mat4x4<f32>();
+            if (block < params.inputs4 && c + part < params.columns4) {
+                w = weight_tile(shape, block, c + part);
+            }
+            //: repeat i 4
+            tile_w[(part * 4u + $iu) * 16u + slot] = w[$i];
+            //: end
+        }
         workgroupBarrier();
         for (var p = 0u; p < 4u; p++) {
             //: repeat r 4

@@ -37,14 +37,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
                 loaded = x[(row + thread / 4u) * params.x_stride4 + load_k];
             }
             tile_x[thread] = loaded;
-            // Thread (x, y) loads column block x of input y.
-            let input = k * 4u + local.y;
-            for (var block = 0u; block < BLOCKS; block++) {
-                var w = vec4<f32>();
-                if (input < end * 4u && column < params.columns4) {
-                    w = weight4(shape, input, column * BLOCKS + block);
+            // Some threads load four inputs of four columns each.
+            if (thread < 64u * BLOCKS) {
+                let part = thread / (16u * BLOCKS);
+                let block = thread % (16u * BLOCKS);
+                var w = mat4x4<f32>();
+                if (k + part < end && group.x * 16u * BLOCKS + block < shape.y) {
+                    w = weight_tile(shape, k + part, group.x * 16u * BLOCKS + block);
                 }
-                tile_w[(local.y * 16u + local.x) * BLOCKS + block] = w;
+                //: repeat i 4
+                tile_w[(part * 4u + $iu) * 16u * BLOCKS + block] = w[$i];
+                //: end
             }
             workgroupBarrier();
             for (var part = 0u; part < 4u; part++) {

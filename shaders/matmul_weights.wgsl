@@ -5,7 +5,7 @@
 
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> dy: array<vec4<f32>>;
-// [inputs, columns4]
+// [inputs4, columns, 4], as f32 weights lie.
 @group(0) @binding(3) var<storage, read_write> dw: array<vec4<f32>>;
 
 @compute @workgroup_size(LANES)
@@ -44,9 +44,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (input + $au < params.inputs4) {
         //: repeat c COLUMNS
         if (column + $cu < params.columns4) {
-            let to = (input + $au) * 4u * params.columns4 + column + $cu;
-            //: repeat i 4
-            dw[to + $iu * params.columns4] += s$a_$i_$c;
+            let to = 4u * ((input + $au) * params.columns4 + column + $cu);
+            //: repeat j 4
+            dw[to + $ju] += vec4<f32>(s$a_0_$c[$j], s$a_1_$c[$j], s$a_2_$c[$j], s$a_3_$c[$j]);
             //: end
         }
         //: end

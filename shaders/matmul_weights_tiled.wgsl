@@ -5,7 +5,7 @@
 
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> dy: array<vec4<f32>>;
-// [inputs, columns4]
+// [inputs4, columns, 4], as f32 weights lie.
 @group(0) @binding(3) var<storage, read_write> dw: array<vec4<f32>>;
 
 // 16 blocks of four of 16 rows.
@@ -47,7 +47,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     if (column >= params.columns4 || input >= params.inputs4) {
         return;
     }
-    //: repeat i 4
-    dw[(input * 4u + $iu) * params.columns4 + column] += s$i;
+    let to = 4u * (input * params.columns4 + column);
+    //: repeat j 4
+    dw[to + $ju] += vec4<f32>(s0[$j], s1[$j], s2[$j], s3[$j]);
     //: end
 }

@@ -1,10 +1,7 @@
 // Weights stored as bf16: the upper half of an f32.
-//! use weight_dense
+//! use weight_halves
 
-alias Packed = vec2<u32>;
-
-fn unpack(packed: Packed) -> vec4<f32> {
-    let low = bitcast<vec2<f32>>(packed << vec2<u32>(16u));
-    let high = bitcast<vec2<f32>>(packed & vec2<u32>(0xffff0000u));
-    return vec4<f32>(low.x, high.x, low.y, high.y);
+// The lower or the upper half of each word.
+fn unpack(words: vec4<u32>, half: u32) -> vec4<f32> {
+    return bitcast<vec4<f32>>(select(words << vec4<u32>(16u), words & vec4<u32>(0xffff0000u), half == 1u));
 }

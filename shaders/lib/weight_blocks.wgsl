@@ -1,7 +1,11 @@
 // What the pieces of blocks share (src/format/blocks). A tile is 16 inputs of four columns, a group the pieces of four columns in a
 // plane; those of neighbouring columns lie side by side. Shapes are inputs and columns in blocks of four.
+//! use weight_at
 
 @group(0) @binding(2) var<storage, read> weight: array<vec4<u32>>;
+
+// Blocks of four inputs of a run.
+const BLOCKS_OF_RUN: u32 = 4u;
 
 fn tiles(shape: vec2<u32>) -> u32 {
     return shape.x / 4u * shape.y;
@@ -105,10 +109,4 @@ fn one_bit(bits: vec4<u32>, block: u32, input: u32) -> vec4<u32> {
 fn scale_and_minimum(words: vec2<u32>, halves: Halves) -> Halves {
     let both = vec4<u32>(words.x, words.x >> 16u, words.y, words.y >> 16u);
     return Halves(halves.low * vec4<f32>(both & vec4<u32>(255u)), halves.high * vec4<f32>((both >> vec4<u32>(8u)) & vec4<u32>(255u)));
-}
-
-// The weights of four columns at an input.
-fn weight4(shape: vec2<u32>, input: u32, column4: u32) -> vec4<f32> {
-    let run = weight_run(shape, input / 16u * 4u, column4);
-    return run_weight(shape, run, input / 4u % 4u, input % 4u);
 }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::declared::{Declared, layout};
-use super::{Grid, Op, TRACE_WORDS, TracedDraft};
+use super::{Grid, MAX_CHUNK_ROWS, Op, TRACE_WORDS, TracedDraft};
 use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The declarations of this file's kernels, for the table of `kernels`.
@@ -54,7 +54,7 @@ pub(crate) struct CommitIo<'a> {
 
 /// The one variant.
 pub(crate) fn commit_variant() -> Variant {
-    Variant::of("commit").constant("MAX_IDS", MAX_EMITTED as u32)
+    Variant::of("commit").constant("MAX_IDS", MAX_EMITTED as u32).constant("LANES", MAX_CHUNK_ROWS as u32)
 }
 
 /// Walks the tree of rows along what the target sampled, and appends that to the text.

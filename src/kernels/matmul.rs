@@ -59,6 +59,9 @@ impl Store {
     }
 }
 
+/// Numbers of runs that a thread can load at a time, most first. A stretch of inputs is a multiple of each.
+const RUNS: [u32; 3] = [4, 2, 1];
+
 /// Every product that a set can have.
 fn variants(set: KernelSet) -> Vec<Variant> {
     let mut variants = Vec::new();
@@ -68,12 +71,12 @@ fn variants(set: KernelSet) -> Vec<Variant> {
         for (widths, switches) in [Widths::Each, Widths::Fixed].into_iter().flat_map(|w| (0..8).map(move |s| (w, s))) {
             let [gated, bias, accumulate] = [1, 2, 4].map(|bit| switches & bit != 0);
             let form = MatmulForm { set, widths, shape, format, activation, gated, bias, accumulate };
-            variants.extend(widths.rows().iter().map(|&rows| form.narrow(rows)));
+            variants.extend(widths.rows().iter().flat_map(|&rows| form.narrow_variants(rows, "partials_none")));
             variants.extend(form.tiled());
         }
     }
     let plain = |(format, shape)| MatmulForm { shape, ..MatmulForm::plain(set, Widths::Fixed, format, 0) };
-    variants.extend(formats().map(|of| plain(of).with_partials(PARTIALS_ROWS)));
+    variants.extend(formats().map(plain).flat_map(|form| form.narrow_variants(PARTIALS_ROWS, form.partials_piece())));
     variants
 }
 
@@ -109,19 +112,67 @@ impl MatmulForm {
             .piece("store", if self.accumulate { "store_add" } else { "store_set" })
     }
 
-    /// The variant for `rows` rows at a time.
-    pub fn narrow(self, rows: u32) -> Variant {
-        self.narrow_with(rows, "partials_none")
+    /// The variant for `rows` rows at a time of `inputs4` blocks of inputs.
+    pub fn narrow(self, rows: u32, inputs4: u32) -> Variant {
+        self.narrow_with(rows, self.runs(rows, inputs4), "partials_none")
     }
 
     /// The variant for `rows` rows at a time that keeps softmax partials of its outputs.
-    pub fn with_partials(self, rows: u32) -> Variant {
-        self.narrow_with(rows, if self.set == KernelSet::Software { "partials_block" } else { "partials_group" })
+    pub fn with_partials(self, rows: u32, inputs4: u32) -> Variant {
+        self.narrow_with(rows, self.runs(rows, inputs4), self.partials_piece())
     }
 
-    fn narrow_with(self, rows: u32, partials: &'static str) -> Variant {
-        let variant = KernelSet::with_split(self.bound("matmul"), self.shape);
-        variant.piece("partials", partials).constant("ROWS", rows).constant("RUN", self.format.run())
+    /// The variants for `rows` rows at a time of all numbers of inputs.
+    fn narrow_variants(self, rows: u32, partials: &'static str) -> impl Iterator<Item = Variant> {
+        RUNS.into_iter()
+            .filter(move |&runs| runs <= self.most_runs(rows))
+            .map(move |runs| self.narrow_with(rows, runs, partials))
+    }
+
+    fn partials_piece(self) -> &'static str {
+        if self.set == KernelSet::Software { "partials_block" } else { "partials_group" }
+    }
+
+    fn narrow_with(self, rows: u32, runs: u32, partials: &'static str) -> Variant {
+        let (lanes, splits) = self.shape;
+        self.bound("matmul")
+            .piece("rows", if splits == 1 { "rows_own" } else { "rows_shared" })
+            .piece("partials", partials)
+            .constant("LANES", lanes)
+            .constant("SPLITS", splits)
+            .constant("OWN", self.own())
+            .constant("ROWS", rows)
+            .constant("RUN", self.format.run())
+            .constant("RUNS", runs)
+    }
+
+    /// Blocks of columns of the weights that make an output block.
+    fn blocks(self) -> u32 {
+        if self.gated { 2 } else { 1 }
+    }
+
+    /// Blocks of columns that a thread sums: all of an output's where no other thread can add to it.
+    fn own(self) -> u32 {
+        if self.shape.1 == 1 { self.blocks() } else { 1 }
+    }
+
+    /// Output blocks of a workgroup.
+    fn outputs(self) -> u32 {
+        self.shape.0 * self.own() / self.blocks()
+    }
+
+    /// Runs that a thread loads before it needs the first, so that they are on their way together: as many as divide the inputs.
+    fn runs(self, rows: u32, inputs4: u32) -> u32 {
+        let fits = |runs: &u32| *runs <= self.most_runs(rows) && inputs4.is_multiple_of(*runs);
+        RUNS.into_iter().find(fits).unwrap_or(1)
+    }
+
+    /// 64 bytes of elements at least, 128 where few rows leave the registers for them. A run of blocks is enough by itself, and the
+    /// processor does not wait for loads.
+    fn most_runs(self, rows: u32) -> u32 {
+        let bytes = if rows <= 2 { 128 } else { 64 };
+        let one = self.set == KernelSet::Software || self.format.blocks().is_some();
+        if one { 1 } else { bytes / (16 * self.format.element_bytes() as u32) }
     }
 
     /// Blocks of columns that [`matmul_with_partials`] keeps one partial of.
@@ -190,12 +241,12 @@ impl MatmulIo<'_> {
 pub(crate) fn matmul(gpu: &Gpu, form: MatmulForm, io: MatmulIo<'_>) -> Op {
     assert_eq!(form.bias, io.bias.is_some(), "matmul: bias");
     let params = gpu.uniform("matmul", &io.params());
-    let (lanes, _) = form.shape;
+    let columns4 = form.outputs();
     let mut forms: Vec<Form> = form
         .widths
         .rows()
         .iter()
-        .map(|&rows| Form { kernel: gpu.kernel(&form.narrow(rows)), rows, columns4: lanes })
+        .map(|&rows| Form { kernel: gpu.kernel(&form.narrow(rows, io.inputs4)), rows, columns4 })
         .collect();
     if let Some(tiled) = form.tiled() {
         forms.push(Form { kernel: gpu.kernel(&tiled), rows: MAX_CHUNK_ROWS as u32, columns4: 16 });
@@ -231,9 +282,8 @@ pub(crate) fn matmul_with_partials(
     buffer: &Buffer,
 ) -> Op {
     assert!(!form.bias && io.bias.is_none(), "matmul with partials: no bias");
-    let kernel = gpu.kernel(&form.with_partials(PARTIALS_ROWS));
+    let kernel = gpu.kernel(&form.with_partials(PARTIALS_ROWS, io.inputs4));
     let (params, partials) = (gpu.uniform("matmul", &io.params()), gpu.uniform("partials", &partials));
     let bind_group = gpu.bind(&kernel, &[&params, io.state, io.weight, io.x, io.y, &partials, buffer]);
-    let (columns4, _) = form.shape;
-    Op { forms: vec![Form { kernel, rows: PARTIALS_ROWS, columns4 }], bind_group, grid: io.grid() }
+    Op { forms: vec![Form { kernel, rows: PARTIALS_ROWS, columns4: form.outputs() }], bind_group, grid: io.grid() }
 }

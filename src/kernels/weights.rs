@@ -1,6 +1,7 @@
 //! Formats of weights: what kernels read, whatever a file stores.
 //!
-//! Elements are kept as they are, `[inputs, columns]`. Blocks are taken apart into planes (`format::blocks`), one after the other.
+//! Elements are kept as they are, `[inputs / 4, columns, 4]`: what a thread reads of a column lies together, and beside that of the
+//! next column. Blocks are taken apart into planes (`format::blocks`), one after the other.
 //! Kernels do not know how a weight lies in memory: they ask their piece, `shaders/lib/weight_NAME.wgsl`, for the weights at (input,
 //! block of four columns), where it finds whatever it needs, scales too.
 
@@ -26,8 +27,12 @@ pub(crate) struct Shape {
 /// Bytes that a shader reads at a time, and that every plane takes a multiple of.
 const READ: usize = 16;
 
+/// Inputs of a column whose elements lie side by side.
+pub(crate) const TOGETHER: usize = 4;
+
 /// The only plane of elements.
-const DENSE: [[Plane; 1]; 2] = [[Plane { inputs: 1, bytes: 4 }], [Plane { inputs: 1, bytes: 2 }]];
+const DENSE: [[Plane; 1]; 2] =
+    [[Plane { inputs: TOGETHER, bytes: 4 * TOGETHER }], [Plane { inputs: TOGETHER, bytes: 2 * TOGETHER }]];
 
 impl WeightFormat {
     /// IEEE single precision.
@@ -86,7 +91,7 @@ impl WeightFormat {
 
     /// The inputs that a matrix of `inputs` is padded to, of weights that are zero.
     pub(crate) fn padded(self, inputs: usize) -> usize {
-        inputs.next_multiple_of(self.block_inputs().max(4))
+        inputs.next_multiple_of(self.block_inputs().max(TOGETHER))
     }
 
     fn plane_list(self) -> &'static [Plane] {
@@ -157,9 +162,9 @@ impl WeightFormat {
                 self.place(blocks, row, column, shape, &mut packed);
                 continue;
             }
-            let size = self.element_bytes();
-            for (input, element) in row.chunks_exact(size).enumerate() {
-                packed[(input * shape.columns + column) * size..][..size].copy_from_slice(element);
+            let size = TOGETHER * self.element_bytes();
+            for (index, piece) in row.chunks_exact(size).enumerate() {
+                packed[(index * shape.columns + column) * size..][..size].copy_from_slice(piece);
             }
         }
         (packed, shape)
@@ -185,7 +190,7 @@ impl WeightFormat {
         variant.piece("weight", piece)
     }
 
-    /// Blocks of four inputs that a thread of a narrow product reads at a time, 1, 2 or 4: a stretch of inputs is a multiple of four.
+    /// Blocks of four inputs of a run, what a thread loads at a time: 1 or 4, as a stretch of inputs is a multiple of four.
     pub(crate) fn run(self) -> u32 {
         if self.blocks().is_some() { 4 } else { 1 }
     }

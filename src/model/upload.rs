@@ -1,6 +1,6 @@
 //! Packing weight matrices for the kernels, and sending them to the GPU a few megabytes at a time.
 //!
-//! On the GPU a matrix is `[inputs, columns]` with columns in blocks of four: neighbouring threads then read
+//! On the GPU a matrix is `[inputs / 4, columns, 4]` with columns in blocks of four: neighbouring threads then read
 //! neighbouring memory and no thread needs another's sum. Checkpoints keep `[columns, inputs]`, so packing transposes;
 //! it also joins matrices that share an input, reorders their columns, and pads with zeros.
 
@@ -12,7 +12,7 @@ use crate::format::safetensors::TensorInfo;
 use crate::format::stored::StoredType;
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::WeightFormat;
-use crate::kernels::weights::Shape;
+use crate::kernels::weights::{Shape, TOGETHER};
 use crate::{Error, ErrorKind, Result};
 
 /// Bytes packed at a time.
@@ -106,6 +106,8 @@ pub(crate) struct Placed {
     /// Name and shape of each tensor.
     pub tensors: Vec<(String, Vec<usize>)>,
     pub arrangement: Arrangement,
+    /// Inputs of a column that lie side by side.
+    pub together: usize,
 }
 
 impl Placed {
@@ -116,7 +118,7 @@ impl Placed {
 
     /// Puts the buffer's `values` where they belong in the tensors of that name; row-major, made where they are missing.
     pub fn unpack(&self, values: &[f32], tensors: &mut BTreeMap<String, (Vec<usize>, Vec<f32>)>) {
-        let Arrangement { columns, inputs } = &self.arrangement;
+        let (Arrangement { columns, inputs }, together) = (&self.arrangement, self.together);
         for (index, (name, shape)) in self.tensors.iter().enumerate() {
             let (_, tensor) =
                 tensors.entry(name.clone()).or_insert_with(|| (shape.clone(), vec![0.0; shape.iter().product()]));
@@ -125,7 +127,8 @@ impl Placed {
                 let Some((_, row)) = column.filter(|&(of, _)| of == index) else { continue };
                 for (k, input) in inputs.iter().enumerate() {
                     if let Some(input) = *input {
-                        tensor[row * row_len + input] = values[k * columns.len() + n];
+                        let at = (k / together * columns.len() + n) * together + k % together;
+                        tensor[row * row_len + input] = values[at];
                     }
                 }
             }
@@ -432,21 +435,23 @@ fn in_order(inputs: &[Option<usize>]) -> Option<usize> {
     inputs.iter().zip(first..).all(|(input, expected)| *input == Some(expected)).then_some(first)
 }
 
-/// Transposes elements of `SIZE` bytes into `packed`, `[inputs, columns]`.
+/// Transposes elements of `SIZE` bytes into `packed`, `[inputs / 4, columns, 4]`.
 fn transpose<const SIZE: usize>(
     packed: &mut [u8],
     tensors: &[Tensor<'_>],
     columns: &[Option<(usize, usize)>],
     inputs: &[Option<usize>],
 ) {
-    let packed = packed.as_chunks_mut::<SIZE>().0;
+    let pieces = packed.as_chunks_mut::<SIZE>().0.as_chunks_mut::<TOGETHER>().0;
     for (n, column) in columns.iter().enumerate() {
         let Some((tensor, row)) = *column else { continue };
         let tensor = &tensors[tensor];
         let row = &tensor.content().as_chunks::<SIZE>().0[row * tensor.row_len..][..tensor.row_len];
-        for (k, input) in inputs.iter().enumerate() {
-            if let Some(input) = *input {
-                packed[k * columns.len() + n] = row[input];
+        for (index, inputs) in inputs.chunks(TOGETHER).enumerate() {
+            for (to, input) in pieces[index * columns.len() + n].iter_mut().zip(inputs) {
+                if let Some(input) = *input {
+                    *to = row[input];
+                }
             }
         }
     }

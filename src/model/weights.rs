@@ -9,6 +9,7 @@ use crate::format::spec::{Attention, BlockRole, BlockSpec, Norm};
 use crate::format::tensors::Tensors;
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::WeightFormat;
+use crate::kernels::weights::TOGETHER;
 use crate::{Error, Result};
 
 /// Bytes of a matrix over the vocabulary that are read at a time, unless that were fewer rows than [`PART_ROWS`]: each part is
@@ -243,7 +244,8 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         let [shard] = &matrix.shards[..] else {
             return Err(Error::unsupported(format!("{}: too large a matrix to be trained on this adapter", names[0])));
         };
-        self.note_origin(&shard.buffer, shapes, arrangement.clone());
+        let buffer = shard.buffer.clone();
+        self.note(Placed { buffer, tensors: shapes, arrangement: arrangement.clone(), together: TOGETHER });
         Ok(matrix)
     }
 
@@ -274,10 +276,14 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         self.uploader.vector(name, values).await
     }
 
-    /// Notes where the values of `buffer` came from, if that is wanted.
+    /// Notes where the values of `buffer` came from, if that is wanted; `[inputs, columns]`.
     pub fn note_origin(&mut self, buffer: &Buffer, tensors: Vec<(String, Vec<usize>)>, arrangement: Arrangement) {
-        if let Some(placed) = &mut self.placed {
-            placed.push(Placed { buffer: buffer.clone(), tensors, arrangement });
+        self.note(Placed { buffer: buffer.clone(), tensors, arrangement, together: 1 });
+    }
+
+    fn note(&mut self, placed: Placed) {
+        if let Some(all) = &mut self.placed {
+            all.push(placed);
         }
     }
 

@@ -29,15 +29,16 @@ pub(crate) fn gelu_tanh(x: f64) -> f64 {
     0.5 * x * (1.0 + inner.tanh())
 }
 
-/// Puts `[columns, inputs]` weights into the layout of the shaders: `[inputs, blocks of four columns]`, both padded
-/// with zeros to multiples of four.
+/// Puts `[columns, inputs]` weights into the layout of the shaders: `[inputs / 4, columns, 4]`, both padded with zeros to
+/// multiples of four.
+#[cfg(test)]
 pub(crate) fn pack<T: Copy + Default>(w: &[T], inputs: usize) -> Vec<T> {
     let columns = w.len() / inputs;
     let padded = columns.next_multiple_of(4);
     let mut packed = vec![T::default(); inputs.next_multiple_of(4) * padded];
     for (column, w) in w.chunks_exact(inputs).enumerate() {
         for (input, &w) in w.iter().enumerate() {
-            packed[input * padded + column] = w;
+            packed[(input / 4 * padded + column) * 4 + input % 4] = w;
         }
     }
     packed
@@ -73,7 +74,7 @@ mod tests {
     fn packing_transposes_and_pads() {
         // Two columns of three inputs.
         let packed = pack(&[1, 2, 3, 4, 5, 6], 3);
-        assert_eq!(packed, [1, 4, 0, 0, 2, 5, 0, 0, 3, 6, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(packed, [1, 2, 3, 0, 4, 5, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(
             alternate(&[1, 2, 3, 4, 5], &[6, 7, 8, 9, 10], 1),
             [1, 2, 3, 4, 6, 7, 8, 9, 5, 0, 0, 0, 10, 0, 0, 0]

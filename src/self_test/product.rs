@@ -191,7 +191,9 @@ impl<'a> Product<'a> {
 fn packed_bias(plain: &Plain, gated: bool) -> Vec<f32> {
     let (gate, up) = plain.bias.split_at(plain.columns());
     if !gated {
-        return reference::pack(gate, 1)[..gate.len().next_multiple_of(4)].to_vec();
+        let mut bias = gate.to_vec();
+        bias.resize(gate.len().next_multiple_of(4), 0.0);
+        return bias;
     }
     reference::alternate(gate, up, 1)
 }

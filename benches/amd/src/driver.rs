@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::{env, fs, thread};
 
 use crate::figures::{Measured, measure, of_row};
+use crate::isa::{self, HotLoop};
 use crate::shaders;
 use crate::spirv::translate;
 use crate::table::{Key, Row, Table};
@@ -171,17 +172,25 @@ pub fn compile(part: usize, parts: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// In a process of one card: prints the statistics and instructions of a shader.
+/// In a process of one card: prints the statistics and instructions of a shader, or of a file of WGSL.
 pub fn show(label: &str) -> Result<(), String> {
-    let shaders = shaders::all();
-    let named = |shader: &&shaders::Shader| shader.label == label || (shader.shown && shader.kernel == label);
-    let shader = shaders.iter().find(named).ok_or_else(|| unknown(label, &shaders))?;
-    let compiled = open()?.compile(&translate(&shader.wgsl)?, true)?;
-    println!("{}\n", shader.label);
+    let (name, wgsl) = if label.ends_with(".wgsl") {
+        let wgsl = fs::read_to_string(label).map_err(|error| format!("{label} cannot be read: {error}"))?;
+        (label.to_owned(), wgsl)
+    } else {
+        let shaders = shaders::all();
+        let named = |shader: &&shaders::Shader| shader.label == label || (shader.shown && shader.kernel == label);
+        let shader = shaders.iter().find(named).ok_or_else(|| unknown(label, &shaders))?;
+        (shader.label.clone(), shader.wgsl.clone())
+    };
+    let compiled = open()?.compile(&translate(&wgsl)?, true)?;
+    println!("{name}\n");
     for (name, value) in &compiled.statistics {
         println!("{name}: {value}");
     }
-    println!("\n{}", compiled.isa.unwrap_or_default());
+    let isa = compiled.isa.unwrap_or_default();
+    let HotLoop { bytes, scalar_loads } = isa::hot_loop(&isa)?;
+    println!("bytes: {bytes}\nscalar loads: {scalar_loads}\n\n{isa}");
     Ok(())
 }
 

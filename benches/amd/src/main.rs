@@ -49,7 +49,7 @@ enum Task {
     Isa {
         #[arg(value_parser = driver::FAMILIES.map(|family| family.name))]
         family: String,
-        /// A kernel of the table, or a shader's own name
+        /// A kernel of the table, a shader's own name, or a file NAME.wgsl, as FORETOKEN_DUMP_WGSL writes them
         kernel: String,
     },
     /// In a process that sees one card: prints the driver's version

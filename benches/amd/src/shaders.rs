@@ -6,7 +6,8 @@ use foretoken::KernelSet;
 
 /// Pieces and constants that do not make a row of their own: what a kernel does with a sum when its loop is over, and how the
 /// threads of a workgroup are dealt out.
-const FOLDED: [&str; 8] = ["activation_", "bias_", "store_", "shift_", "partials_", "LANES=", "SPLITS=", "RUN="];
+const FOLDED: [&str; 9] =
+    ["activation_", "bias_", "store_", "shift_", "partials_", "LANES=", "SPLITS=", "RUN=", "OWN="];
 
 /// One shader of foretoken.
 pub struct Shader {
@@ -74,8 +75,9 @@ mod tests {
 
     #[test]
     fn rows_keep_what_the_loop_depends_on() {
-        let label = "matmul weight_f16 activation_silu bias_none finish_gated store_set split_none partials_none LANES=32 SPLITS=1 ROWS=2 RUN=1";
-        assert_eq!(kernel(label), "matmul weight_f16 finish_gated split_none ROWS=2");
+        let label = "matmul weight_f16 activation_silu bias_none finish_gated store_set rows_own partials_none LANES=32 SPLITS=1 \
+                     OWN=2 ROWS=2 RUN=1 RUNS=1";
+        assert_eq!(kernel(label), "matmul weight_f16 finish_gated rows_own ROWS=2 RUNS=1");
         assert_eq!(kernel("shift_tokens"), "shift_tokens");
         assert_eq!(kernel("mix shift_add"), "mix");
     }

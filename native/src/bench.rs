@@ -24,6 +24,12 @@ pub struct Args {
     /// The type of random weights: f32, f16 or bf16
     #[arg(long, value_name = "DTYPE", default_value = "f32", conflicts_with_all = ["model", "embedded"])]
     dtype: StoredType,
+    /// The shape of the random model
+    #[arg(long, value_name = "SHAPE", default_value = "15m", value_parser = RandomLlama::NAMES, conflicts_with_all = ["model", "embedded", "quick"])]
+    shape: String,
+    /// Blocks of the random model, in place of as many as its shape has
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["model", "embedded", "quick"], value_parser = clap::value_parser!(u16).range(1..=200))]
+    layers: Option<u16>,
     #[command(flatten)]
     adapter: AdapterFlags,
     /// Pack the model's matrices as they are loaded: q8_0, q4_0, ... [default: as they are stored]
@@ -50,6 +56,15 @@ pub struct Args {
 }
 
 impl Args {
+    /// The shape of the random model.
+    fn shape(&self) -> RandomLlama {
+        if self.quick {
+            return RandomLlama::tiny(self.dtype);
+        }
+        let shape = RandomLlama::named(&self.shape, self.dtype).expect("the parser takes names that there are");
+        RandomLlama { layers: self.layers.map_or(shape.layers, usize::from), ..shape }
+    }
+
     fn options(&self) -> BenchOptions {
         let commit = option_env!("FORETOKEN_COMMIT").map(str::to_owned);
         BenchOptions { quick: self.quick, commit, ..BenchOptions::default() }
@@ -72,6 +87,10 @@ pub async fn run(args: &Args) -> Outcome<u8> {
 
 /// Checks the folders that are named, before an adapter is opened.
 async fn check_model(args: &Args) -> Result<()> {
+    let random = args.model.is_none() && !args.embedded && !args.drafts;
+    if random {
+        return Ok(());
+    }
     let files = match &args.model {
         Some(folder) => Source::Folder(Folder::open(folder)?),
         None => Source::Embedded(foretoken::default_model()),
@@ -118,8 +137,8 @@ async fn measure(args: &Args, gpu: &Gpu) -> Result<Report> {
         Some(folder) => bench::run(gpu, &Folder::open(folder)?, &options, progress).await,
         None if args.embedded => bench::run(gpu, &foretoken::default_model(), &options, progress).await,
         None => {
-            let shape = if args.quick { RandomLlama::tiny(args.dtype) } else { RandomLlama::s15m(args.dtype) };
-            bench::run(gpu, &shape.files(), &options, progress).await
+            progress("making random weights");
+            bench::run(gpu, &args.shape().files(), &options, progress).await
         }
     }
 }

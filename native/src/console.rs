@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::{env, mem};
+use std::time::Duration;
+use std::{env, mem, thread};
 
 use foretoken::{Gpu, GpuOptions, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget};
@@ -30,12 +31,17 @@ pub struct Console {
     pub variable: Box<Environment>,
     /// The devices.
     pub gpus: Arc<Gpus>,
+    /// Waits.
+    pub sleep: Box<Sleep>,
     /// Whether it is the process's own: Ctrl-C reaches no other one, and progress bars are drawn on no other one.
     process: bool,
 }
 
 /// Tells the value of a variable by its name.
 pub type Environment = dyn Fn(&str) -> Option<OsString>;
+
+/// Lets time pass before somebody is asked again.
+pub type Sleep = dyn Fn(Duration);
 
 /// The streams of a console that people sit at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,6 +68,7 @@ impl Console {
             },
             variable: Box::new(|name| env::var_os(name)),
             gpus: Arc::default(),
+            sleep: Box::new(thread::sleep),
             process: true,
         }
     }
@@ -75,6 +82,7 @@ impl Console {
             terminals: Terminals::default(),
             variable: Box::new(|_| None),
             gpus: Arc::default(),
+            sleep: Box::new(thread::sleep),
             process: false,
         }
     }

@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 
 use crate::folder::Folder;
 use crate::interrupt::{self, Watch};
+use crate::machine;
 use crate::output::{io_error, write_whole};
 use crate::prompt::{MARK, print_mark};
 use crate::source::{Source, advice, print_notes};
@@ -60,7 +61,7 @@ pub async fn run(args: &Args) -> Outcome<u8> {
 async fn train(args: &Args) -> Outcome<u8> {
     interrupt::install()?;
     args.check()?;
-    let files = args.model.files()?;
+    let files = args.model.files().await?;
     let checkpoint = Checkpoint::open(&files).await?;
     checkpoint.check()?;
     for note in checkpoint.notes() {
@@ -191,15 +192,10 @@ async fn train(args: &Args) -> Outcome<u8> {
 /// The memory that the training needs, if the adapter has it.
 async fn memory_needed(gpu: &Gpu, files: &Source, first: &FirstHeads, options: &TrainOptions) -> Result<Memory> {
     let memory = Trainer::memory(gpu, files, &first.files, options).await?;
-    memory.check(gpu.summary().max_binding_bytes, memory_of_machine(gpu.summary().software))?;
+    // A software adapter has what the machine has. WebGPU does not say how much a GPU has.
+    let limit = if gpu.summary().software { machine::memory() } else { None };
+    memory.check(gpu.summary().max_binding_bytes, limit)?;
     Ok(memory)
-}
-
-/// Bytes that a software adapter has, where the system tells: those of the machine. WebGPU does not say how much a GPU has.
-fn memory_of_machine(software: bool) -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok().filter(|_| software)?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Half the learning rate of the pre-training, where the model folder records one.

@@ -1,6 +1,8 @@
 //! A hub on loopback: a repository's list of files, small files themselves, and large ones on another host, as the real one does it.
 //! A test lets it misbehave.
 
+#![allow(dead_code, reason = "each test program uses a part")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};

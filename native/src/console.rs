@@ -13,7 +13,7 @@ use std::time::Duration;
 use std::{env, mem, thread};
 
 use foretoken::{Gpu, GpuOptions, Result};
-use indicatif::{ProgressBar, ProgressDrawTarget};
+use indicatif::{ProgressBar, ProgressDrawTarget, WeakProgressBar};
 
 use crate::terminal::visible;
 
@@ -33,6 +33,8 @@ pub struct Console {
     pub gpus: Arc<Gpus>,
     /// Waits.
     pub sleep: Box<Sleep>,
+    /// The bar that was drawn last.
+    shown: WeakProgressBar,
     /// Whether it is the process's own: Ctrl-C reaches no other one, and progress bars are drawn on no other one.
     process: bool,
 }
@@ -69,6 +71,7 @@ impl Console {
             variable: Box::new(|name| env::var_os(name)),
             gpus: Arc::default(),
             sleep: Box::new(thread::sleep),
+            shown: WeakProgressBar::new(),
             process: true,
         }
     }
@@ -83,6 +86,7 @@ impl Console {
             variable: Box::new(|_| None),
             gpus: Arc::default(),
             sleep: Box::new(thread::sleep),
+            shown: WeakProgressBar::new(),
             process: false,
         }
     }
@@ -99,10 +103,23 @@ impl Console {
     }
 
     /// A progress bar; it shows only where standard error is a terminal.
-    pub(crate) fn bar(&self, length: u64) -> ProgressBar {
+    pub(crate) fn bar(&mut self, length: u64) -> ProgressBar {
         let shows = self.process && self.terminals.errors;
         let target = if shows { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        ProgressBar::with_draw_target(Some(length), target)
+        let bar = ProgressBar::with_draw_target(Some(length), target);
+        self.shown = bar.downgrade();
+        bar
+    }
+
+    /// Writes to standard error; a bar makes room for it.
+    pub(crate) fn write_error(&mut self, text: &str) {
+        let mut write = || {
+            let _ = self.errors.write_all(text.as_bytes()).and_then(|()| self.errors.flush());
+        };
+        match self.shown.upgrade() {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
     }
 
     /// Whether it is the process's own.

@@ -49,15 +49,15 @@ const INDEX: &str = "model.safetensors.index.json";
 pub async fn find(name: &HubName) -> Result<PathBuf> {
     let hub = Hub::new(name)?;
     match hub.kept() {
-        Some((path, what)) if hub.settings.offline || name.pick != Pick::Any || !path.is_file() => {
+        // Which of several files in GGUF suit best, the hub's list tells, not what happens to be here.
+        Some(kept) if hub.settings.offline || name.pick != Pick::Any || !kept.path.is_file() => {
             if name.pick == Pick::Any {
-                print_status(format_args!("note: {name} is here: {what}"));
+                print_status(format_args!("note: {name} is kept: {}", kept.what));
             }
-            Ok(path)
+            Ok(kept.path)
         }
         None if hub.settings.offline => Err(hub.not_kept()),
-        // Which of the files suit best, the hub's list tells, not what happens to be here.
-        _ => hub.download(false).await,
+        kept => hub.ask(kept).await,
     }
 }
 
@@ -70,7 +70,8 @@ pub async fn pull(name: &HubName) -> Result<PathBuf> {
     if hub.settings.offline {
         return Err(Error::input(format!("{name}: HF_HUB_OFFLINE is set, so the hub is not asked")));
     }
-    hub.download(true).await
+    let listing = Listing::ask(&Client::new(&hub.settings)?, name)?;
+    hub.download(listing, true).await
 }
 
 /// The files of a kept model that `name` means, below the folder of its commit.
@@ -96,6 +97,13 @@ struct Hub<'a> {
     repository: Repository,
 }
 
+/// A model in the cache.
+struct Kept {
+    path: PathBuf,
+    /// What it is, for people.
+    what: String,
+}
+
 /// What is to be fetched: a choice of files at a commit.
 struct Plan {
     commit: String,
@@ -118,12 +126,12 @@ impl<'a> Hub<'a> {
         machine::memory().is_none_or(|memory| bytes <= memory)
     }
 
-    /// The model in the cache if all of it is there, and what it is.
-    fn kept(&self) -> Option<(PathBuf, String)> {
+    /// The model in the cache, if all of it is there.
+    fn kept(&self) -> Option<Kept> {
         let commit = self.repository.commit(self.name.revision())?;
         let files = self.repository.kept(&commit);
         let choice = choose(&files, &self.name.pick, Self::fits).ok()?;
-        self.is_whole(&commit, &choice).then(|| (self.path(&commit, &choice), choice.what))
+        self.is_whole(&commit, &choice).then(|| Kept { path: self.path(&commit, &choice), what: choice.what })
     }
 
     /// Whether what was chosen among kept files is all that belongs to it.
@@ -137,7 +145,7 @@ impl<'a> Hub<'a> {
             let index: Value = serde_json::from_slice(&index).ok()?;
             Some(index.get("weight_map")?.as_object()?.values().all(|shard| shard.as_str().is_some_and(has)))
         };
-        let tensors = if has(INDEX) { shards().unwrap_or(false) } else { true };
+        let tensors = if has(INDEX) { shards().unwrap_or(false) } else { has("model.safetensors") };
         tensors && (has("tokenizer.json") || self.settings.offline)
     }
 
@@ -155,14 +163,26 @@ impl<'a> Hub<'a> {
         ))
     }
 
-    /// Downloads what is missing. With `checked`, what is here already is held against its hash.
-    async fn download(&self, checked: bool) -> Result<PathBuf> {
+    /// The model as the hub has it; the kept one, where the hub does not answer.
+    async fn ask(&self, kept: Option<Kept>) -> Result<PathBuf> {
         let client = Client::new(&self.settings)?;
-        let listing = match Listing::ask(&client, self.name) {
-            Ok(listing) => listing,
-            Err(error) if checked => return Err(error),
-            Err(error) => return self.without_hub(error),
-        };
+        let client = if kept.is_some() { client.impatient() } else { client };
+        match (Listing::ask(&client, self.name), kept) {
+            (Ok(listing), _) => self.download(listing, false).await,
+            (Err(error), Some(Kept { path, what })) if error.kind() == ErrorKind::Io => {
+                print_status(format_args!("note: {error}; the copy of {} that is kept is taken: {what}", self.name));
+                Ok(path)
+            }
+            (Err(error), _) if error.kind() == ErrorKind::Io => {
+                Err(error.within(format_args!("there is no {} here, and the hub cannot be asked", self.name)))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Downloads what is missing. With `checked`, what is here already is held against its hash.
+    async fn download(&self, listing: Listing, checked: bool) -> Result<PathBuf> {
+        let client = Client::new(&self.settings)?;
         let plan = self.plan(&client, listing).await?;
         self.fetch(&client, &plan, checked)?;
         for (file, _, hash) in &plan.files {
@@ -170,14 +190,6 @@ impl<'a> Hub<'a> {
         }
         self.repository.set_commit(self.name.revision(), &plan.commit)?;
         Ok(self.path(&plan.commit, &plan.choice))
-    }
-
-    /// The kept model, where the hub does not answer.
-    fn without_hub(&self, error: Error) -> Result<PathBuf> {
-        let kept = if error.kind() == ErrorKind::Io { self.kept() } else { None };
-        let (path, what) = kept.ok_or_else(|| error.clone())?;
-        print_status(format_args!("note: {error}; the copy of {} that is kept is taken: {what}", self.name));
-        Ok(path)
     }
 
     /// Chooses what to fetch, and says what it is and needs.

@@ -9,6 +9,7 @@ Asks a hub of its own on loopback, which has the golden checkpoint llama-gqa as 
 import hashlib
 import json
 import os
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -163,6 +164,35 @@ def main(foretoken):
         Path(f"{blob}.incomplete").write_bytes(FILES["model.safetensors"][:50_000])
         run("pull", "owner/name")
         check("a download that Python began is gone on with", blob.read_bytes() == FILES["model.safetensors"])
+        encrypted(home, foretoken, check)
+
+
+def encrypted(home, foretoken, check):
+    """Through https, whose certificate nobody but the user vouches for."""
+    import trustme
+
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    trusted = Path(home) / "trusted.pem"
+    authority.cert_pem.write_to_path(trusted)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def pull(**variables):
+        more = {"HF_ENDPOINT": f"https://localhost:{server.server_address[1]}", "HF_HUB_CACHE": f"{home}/encrypted"} | variables
+        flags = [foretoken, "pull", "owner/name"]
+        return subprocess.run(flags, capture_output=True, text=True, env=os.environ | more)
+
+    # Nothing but this is trusted, and it only where it is named.
+    os.environ.pop("SSL_CERT_FILE", None)
+    refused = pull()
+    check("a certificate that nobody vouches for is refused", refused.returncode == 1 and "certificate" in refused.stderr)
+    check("  unless SSL_CERT_FILE names who does", pull(SSL_CERT_FILE=str(trusted)).returncode == 0)
+    missing = pull(SSL_CERT_FILE="/nowhere", HF_HUB_CACHE=f"{home}/missing")
+    check("  and says so where that is not there", missing.returncode == 1 and "SSL_CERT_FILE" in missing.stderr)
+    print(refused.stderr + missing.stderr, end="")
 
 
 if __name__ == "__main__":

@@ -155,6 +155,12 @@ impl Client {
         Ok(Self { agent, endpoint, token: settings.token.clone(), patience: Patience::default() })
     }
 
+    /// Asks twice at most: where there is something else to do.
+    #[must_use]
+    pub fn impatient(self) -> Self {
+        Self { patience: Patience { tries: 2, ..self.patience }, ..self }
+    }
+
     /// The hub's host, for messages.
     pub fn host(&self) -> &str {
         self.endpoint.authority().map_or("", |authority| authority.as_str())
@@ -186,7 +192,7 @@ impl Client {
                 request = request.header("Range", format!("bytes={range}"));
             }
             // The error would name the address, which at a store holds what grants access to it.
-            let response = request.call().map_err(|error| Trouble::passing(format!("{host}: {}", reason(&error))))?;
+            let response = request.call().map_err(|error| unanswered(&host, &error))?;
             let (parts, body) = response.into_parts();
             let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
             let status = parts.status.as_u16();
@@ -280,6 +286,17 @@ impl Reply {
 /// Describes why a body could not be read to its end.
 pub fn cut(error: &io::Error) -> String {
     format!("the connection broke off ({error})")
+}
+
+/// The trouble that no answer came.
+fn unanswered(host: &str, error: &ureq::Error) -> Trouble {
+    match error {
+        // Of a certificate that is not trusted.
+        ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => Trouble::Lasting(Error::io(format!(
+            "{host}: {error}; does a proxy in between read along? Name a file with its certificates in SSL_CERT_FILE"
+        ))),
+        error => Trouble::passing(format!("{host}: {}", reason(error))),
+    }
 }
 
 /// Describes why no answer came, without the address that was asked.

@@ -81,3 +81,20 @@ fn models_are_removed_whole_or_in_part() {
     place.run(&["remove", "owner/name@v1"]).success();
     assert!(!place.repository().exists());
 }
+
+#[test]
+fn what_others_downloaded_in_part_is_completed() {
+    let place = Place::new();
+    place.run(&["pull", NAME]).success();
+    for missing in [WEIGHTS, "tokenizer.json", "config.json"] {
+        fs::remove_file(place.snapshot(missing)).unwrap();
+        place.run(&["inspect", "--model", NAME]).success();
+        place.is_whole();
+        assert!(place.snapshot("tokenizer.json").exists());
+    }
+    // A shard without those that belong to it.
+    fs::rename(place.snapshot(WEIGHTS), place.snapshot("model-00001-of-00002.safetensors")).unwrap();
+    place.server.behave_well();
+    place.run(&["inspect", "--model", NAME]).success();
+    assert!(!place.server.requests().is_empty(), "what is there of it is not taken for all of it");
+}

@@ -150,6 +150,13 @@ fn refusals_say_what_to_do() {
         place.run_with(&["inspect", "--model", "owner/other"], token).fails_with("owner/other: ");
         assert!(place.server.requests().len() > before);
     }
+    // The list is for all to see, the files are not.
+    place.server.behave(move |request, usual| match is_list(request) {
+        true => usual,
+        false => Answer::new(401, "").with("X-Error-Code", "GatedRepo"),
+    });
+    place.run(&["pull", NAME]).fails_with(gated);
+    place.nothing_is_trusted();
     place.server.behave(|request, usual| match request.downloads("tokenizer.json") {
         true => Answer::new(404, "").with("X-Error-Code", "EntryNotFound"),
         false => usual,
@@ -189,6 +196,7 @@ fn what_is_kept_serves_while_the_hub_is_away() {
     for answer in [Answer::new(503, ""), Answer { cut: Some(0), ..Answer::new(200, "{}") }] {
         place.server.behave(move |_, _| answer.clone());
         let run = place.run(&["inspect", "--model", NAME]).success();
+        assert_eq!(run.waits, [Duration::from_millis(500)]);
         assert!(
             run.stderr.contains("the copy of owner/name that is kept is taken: Q8_0 (m-Q8_0.gguf)"),
             "{}",
@@ -198,6 +206,9 @@ fn what_is_kept_serves_while_the_hub_is_away() {
         place.run(&["pull", NAME]).fails_with("5 times in a row");
     }
     let nobody = [("HF_ENDPOINT", "http://127.0.0.1:9")];
+    place
+        .run_with(&["inspect", "--model", "owner/other"], &nobody)
+        .fails_with("there is no owner/other here, and the hub cannot be asked: 127.0.0.1:9: no connection");
     let run = place.run_with(&["inspect", "--model", NAME], &nobody).success();
     assert!(run.stderr.contains("127.0.0.1:9: no connection"), "{}", run.stderr);
 }

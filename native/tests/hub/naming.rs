@@ -97,7 +97,7 @@ fn without_a_word_the_usual_quantisation_is_taken_where_there_is_no_other() {
     let again = place.run(&["inspect", "--model", NAME]).success();
     assert!(again.stderr.contains("Q4_K_M (m-Q4_K_M.gguf): 1 file, 100.4 KiB, all of it here"), "{}", again.stderr);
     let offline = place.offline(&["inspect", "--model", NAME]).success();
-    assert!(offline.stderr.contains("note: owner/name is here: Q4_K_M (m-Q4_K_M.gguf)"), "{}", offline.stderr);
+    assert!(offline.stderr.contains("note: owner/name is kept: Q4_K_M (m-Q4_K_M.gguf)"), "{}", offline.stderr);
     assert_eq!(place.server.downloads("m-Q4_K_M.gguf"), 1);
 }
 

@@ -9,7 +9,10 @@ cd "$(dirname "$0")/.."
 targets=("$@")
 ((${#targets[@]})) || targets=(x86_64-pc-windows-gnu aarch64-apple-darwin)
 
-check() { cargo check --package foretoken --package foretoken-native --target "$@"; }
+# Without the command's feature tls, which compiles C for the target.
+check() {
+    cargo check --package foretoken --package foretoken-native --no-default-features --features foretoken/default --target "$@"
+}
 
 # Where rustup cannot help, the standard library's source, if it is there, is checked along with ours. For Windows that
 # takes a dlltool, on Debian from binutils-mingw-w64-x86-64.

@@ -26,7 +26,7 @@ const DEVICE_MODULES = [
   "model::upload::",
 ];
 /** Test programs that open none. */
-const CPU_PROGRAMS = ["amd_command", "architecture", "format"];
+const CPU_PROGRAMS = ["amd_command", "architecture", "format", "hub"];
 
 /** Which tests of a program a part runs: libtest's arguments, or null for none. */
 const PARTS = {

@@ -56,10 +56,17 @@ impl Error {
         self.kind
     }
 
-    /// The same error with the place it happened in put before the message: `place: message`.
+    /// The same error with the place it happened in put before the message: `place: message`. Where the place is the very file that
+    /// the message begins with, it is named once.
     #[must_use]
     pub fn within(self, place: impl fmt::Display) -> Self {
-        Self { message: format!("{place}: {}", self.message), ..self }
+        let place = place.to_string();
+        let named = self.message.split_once(": ").and_then(|(file, _)| folder_of(&place, file));
+        let message = match named {
+            Some(folder) => format!("{folder}{}", self.message),
+            None => format!("{place}: {}", self.message),
+        };
+        Self { message, ..self }
     }
 
     /// The same error with `cause` as its source.
@@ -94,6 +101,12 @@ impl Error {
     pub fn input(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Input, message)
     }
+}
+
+/// What stands before the name `file` in a path that ends with it.
+pub(crate) fn folder_of<'p>(path: &'p str, file: &str) -> Option<&'p str> {
+    let folder = path.strip_suffix(file).filter(|_| !file.is_empty())?;
+    (folder.is_empty() || folder.ends_with(['/', '\\'])).then_some(folder)
 }
 
 /// `1 token`, `2 tokens`.
@@ -133,6 +146,22 @@ mod tests {
         assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
         assert_eq!(error, Error::io(format!("a.txt: {source}")), "the message has it too");
         assert!(Error::input("none").source().is_none());
+    }
+
+    #[test]
+    fn a_file_that_is_the_place_is_named_once() {
+        let within = |message: &str, place: &str| Error::format(message).within(place).to_string();
+        for (place, expected) in [
+            ("/m/a.gguf", "/m/a.gguf: byte 4: wrong"),
+            ("a.gguf", "a.gguf: byte 4: wrong"),
+            ("C:\\m\\a.gguf", "C:\\m\\a.gguf: byte 4: wrong"),
+            ("/m", "/m: a.gguf: byte 4: wrong"),
+            ("/m/aa.gguf", "/m/aa.gguf: a.gguf: byte 4: wrong"),
+        ] {
+            assert_eq!(within("a.gguf: byte 4: wrong", place), expected);
+        }
+        assert_eq!(within("wrong", "/m/a.gguf"), "/m/a.gguf: wrong");
+        assert_eq!(within(": wrong", "/m/"), "/m/: : wrong");
     }
 
     #[test]

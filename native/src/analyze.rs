@@ -184,7 +184,7 @@ pub async fn run(args: &Args) -> Outcome<u8> {
     };
     let (loaded, heads) = heads(args, &with_heads, &mut meter).await?;
     let first: &Loaded = base.as_ref().or(loaded.first()).ok_or_else(|| input("nothing to measure: name --methods"))?;
-    let files = args.engine.files()?;
+    let files = args.engine.files().await?;
     settings.model = name_of(&first.model);
     settings.model_fingerprint = Checkpoint::open(&files).await?.identity().await?;
     (settings.data, settings.context) = (data, first.engine.context());
@@ -318,7 +318,7 @@ async fn heads(
         };
         let fingerprint = match folder {
             Some(folder) => mtp::identity(&Folder::open_heads(folder)?).await?,
-            None => mtp::identity(&args.engine.files()?).await?,
+            None => mtp::identity(&args.engine.files().await?).await?,
         };
         let name = folder.map_or("of the model".to_owned(), |folder| name_of(&folder.display().to_string()));
         let same =

@@ -1,6 +1,6 @@
 //! `foretoken bench`: what the kernels and a model reach on an adapter.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use foretoken::bench::{self, BenchOptions, RandomLlama, Report};
 use foretoken::format::checkpoint::Checkpoint;
@@ -10,13 +10,13 @@ use foretoken::format::stored::StoredType;
 use foretoken::{CacheType, Engine, EngineOptions, Gpu, Result, WeightFormat, model};
 
 use crate::folder::Folder;
-use crate::source::{AdapterFlags, Source};
+use crate::source::{AdapterFlags, Source, locate};
 use crate::terminal::{Outcome, SUCCESS, print, print_json, print_status};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A checkpoint folder in Hugging Face layout [default: random weights, made in memory]
-    #[arg(long, value_name = "DIR", conflicts_with = "embedded")]
+    /// A checkpoint folder, a GGUF file or a name on the Hugging Face hub [default: random weights, made in memory]
+    #[arg(long, value_name = "MODEL", conflicts_with = "embedded")]
     model: Option<PathBuf>,
     /// Measure the embedded model
     #[arg(long)]
@@ -72,12 +72,17 @@ impl Args {
 }
 
 pub async fn run(args: &Args) -> Outcome<u8> {
-    check_model(args).await?;
+    let model = match &args.model {
+        Some(model) => Some(locate(model).await?),
+        None => None,
+    };
+    let model = model.as_deref();
+    check_model(args, model).await?;
     let gpu = args.adapter.open().await?;
     if args.drafts {
-        return drafts(args, &gpu).await;
+        return drafts(args, model, &gpu).await;
     }
-    let report = measure(args, &gpu).await?;
+    let report = measure(args, model, &gpu).await?;
     if !args.json {
         print(&format!("{report}\n"))?;
     }
@@ -86,13 +91,13 @@ pub async fn run(args: &Args) -> Outcome<u8> {
 }
 
 /// Checks the folders that are named, before an adapter is opened.
-async fn check_model(args: &Args) -> Result<()> {
-    let random = args.model.is_none() && !args.embedded && !args.drafts;
+async fn check_model(args: &Args, model: Option<&Path>) -> Result<()> {
+    let random = model.is_none() && !args.embedded && !args.drafts;
     if random {
         return Ok(());
     }
-    let files = match &args.model {
-        Some(folder) => Source::Folder(Folder::open(folder)?),
+    let files = match model {
+        Some(path) => Source::Folder(Folder::open(path)?),
         None => Source::Embedded(foretoken::default_model()),
     };
     let checkpoint = Checkpoint::open(&files).await?;
@@ -108,9 +113,9 @@ async fn check_model(args: &Args) -> Result<()> {
     Ok(())
 }
 
-async fn drafts(args: &Args, gpu: &Gpu) -> Outcome<u8> {
-    let files = match &args.model {
-        Some(folder) => Source::Folder(Folder::open(folder)?),
+async fn drafts(args: &Args, model: Option<&Path>, gpu: &Gpu) -> Outcome<u8> {
+    let files = match model {
+        Some(path) => Source::Folder(Folder::open(path)?),
         None => Source::Embedded(foretoken::default_model()),
     };
     let (kernels, quantize, cache) = (args.adapter.kernel_set(gpu).await?, args.quantize, args.cache);
@@ -129,12 +134,12 @@ async fn drafts(args: &Args, gpu: &Gpu) -> Outcome<u8> {
     Ok(SUCCESS)
 }
 
-async fn measure(args: &Args, gpu: &Gpu) -> Result<Report> {
+async fn measure(args: &Args, model: Option<&Path>, gpu: &Gpu) -> Result<Report> {
     let (kernels, quantize, cache) = (args.adapter.kernel_set(gpu).await?, args.quantize, args.cache);
     let options = BenchOptions { kernels, quantize, cache, ..args.options() };
     let progress = &mut |what: &str| print_status(format_args!("... {what}"));
-    match &args.model {
-        Some(folder) => bench::run(gpu, &Folder::open(folder)?, &options, progress).await,
+    match model {
+        Some(path) => bench::run(gpu, &Folder::open(path)?, &options, progress).await,
         None if args.embedded => bench::run(gpu, &foretoken::default_model(), &options, progress).await,
         None => {
             progress("making random weights");

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::{env, mem};
+use std::time::Duration;
+use std::{env, mem, thread};
 
 use foretoken::{Gpu, GpuOptions, Result};
-use indicatif::{ProgressBar, ProgressDrawTarget};
+use indicatif::{ProgressBar, ProgressDrawTarget, WeakProgressBar};
 
 use crate::terminal::visible;
 
@@ -30,12 +31,19 @@ pub struct Console {
     pub variable: Box<Environment>,
     /// The devices.
     pub gpus: Arc<Gpus>,
+    /// Waits.
+    pub sleep: Box<Sleep>,
+    /// The bar that was drawn last.
+    shown: WeakProgressBar,
     /// Whether it is the process's own: Ctrl-C reaches no other one, and progress bars are drawn on no other one.
     process: bool,
 }
 
 /// Tells the value of a variable by its name.
 pub type Environment = dyn Fn(&str) -> Option<OsString>;
+
+/// Lets time pass before somebody is asked again.
+pub type Sleep = dyn Fn(Duration);
 
 /// The streams of a console that people sit at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,6 +70,8 @@ impl Console {
             },
             variable: Box::new(|name| env::var_os(name)),
             gpus: Arc::default(),
+            sleep: Box::new(thread::sleep),
+            shown: WeakProgressBar::new(),
             process: true,
         }
     }
@@ -75,6 +85,8 @@ impl Console {
             terminals: Terminals::default(),
             variable: Box::new(|_| None),
             gpus: Arc::default(),
+            sleep: Box::new(thread::sleep),
+            shown: WeakProgressBar::new(),
             process: false,
         }
     }
@@ -91,10 +103,23 @@ impl Console {
     }
 
     /// A progress bar; it shows only where standard error is a terminal.
-    pub(crate) fn bar(&self, length: u64) -> ProgressBar {
+    pub(crate) fn bar(&mut self, length: u64) -> ProgressBar {
         let shows = self.process && self.terminals.errors;
         let target = if shows { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        ProgressBar::with_draw_target(Some(length), target)
+        let bar = ProgressBar::with_draw_target(Some(length), target);
+        self.shown = bar.downgrade();
+        bar
+    }
+
+    /// Writes to standard error; a bar makes room for it.
+    pub(crate) fn write_error(&mut self, text: &str) {
+        let mut write = || {
+            let _ = self.errors.write_all(text.as_bytes()).and_then(|()| self.errors.flush());
+        };
+        match self.shown.upgrade() {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
     }
 
     /// Whether it is the process's own.

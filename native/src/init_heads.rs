@@ -72,7 +72,7 @@ pub fn source(text: &str) -> Result<InitSource, String> {
 }
 
 pub async fn run(args: &Args) -> Outcome<u8> {
-    let files = args.model.files()?;
+    let files = args.model.files().await?;
     let checkpoint = Checkpoint::open(&files).await?;
     let options = InitOptions {
         heads: args.heads,

@@ -27,7 +27,7 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args) -> Outcome<u8> {
-    let files = args.model.files()?;
+    let files = args.model.files().await?;
     let context = args.context.map(NonZeroUsize::get);
     let inspection = match &args.heads {
         Some(heads) => foretoken::model::inspect_with_heads(&files, &Folder::open_heads(heads)?, context).await?,

@@ -15,16 +15,21 @@ mod devices;
 mod drafting;
 mod folder;
 mod generate;
+mod hub;
 mod init_heads;
 mod inspect;
 mod interactive;
 mod interrupt;
+mod machine;
 mod marginals;
 mod merge;
+mod models;
 mod output;
 mod picks;
 mod plot;
 mod prompt;
+mod pull;
+mod remove;
 mod score;
 mod source;
 mod terminal;
@@ -35,7 +40,7 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 
 use console::Scope;
-pub use console::{Console, Environment, Gpus, Terminals};
+pub use console::{Console, Environment, Gpus, Sleep, Terminals};
 use terminal::{FAILURE, Failure, Outcome, SUCCESS, print_status};
 
 /// The exit code for a command line that makes no sense.
@@ -84,6 +89,16 @@ enum Command {
     /// The new folder is in Hugging Face layout, its tensors of the types they had. What it generates is what the model
     /// generates with these heads, but for the rounding of changed tensors to f16 or bf16 where they are of these.
     Merge(merge::Args),
+    /// Download a model from the Hugging Face hub, or what is new of it, and check every file by its hash
+    ///
+    /// Prints the folder or file that it is in. Every --model takes the same names, and downloads what is not kept yet. Models are
+    /// kept where Python's huggingface_hub keeps them (HF_HUB_CACHE, HF_HOME, ~/.cache/huggingface/hub), and HF_TOKEN, HF_ENDPOINT and
+    /// HF_HUB_OFFLINE mean what they mean there. A download that was interrupted goes on where it broke off.
+    Pull(pull::Args),
+    /// List the models of the hub that are kept: revisions, files, sizes, verified or not
+    Models(models::Args),
+    /// Remove a model of the hub's from those that are kept, or one revision, quantisation or file of it
+    Remove(remove::Args),
     /// List the adapters, say which one is picked and why, and test every kernel on it
     Devices(devices::Args),
     /// Check that drafts change nothing: texts with and without, and logits bit by bit, on this device
@@ -126,6 +141,9 @@ fn block_on(command: Command) -> Outcome<u8> {
         Command::InitHeads(args) => pollster::block_on(init_heads::run(&args)),
         Command::Train(args) => pollster::block_on(train::run(&args)),
         Command::Merge(args) => pollster::block_on(merge::run(&args)),
+        Command::Pull(args) => pollster::block_on(pull::run(&args)),
+        Command::Models(args) => models::run(&args),
+        Command::Remove(args) => remove::run(&args),
         Command::Devices(args) => pollster::block_on(devices::run(&args)),
         Command::Audit(args) => pollster::block_on(audit::run(&args)),
         Command::Bench(args) => pollster::block_on(bench::run(&args)),

@@ -33,7 +33,7 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args) -> Outcome<u8> {
-    let files = args.model.files()?;
+    let files = args.model.files().await?;
     let checkpoint = Checkpoint::open(&files).await?;
     let head_files = Folder::open_heads(&args.heads)?;
     let heads = HeadSet::open(&head_files, checkpoint.config()).await?;

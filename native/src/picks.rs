@@ -62,7 +62,7 @@ fn key(adapter: &AdapterSummary) -> String {
 }
 
 /// Where programs keep what they can find out again.
-fn cache_folder() -> Option<PathBuf> {
+pub fn cache_folder() -> Option<PathBuf> {
     let value = |variable: &str| console::with(|console| (console.variable)(variable));
     let folder = |variable: &str| value(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     let caches = if cfg!(windows) {

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,6 +24,7 @@ use foretoken::{CacheType, Engine, EngineOptions, Error, ErrorKind, Gpu, KernelS
 use crate::console;
 use crate::drafting::HeadsWanted;
 use crate::folder::Folder;
+use crate::hub::{self, HubName};
 use crate::picks;
 use crate::prompt::Prompt;
 use crate::terminal::{Meter, print_status};
@@ -30,18 +32,45 @@ use crate::terminal::{Meter, print_status};
 /// The model's flag.
 #[derive(clap::Args)]
 pub struct ModelFlag {
-    /// A checkpoint folder in Hugging Face layout, or a GGUF file [default: the embedded model]
-    #[arg(long, value_name = "PATH")]
+    /// A checkpoint folder in Hugging Face layout, a GGUF file, or a name on the Hugging Face hub: owner/name, owner/name:Q4_K_M,
+    /// owner/name@revision, owner/name/file.gguf [default: the embedded model]
+    #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
+    /// Where the model is: found once.
+    #[arg(skip)]
+    found: OnceCell<PathBuf>,
 }
 
 impl ModelFlag {
-    /// The checkpoint's files.
-    pub fn files(&self) -> Result<Source> {
-        Ok(match &self.model {
-            Some(path) => Source::Folder(Folder::open(path)?),
-            None => Source::Embedded(foretoken::default_model()),
-        })
+    /// The checkpoint's files; a model of the hub's is downloaded where it is not kept.
+    pub async fn files(&self) -> Result<Source> {
+        let Some(model) = &self.model else { return Ok(Source::Embedded(foretoken::default_model())) };
+        let path = match self.found.get() {
+            Some(path) => path,
+            None => {
+                let path = locate(model).await?;
+                self.found.get_or_init(|| path)
+            }
+        };
+        Ok(Source::Folder(Folder::open(path)?))
+    }
+}
+
+/// The path of a model. What is there under that name comes before the hub's.
+pub async fn locate(model: &Path) -> Result<PathBuf> {
+    let is_there = fs::symlink_metadata(model).is_ok();
+    let name = match model.to_str().map(HubName::parse) {
+        Some(name) if is_there => name.ok().flatten(),
+        Some(name) => name?,
+        None => None,
+    };
+    match name {
+        Some(name) if !is_there => hub::find(&name).await,
+        Some(name) => {
+            print_status(format_args!("note: {name} is here, so the hub is not asked for a model of this name"));
+            Ok(model.to_owned())
+        }
+        None => Ok(model.to_owned()),
     }
 }
 
@@ -150,14 +179,14 @@ pub struct Loaded {
 
 impl EngineFlags {
     /// The checkpoint's files.
-    pub fn files(&self) -> Result<Source> {
-        self.model.files()
+    pub async fn files(&self) -> Result<Source> {
+        self.model.files().await
     }
 
     /// Checks the model with these heads, as far as its files tell, which takes no GPU: what is wrong with a model, a context or
     /// a prompt is said at once, and not after a device was opened and tested.
     pub async fn check<'a>(&'a self, wanted: HeadsWanted<'a>) -> Result<Checked<'a>> {
-        let files = self.model.files()?;
+        let files = self.model.files().await?;
         let head_files = match wanted {
             HeadsWanted::Folder(folder) => Some(Folder::open_heads(folder)?),
             HeadsWanted::Own | HeadsWanted::IfSound | HeadsWanted::Without => None,
@@ -186,7 +215,7 @@ impl EngineFlags {
 
     /// Whether the model could be loaded but for the heads that it brings.
     pub async fn only_heads_are_broken(&self) -> bool {
-        let Ok(files) = self.model.files() else { return false };
+        let Ok(files) = self.model.files().await else { return false };
         let Ok(checkpoint) = Checkpoint::open(&files).await else { return false };
         checkpoint.check().is_ok() && HeadSet::of_checkpoint(&checkpoint).await.is_err()
     }

@@ -63,9 +63,7 @@ pub fn print_status(line: fmt::Arguments<'_>) {
 
 /// Writes to standard error and leaves the line open.
 pub fn print_status_inline(text: &str) {
-    console::with(|console| {
-        let _ = console.errors.write_all(text.as_bytes()).and_then(|()| console.errors.flush());
-    });
+    console::with(|console| console.write_error(text));
 }
 
 /// A progress bar of this style; invisible where standard error is no terminal.

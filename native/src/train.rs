@@ -6,35 +6,36 @@ mod flags;
 mod folder;
 mod marginal;
 mod plot;
+mod steps;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
 
 use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::files::{Files, MemoryFiles, read_exact, read_whole};
-use foretoken::format::mtp::{CONFIG, Head, HeadSet, TENSORS, add_lora, halved, init_heads};
+use foretoken::format::mtp::{CONFIG, Head, HeadSet, TENSORS, add_lora, init_heads};
 use foretoken::train::data::{DataFormat, Dataset, Document, Vocabulary, read};
 use foretoken::train::schedule::Schedule;
-use foretoken::train::{HeadLoss, Memory, StepReport, Trainer};
-use foretoken::{Engine, EngineOptions, Error, ErrorKind, Gpu, KernelSet, Result, TrainOptions};
-use serde::Serialize;
-use serde_json::{Value, json};
+use foretoken::train::{Memory, Trainer};
+use foretoken::{Engine, EngineOptions, Error, Gpu, KernelSet, Result, TrainOptions};
+use serde_json::Value;
 
 use crate::folder::Folder;
 use crate::interrupt::{self, Watch};
-use crate::output::{io_error, write_whole};
+use crate::machine;
+use crate::output::io_error;
 use crate::prompt::{MARK, print_mark};
 use crate::source::{Source, advice, print_notes};
-use crate::terminal::{Failure, Meter, Outcome, SUCCESS, Work, bytes, print_json, print_status};
+use crate::terminal::{Failure, Meter, Outcome, SUCCESS, bytes, print_status};
 use distill::{Distilled, Wanted};
 pub use flags::Args;
-use folder::{Device, Identity, Log, OutFolder, PLOT};
+use folder::{Device, Identity, OutFolder};
 use foretoken::format::hash::Hash;
 use marginal::Labels;
+use steps::{Stopped, Training};
 
 /// What a model folder may say about its own training.
 const RECORD: &str = "training.json";
@@ -60,7 +61,7 @@ pub async fn run(args: &Args) -> Outcome<u8> {
 async fn train(args: &Args) -> Outcome<u8> {
     interrupt::install()?;
     args.check()?;
-    let files = args.model.files()?;
+    let files = args.model.files().await?;
     let checkpoint = Checkpoint::open(&files).await?;
     checkpoint.check()?;
     for note in checkpoint.notes() {
@@ -191,15 +192,10 @@ async fn train(args: &Args) -> Outcome<u8> {
 /// The memory that the training needs, if the adapter has it.
 async fn memory_needed(gpu: &Gpu, files: &Source, first: &FirstHeads, options: &TrainOptions) -> Result<Memory> {
     let memory = Trainer::memory(gpu, files, &first.files, options).await?;
-    memory.check(gpu.summary().max_binding_bytes, memory_of_machine(gpu.summary().software))?;
+    // A software adapter has what the machine has. WebGPU does not say how much a GPU has.
+    let limit = if gpu.summary().software { machine::memory() } else { None };
+    memory.check(gpu.summary().max_binding_bytes, limit)?;
     Ok(memory)
-}
-
-/// Bytes that a software adapter has, where the system tells: those of the machine. WebGPU does not say how much a GPU has.
-fn memory_of_machine(software: bool) -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok().filter(|_| software)?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Half the learning rate of the pre-training, where the model folder records one.
@@ -391,211 +387,4 @@ fn print_left_out(data: &Dataset) {
              {longest} learns the same in less time"
         ));
     }
-}
-
-/// How a training ended.
-#[derive(Clone, Copy, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Stopped {
-    Finished,
-    Interrupt,
-}
-
-struct Training<'a> {
-    args: &'a Args,
-    trainer: Trainer,
-    data: &'a Dataset,
-    valid: Option<&'a Dataset>,
-    labels: Option<Labels>,
-    schedule: Schedule,
-    log: Log,
-    /// Seconds that the steps of this run took.
-    seconds: f64,
-}
-
-impl Training<'_> {
-    async fn go_on(&mut self, out: &mut OutFolder, interrupt: &Arc<AtomicBool>) -> Result<Stopped> {
-        if let Some(parameters) = out.parameters()? {
-            self.trainer.restore(&parameters).await.map_err(|error| error.within(out.join("checkpoint").display()))?;
-        }
-        let (done, total) = (out.step(), self.schedule.steps());
-        if self.trainer.steps() != done {
-            let (got, place) = (self.trainer.steps(), out.join("checkpoint"));
-            let message = format!("{}: the state is of step {got}, its description of {done}", place.display());
-            return Err(Error::format(message));
-        }
-        if self.checkpoint_is_due(done) && self.log.last("valid").is_none_or(|line| line["step"] != done) {
-            self.validate(done, interrupt).await?;
-        }
-        let mut batches = self.data.batches(self.args.seed, self.args.batch, self.args.accumulate);
-        let mut bar = Work::new("training", done, total);
-        let mut tokens = 0;
-        for step in done..total {
-            if interrupt.load(SeqCst) || self.args.stop_after == Some(step - done) {
-                self.keep(out, step).await?;
-                return Ok(Stopped::Interrupt);
-            }
-            let started = Instant::now();
-            let batch = batches.step(step);
-            let rate = self.schedule.rate(step);
-            let mut labels = Vec::new();
-            if let Some(file) = &mut self.labels {
-                labels = batches.sequences_of(step).iter().map(|batch| file.of(batch)).collect::<Result<_>>()?;
-            }
-            let report = match self.trainer.step_with(&batch, &labels, rate).await {
-                Ok(report) => report,
-                Err(error) => {
-                    // Such an error has changed nothing: what was trained until then is kept.
-                    if matches!(error.kind(), ErrorKind::Input | ErrorKind::NotFinite)
-                        && let Err(also) = self.keep(out, step).await
-                    {
-                        print_status(format_args!("note: no checkpoint of step {step} was written: {also}"));
-                    }
-                    return Err(error);
-                }
-            };
-            let targets = batch.iter().flat_map(|batch| &batch.counts).filter(|&&counts| counts).count() as u64;
-            let seconds = started.elapsed().as_secs_f64();
-            self.seconds += seconds;
-            tokens += targets;
-            let at = step + 1;
-            self.log.add(logged(at, &report, rate, targets, seconds))?;
-            bar.update(at, tokens, &describe(&report.losses));
-            if self.checkpoint_is_due(at) {
-                self.keep(out, at).await?;
-                self.validate(at, interrupt).await?;
-                self.plot(out)?;
-            }
-        }
-        drop(bar);
-        let mut heads = self.trainer.save().await?;
-        if self.args.half {
-            heads = halved(&heads)?;
-        }
-        // The description last: a folder without one has no heads, whatever else was interrupted.
-        for name in [TENSORS, CONFIG] {
-            if let Some(bytes) = heads.get(name) {
-                write_whole(&out.join(name), bytes)?;
-            }
-        }
-        self.plot(out)?;
-        Ok(Stopped::Finished)
-    }
-
-    fn checkpoint_is_due(&self, step: u64) -> bool {
-        let every = self.args.checkpoint_every;
-        step > 0 && (step == self.schedule.steps() || (every > 0 && step.is_multiple_of(every)))
-    }
-
-    /// Writes a checkpoint of `step` steps, unless there is one.
-    async fn keep(&self, out: &mut OutFolder, step: u64) -> Result<()> {
-        if step > out.step() {
-            // The log first: lines beyond a checkpoint are cut off when a run goes on, but none can be brought back.
-            self.log.sync()?;
-            out.checkpoint(step, &self.trainer.state().await?)?;
-            self.plot(out)?;
-        }
-        Ok(())
-    }
-
-    fn plot(&self, out: &OutFolder) -> Result<()> {
-        write_whole(&out.join(PLOT), plot::plot(self.log.lines()).as_bytes())
-    }
-
-    /// Measures the validation texts after `step` steps. Where that is interrupted, the run that goes on does it.
-    async fn validate(&mut self, step: u64, interrupt: &Arc<AtomicBool>) -> Result<()> {
-        match self.evaluate(interrupt).await? {
-            Some(losses) => self.log.add(json!({"step": step, "valid": by_head(&losses)})),
-            None => Ok(()),
-        }
-    }
-
-    /// The losses on the validation texts; none if it was interrupted.
-    async fn evaluate(&mut self, interrupt: &Arc<AtomicBool>) -> Result<Option<Vec<HeadLoss>>> {
-        let Some(valid) = self.valid else { return Ok(None) };
-        let mut sums: BTreeMap<usize, (f64, u64)> = BTreeMap::new();
-        for batch in valid.in_order(self.args.batch) {
-            if interrupt.load(SeqCst) {
-                return Ok(None);
-            }
-            for HeadLoss { offset, nll, targets } in self.trainer.evaluate(&batch).await? {
-                let sum = sums.entry(offset).or_default();
-                sum.0 += nll * targets as f64;
-                sum.1 += targets;
-            }
-        }
-        let loss = |(offset, (sum, targets)): (usize, (f64, u64))| HeadLoss {
-            offset,
-            nll: sum / targets.max(1) as f64,
-            targets,
-        };
-        Ok(Some(sums.into_iter().map(loss).collect()))
-    }
-
-    /// Reports the outcome: one JSON object, or one line for people.
-    fn report(&self, out: &OutFolder, gpu: &Gpu, model: &str, stopped: Stopped) -> Outcome<()> {
-        let (step, steps) = (self.trainer.steps(), self.schedule.steps());
-        let folder = out.join("");
-        let field = |name: &str| {
-            let line = self.log.last(name).filter(|line| line["step"] == step);
-            line.map_or(Value::Null, |line| line[name].clone())
-        };
-        if self.args.json {
-            return print_json(&json!({
-                "model": model,
-                "adapter": gpu.summary().name,
-                "out": folder.display().to_string(),
-                "step": step,
-                "steps": steps,
-                "stopped": stopped,
-                "losses": field("losses"),
-                "valid": field("valid"),
-                "sequences": self.data.len(),
-                "dropped": self.data.dropped,
-                "truncated": self.data.truncated,
-                "unused_tokens": self.data.unused,
-                "trained_values": self.trainer.trained(),
-                "seconds": self.seconds,
-            }));
-        }
-        let losses: Vec<String> = field("losses")
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(offset, loss)| format!("+{offset} {:.3}", loss.as_f64().unwrap_or(f64::NAN)))
-            .collect();
-        let how = if stopped == Stopped::Finished { "trained" } else { "interrupted; --resume goes on" };
-        print_status(format_args!(
-            "[{how}: step {step} of {steps} · loss {} · {} values, {} beside the model · {:.0} s · {}]",
-            losses.join(", "),
-            self.trainer.trained(),
-            bytes(self.trainer.bytes()),
-            self.seconds,
-            folder.display()
-        ));
-        Ok(())
-    }
-}
-
-/// Losses by the token that a head predicts; without targets there is nothing to tell.
-fn by_head(losses: &[HeadLoss]) -> Value {
-    let losses = losses.iter().filter(|loss| loss.targets > 0);
-    Value::Object(losses.map(|loss| (loss.offset.to_string(), json!(loss.nll))).collect())
-}
-
-/// A step's line of the log.
-fn logged(step: u64, report: &StepReport, rate: f64, tokens: u64, seconds: f64) -> Value {
-    json!({
-        "step": step,
-        "losses": by_head(&report.losses),
-        "rate": rate,
-        "gradient_norm": report.gradient_norm,
-        "tokens": tokens,
-        "seconds": seconds,
-    })
-}
-
-fn describe(losses: &[HeadLoss]) -> String {
-    let losses: Vec<String> = losses.iter().map(|loss| format!("{:.3}", loss.nll)).collect();
-    format!("loss {}", losses.join(" "))
 }

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use super::foreign;
 use super::layouts::Derived;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, folder_of};
 
 /// A flat set of named files that can be read in parts.
 ///
@@ -46,9 +46,9 @@ pub async fn read_exact<'f, F: Files>(files: &'f F, name: &str, range: Range<u64
     let bytes = files.read(name, range.clone()).await?;
     let expected = range.end.saturating_sub(range.start);
     if bytes.len() as u64 != expected {
-        let (got, folder) = (bytes.len(), files.describe());
+        let (got, place) = (bytes.len(), named(files, name));
         return Err(Error::io(format!(
-            "{name} in {folder}: expected {expected} bytes from offset {}, got {got}; was the file changed while it was \
+            "{place}: expected {expected} bytes from offset {}, got {got}; was the file changed while it was \
              read?",
             range.start
         )));
@@ -60,12 +60,19 @@ pub async fn read_exact<'f, F: Files>(files: &'f F, name: &str, range: Range<u64
 pub async fn read_whole<'f, F: Files>(files: &'f F, name: &str, max_bytes: u64) -> Result<Option<Cow<'f, [u8]>>> {
     let Some(len) = files.len(name).await? else { return Ok(None) };
     if len > max_bytes {
-        let folder = files.describe();
-        return Err(Error::format(format!("{name} in {folder}: at most {max_bytes} bytes are read, got {len}")));
+        let place = named(files, name);
+        return Err(Error::format(format!("{place}: at most {max_bytes} bytes are read, got {len}")));
     }
     let bytes = read_exact(files, name, 0..len).await?;
     foreign::check(files, name, &bytes)?;
     Ok(Some(bytes))
+}
+
+/// The file `name` and where it is, for messages.
+pub(super) fn named<F: Files>(files: &F, name: &str) -> String {
+    let place = files.describe();
+    // A place that is this very file says it all.
+    if folder_of(&place, name).is_some() { place } else { format!("{name} in {place}") }
 }
 
 /// Files in memory: the embedded model, and tests.

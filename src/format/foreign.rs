@@ -1,6 +1,6 @@
 //! What lies where a checkpoint was expected: files of other formats, and what to do about them.
 
-use super::files::Files;
+use super::files::{Files, named};
 use super::mtp;
 use crate::error::{Error, Result};
 
@@ -112,5 +112,5 @@ pub(super) fn check<F: Files>(files: &F, name: &str, bytes: &[u8]) -> Result<()>
 }
 
 fn this_is<F: Files>(files: &F, name: &str, what: &str) -> Error {
-    Error::format(format!("{name} in {}: this is {what}", files.describe()))
+    Error::format(format!("{}: this is {what}", named(files, name)))
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::files::{Files, read_exact};
+use super::files::{Files, named, read_exact};
 use super::foreign;
 use super::layouts::find_headers;
 use super::safetensors::{Header, PREFIX_BYTES, SkippedTensor, TensorInfo, brief_shape, header_len};
@@ -135,8 +135,8 @@ impl<'f, F: Files> Tensors<'f, F> {
         match (self.found.get(name), self.skipped.get(name)) {
             (Some(info), _) if info.shape == shape => Ok(info),
             (Some(info), _) => Err(Error::format(format!(
-                "{} in {folder}: tensor \"{name}\": expected shape {shape:?} by {stated_by}, got {}",
-                info.file,
+                "{}: tensor \"{name}\": expected shape {shape:?} by {stated_by}, got {}",
+                named(self.files, &info.file),
                 brief_shape(&info.shape)
             ))),
             (None, Some(SkippedTensor { shape: found, .. })) if found != shape => Err(Error::format(format!(

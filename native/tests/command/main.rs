@@ -4,9 +4,12 @@ mod analyze;
 mod audit;
 mod cli;
 mod drafts;
+mod hub;
 mod inspect;
 mod marginals;
 mod merge;
 mod refusals;
+#[path = "../hub/server.rs"]
+mod server;
 mod support;
 mod train;

@@ -61,7 +61,7 @@ fn wrong_flags_are_refused() {
             &["--prompt", "both"],
             Usage(
                 "the argument '--ids <ID,ID,...>' cannot be used with '--prompt <TEXT>'\n\nUsage: foretoken generate --model \
-                 <PATH> --ids <ID,ID,...>",
+                 <MODEL> --ids <ID,ID,...>",
             ),
         ),
         (&["--adapter", "no such adapter"], Error(&no_such_adapter)),

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 use std::{env, fs};
 
 use foretoken::Gpu;
@@ -43,12 +44,14 @@ pub struct Run {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
+    /// What it would have waited, had there been time.
+    pub waits: Vec<Duration>,
 }
 
 impl From<Output> for Run {
     fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
-        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr), waits: Vec::new() }
     }
 }
 
@@ -73,7 +76,7 @@ impl Run {
 
     #[track_caller]
     pub fn fails_with_in(&self, part: &str, case: &str) {
-        let Self { code, stdout, stderr } = self;
+        let Self { code, stdout, stderr, .. } = self;
         assert!(matches!(code, Some(1 | 2)), "{case}: exit code {code:?}: {stdout}{stderr}");
         assert!(stderr.contains("error: "), "{case}: {stderr}");
         assert!(stderr.contains(part), "{case}: expected \"{part}\" in: {stderr}");
@@ -108,6 +111,7 @@ impl Run {
 pub struct Start {
     args: Vec<OsString>,
     terminals: Terminals,
+    variables: Vec<(String, OsString)>,
 }
 
 impl Start {
@@ -116,16 +120,30 @@ impl Start {
         Self { terminals: Terminals { input: true, output: true, errors: true }, ..self }
     }
 
+    /// Gives it a variable of the environment.
+    pub fn variable(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
     /// Runs it within this process, with `input` as standard input.
     #[must_use = "it may have failed"]
     pub fn input(self, input: &[u8]) -> Run {
         let [stdout, stderr] = [Screen::default(), Screen::default()];
         let mut console = Console::apart(Cursor::new(input.to_owned()), stdout.clone(), stderr.clone());
-        console.variable = Box::new(|name| if HOMES.contains(&name) { Some(HOME.into()) } else { env::var_os(name) });
+        let variables = self.variables;
+        console.variable = Box::new(move |name| match variables.iter().rfind(|(other, _)| other == name) {
+            Some((_, value)) => Some(value.clone()),
+            None if HOMES.contains(&name) => Some(HOME.into()),
+            None => env::var_os(name),
+        });
         console.gpus = Arc::clone(&GPUS);
         console.terminals = self.terminals;
+        let waits = Rc::<RefCell<Vec<Duration>>>::default();
+        let log = Rc::clone(&waits);
+        console.sleep = Box::new(move |pause| log.borrow_mut().push(pause));
         let code = foretoken_native::run(self.args, console);
-        Run { code: Some(code.into()), stdout: stdout.text(), stderr: stderr.text() }
+        Run { code: Some(code.into()), stdout: stdout.text(), stderr: stderr.text(), waits: waits.take() }
     }
 }
 
@@ -151,7 +169,7 @@ impl Write for Screen {
 
 pub fn start<S: AsRef<str>>(flags: &[S]) -> Start {
     let args = ["foretoken"].into_iter().chain(flags.iter().map(AsRef::as_ref)).map(OsString::from).collect();
-    Start { args, terminals: Terminals::default() }
+    Start { args, terminals: Terminals::default(), variables: Vec::new() }
 }
 
 /// The device that the commands compute on.

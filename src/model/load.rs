@@ -25,11 +25,13 @@ use crate::format::spec::{BlockSpec, ModelSpec};
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{AttentionShape, CacheType, KernelSet, MAX_END_TOKENS, Widths};
+use crate::options::setters;
 use crate::self_test::InjectedFault;
 use crate::{Error, ErrorKind, Result, WeightFormat};
 
 /// Options to load a model with.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EngineOptions {
     /// Tokens a text may have. Default: the model's maximum, at most 4096. The cache grows with the text.
     pub context: Option<usize>,
@@ -48,6 +50,11 @@ pub struct EngineOptions {
     /// The checkpoint's tokenizer, where the caller has read it already. Default: it is read from the files.
     pub tokenizer: Option<Arc<Tokenizer>>,
 }
+
+setters!(EngineOptions {
+    self_test: bool, heads: bool, cache: CacheType;
+    or none context: usize, kernels: KernelSet, quantize: WeightFormat, tokenizer: Arc<Tokenizer>
+});
 
 impl Default for EngineOptions {
     fn default() -> Self {

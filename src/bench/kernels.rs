@@ -9,7 +9,7 @@ use crate::gpu::{Buffer, Gpu};
 use crate::kernels::weights::Shape;
 use crate::kernels::{
     AttentionIo, AttentionShape, BENCH_READ_BYTES, Cursor, Extent, KernelSet, LogProbsIo, LogProbsParams, MatmulForm,
-    MatmulIo, MixtureIo, NormIo, NormalizerIo, NucleusIo, NucleusParams, Op, Row, SampleIo, State, WeightFormat,
+    MatmulIo, MixtureIo, NormIo, NormalizerIo, NucleusIo, NucleusParams, Op, Over, Row, SampleIo, State, WeightFormat,
     Widths, attention_scores, attention_softmax, attention_values, bench_copy, bench_read, log_probs, matmul, mixture,
     norm, normalizer, nucleus, sample,
 };
@@ -148,7 +148,7 @@ impl KernelBench<'_> {
                 x_stride4: inputs4,
                 y_stride4: COLUMNS4,
                 y_first4: 0,
-                logits: false,
+                over: Over::Rows,
             };
             matmul(self.gpu, form, io)
         };
@@ -205,7 +205,7 @@ impl KernelBench<'_> {
         let x = self.gpu.storage_with("x", &noise(4, values));
         let y = self.gpu.storage("y", 4 * values as u64);
         let scale = self.gpu.storage_with("scale", &noise(5, WIDTH as usize));
-        let io = NormIo { state: &state, x: &x, y: &y, scale: &scale, shift: None, logits: false };
+        let io = NormIo { state: &state, x: &x, y: &y, scale: &scale, shift: None, over: Over::Rows };
         let op = [norm(self.gpu, self.set, WIDTH, WIDTH, 1e-5, io)];
         for rows in [1, 64] {
             let bytes = 8.0 * f64::from(WIDTH) * f64::from(rows);

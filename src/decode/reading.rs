@@ -112,8 +112,8 @@ impl Session {
                 on_row(Reading::Next, at, row);
             };
             self.hand_out(&self.plan.lm_head, &batch, &mut next).await?;
-            if let Some(heads) = self.plan.heads.as_ref().filter(|_| options.heads) {
-                self.replay(&[&heads.drafting], batch.extent(), None);
+            if let Some(heads) = self.rounds.heads.as_ref().filter(|_| options.heads) {
+                self.replay(&[&heads.adapted], batch.extent(), None);
                 self.read_heads(ids, &batch, on_row).await?;
             }
         }

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::declared::{ACTIVATIONS, Declared, layout};
 use super::weights::WeightFormat;
-use super::{Form, Grid, KernelSet, MAX_CHUNK_ROWS, Op, Widths};
+use super::{Form, Grid, KernelSet, MAX_CHUNK_ROWS, Op, Over, Widths};
 use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The declarations of this file's kernels, for the table of `kernels`.
@@ -66,8 +66,9 @@ fn variants(set: KernelSet) -> Vec<Variant> {
     let formats = || WeightFormat::all().flat_map(|format| shapes().map(move |shape| (format, shape)));
     for ((format, shape), activation) in formats().flat_map(|of| ACTIVATIONS.map(|activation| (of, activation))) {
         for (widths, switches) in [Widths::Each, Widths::Fixed].into_iter().flat_map(|w| (0..8).map(move |s| (w, s))) {
-            let [gated, bias, accumulate] = [1, 2, 4].map(|bit| switches & bit != 0);
-            let form = MatmulForm { set, widths, shape, format, activation, gated, bias, accumulate };
+            let [gated, bias, adds] = [1, 2, 4].map(|bit| switches & bit != 0);
+            let store = if adds { Store::Add } else { Store::Set };
+            let form = MatmulForm { set, widths, shape, format, activation, gated, bias, store };
             variants.extend(widths.rows().iter().map(|&rows| form.narrow(rows)));
             variants.extend(form.tiled());
         }
@@ -89,15 +90,14 @@ pub(crate) struct MatmulForm {
     /// Gate and up columns alternate in blocks of four, and `y = activation(gate) * up`.
     pub gated: bool,
     pub bias: bool,
-    /// Adds to `y` instead of replacing it.
-    pub accumulate: bool,
+    pub store: Store,
 }
 
 impl MatmulForm {
     /// The plainest product of a format, with a matrix of `columns4` blocks of columns in all its shards.
     pub fn plain(set: KernelSet, widths: Widths, format: WeightFormat, columns4: u32) -> Self {
         let (shape, activation) = (set.product_shape(columns4), Activation::None);
-        Self { set, widths, shape, format, activation, gated: false, bias: false, accumulate: false }
+        Self { set, widths, shape, format, activation, gated: false, bias: false, store: Store::Set }
     }
 
     fn bound(self, shader: &'static str) -> Variant {
@@ -106,7 +106,7 @@ impl MatmulForm {
             .piece("activation", self.activation.piece())
             .piece("bias", if self.bias { "bias_add" } else { "bias_none" })
             .piece("finish", if self.gated { "finish_gated" } else { "finish_plain" })
-            .piece("store", if self.accumulate { "store_add" } else { "store_set" })
+            .piece("store", self.store.piece())
     }
 
     /// The variant for `rows` rows at a time.
@@ -166,8 +166,7 @@ pub(crate) struct MatmulIo<'a> {
     pub x_stride4: u32,
     pub y_stride4: u32,
     pub y_first4: u32,
-    /// The rows are those whose logits are wanted.
-    pub logits: bool,
+    pub over: Over,
 }
 
 impl MatmulIo<'_> {
@@ -182,7 +181,7 @@ impl MatmulIo<'_> {
     }
 
     fn grid(&self) -> Grid {
-        Grid::Matmul { columns4: self.columns4, logits: self.logits }
+        Grid::Matmul { columns4: self.columns4, over: self.over }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::format::spec::{self, Mlp};
 use crate::gpu::Buffer;
 use crate::kernels::{
     Activation, AttentionIo, CopyHidden, EmbedIo, EmbedParams, HeadNormIo, HeadNormParams, LogProbsIo, LogProbsParams,
-    MatmulForm, MatmulIo, NormIo, Op, Over, Partials, Place, SampleIo, attention_scores, attention_softmax,
+    MatmulForm, MatmulIo, NormIo, Op, Over, Partials, Place, SampleIo, Store, attention_scores, attention_softmax,
     attention_values, embed, head_norm, log_probs, matmul, matmul_with_partials, norm, sample,
 };
 
@@ -100,10 +100,12 @@ fn mlp_in_form(model: &Model, layer: &Layer) -> MatmulForm {
 }
 
 pub(crate) fn accumulate(form: MatmulForm) -> MatmulForm {
-    MatmulForm { accumulate: true, ..form }
+    MatmulForm { store: Store::Add, ..form }
 }
 
-pub(super) struct Planner<'a> {
+/// What makes ops over the buffers of a session.
+#[derive(Clone, Copy)]
+pub(crate) struct Planner<'a> {
     pub model: &'a Model,
     pub buffers: &'a Buffers,
 }
@@ -113,7 +115,7 @@ type Source<'a> = (&'a Buffer, u32);
 
 impl Planner<'_> {
     /// The rows' tokens to the stream, by `table`.
-    pub(super) fn embed_with(&self, table: &Matrix) -> Vec<Op> {
+    pub fn embed_with(&self, table: &Matrix) -> Vec<Op> {
         embed_ops(self.model, table, &self.buffers.rows, &self.buffers.x)
     }
 
@@ -124,7 +126,7 @@ impl Planner<'_> {
     }
 
     /// A layer; `adapt` may change queries, keys and values.
-    pub(super) fn layer_with(
+    pub fn layer_with(
         &self,
         layer: &Layer,
         kept: &LayerState,
@@ -173,7 +175,7 @@ impl Planner<'_> {
         let normalised = &b.attention_in;
         ops.push(norm_op(self.model, &b.state, norm, &b.added, normalised, Over::Rows));
         let (x, y) = ((normalised, Place::Rows), (&b.x, Place::Rows));
-        ops.push(self.copy_hidden(CopyHidden { x, y, weight: 1.0, accumulate: true, wanted: false }));
+        ops.push(self.copy_hidden(CopyHidden { x, y, weight: 1.0, store: Store::Add, over: Over::Rows }));
     }
 
     /// Adds the ops that leave what later rows need of a layer: its keys and values.
@@ -270,7 +272,7 @@ impl Planner<'_> {
         self.product(form, &linear.matrix, linear.bias.as_deref(), x, y, Over::Rows)
     }
 
-    pub(super) fn product(
+    pub fn product(
         &self,
         form: MatmulForm,
         matrix: &Matrix,
@@ -312,7 +314,7 @@ pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &Buffe
             x_stride4: model.sizes.hidden / 4,
             y_stride4: model.sizes.vocab_stride() / 4,
             y_first4: shard.first4,
-            logits: true,
+            over: Over::LogitRows,
         };
         let kept = Partials { vocab: model.sizes.vocab, stride, first };
         let form = MatmulForm { format: shard.format, ..form };
@@ -334,10 +336,10 @@ pub(crate) fn embed_ops(model: &Model, table: &Matrix, rows: &Buffer, x: &Buffer
     table.shards.iter().map(shard).collect()
 }
 
-/// `y = norm(x)`; with `logits` of the rows whose logits are wanted.
+/// `y = norm(x)`.
 pub(crate) fn norm_op(model: &Model, state: &Buffer, weights: &NormWeights, x: &Buffer, y: &Buffer, over: Over) -> Op {
     let eps = weights.norm.eps();
-    let io = NormIo { state, x, y, scale: &weights.scale, shift: weights.shift.as_ref(), logits: over.logits() };
+    let io = NormIo { state, x, y, scale: &weights.scale, shift: weights.shift.as_ref(), over };
     norm(&model.gpu, model.kernels, model.config.hidden_size as u32, model.sizes.hidden, eps as f32, io)
 }
 
@@ -361,7 +363,7 @@ pub(crate) fn shard_op(
         x_stride4,
         y_stride4: shard.columns4,
         y_first4: 0,
-        logits: false,
+        over: Over::Rows,
     };
     matmul(&model.gpu, MatmulForm { format: shard.format, ..plain_form(model, matrix) }, io)
 }
@@ -391,7 +393,7 @@ pub(crate) fn product_ops(
             x_stride4,
             y_stride4,
             y_first4: shard.first4 / blocks,
-            logits: over.logits(),
+            over,
         };
         matmul(&model.gpu, MatmulForm { format: shard.format, ..form }, io)
     };

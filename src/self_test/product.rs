@@ -5,7 +5,8 @@ use super::bench::{compare, noise, read, run, weights, wide};
 use crate::Result;
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{
-    Activation, Extent, MAX_CHUNK_ROWS, MatmulForm, MatmulIo, Op, Partials, State, matmul, matmul_with_partials,
+    Activation, Extent, MAX_CHUNK_ROWS, MatmulForm, MatmulIo, Op, Over, Partials, State, Store, matmul,
+    matmul_with_partials,
 };
 use crate::reference::{marginal, matmul as reference};
 
@@ -99,7 +100,7 @@ impl<'a> Product<'a> {
             x_stride4: x_stride4 as u32,
             y_stride4: y_stride4 as u32,
             y_first4: 1,
-            logits: false,
+            over: Over::Rows,
         };
         let stride = form.partials(io.columns4) + 1;
         let partials = gpu.storage("partials", 8 * MAX_CHUNK_ROWS as u64 * u64::from(stride));
@@ -139,7 +140,7 @@ impl<'a> Product<'a> {
         y.resize(columns.next_multiple_of(4), 0.0);
         let mut out = wide(&self.in_order(&self.before, &[row]));
         for (out, y) in out[4..].iter_mut().zip(y) {
-            *out = if self.form.accumulate { *out + y } else { y };
+            *out = if self.form.store == Store::Add { *out + y } else { y };
         }
         out
     }
@@ -181,7 +182,7 @@ impl<'a> Product<'a> {
             form.activation,
             switch(form.gated, " gated"),
             switch(form.bias, " bias"),
-            switch(form.accumulate, " accumulate"),
+            switch(form.store == Store::Add, " accumulate"),
             self.plain.inputs,
             self.plain.columns(),
         )

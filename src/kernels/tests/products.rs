@@ -4,7 +4,7 @@ use super::adapters::{on_every_adapter, on_every_set, pass};
 use crate::format::stored::StoredType;
 use crate::gpu::Gpu;
 use crate::kernels::declared::ACTIVATIONS;
-use crate::kernels::{Activation, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MatmulForm, WeightFormat, Widths};
+use crate::kernels::{Activation, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MatmulForm, Store, WeightFormat, Widths};
 use crate::reference::random::pcg4d;
 use crate::self_test::product::{Plain, Product};
 use crate::self_test::product_is_invariant;
@@ -146,7 +146,7 @@ fn pairwise_forms(set: KernelSet) -> impl Iterator<Item = MatmulForm> {
         activation: ACTIVATIONS[i / 2],
         gated: i % 2 == 0,
         bias: [0, 3, 4, 7].contains(&i),
-        accumulate: [0, 3, 5, 6].contains(&i),
+        store: if [0, 3, 5, 6].contains(&i) { Store::Add } else { Store::Set },
     })
 }
 

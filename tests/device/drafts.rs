@@ -101,6 +101,11 @@ fn recorded(text: &[u32], vocab: u32) -> [(&'static str, Drafter); 4] {
 /// Fixtures, one of each family, on which every drafter drafts every tree at every sampling.
 const IN_FULL: [&str; 2] = ["llama-gqa", "neox-parallel"];
 
+/// The length of a fixture's texts: those that are not done in full, and see no long window, just pass 32 positions.
+fn new_tokens(name: &str) -> usize {
+    if IN_FULL.contains(&name) || name == "mistral-long" { 48 } else { 32 }
+}
+
 /// Every fixture at every sampling. Each of the others meets every drafter with a chain and with a tree, but each of those pairs
 /// at one of the three samplings only, another one from fixture to fixture.
 #[test]
@@ -111,7 +116,7 @@ fn drafts_never_change_the_text() {
             let vocab = engine.config().vocab_size as u32;
             let (mut plain_session, mut session) = (engine.session().expect("one"), engine.session().expect("another"));
             for (row, sampling) in samplings().into_iter().enumerate() {
-                let plain = options(48, sampling);
+                let plain = options(new_tokens(name), sampling);
                 let expected = run(&mut plain_session, &PROMPT, &plain).await;
                 let text = [&PROMPT[..], &expected.ids].concat();
                 let mut pair = number + row;

@@ -120,6 +120,10 @@ pub(crate) async fn quick_test(
     for shape in [SHAPE, RING].map(|shape| AttentionShape { cache, ..shape }) {
         seen(Attending::new(gpu, kernels, shape, 6).check(20, &chain(20, &[0, 1, 2])).await?);
     }
+    let capped = AttentionShape { cache, ..SHAPE };
+    seen(Attending::capped(gpu, kernels, capped, 6).check(20, &chain(20, &[0, 1, 2])).await?);
+    let plain = MatmulForm::plain(kernels, Widths::Fixed, WeightFormat::F32, 0);
+    seen(product(gpu, MatmulForm { activation: Activation::Softcap, ..plain }).check(3).await?);
     seen(check_head_norm(gpu, [3, 2], 10, 3).await?);
     seen(check_log_probs(gpu, kernels, 301, 2).await?);
     seen(sampled(gpu, kernels, PLAIN).await?);

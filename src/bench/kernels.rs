@@ -9,9 +9,9 @@ use crate::gpu::{Buffer, Gpu};
 use crate::kernels::weights::Shape;
 use crate::kernels::{
     AttentionIo, AttentionShape, BENCH_READ_BYTES, Cursor, Extent, KernelSet, LogProbsIo, LogProbsParams, MatmulForm,
-    MatmulIo, MixtureIo, NormIo, NormalizerIo, NucleusIo, NucleusParams, Op, Over, Row, SampleIo, State, WeightFormat,
-    Widths, attention_scores, attention_softmax, attention_values, bench_copy, bench_read, log_probs, matmul, mixture,
-    norm, normalizer, nucleus, sample,
+    MatmulIo, MixtureIo, NormIo, NormalizerIo, NucleusIo, NucleusParams, Op, Over, Row, SampleIo, Scoring, State,
+    WeightFormat, Widths, attention_scores, attention_softmax, attention_values, bench_copy, bench_read, log_probs,
+    matmul, mixture, norm, normalizer, nucleus, sample,
 };
 use crate::self_test::bench::{noise, weights};
 
@@ -143,6 +143,7 @@ impl KernelBench<'_> {
                 weight: &weights(self.gpu, &values, shape.inputs, format),
                 y: &y,
                 bias: None,
+                softcap: None,
                 columns4: COLUMNS4,
                 inputs4,
                 x_stride4: inputs4,
@@ -185,7 +186,7 @@ impl KernelBench<'_> {
             out: &out,
         };
         let parts = [
-            ("scores", attention_scores(gpu, shape, 0.1, io), 0.0, 1.0),
+            ("scores", attention_scores(gpu, shape, Scoring { scale: 0.1, softcap: None }, io), 0.0, 1.0),
             ("softmax", attention_softmax(gpu, set, shape, io), 2.0, 0.0),
             ("values", attention_values(gpu, set, shape, io), 0.0, 1.0),
         ];

@@ -18,6 +18,8 @@ pub(crate) enum Activation {
     Silu,
     Gelu,
     GeluTanh,
+    /// A soft cap, of logits alone.
+    Softcap,
 }
 
 impl Activation {
@@ -28,6 +30,7 @@ impl Activation {
             Self::Silu => "activation_silu",
             Self::Gelu => "activation_gelu",
             Self::GeluTanh => "activation_gelu_tanh",
+            Self::Softcap => "activation_softcap",
         }
     }
 }
@@ -75,6 +78,11 @@ fn variants(set: KernelSet) -> Vec<Variant> {
     }
     let plain = |(format, shape)| MatmulForm { shape, ..MatmulForm::plain(set, Widths::Fixed, format, 0) };
     variants.extend(formats().map(|of| plain(of).with_partials(PARTIALS_ROWS)));
+    for capped in formats().map(|of| MatmulForm { activation: Activation::Softcap, ..plain(of) }) {
+        variants.push(capped.with_partials(PARTIALS_ROWS));
+        variants.extend(Widths::Each.rows().iter().map(|&rows| capped.narrow(rows)));
+        variants.extend(MatmulForm { widths: Widths::Each, ..capped }.tiled());
+    }
     variants
 }
 
@@ -160,6 +168,8 @@ pub(crate) struct MatmulIo<'a> {
     pub weight: &'a Buffer,
     pub y: &'a Buffer,
     pub bias: Option<&'a Buffer>,
+    /// The uniform of a soft cap.
+    pub softcap: Option<&'a Buffer>,
     /// Output columns of this shard in blocks of four; a gated product has half as many as its weight.
     pub columns4: u32,
     pub inputs4: u32,
@@ -188,6 +198,7 @@ impl MatmulIo<'_> {
 /// The product of `x` with a weight shard.
 pub(crate) fn matmul(gpu: &Gpu, form: MatmulForm, io: MatmulIo<'_>) -> Op {
     assert_eq!(form.bias, io.bias.is_some(), "matmul: bias");
+    assert_eq!(form.activation == Activation::Softcap, io.softcap.is_some(), "matmul: soft cap");
     let params = gpu.uniform("matmul", &io.params());
     let (lanes, _) = form.shape;
     let mut forms: Vec<Form> = form
@@ -200,7 +211,7 @@ pub(crate) fn matmul(gpu: &Gpu, form: MatmulForm, io: MatmulIo<'_>) -> Op {
         forms.push(Form { kernel: gpu.kernel(&tiled), rows: MAX_CHUNK_ROWS as u32, columns4: 16 });
     }
     let mut buffers = vec![&params, io.state, io.weight, io.x, io.y];
-    buffers.extend(io.bias);
+    buffers.extend(io.bias.into_iter().chain(io.softcap));
     let bind_group = gpu.bind(&forms[0].kernel, &buffers);
     Op { forms, bind_group, grid: io.grid() }
 }
@@ -232,7 +243,9 @@ pub(crate) fn matmul_with_partials(
     assert!(!form.bias && io.bias.is_none(), "matmul with partials: no bias");
     let kernel = gpu.kernel(&form.with_partials(PARTIALS_ROWS));
     let (params, partials) = (gpu.uniform("matmul", &io.params()), gpu.uniform("partials", &partials));
-    let bind_group = gpu.bind(&kernel, &[&params, io.state, io.weight, io.x, io.y, &partials, buffer]);
+    let mut buffers = vec![&params, io.state, io.weight, io.x, io.y, &partials, buffer];
+    buffers.extend(io.softcap);
+    let bind_group = gpu.bind(&kernel, &buffers);
     let (columns4, _) = form.shape;
     Op { forms: vec![Form { kernel, rows: PARTIALS_ROWS, columns4 }], bind_group, grid: io.grid() }
 }

@@ -52,6 +52,7 @@ async fn seconds(gpu: &Gpu, set: KernelSet) -> Result<f64> {
         weight: &weight,
         y: &y,
         bias: None,
+        softcap: None,
         columns4: BLOCKS,
         inputs4: BLOCKS,
         x_stride4: BLOCKS,

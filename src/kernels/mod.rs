@@ -36,7 +36,9 @@ mod tree;
 pub(crate) mod weights;
 mod window;
 
-pub(crate) use attention::{AttentionIo, AttentionShape, attention_scores, attention_softmax, attention_values};
+pub(crate) use attention::{
+    AttentionIo, AttentionShape, Scoring, attention_scores, attention_softmax, attention_values,
+};
 pub(crate) use batch::{DONE_END_TOKEN, DONE_LIMIT, DONE_NOT_FINITE, Row, State};
 pub(crate) use bench::{BENCH_READ_BYTES, bench_copy, bench_read};
 pub use cache::CacheType;

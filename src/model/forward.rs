@@ -6,12 +6,12 @@ use super::load::Model;
 use super::state::{AppendIo, CommitIo, KeyValues, LayerState, MixIo};
 use super::upload::{Matrix, Shard};
 use super::weights::{Layer, Linear, NormWeights};
-use crate::format::spec::{self, Mlp};
+use crate::format::spec::{self, Attention, Mlp};
 use crate::gpu::Buffer;
 use crate::kernels::{
     Activation, AttentionIo, CopyHidden, EmbedIo, EmbedParams, HeadNormIo, HeadNormParams, LogProbsIo, LogProbsParams,
-    MatmulForm, MatmulIo, NormIo, Op, Over, Partials, Place, SampleIo, Store, attention_scores, attention_softmax,
-    attention_values, embed, head_norm, log_probs, matmul, matmul_with_partials, norm, sample,
+    MatmulForm, MatmulIo, NormIo, Op, Over, Partials, Place, SampleIo, Scoring, Store, attention_scores,
+    attention_softmax, attention_values, embed, head_norm, log_probs, matmul, matmul_with_partials, norm, sample,
 };
 
 /// The ops of a session, in the order they run.
@@ -73,6 +73,16 @@ impl Plan {
 
 pub(crate) fn plain_form(model: &Model, matrix: &Matrix) -> MatmulForm {
     MatmulForm::plain(model.kernels, model.widths, matrix.shards[0].format, matrix.columns4())
+}
+
+/// The form of a product whose outputs are logits: it bends them to the model's cap, so that whoever reads them finds them capped.
+fn logits_form(model: &Model, matrix: &Matrix) -> MatmulForm {
+    let activation = if model.softcap.is_some() { Activation::Softcap } else { Activation::None };
+    MatmulForm { activation, ..plain_form(model, matrix) }
+}
+
+fn softcap_of(model: &Model, form: MatmulForm) -> Option<&Buffer> {
+    model.softcap.as_ref().filter(|_| form.activation == Activation::Softcap)
 }
 
 pub(crate) fn linear_form(model: &Model, linear: &Linear) -> MatmulForm {
@@ -207,7 +217,7 @@ impl Planner<'_> {
 
     fn attention(&self, layer: &Layer, kept: &KeyValues, ops: &mut Vec<Op>) {
         let (gpu, b, KeyValues { shape, keys, values }) = (&self.model.gpu, self.buffers, kept);
-        let scale = layer.spec.attention().scale;
+        let Attention { scale, softcap, .. } = *layer.spec.attention();
         let io = AttentionIo {
             state: &b.state,
             rows: &b.rows,
@@ -219,7 +229,7 @@ impl Planner<'_> {
             out: &b.attention_out,
         };
         let set = self.model.kernels;
-        ops.push(attention_scores(gpu, *shape, scale, io));
+        ops.push(attention_scores(gpu, *shape, Scoring { scale, softcap }, io));
         ops.push(attention_softmax(gpu, set, *shape, io));
         ops.push(attention_values(gpu, set, *shape, io));
     }
@@ -235,7 +245,7 @@ impl Planner<'_> {
         let b = self.buffers;
         let x = (&b.attention_in, self.model.sizes.hidden / 4);
         let y = (&b.logits, self.model.sizes.vocab_stride() / 4);
-        self.product(plain_form(self.model, matrix), matrix, None, x, y, Over::LogitRows)
+        self.product(logits_form(self.model, matrix), matrix, None, x, y, Over::LogitRows)
     }
 
     fn sample(&self) -> Op {
@@ -293,13 +303,13 @@ fn unembedding(model: &Model) -> &Matrix {
 /// Softmax partials that [`lm_head_with_partials`] keeps of a row.
 pub(crate) fn lm_head_partials(model: &Model) -> u32 {
     let matrix = unembedding(model);
-    matrix.shards.iter().map(|shard| plain_form(model, matrix).partials(shard.columns4)).sum()
+    matrix.shards.iter().map(|shard| logits_form(model, matrix).partials(shard.columns4)).sum()
 }
 
 /// The ops of [`Plan::lm_head`] that also write what the logits' softmax needs to `partials`.
 pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &Buffer) -> Vec<Op> {
     let matrix = unembedding(model);
-    let (form, stride) = (plain_form(model, matrix), lm_head_partials(model));
+    let (form, stride) = (logits_form(model, matrix), lm_head_partials(model));
     let mut ops = vec![norm_op(model, &b.state, &model.weights.final_norm, &b.x, &b.attention_in, Over::LogitRows)];
     let mut first = 0;
     for shard in &matrix.shards {
@@ -309,6 +319,7 @@ pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &Buffe
             weight: &shard.buffer,
             y: &b.logits,
             bias: None,
+            softcap: softcap_of(model, form),
             columns4: shard.columns4,
             inputs4: matrix.inputs4,
             x_stride4: model.sizes.hidden / 4,
@@ -358,6 +369,7 @@ pub(crate) fn shard_op(
         weight: &shard.buffer,
         y,
         bias: None,
+        softcap: None,
         columns4: shard.columns4,
         inputs4: matrix.inputs4,
         x_stride4,
@@ -388,6 +400,7 @@ pub(crate) fn product_ops(
             weight: &shard.buffer,
             y,
             bias: bias.map(|shards| &shards[index]),
+            softcap: softcap_of(model, form),
             columns4: shard.columns4 / blocks,
             inputs4: matrix.inputs4,
             x_stride4,

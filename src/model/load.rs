@@ -124,6 +124,8 @@ pub(crate) struct Model {
     pub weights: Weights,
     /// `[context, rotary_dim / 2]` of (cos, sin) for each rotary embedding that a block has.
     pub rotations: Vec<(Rope, Buffer)>,
+    /// The uniform with the soft cap of the logits, where they have one.
+    pub softcap: Option<Buffer>,
     /// Multi-token heads.
     pub heads: Option<HeadWeights>,
     /// Seconds from the end of a submit to when the host knows of it.
@@ -296,6 +298,7 @@ async fn load_parts<F: Files, H: Files>(
     let (widths, (tokenizer, weights, heads)) =
         try_join(testing, loading).await.map_err(|error| with_need(error, need, &config.spec, &sizes))?;
     let rotations = rotations(gpu, &config.spec, context);
+    let softcap = config.spec.logit_softcap.map(|cap| gpu.uniform("softcap", &cap));
     let model = Model {
         gpu: gpu.clone(),
         config,
@@ -306,6 +309,7 @@ async fn load_parts<F: Files, H: Files>(
         sizes,
         weights,
         rotations,
+        softcap,
         heads,
         // Nothing runs on a dry device.
         sync_seconds: if gpu.is_dry() { 0.0 } else { gpu.time_readback().await? },

@@ -8,7 +8,11 @@ use crate::kernels::{
     Activation, Extent, MAX_CHUNK_ROWS, MatmulForm, MatmulIo, Op, Over, Partials, State, Store, matmul,
     matmul_with_partials,
 };
+use crate::reference::attention::softcapped;
 use crate::reference::{marginal, matmul as reference};
+
+/// The cap of capped products, which their outputs come near.
+const SOFTCAP: f32 = 2.5;
 
 /// Plain numbers: `gate` and `up` are `[columns, inputs]`, `bias` has a value for each of their columns, gate first.
 #[derive(Clone)]
@@ -89,12 +93,14 @@ impl<'a> Product<'a> {
         let before = noise(8, MAX_CHUNK_ROWS * y_stride4 * 4);
         let (x, y) = (gpu.storage_with("x", &rows), gpu.storage_with("y", &before));
         let bias = form.bias.then(|| gpu.storage_with("bias", &packed_bias(&plain, form.gated)));
+        let softcap = (form.activation == Activation::Softcap).then(|| gpu.uniform("softcap", &SOFTCAP));
         let io = MatmulIo {
             state: &gpu.storage_with("state", &[State::default()]),
             x: &x,
             weight: &weight,
             y: &y,
             bias: bias.as_ref(),
+            softcap: softcap.as_ref(),
             columns4: columns4 as u32,
             inputs4: inputs4 as u32,
             x_stride4: x_stride4 as u32,
@@ -203,5 +209,6 @@ fn activate(activation: Activation, value: f64) -> f64 {
         Activation::Silu => reference::silu(value),
         Activation::Gelu => reference::gelu(value),
         Activation::GeluTanh => reference::gelu_tanh(value),
+        Activation::Softcap => softcapped(value, SOFTCAP.into()),
     }
 }

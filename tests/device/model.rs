@@ -78,6 +78,7 @@ macro_rules! cases {
 }
 
 cases![
+    gemma2: "gemma2",
     gemma3: "gemma3",
     llama_mha: "llama-mha",
     llama_gqa: "llama-gqa",

@@ -2,6 +2,7 @@
 //!
 //! To add one, write `NAME.rs` beside this file with a `Family` and add it to `FAMILIES`. Nothing else knows a family.
 
+mod gemma2;
 mod gemma3;
 mod gpt_neox;
 mod llama;
@@ -34,7 +35,7 @@ pub(super) struct Family {
 
 /// Every family.
 const FAMILIES: &[Family] =
-    &[gemma3::FAMILY, gpt_neox::FAMILY, llama::FAMILY, mistral::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
+    &[gemma2::FAMILY, gemma3::FAMILY, gpt_neox::FAMILY, llama::FAMILY, mistral::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
 
 /// The family that `model_type` names.
 pub(super) fn family(fields: &Fields<'_>) -> Result<&'static Family> {
@@ -63,6 +64,7 @@ fn of_blocks(fields: &Fields<'_>, norm: Norm, blocks: Vec<BlockSpec>) -> Result<
         embedding_scale: 1.0,
         blocks,
         final_norm: norm,
+        logit_softcap: None,
         tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
     })
 }

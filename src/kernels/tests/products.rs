@@ -117,6 +117,21 @@ fn products_of_any_shape_are_right() {
 }
 
 #[test]
+fn logits_have_soft_caps() {
+    on_every_set(|gpu, set| {
+        // What follows a product does not know the format, nor how threads share its sums.
+        let plain = MatmulForm::plain(set, Widths::Each, WeightFormat::F16, 0);
+        let form = MatmulForm { activation: Activation::Softcap, ..plain };
+        let capped = product(gpu, form, 75, 70);
+        [1, 6, 33].into_iter().for_each(|rows| pass(gpu, capped.check(rows)));
+        let invariant = pollster::block_on(product_is_invariant(&capped, 3, &[2, 3, 8, 40], false));
+        assert_eq!(invariant, Ok(true), "{}, {set}", gpu.summary());
+        let capped = Product::with_partials(gpu, form, Plain::random(75, 70, 9));
+        [1, 8].into_iter().for_each(|rows| pass(gpu, capped.check_partials(rows)));
+    });
+}
+
+#[test]
 fn a_product_keeps_what_a_softmax_of_it_needs() {
     on_every_set(|gpu, set| {
         for (format, columns) in [

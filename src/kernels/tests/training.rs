@@ -256,6 +256,7 @@ fn curve(activation: Activation) -> Curve {
         Activation::Silu => reference::activate::SILU,
         Activation::Gelu => reference::activate::GELU,
         Activation::GeluTanh => reference::activate::GELU_TANH,
+        Activation::Softcap => unreachable!("logits alone have a cap"),
     }
 }
 

@@ -19,8 +19,8 @@ async fn tell(prompt: &str) -> Result<(), Box<dyn std::error::Error>> {
     let ids = engine.tokenizer()?.encode(prompt, true)?;
 
     // To the end of the story or of the context, whichever comes first.
-    let sampling = Sampling { temperature: 0.7, top_p: 0.95, seed: 1, ..Sampling::default() };
-    let options = GenerateOptions { sampling, ..GenerateOptions::default() };
+    let sampling = Sampling::default().temperature(0.7).top_p(0.95).seed(1);
+    let options = GenerateOptions::default().sampling(sampling);
     let mut session = engine.session()?;
     let mut story = session.generate(&ids, &options, &mut |_| {}).await?;
     print!("{prompt}");

@@ -16,7 +16,7 @@ async fn look(prompt: &str) -> Result<()> {
     let tokenizer = engine.tokenizer()?;
     let ids = tokenizer.encode(prompt, true)?;
 
-    let options = MarginalOptions { offset: 2, top: 5, ..MarginalOptions::default() };
+    let options = MarginalOptions::default().offset(2).top(5);
     let mut told = |progress| {
         if let Progress::Branches { done, total } = progress {
             eprintln!("{done} of {total} tokens in between");

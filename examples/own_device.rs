@@ -21,7 +21,7 @@ async fn share() -> Result<(), Box<dyn std::error::Error>> {
     let gpu = Gpu::from_device(&adapter, device.clone(), queue.clone());
     let engine = Engine::load(&gpu, &foretoken::default_model(), &EngineOptions::default(), &mut |_| {}).await?;
     let ids = engine.tokenizer()?.encode("The sun", true)?;
-    let options = GenerateOptions { max_tokens: Some(24), ..GenerateOptions::default() };
+    let options = GenerateOptions::default().max_tokens(24);
     let mut session = engine.session()?;
     let mut text = session.generate(&ids, &options, &mut |_| {}).await?;
 

@@ -57,8 +57,8 @@ fn serve(mut stream: TcpStream, engine: &Engine) -> io::Result<()> {
 /// Sends each piece of text as a chunk. Where the client has gone, writing fails, and the generation ends with it.
 async fn respond(stream: &mut TcpStream, engine: &Engine, prompt: &str) -> io::Result<()> {
     let ids = engine.tokenizer().and_then(|tokenizer| tokenizer.encode(prompt, true)).map_err(io::Error::other)?;
-    let sampling = Sampling { temperature: 0.7, top_p: 0.95, ..Sampling::default() };
-    let options = GenerateOptions { max_tokens: Some(200), sampling, ..GenerateOptions::default() };
+    let sampling = Sampling::default().temperature(0.7).top_p(0.95);
+    let options = GenerateOptions::default().max_tokens(200).sampling(sampling);
     let mut session = engine.session().map_err(io::Error::other)?;
     let mut tokens = session.generate(&ids, &options, &mut |_| {}).await.map_err(io::Error::other)?;
     while let Some(token) = StreamExt::next(&mut tokens).await {

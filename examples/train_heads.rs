@@ -4,7 +4,7 @@
 
 use foretoken::format::checkpoint::Checkpoint;
 use foretoken::format::files::MemoryFiles;
-use foretoken::format::mtp::{Init, InitOptions, InitSource, init_heads};
+use foretoken::format::mtp::{InitOptions, init_heads};
 use foretoken::train::data::{Counted, DataFormat, Dataset, Vocabulary, read};
 use foretoken::{
     DraftOptions, Drafter, Engine, EngineOptions, GenerateOptions, Gpu, GpuOptions, Result, TrainOptions, Trainer,
@@ -28,22 +28,14 @@ async fn train(steps: u64) -> Result<()> {
     let checkpoint = Checkpoint::open(&base).await?;
 
     // One sequential head of one layer, which begins as a copy of the model's last block.
-    let init = InitOptions {
-        heads: 1,
-        sequential: true,
-        depth: 1,
-        source: InitSource::Default,
-        init: Init::Copy,
-        seed: 1,
-        backbone_first: false,
-    };
+    let init = InitOptions::default().heads(1).sequential(true).seed(1);
     let heads = in_memory("new heads", init_heads(&checkpoint, &init).await?);
 
     let tokenizer = checkpoint.tokenizer().await?;
     let end = checkpoint.config().eos_token_ids.first().copied();
     let vocabulary = Vocabulary { tokenizer: &tokenizer, size: checkpoint.config().vocab_size, end };
     let documents = read(TEXTS.as_bytes(), DataFormat::Text, &vocabulary)?;
-    let options = TrainOptions { sequences: 2, length: 16, ..TrainOptions::default() };
+    let options = TrainOptions::default().sequences(2).length(16);
     let data = Dataset::new(&documents, DataFormat::Text, options.length, Counted::All)?;
 
     // What it needs is known before anything is loaded.
@@ -62,8 +54,8 @@ async fn train(steps: u64) -> Result<()> {
     drop(trainer);
     let engine = Engine::load_with_heads(&gpu, &base, &trained, &EngineOptions::default(), &mut |_| {}).await?;
     let prompt = engine.tokenizer()?.encode("Once upon a time, there was a little fox", true)?;
-    let draft = DraftOptions { drafter: Drafter::Heads, ..DraftOptions::default() };
-    let options = GenerateOptions { max_tokens: Some(40), draft, ..GenerateOptions::default() };
+    let draft = DraftOptions::default().drafter(Drafter::Heads);
+    let options = GenerateOptions::default().max_tokens(40).draft(draft);
     let mut session = engine.session()?;
     let mut text = session.generate(&prompt, &options, &mut |_| {}).await?;
     while text.next().await?.is_some() {}

@@ -13,7 +13,7 @@ async fn both() -> Result<()> {
     let gpu = Gpu::open(&GpuOptions::default()).await?;
     let engine = Engine::load(&gpu, &foretoken::default_model(), &EngineOptions::default(), &mut |_| {}).await?;
     let tokenizer = engine.tokenizer()?;
-    let options = GenerateOptions { max_tokens: Some(40), ..GenerateOptions::default() };
+    let options = GenerateOptions::default().max_tokens(40);
 
     // A session has a cache of its own; the weights are there once.
     let (mut first, mut second) = (engine.session()?, engine.session()?);

@@ -1,9 +1,10 @@
-//! scores[row, head, position] = scale * query . key, for every position the row may see.
+//! scores[row, head, position] = softcapped(scale * query . key), for every position the row may see.
 //! dispatch: [ceil(keys / 64), heads, rows]
 //! use batch
 //! use cache
 //! use elements
 //! use slots
+//! use softcap
 
 struct Params {
     heads: u32,
@@ -15,6 +16,7 @@ struct Params {
     // Positions that a position sees, itself included.
     window: u32,
     scale: f32,
+    softcap: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -40,5 +42,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     for (var d = 0u; d < params.head_dim4; d++) {
         sum = fma(qkv[q + d], from_cache(keys[k + d * params.slots]), sum);
     }
-    scores[(id.z * params.heads + id.y) * params.context + id.x] = params.scale * ((sum.x + sum.y) + (sum.z + sum.w));
+    let score = softcapped(params.scale * ((sum.x + sum.y) + (sum.z + sum.w)), params.softcap);
+    scores[(id.z * params.heads + id.y) * params.context + id.x] = score;
 }

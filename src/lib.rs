@@ -12,7 +12,7 @@
 //! let engine = Engine::load(&gpu, &model, &EngineOptions::default(), &mut |_| {}).await?;
 //!
 //! let prompt = engine.tokenizer()?.encode("Once upon a time", true)?;
-//! let options = GenerateOptions { max_tokens: Some(100), ..GenerateOptions::default() };
+//! let options = GenerateOptions::default().max_tokens(100);
 //! let mut session = engine.session()?;
 //! let mut generation = session.generate(&prompt, &options, &mut |_| {}).await?;
 //! while let Some(token) = generation.next().await? {
@@ -22,8 +22,8 @@
 //! # }
 //! ```
 //!
-//! Statistics and reports will grow, and are `non_exhaustive`. Options will grow too, but are not, so that they can be written as
-//! above: with `..` and the default of the rest, which leaves room for options to come.
+//! Options, statistics, reports and errors will grow, and are `non_exhaustive`. Options begin as their default and have a method for
+//! each of their fields, under its name, as above.
 //!
 //! The root has what a program needs that generates text. The rest is in the modules: reports and statistics in [`decode`],
 //! inspection and merging in [`model`], files in [`format`](mod@format), training in `train`.
@@ -46,6 +46,7 @@ pub mod gpu;
 pub mod kernels;
 pub mod marginal;
 pub mod model;
+mod options;
 mod reference;
 mod self_test;
 #[cfg(feature = "train")]

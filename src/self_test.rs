@@ -20,7 +20,9 @@ use rounds::{Drafts, Rounds, check_compact, check_draft_top, check_prompt_end, c
 use sampling::{Draw, PLAIN, some_logits};
 use small::{check_embed, check_head_norm, check_log_probs, check_norm};
 
-use crate::kernels::{Activation, AttentionShape, CacheType, MatmulForm, Place, WeightFormat, Widths};
+use crate::kernels::{
+    Activation, AttentionShape, CacheType, MatmulForm, NormForm, Over, Place, Store, WeightFormat, Widths,
+};
 use crate::reference::sample::Settings;
 use crate::{Gpu, KernelSet, Result};
 
@@ -50,8 +52,18 @@ pub async fn self_test(
     if !full {
         return quick_test(gpu, kernels, (WeightFormat::F32, CacheType::F32), seen).await;
     }
-    seen(check_norm(gpu, kernels, 77, 3, (true, false)).await?);
-    seen(check_norm(gpu, kernels, 300, 2, (false, true)).await?);
+    full_test(gpu, kernels, WeightFormat::all(), seen).await
+}
+
+/// The long form, with weights of these formats.
+pub(crate) async fn full_test(
+    gpu: &Gpu,
+    kernels: KernelSet,
+    formats: impl Iterator<Item = WeightFormat> + Send,
+    seen: &mut (dyn FnMut(KernelCheck) + Send),
+) -> Result<()> {
+    seen(check_norm(gpu, kernels, 77, 3, NormForm::Layer, Over::Rows).await?);
+    seen(check_norm(gpu, kernels, 300, 2, NormForm::Rms, Over::LogitRows).await?);
     for shape in
         CacheType::ALL.into_iter().flat_map(|cache| [SHAPE, RING].map(|shape| AttentionShape { cache, ..shape }))
     {
@@ -72,7 +84,7 @@ pub async fn self_test(
     seen(check_mixture(gpu, kernels, 301, 32, 3).await?);
     seen(check_ranking(gpu, kernels, &[noise(70, 301).iter().map(|x| x.abs()).collect()], 10).await?);
     quick_test(gpu, kernels, (WeightFormat::F32, CacheType::F32), seen).await?;
-    for format in WeightFormat::all() {
+    for format in formats {
         format_test(gpu, kernels, format, seen).await?;
         let plain = MatmulForm::plain(kernels, Widths::Each, format, 0);
         seen(product(gpu, plain).check(50).await?);
@@ -104,10 +116,14 @@ pub(crate) async fn quick_test(
     seen: &mut (dyn FnMut(KernelCheck) + Send),
 ) -> Result<()> {
     format_test(gpu, kernels, format, seen).await?;
-    seen(check_norm(gpu, kernels, 77, 3, (false, false)).await?);
+    seen(check_norm(gpu, kernels, 77, 3, NormForm::Rms, Over::Rows).await?);
     for shape in [SHAPE, RING].map(|shape| AttentionShape { cache, ..shape }) {
         seen(Attending::new(gpu, kernels, shape, 6).check(20, &chain(20, &[0, 1, 2])).await?);
     }
+    let capped = AttentionShape { cache, ..SHAPE };
+    seen(Attending::capped(gpu, kernels, capped, 6).check(20, &chain(20, &[0, 1, 2])).await?);
+    let plain = MatmulForm::plain(kernels, Widths::Fixed, WeightFormat::F32, 0);
+    seen(product(gpu, MatmulForm { activation: Activation::Softcap, ..plain }).check(3).await?);
     seen(check_head_norm(gpu, [3, 2], 10, 3).await?);
     seen(check_log_probs(gpu, kernels, 301, 2).await?);
     seen(sampled(gpu, kernels, PLAIN).await?);
@@ -117,7 +133,7 @@ pub(crate) async fn quick_test(
     seen(
         Rounds::new(gpu, kernels, &[5, 2, 5, 3, 5, 2], &[2, 1]).check(Drafts::Recorded, &[&[4, 5, 6], &[1, 7]]).await?,
     );
-    seen(check_copy_hidden(gpu, 36, (Place::Rows, Place::Committed), 3, (0.3, true)).await?);
+    seen(check_copy_hidden(gpu, 36, (Place::Rows, Place::Committed), 3, (0.3, Store::Add)).await?);
     seen(check_compact_hidden(gpu, 36, 5, &[0, 2, 3, 7]).await?);
     seen(check_stage_window(gpu, 9, 5, 2).await?);
     seen(check_lora(gpu, 36, 3, 3).await?);
@@ -134,7 +150,7 @@ async fn products(gpu: &Gpu, set: KernelSet, seen: &mut (dyn FnMut(KernelCheck) 
         MatmulForm { activation: Activation::Silu, gated: true, bias: true, ..plain },
         MatmulForm { activation: Activation::Gelu, bias: true, ..plain },
         MatmulForm { activation: Activation::GeluTanh, bias: true, ..plain },
-        MatmulForm { accumulate: true, ..plain },
+        MatmulForm { store: Store::Add, ..plain },
     ] {
         seen(product(gpu, form).check(1).await?);
     }
@@ -170,6 +186,11 @@ pub(crate) enum InjectedFault {
 }
 
 impl InjectedFault {
+    /// The widths that it leaves sound.
+    pub fn working(self) -> Option<Widths> {
+        [Widths::Each, Widths::Narrow, Widths::Fixed].into_iter().find(|&widths| !self.hits(widths))
+    }
+
     fn hits(self, widths: Widths) -> bool {
         match self {
             Self::Tiled => widths == Widths::Each,

@@ -9,6 +9,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// Modules of the core by floor. A module imports from its own floor's modules only if it is one of them.
 const FLOORS: &[(&str, u32)] = &[
     ("error", 0),
+    ("options", 0),
     ("format", 1),
     ("reference", 1),
     ("gpu", 2),

@@ -67,7 +67,7 @@ impl Args {
 
     fn options(&self) -> BenchOptions {
         let commit = option_env!("FORETOKEN_COMMIT").map(str::to_owned);
-        BenchOptions { quick: self.quick, commit, ..BenchOptions::default() }
+        BenchOptions::default().quick(self.quick).commit(commit)
     }
 }
 
@@ -119,7 +119,7 @@ async fn drafts(args: &Args, model: Option<&Path>, gpu: &Gpu) -> Outcome<u8> {
         None => Source::Embedded(foretoken::default_model()),
     };
     let (kernels, quantize, cache) = (args.adapter.kernel_set(gpu).await?, args.quantize, args.cache);
-    let options = EngineOptions { kernels, quantize, cache, ..EngineOptions::default() };
+    let options = EngineOptions::default().kernels(kernels).quantize(quantize).cache(cache);
     let engine = match &args.heads {
         Some(heads) => Engine::load_with_heads(gpu, &files, &Folder::open_heads(heads)?, &options, &mut |_| {}).await?,
         None => Engine::load(gpu, &files, &options, &mut |_| {}).await?,
@@ -136,7 +136,7 @@ async fn drafts(args: &Args, model: Option<&Path>, gpu: &Gpu) -> Outcome<u8> {
 
 async fn measure(args: &Args, model: Option<&Path>, gpu: &Gpu) -> Result<Report> {
     let (kernels, quantize, cache) = (args.adapter.kernel_set(gpu).await?, args.quantize, args.cache);
-    let options = BenchOptions { kernels, quantize, cache, ..args.options() };
+    let options = args.options().kernels(kernels).quantize(quantize).cache(cache);
     let progress = &mut |what: &str| print_status(format_args!("... {what}"));
     match model {
         Some(path) => bench::run(gpu, &Folder::open(path)?, &options, progress).await,

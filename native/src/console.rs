@@ -149,7 +149,7 @@ impl Gpus {
         if let Some(gpu) = opened().get(&adapter) {
             return Ok(gpu.clone());
         }
-        let gpu = Gpu::open(&GpuOptions { adapter: adapter.clone(), ..GpuOptions::default() }).await?;
+        let gpu = Gpu::open(&GpuOptions::default().adapter(adapter.clone())).await?;
         // Another thread may have been quicker.
         Ok(opened().entry(adapter).or_insert(gpu).clone())
     }

@@ -68,7 +68,7 @@ impl DraftFlags {
             DraftFlag::Folder(_) => Drafter::Heads,
         };
         let chain = self.draft_len.map(DraftTree::chain).transpose()?;
-        Ok(DraftOptions { drafter, tree: self.draft_tree.clone().or(chain), trace })
+        Ok(DraftOptions::default().drafter(drafter).tree(self.draft_tree.clone().or(chain)).trace(trace))
     }
 
     /// Whether the checkpoint's own heads must be sound.

@@ -66,7 +66,13 @@ impl SamplingFlags {
     fn sampling(&self) -> foretoken::Result<Sampling> {
         let &Self { temperature, top_k, top_p, min_p, repetition_penalty, seed } = self;
         let seed = seed.unwrap_or_else(some_seed);
-        let sampling = Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed };
+        let sampling = Sampling::default()
+            .temperature(temperature)
+            .top_k(top_k)
+            .top_p(top_p)
+            .min_p(min_p)
+            .repetition_penalty(repetition_penalty)
+            .seed(seed);
         sampling.validate()?;
         Ok(sampling)
     }
@@ -87,7 +93,7 @@ pub async fn run(args: &Args) -> Outcome<u8> {
     }
     let draft = args.draft.options(args.trace)?;
     let stop = args.stop.clone();
-    let options = GenerateOptions { max_tokens: Some(args.max_tokens), sampling, draft, stop, interrupt: None };
+    let options = GenerateOptions::default().max_tokens(args.max_tokens).sampling(sampling).draft(draft).stop(stop);
     let checked = hinted(args, args.engine.check(args.draft.heads()).await).await?;
     let prompt_ids = match prompt {
         // Lines of a session are text.
@@ -156,7 +162,7 @@ pub async fn generate(
     output: Output,
 ) -> Outcome<Finished> {
     let watch = Watch::start();
-    let options = &GenerateOptions { interrupt: Some(watch.flag()), ..options.clone() };
+    let options = &options.clone().interrupt(watch.flag());
     let mut meter = Meter::default();
     let mut generation = session.generate(prompt_ids, options, &mut |progress| meter.update(progress)).await?;
     meter.clear();

@@ -74,18 +74,17 @@ pub fn source(text: &str) -> Result<InitSource, String> {
 pub async fn run(args: &Args) -> Outcome<u8> {
     let files = args.model.files().await?;
     let checkpoint = Checkpoint::open(&files).await?;
-    let options = InitOptions {
-        heads: args.heads,
-        sequential: args.kind == Kind::Sequential,
-        depth: args.depth,
-        source: args.source.unwrap_or(InitSource::Default),
-        init: match args.init {
+    let options = InitOptions::default()
+        .heads(args.heads)
+        .sequential(args.kind == Kind::Sequential)
+        .depth(args.depth)
+        .source(args.source.unwrap_or(InitSource::Default))
+        .init(match args.init {
             InitArg::Copy => Init::Copy,
             InitArg::Random => Init::Random,
-        },
-        seed: args.seed,
-        backbone_first: args.backbone_first,
-    };
+        })
+        .seed(args.seed)
+        .backbone_first(args.backbone_first);
     let made = init_heads(&checkpoint, &options).await?;
     make_folder(&args.out)?;
     // Tensors without a description are what an interruption left.

@@ -41,7 +41,8 @@ pub struct Args {
 pub async fn run(args: &Args) -> Outcome<u8> {
     // Whatever is wrong with the flags is said before the model loads.
     let max_branches = args.max_branches.map(NonZeroUsize::get);
-    let options = MarginalOptions { offset: args.offset, mass: args.mass, max_branches, top: args.top };
+    let options =
+        MarginalOptions::default().offset(args.offset).mass(args.mass).max_branches(max_branches).top(args.top);
     options.validate()?;
     let prompt = args
         .prompt

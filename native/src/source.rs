@@ -281,7 +281,13 @@ impl Checked<'_> {
         let own = !matches!(wanted, HeadsWanted::Without);
         let (quantize, cache) = (flags.quantize, flags.cache);
         let tokenizer = self.tokenizer.get().cloned();
-        let options = EngineOptions { context, kernels, heads: own, quantize, cache, tokenizer, ..Default::default() };
+        let options = EngineOptions::default()
+            .context(context)
+            .kernels(kernels)
+            .heads(own)
+            .quantize(quantize)
+            .cache(cache)
+            .tokenizer(tokenizer);
         let progress = &mut |progress| meter.update(progress);
         let engine = match head_files {
             Some(heads) => Engine::load_with_heads(&gpu, files, heads, &options, progress).await?,
@@ -289,7 +295,7 @@ impl Checked<'_> {
                 Ok(engine) => engine,
                 Err(error) if !matches!(wanted, HeadsWanted::IfSound) => return Err(error),
                 Err(error) => {
-                    let without = EngineOptions { heads: false, ..options };
+                    let without = options.heads(false);
                     // Where it is not the heads that are broken, the first error says more.
                     let engine = Engine::load(&gpu, files, &without, progress).await.map_err(|_| error.clone())?;
                     print_status(format_args!("note: the model runs without its multi-token heads: {error}"));

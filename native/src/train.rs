@@ -124,7 +124,7 @@ async fn train(args: &Args) -> Outcome<u8> {
     let interrupt = watch.flag();
     let kernels = args.adapter.kernel_set(&gpu).await?;
     // What texts and labels are made with: the model alone, whatever heads lie beside it.
-    let base = EngineOptions { kernels, heads: false, quantize: args.quantize, ..EngineOptions::default() };
+    let base = EngineOptions::default().kernels(kernels).heads(false).quantize(args.quantize);
     let set = kernels.unwrap_or_else(|| KernelSet::default_for(gpu.summary()));
     if let Some(before) = out.computed_by(device(&gpu, set))? {
         let now = device(&gpu, set);
@@ -322,7 +322,7 @@ async fn own_texts(
     let mut lines = distill::completed(&path, documents, wanted)?;
     if lines.len() < documents.len() {
         let mut meter = Meter::default();
-        let options = EngineOptions { context: Some(wanted.length), ..base.clone() };
+        let options = base.clone().context(wanted.length);
         let engine = Engine::load(gpu, files, &options, &mut |progress| meter.update(progress)).await?;
         meter.clear();
         let mut session = engine.session()?;
@@ -358,7 +358,7 @@ async fn marginals(
     if done < data.len() {
         print_status(format_args!("marginals of {} sequences as labels: {}", data.len(), bytes(layout.bytes())));
         let mut meter = Meter::default();
-        let options = EngineOptions { context: Some(data.length()), ..base.clone() };
+        let options = base.clone().context(data.length());
         let engine = Engine::load(gpu, files, &options, &mut |progress| meter.update(progress)).await?;
         meter.clear();
         let mut session = engine.session()?;

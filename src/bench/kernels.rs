@@ -9,9 +9,9 @@ use crate::gpu::{Buffer, Gpu};
 use crate::kernels::weights::Shape;
 use crate::kernels::{
     AttentionIo, AttentionShape, BENCH_READ_BYTES, Cursor, Extent, KernelSet, LogProbsIo, LogProbsParams, MatmulForm,
-    MatmulIo, MixtureIo, NormIo, NormalizerIo, NucleusIo, NucleusParams, Op, Row, SampleIo, State, WeightFormat,
-    Widths, attention_scores, attention_softmax, attention_values, bench_copy, bench_read, log_probs, matmul, mixture,
-    norm, normalizer, nucleus, sample,
+    MatmulIo, MixtureIo, NormIo, NormalizerIo, NucleusIo, NucleusParams, Op, Over, Row, SampleIo, Scoring, State,
+    WeightFormat, Widths, attention_scores, attention_softmax, attention_values, bench_copy, bench_read, log_probs,
+    matmul, mixture, norm, normalizer, nucleus, sample,
 };
 use crate::self_test::bench::{noise, weights};
 
@@ -143,12 +143,13 @@ impl KernelBench<'_> {
                 weight: &weights(self.gpu, &values, shape.inputs, format),
                 y: &y,
                 bias: None,
+                softcap: None,
                 columns4: COLUMNS4,
                 inputs4,
                 x_stride4: inputs4,
                 y_stride4: COLUMNS4,
                 y_first4: 0,
-                logits: false,
+                over: Over::Rows,
             };
             matmul(self.gpu, form, io)
         };
@@ -185,7 +186,7 @@ impl KernelBench<'_> {
             out: &out,
         };
         let parts = [
-            ("scores", attention_scores(gpu, shape, 0.1, io), 0.0, 1.0),
+            ("scores", attention_scores(gpu, shape, Scoring { scale: 0.1, softcap: None }, io), 0.0, 1.0),
             ("softmax", attention_softmax(gpu, set, shape, io), 2.0, 0.0),
             ("values", attention_values(gpu, set, shape, io), 0.0, 1.0),
         ];
@@ -205,7 +206,7 @@ impl KernelBench<'_> {
         let x = self.gpu.storage_with("x", &noise(4, values));
         let y = self.gpu.storage("y", 4 * values as u64);
         let scale = self.gpu.storage_with("scale", &noise(5, WIDTH as usize));
-        let io = NormIo { state: &state, x: &x, y: &y, scale: &scale, shift: None, logits: false };
+        let io = NormIo { state: &state, x: &x, y: &y, scale: &scale, shift: None, over: Over::Rows };
         let op = [norm(self.gpu, self.set, WIDTH, WIDTH, 1e-5, io)];
         for rows in [1, 64] {
             let bytes = 8.0 * f64::from(WIDTH) * f64::from(rows);

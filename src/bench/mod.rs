@@ -19,10 +19,12 @@ use stopwatch::{Effort, Stopwatch};
 
 use crate::format::files::Files;
 use crate::gpu::AdapterSummary;
+use crate::options::setters;
 use crate::{CacheType, Engine, EngineOptions, Gpu, KernelSet, Result, WeightFormat};
 
 /// Options of a bench: what to measure, and how thoroughly.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct BenchOptions {
     /// The kernel set. Default: [`KernelSet::default_for`] the adapter.
     pub kernels: Option<KernelSet>,
@@ -35,6 +37,11 @@ pub struct BenchOptions {
     /// The version of the source that the program was built from, for the report. Default: `unknown`.
     pub commit: Option<String>,
 }
+
+setters!(BenchOptions {
+    quick: bool, cache: CacheType;
+    or none kernels: KernelSet, quantize: WeightFormat, commit: String
+});
 
 impl BenchOptions {
     fn stated_commit(&self) -> String {

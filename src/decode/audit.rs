@@ -11,6 +11,7 @@ use super::session::Session;
 use crate::Engine;
 use crate::kernels::{Extent, MAX_BATCH_ROWS, RECORDED_RANKS, Row, State};
 use crate::model::Progress;
+use crate::options::setters;
 use crate::{Error, Result};
 
 /// Rows of the chains whose logits are compared, of one row's first.
@@ -24,12 +25,15 @@ const CHAIN: usize = 7;
 
 /// Options of an audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AuditOptions {
     /// The texts to continue, as token ids.
     pub prompts: Vec<Vec<u32>>,
     /// The most tokens to add to each. `None`: as many as the context holds.
     pub tokens: Option<usize>,
 }
+
+setters!(AuditOptions { prompts: Vec<Vec<u32>>; or none tokens: usize });
 
 impl AuditOptions {
     /// Tokens that [`AuditOptions::for_engine`] adds to each prompt.

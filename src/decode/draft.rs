@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::kernels::{MAX_BATCH_ROWS, RECORDED_RANKS, Tree};
+use crate::options::setters;
 use crate::{Error, Result};
 
 /// Where drafts come from. None of them changes the text.
@@ -33,6 +34,7 @@ pub struct RecordedDrafts(pub Vec<[u32; RECORDED_RANKS]>);
 
 /// Options of drafting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DraftOptions {
     /// Where drafts come from.
     pub drafter: Drafter,
@@ -41,6 +43,8 @@ pub struct DraftOptions {
     /// Keep what the target thought of every draft, for [`Generation::rounds`](super::Generation::rounds).
     pub trace: bool,
 }
+
+setters!(DraftOptions { drafter: Drafter, trace: bool; or none tree: DraftTree });
 
 impl DraftOptions {
     /// No drafts.

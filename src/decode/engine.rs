@@ -230,11 +230,12 @@ mod tests {
     use crate::kernels::declared::all_variants;
 
     /// Backbones, and heads for them.
-    const MODELS: [(&str, Option<&str>); 10] = [
+    const MODELS: [(&str, Option<&str>); 11] = [
         ("llama-gqa", None),
         ("llama-odd-f16", None),
         ("neox-sequential", None),
         ("qwen3-bias", None),
+        ("gemma2", None),
         ("gemma3", None),
         ("mistral-window", None),
         ("llama-gqa", Some("heads-parallel")),
@@ -270,7 +271,7 @@ mod tests {
                 assert!(unknown.is_empty(), "{of:?}, {kernels}: no file of kernels declares {unknown:?}");
                 let shaders: BTreeSet<&str> = variants.iter().map(|variant| variant.shader).collect();
                 // Norms after a part copy what they have normalised onto the hidden states, drafts or none.
-                let copies = of.0 == "gemma3";
+                let copies = of.0.starts_with("gemma");
                 let draft = ["draft_top", "stage_window", "compact_hidden", "copy_hidden"];
                 let draft = &draft[..if copies { 3 } else { 4 }];
                 assert!(shaders.contains("matmul") && shaders.contains("commit"), "{of:?}: {shaders:?}");

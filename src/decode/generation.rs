@@ -23,10 +23,12 @@ use crate::format::tokenizer::Tokenizer;
 use crate::gpu::Counts;
 use crate::kernels::{DONE_END_TOKEN, DONE_LIMIT, DONE_NOT_FINITE, Emitted};
 use crate::model::{Body, HeadWeights, Progress};
+use crate::options::setters;
 use crate::{Error, Result};
 
 /// Options of a generation.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct GenerateOptions {
     /// The most tokens to add to the prompt. `None`: as many as the context holds.
     pub max_tokens: Option<usize>,
@@ -39,6 +41,11 @@ pub struct GenerateOptions {
     /// Once true, the text ends: after the prompt's next chunk while it is read, or after the tokens taken so far.
     pub interrupt: Option<Arc<AtomicBool>>,
 }
+
+setters!(GenerateOptions {
+    sampling: Sampling, draft: DraftOptions, stop: Vec<String>;
+    or none max_tokens: usize, interrupt: Arc<AtomicBool>
+});
 
 impl GenerateOptions {
     /// The longest that the text may become, in a context of `context` tokens.

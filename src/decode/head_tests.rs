@@ -145,8 +145,13 @@ fn argmax(row: &[f32]) -> u32 {
 #[test]
 fn fed_heads_have_not_read_what_comes() {
     let text: Vec<u32> = (0..44).map(|i| 3 + i * 29 % 90).collect();
-    let positions = 29..41;
     on_every_set(|gpu, set| {
+        // The ends of what is read, and both sides of where a batch of 32 rows ends. Which rows are fed does not depend on the kernels:
+        // with all sets but the first, those two sides alone.
+        let (positions, checked) = match set == KernelSet::ALL[0] {
+            true => (29..41, &[29, 31, 32, 33, 40][..]),
+            false => (31..33, &[31, 32][..]),
+        };
         for (backbone, heads) in [("neox-parallel", "heads-sequential"), ("llama-odd", "heads-deepseek")] {
             let what = format!("{heads}, {set}, {}", gpu.summary());
             let mut session = session(gpu, backbone, heads, set);
@@ -156,8 +161,7 @@ fn fed_heads_have_not_read_what_comes() {
             let aheads: Vec<usize> =
                 session.plan.heads.as_ref().expect("heads").heads.iter().map(|head| head.ahead).collect();
             assert_eq!(greedy.len(), aheads.len() * positions.len(), "{what}");
-            // The ends of what was read, and both sides of where a batch of 32 rows ends.
-            for at in [29, 31, 32, 33, 40] {
+            for &at in checked {
                 // The text up to there, then what the model and the heads expect.
                 let mut expected = text[..=at].to_vec();
                 expected.push(argmax(&next[at]));

@@ -1,5 +1,6 @@
 //! Texts: the engine, its sessions, sampling, and the loop that keeps the GPU busy without asking it after every token.
 
+mod adapted;
 mod analysis;
 mod audit;
 mod depth;

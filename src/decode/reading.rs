@@ -18,6 +18,7 @@ use super::analysis::check_finite;
 use super::session::Session;
 use crate::gpu::Staging;
 use crate::kernels::{Extent, MAX_BATCH_ROWS, Op, Row, State};
+use crate::options::setters;
 use crate::{Error, Result};
 
 /// Whose logits a row of [`Session::read_logits`] holds.
@@ -37,6 +38,7 @@ pub enum Reading {
 
 /// The logits to read of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReadOptions {
     /// The positions to read at; a position is that of the token the model has seen last.
     pub positions: Range<usize>,
@@ -48,6 +50,15 @@ pub struct ReadOptions {
     /// alone. A head that reads tokens beyond the next one is fed the likeliest chain in any case.
     pub feed: Option<usize>,
 }
+
+impl ReadOptions {
+    /// The model's own logits at these positions.
+    pub fn at(positions: Range<usize>) -> Self {
+        Self { positions, depths: false, heads: false, feed: None }
+    }
+}
+
+setters!(ReadOptions { positions: Range<usize>, depths: bool, heads: bool; or none feed: usize });
 
 impl Session {
     /// Reads `ids` and hands out logits, a row of the vocabulary's size at a time. Under a gated LoRA the heads read hidden
@@ -101,8 +112,8 @@ impl Session {
                 on_row(Reading::Next, at, row);
             };
             self.hand_out(&self.plan.lm_head, &batch, &mut next).await?;
-            if let Some(heads) = self.plan.heads.as_ref().filter(|_| options.heads) {
-                self.replay(&[&heads.drafting], batch.extent(), None);
+            if let Some(heads) = self.rounds.heads.as_ref().filter(|_| options.heads) {
+                self.replay(&[&heads.adapted], batch.extent(), None);
                 self.read_heads(ids, &batch, on_row).await?;
             }
         }

@@ -29,7 +29,8 @@ impl Session {
 
     /// Bytes of the cache as it is now: the states of all layers, those of multi-token heads too.
     pub fn cache_bytes(&self) -> u64 {
-        let heads = self.buffers.heads.iter().flat_map(|heads| heads.layers.iter().flatten().chain(&heads.drafting));
+        let heads =
+            self.buffers.heads.iter().flat_map(|heads| heads.layers.iter().flatten().chain(&heads.adapted_layers));
         self.buffers.layers.iter().chain(heads).map(LayerState::bytes).sum()
     }
 

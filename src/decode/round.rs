@@ -275,7 +275,7 @@ impl Session {
     /// Lets the heads go over the positions that they have not seen: of the prompt, or of a time without drafts. Nothing
     /// may be in flight, and the text has `length` tokens.
     pub(super) fn refill_heads(&mut self, length: usize, limit: usize) {
-        let Some(plan) = &self.plan.heads else { return };
+        let Some((plan, drafts)) = self.plan.heads.as_ref().zip(self.rounds.heads.as_ref()) else { return };
         let state = |committed, rows| between_rounds(length, limit, committed, rows);
         let known = length - 1;
         for first in (self.heads_filled..known).step_by(MAX_BATCH_ROWS) {
@@ -286,7 +286,11 @@ impl Session {
             self.model.gpu.write(&self.buffers.rows, 0, &staged);
             self.write_state(state(first, rows));
             let extent = Extent { rows: rows as u32, logit_rows: 1, keys: (first + rows) as u32 };
-            self.model.gpu.submit(None, |recorder| plan.refill().for_each(|op| op.record(recorder, extent)), None);
+            self.model.gpu.submit(
+                None,
+                |recorder| drafts.refill(plan).for_each(|op| op.record(recorder, extent)),
+                None,
+            );
         }
         self.write_state(state(known, 1));
         self.heads_current = true;

@@ -1,5 +1,6 @@
 //! The ops of a round beside the forward pass: drafts become candidates, candidates rows, and what was sampled joins the text.
 
+use super::adapted;
 use super::round::Step;
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{
@@ -7,7 +8,7 @@ use crate::kernels::{
     MAX_BATCH_ROWS, MAX_END_TOKENS, Op, RECORDED_RANKS, StageWindowIo, StageWindowParams, TraceIo, Tree, TreeRowsIo,
     commit, compact_hidden, draft_lookup, draft_recorded, draft_top, stage_window, trace, tree_rows,
 };
-use crate::model::{Buffers, CommitIo as CommitBatch, HeadsPlan, Model, Sizes, history_buffers};
+use crate::model::{Buffers, CommitIo as CommitBatch, HeadsPlan, Model, Planner, Sizes, history_buffers};
 
 /// The buffers of rounds beside those of the forward pass.
 #[derive(Clone)]
@@ -131,6 +132,10 @@ pub(crate) struct HeadDrafts {
     /// The op of each head from the logits of one row to the candidates of the depth that it drafts; none for the next token,
     /// which nobody drafts.
     candidates: Vec<Option<Op>>,
+    /// The ops of rows whose adapters are on, under a gated LoRA. They go through the blocks below the heads, which have keys and
+    /// values of their own for such rows, and leave what heads read. Without a gated LoRA the model's body leaves that, and this
+    /// is empty.
+    pub adapted: Vec<Op>,
     /// After a batch that was a tree, once it is committed: moves hidden states as `compact_cache` moves keys and values.
     pub compact: Vec<Op>,
     /// The longest chain that heads can draft: their offsets 2, 3, ... without a gap.
@@ -172,6 +177,7 @@ impl HeadDrafts {
         Some(Self {
             windows: (1..=MAX_BATCH_ROWS as u32).map(stage).collect(),
             candidates: offsets().map(candidates).collect(),
+            adapted: adapted::ops(Planner { model, buffers: b }),
             compact: kept.iter().map(compact).collect(),
             depth,
             window: (depth + 1 + ahead.saturating_sub(1)).min(MAX_BATCH_ROWS),
@@ -179,7 +185,13 @@ impl HeadDrafts {
     }
 
     fn ops(&self) -> impl Iterator<Item = &Op> {
-        self.windows.iter().chain(self.candidates.iter().flatten()).chain(&self.compact)
+        self.windows.iter().chain(self.candidates.iter().flatten()).chain(&self.adapted).chain(&self.compact)
+    }
+
+    /// The ops that leave everything that later rows, and later heads, need of the staged rows, which lie within the text.
+    pub fn refill<'a>(&'a self, heads: &'a HeadsPlan) -> impl Iterator<Item = &'a Op> {
+        let tokens = heads.tokens.iter().filter(|_| !self.adapted.is_empty());
+        tokens.chain(&self.adapted).chain(heads.heads.iter().flat_map(|head| &head.refill))
     }
 
     /// Stages the last `rows` positions of a text whose length is at most `keys`, and leaves what heads read there.
@@ -187,8 +199,8 @@ impl HeadDrafts {
         let one = Extent { rows: 1, logit_rows: 1, keys };
         let wide = Extent { rows: rows as u32, ..one };
         let mut steps = vec![(std::slice::from_ref(&self.windows[rows - 1]), one)];
-        if !heads.drafting.is_empty() {
-            steps.extend([(&heads.tokens[..], one), (&heads.drafting[..], wide)]);
+        if !self.adapted.is_empty() {
+            steps.extend([(&heads.tokens[..], one), (&self.adapted[..], wide)]);
         }
         steps
     }

@@ -1,10 +1,12 @@
 //! The distribution that the next token is drawn from.
 
 use crate::kernels::SampleParams;
+use crate::options::setters;
 use crate::{Error, Result};
 
 /// Filters and noise, applied in the order of the fields from `repetition_penalty` to `min_p`. The default is greedy.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Sampling {
     /// Divides positive and multiplies negative logits of tokens that stand in the prompt or the output
     /// (Hugging Face's rule). 1: off.
@@ -20,6 +22,8 @@ pub struct Sampling {
     /// The noise is a function of the seed, the position and the token, and of nothing else.
     pub seed: u64,
 }
+
+setters!(Sampling { repetition_penalty: f32, temperature: f32, top_k: u32, top_p: f32, min_p: f32, seed: u64 });
 
 impl Default for Sampling {
     fn default() -> Self {

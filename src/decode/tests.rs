@@ -82,7 +82,7 @@ fn path(rows: &[Row], index: usize) -> Vec<Row> {
 #[test]
 fn a_row_does_not_feel_the_rows_beside_it() {
     on_every_set(|gpu, set| {
-        for name in ["llama-gqa", "llama-bf16", "llama-odd-f16", "neox-parallel", "neox-sequential"] {
+        for name in ["llama-gqa", "llama-bf16", "llama-odd-f16", "neox-parallel", "neox-sequential", "gemma2"] {
             let mut dice = Dice(0);
             let mut session = load(gpu, name, Some(set), None).session().expect("a session");
             let vocab = session.model.sizes.vocab;

@@ -15,7 +15,7 @@ use super::safetensors::{SkippedTensor, TensorInfo};
 use super::spec::Role;
 use super::tensors::Tensors;
 use super::tokenizer::Tokenizer;
-use crate::error::{Error, Result, counted};
+use crate::error::{Error, Result};
 
 /// An opened checkpoint.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl<'f, F: Files> Checkpoint<'f, F> {
     }
 
     /// Where the tensor of `role` lies, and the name under which it does; rows of some are those of several roles
-    /// ([`Place`](super::families::Place)).
+    /// ([`Place`](super::layouts::Place)).
     pub fn tensor_of(&self, role: Role) -> Option<&TensorInfo> {
         self.tensors.get(&self.config.name_of(role))
     }
@@ -143,7 +143,7 @@ impl<'f, F: Files> Checkpoint<'f, F> {
                 &mut account.used
             } else if self.config.is_known_buffer(name) {
                 &mut account.ignored
-            } else if self.head_kind(name).is_some() {
+            } else if layouts::heads::kind_of(name, &self.tensors, &self.config).is_some() {
                 &mut account.heads
             } else {
                 &mut account.unknown
@@ -171,65 +171,8 @@ impl<'f, F: Files> Checkpoint<'f, F> {
 
     /// Heads that predict more than one token ahead: found, or announced and missing. Kinds without a trace are left out.
     pub fn multi_token_heads(&self) -> Vec<FoundHeads> {
-        let mut found: BTreeMap<HeadKind, Vec<String>> = BTreeMap::new();
-        for name in self.tensors.names() {
-            if let Some(kind) = self.head_kind(name) {
-                found.entry(kind).or_default().push(name.clone());
-            }
-        }
-        if self.config.num_nextn_predict_layers > 0 {
-            found.entry(HeadKind::DeepSeek).or_default();
-        }
-        for (kind, _) in &self.head_files {
-            found.entry(*kind).or_default();
-        }
-        found.into_iter().map(|(kind, tensors)| FoundHeads { kind, note: self.note(kind, &tensors), tensors }).collect()
+        layouts::heads::find(&self.tensors, &self.config, self.stated_by, &self.head_files)
     }
-
-    /// The kind of head that a tensor of this name belongs to. Names that the model itself needs are no heads.
-    fn head_kind(&self, name: &str) -> Option<HeadKind> {
-        if self.extra_layer(name).is_some() {
-            return Some(HeadKind::DeepSeek);
-        }
-        match name {
-            _ if name.starts_with("mtp.") => Some(HeadKind::Qwen),
-            _ if name.starts_with("model.mtp_layers.") => Some(HeadKind::MiMo),
-            _ if is_eagle3(name) => Some(HeadKind::Eagle3),
-            _ => None,
-        }
-    }
-
-    /// The layer that `name` belongs to, where that comes after the backbone's last and is a head: announced, or with the
-    /// projection that only heads have. Other layers too many are a sign of a wrong configuration.
-    fn extra_layer(&self, name: &str) -> Option<usize> {
-        let (number, _) = name.strip_prefix("model.layers.")?.split_once('.')?;
-        let layer = number.parse().ok().filter(|&layer: &usize| layer >= self.config.num_hidden_layers)?;
-        let announced = self.config.num_nextn_predict_layers > 0;
-        let head = announced || self.tensors.get(&format!("model.layers.{number}.eh_proj.weight")).is_some();
-        head.then_some(layer)
-    }
-
-    fn note(&self, kind: HeadKind, tensors: &[String]) -> String {
-        if let Some((_, file)) = self.head_files.iter().find(|(file_kind, _)| *file_kind == kind) {
-            return format!("{file} is there");
-        }
-        if kind != HeadKind::DeepSeek {
-            return counted(tensors.len(), "tensor");
-        }
-        let mut layers: Vec<_> = tensors.iter().filter_map(|name| self.extra_layer(name)).collect();
-        layers.sort_unstable();
-        layers.dedup();
-        let (announced, found) = (self.config.num_nextn_predict_layers, layers.len());
-        format!(
-            "{} announces {announced} extra layers (num_nextn_predict_layers), the tensors hold {found}",
-            self.stated_by
-        )
-    }
-}
-
-/// Whether a tensor of this name is a part of heads in EAGLE-3's layout.
-pub(super) fn is_eagle3(name: &str) -> bool {
-    ["fc.", "midlayer.", "d2t", "t2d"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The use of a checkpoint's tensors, each list sorted by name.

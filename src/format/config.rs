@@ -3,8 +3,9 @@
 //! Whatever a configuration says that changes the mathematics is either represented here or refused by name; it is never
 //! ignored.
 
-use super::families::{self, Family, TensorNames, divide};
+use super::families::{self, Family, divide};
 use super::fields::{Fields, MAX_SIZE, parse_object};
+use super::layouts::TensorNames;
 use super::refusals::{SHARED_RULES, refuse_unimplemented};
 use super::spec::{Mixer, ModelSpec, Norm};
 use crate::error::Result;

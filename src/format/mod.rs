@@ -6,7 +6,6 @@
 pub(crate) mod blocks;
 pub mod checkpoint;
 pub mod config;
-mod expected;
 pub mod families;
 mod fields;
 pub mod files;

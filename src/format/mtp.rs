@@ -10,11 +10,12 @@ mod published;
 
 use std::collections::BTreeSet;
 
-use super::checkpoint::{Checkpoint, HeadKind, is_eagle3};
+use super::checkpoint::{Checkpoint, HeadKind};
 use super::config::ModelConfig;
 use super::files::Files;
 use super::hash::hash_files;
 use super::layouts;
+use super::layouts::heads::{self, MODULES};
 use super::tensors::Tensors;
 use crate::error::{Error, Result};
 
@@ -163,14 +164,12 @@ pub struct HeadSet<'f, F: Files> {
 /// What a folder without heads has that other programs draft with.
 async fn other_drafter<F: Files>(files: &F) -> Result<Option<String>> {
     let Some(tensors) = Tensors::of_checkpoint(files).await? else { return super::foreign::of_files(files).await };
-    if tensors.names().any(|name| is_eagle3(name)) {
+    if tensors.names().any(|name| heads::is_eagle3(name)) {
         return Ok(Some("heads in the EAGLE-3 layout are not implemented".to_owned()));
     }
-    let whole =
-        tensors.names().any(|name| name.contains("embed")) && tensors.names().any(|name| name.contains("layers.0."));
     let drafters = "a whole model is there, and drafting with a second model is not implemented; give heads that were made for \
                     this model, or draft by lookup";
-    Ok(whole.then(|| drafters.to_owned()))
+    Ok(heads::are_a_model(&tensors).then(|| drafters.to_owned()))
 }
 
 impl<'f, F: Files> HeadSet<'f, F> {
@@ -182,7 +181,7 @@ impl<'f, F: Files> HeadSet<'f, F> {
         let found = checkpoint.multi_token_heads();
         let kinds: BTreeSet<HeadKind> = found.iter().map(|found| found.kind).collect();
         let (config, files) = (checkpoint.config(), checkpoint.files());
-        for kind in [HeadKind::Foretoken, HeadKind::Medusa, HeadKind::DeepSeek, HeadKind::Qwen, HeadKind::MiMo] {
+        for kind in [HeadKind::Foretoken, HeadKind::Medusa].into_iter().chain(MODULES) {
             if !kinds.contains(&kind) {
                 continue;
             }
@@ -210,7 +209,7 @@ impl<'f, F: Files> HeadSet<'f, F> {
             return Ok(set);
         }
         if let Some(tensors) = Tensors::of_checkpoint(files).await? {
-            for kind in [HeadKind::DeepSeek, HeadKind::Qwen, HeadKind::MiMo] {
+            for kind in MODULES {
                 if let Some(set) = published::in_checkpoint(kind, tensors.clone(), config)? {
                     return Ok(set);
                 }
@@ -220,10 +219,9 @@ impl<'f, F: Files> HeadSet<'f, F> {
             return Err(Error::unsupported(format!("no multi-token heads in {}: {what}", files.describe())));
         }
         Err(Error::io(format!(
-            "no multi-token heads in {}: expected {CONFIG}, {MEDUSA}, or a checkpoint with tensors under \
-             mtp., model.mtp_layers. or model.layers.{}.",
+            "no multi-token heads in {}: expected {CONFIG}, {MEDUSA}, or a checkpoint with tensors under {}",
             files.describe(),
-            config.num_hidden_layers
+            heads::expected(config)
         )))
     }
 

@@ -18,6 +18,8 @@ pub struct ModelSpec {
     pub blocks: Vec<BlockSpec>,
     /// The norm before the LM head.
     pub final_norm: Norm,
+    /// The bound that logits x are bent to: they become `cap * tanh(x / cap)`.
+    pub logit_softcap: Option<f32>,
     /// Whether the embedding is the LM head too.
     pub tied: bool,
 }
@@ -55,6 +57,8 @@ pub struct Attention {
     pub head_dim: usize,
     /// The factor of the scores.
     pub scale: f32,
+    /// The bound that scaled scores x are bent to: they become `cap * tanh(x / cap)`.
+    pub softcap: Option<f32>,
     /// The rotary embedding of queries and keys.
     pub rope: Rope,
     /// Positions that a position sees, itself included; `None`: all before it.
@@ -212,6 +216,9 @@ impl ModelSpec {
         let less_one = |block: &BlockSpec| {
             block.norm.offset() != 0.0 || block.attention().qk_norm.is_some_and(|norm| norm.offset != 0.0)
         };
+        if self.logit_softcap.is_some() || self.blocks.iter().any(|block| block.attention().softcap.is_some()) {
+            return Some("soft caps of scores or logits");
+        }
         if self.blocks.iter().any(|block| block.post_norm) {
             return Some("norms after attention and MLP");
         }

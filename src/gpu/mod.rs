@@ -33,6 +33,7 @@ pub(crate) use readback::{Pending, Staging};
 /// A submit on its way.
 pub(crate) use wgpu::SubmissionIndex as Submission;
 
+use crate::options::setters;
 use crate::{Error, ErrorKind, Result};
 
 /// The environment variable that names a folder for linked shaders. A browser has none.
@@ -40,6 +41,7 @@ const DUMP: &str = "FORETOKEN_DUMP_WGSL";
 
 /// Options to open a [`Gpu`] with.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct GpuOptions {
     /// The adapter to use: its index in [`Gpu::adapters`], or a part of its name, backend or driver, in any case.
     /// `None` picks the likeliest fastest one.
@@ -52,6 +54,8 @@ pub struct GpuOptions {
     /// which no submit of ours needs.
     pub deadline: Duration,
 }
+
+setters!(GpuOptions { webgpu_limits: bool, checked_shaders: bool, deadline: Duration; or none adapter: String });
 
 impl Default for GpuOptions {
     fn default() -> Self {

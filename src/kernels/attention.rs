@@ -11,8 +11,11 @@ use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
-    Declared::new(|_| kinds().map(|(cache, ring)| scores_variant(cache, ring)).collect())
-        .params(layout!(ScoresParams: heads, kv_heads, head_dim4, stride4, context, slots, window, scale)),
+    Declared::new(|_| {
+        let capped = |(cache, ring)| [false, true].map(|capped| scores_variant(cache, ring, capped));
+        kinds().flat_map(capped).collect()
+    })
+    .params(layout!(ScoresParams: heads, kv_heads, head_dim4, stride4, context, slots, window, scale, softcap)),
     Declared::new(|set| SUBGROUPS.map(|subgroup| softmax_variant(set, subgroup)).into())
         .params(layout!(SoftmaxParams: heads, context, window)),
     Declared::new(|set| kinds().map(|(cache, ring)| values_variant(set, cache, ring)).collect())
@@ -92,6 +95,17 @@ pub(crate) struct ScoresParams {
     pub slots: u32,
     pub window: u32,
     pub scale: f32,
+    /// Not read by the variant without a cap.
+    pub softcap: f32,
+}
+
+/// What becomes of the product of a query and a key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scoring {
+    /// Its factor.
+    pub scale: f32,
+    /// The bound that the result is bent to.
+    pub softcap: Option<f32>,
 }
 
 /// The uniform of `attention_softmax.wgsl`.
@@ -132,9 +146,10 @@ pub(crate) struct AttentionIo<'a> {
     pub out: &'a Buffer,
 }
 
-/// The variant of `attention_scores` for a kind of cache.
-pub(crate) fn scores_variant(cache: CacheType, ring: bool) -> Variant {
-    with_cache(Variant::of("attention_scores"), cache, ring)
+/// The variant of `attention_scores` for a kind of cache, with a soft cap or without.
+pub(crate) fn scores_variant(cache: CacheType, ring: bool, capped: bool) -> Variant {
+    let variant = with_cache(Variant::of("attention_scores"), cache, ring);
+    variant.piece("softcap", if capped { "softcap_tanh" } else { "softcap_none" })
 }
 
 /// The variant of `attention_softmax` of a set.
@@ -147,8 +162,8 @@ pub(crate) fn values_variant(set: KernelSet, cache: CacheType, ring: bool) -> Va
     with_cache(KernelSet::with_split(Variant::of("attention_values"), set.values_shape()), cache, ring)
 }
 
-/// `scores[rows, heads, context]` of the queries in `qkv`, scaled by `scale`.
-pub(crate) fn attention_scores(gpu: &Gpu, shape: AttentionShape, scale: f32, io: AttentionIo<'_>) -> Op {
+/// `scores[rows, heads, context]` of the queries in `qkv`.
+pub(crate) fn attention_scores(gpu: &Gpu, shape: AttentionShape, scoring: Scoring, io: AttentionIo<'_>) -> Op {
     let params = ScoresParams {
         heads: shape.heads,
         kv_heads: shape.kv_heads,
@@ -157,10 +172,11 @@ pub(crate) fn attention_scores(gpu: &Gpu, shape: AttentionShape, scale: f32, io:
         context: shape.context,
         slots: shape.slots,
         window: shape.window_or_all(),
-        scale,
+        scale: scoring.scale,
+        softcap: scoring.softcap.unwrap_or(0.0),
     };
     let params = gpu.uniform("attention_scores", &params);
-    let kernel = gpu.kernel(&scores_variant(shape.cache, shape.ring()));
+    let kernel = gpu.kernel(&scores_variant(shape.cache, shape.ring(), scoring.softcap.is_some()));
     let bind_group = gpu.bind(&kernel, &[&params, io.state, io.rows, io.qkv, io.keys, io.scores]);
     Op::single(kernel, bind_group, Grid::Keys { heads: shape.heads })
 }

@@ -6,7 +6,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::declared::{Declared, layout};
-use super::{Grid, Op};
+use super::{Grid, Op, Over, Store};
 use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The declarations of this file's kernels, for the table of `kernels`.
@@ -59,15 +59,15 @@ pub(crate) fn compact_hidden_variant() -> Variant {
     Variant::of("compact_hidden")
 }
 
-/// The buffers of `copy_hidden`, and the way it adds the rows of `x` to `y` or sets them.
+/// The buffers of `copy_hidden`, and what it does with the rows of `x`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CopyHidden<'a> {
     pub x: (&'a Buffer, Place),
     pub y: (&'a Buffer, Place),
     pub weight: f32,
-    pub accumulate: bool,
-    /// Only as many rows as logits are wanted of.
-    pub wanted: bool,
+    pub store: Store,
+    /// The rows of the step, or only as many as logits are wanted of.
+    pub over: Over,
 }
 
 /// `y = weight * x`, or added to it, for rows of `width` values; histories have `slots` of them.
@@ -78,14 +78,14 @@ pub(crate) fn copy_hidden(gpu: &Gpu, width: u32, slots: u32, state: &Buffer, io:
         slots,
         x_place: io.x.1 as u32,
         y_place: io.y.1 as u32,
-        accumulate: io.accumulate.into(),
+        accumulate: (io.store == Store::Add).into(),
         weight: io.weight,
     };
     let params = gpu.uniform("copy_hidden", &params);
     let kernel = gpu.kernel(&copy_hidden_variant());
     let bind_group = gpu.bind(&kernel, &[&params, state, io.x.0, io.y.0]);
     let x = (width / 4).div_ceil(64);
-    Op::single(kernel, bind_group, if io.wanted { Grid::LogitRows { x } } else { Grid::Rows { x } })
+    Op::single(kernel, bind_group, Grid::rows(x, io.over))
 }
 
 /// The buffers of `compact_hidden`.

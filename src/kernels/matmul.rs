@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::declared::{ACTIVATIONS, Declared, layout};
 use super::weights::WeightFormat;
-use super::{Form, Grid, KernelSet, MAX_CHUNK_ROWS, Op, Widths};
+use super::{Form, Grid, KernelSet, MAX_CHUNK_ROWS, Op, Over, Widths};
 use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The declarations of this file's kernels, for the table of `kernels`.
@@ -18,6 +18,8 @@ pub(crate) enum Activation {
     Silu,
     Gelu,
     GeluTanh,
+    /// A soft cap, of logits alone.
+    Softcap,
 }
 
 impl Activation {
@@ -28,6 +30,7 @@ impl Activation {
             Self::Silu => "activation_silu",
             Self::Gelu => "activation_gelu",
             Self::GeluTanh => "activation_gelu_tanh",
+            Self::Softcap => "activation_softcap",
         }
     }
 }
@@ -69,14 +72,22 @@ fn variants(set: KernelSet) -> Vec<Variant> {
     let formats = || WeightFormat::all().flat_map(|format| shapes().map(move |shape| (format, shape)));
     for ((format, shape), activation) in formats().flat_map(|of| ACTIVATIONS.map(|activation| (of, activation))) {
         for (widths, switches) in [Widths::Each, Widths::Fixed].into_iter().flat_map(|w| (0..8).map(move |s| (w, s))) {
-            let [gated, bias, accumulate] = [1, 2, 4].map(|bit| switches & bit != 0);
-            let form = MatmulForm { set, widths, shape, format, activation, gated, bias, accumulate };
+            let [gated, bias, adds] = [1, 2, 4].map(|bit| switches & bit != 0);
+            let store = if adds { Store::Add } else { Store::Set };
+            let form = MatmulForm { set, widths, shape, format, activation, gated, bias, store };
             variants.extend(widths.rows().iter().flat_map(|&rows| form.narrow_variants(rows, "partials_none")));
             variants.extend(form.tiled());
         }
     }
     let plain = |(format, shape)| MatmulForm { shape, ..MatmulForm::plain(set, Widths::Fixed, format, 0) };
-    variants.extend(formats().map(plain).flat_map(|form| form.narrow_variants(PARTIALS_ROWS, form.partials_piece())));
+    let with_partials = |form: MatmulForm| form.narrow_variants(PARTIALS_ROWS, form.partials_piece());
+    variants.extend(formats().map(plain).flat_map(with_partials));
+    for capped in formats().map(|of| MatmulForm { activation: Activation::Softcap, ..plain(of) }) {
+        variants.extend(with_partials(capped));
+        let widths = Widths::Each.rows().iter();
+        variants.extend(widths.flat_map(|&rows| capped.narrow_variants(rows, "partials_none")));
+        variants.extend(MatmulForm { widths: Widths::Each, ..capped }.tiled());
+    }
     variants
 }
 
@@ -92,15 +103,14 @@ pub(crate) struct MatmulForm {
     /// Gate and up columns alternate in blocks of four, and `y = activation(gate) * up`.
     pub gated: bool,
     pub bias: bool,
-    /// Adds to `y` instead of replacing it.
-    pub accumulate: bool,
+    pub store: Store,
 }
 
 impl MatmulForm {
     /// The plainest product of a format, with a matrix of `columns4` blocks of columns in all its shards.
     pub fn plain(set: KernelSet, widths: Widths, format: WeightFormat, columns4: u32) -> Self {
         let (shape, activation) = (set.product_shape(columns4), Activation::None);
-        Self { set, widths, shape, format, activation, gated: false, bias: false, accumulate: false }
+        Self { set, widths, shape, format, activation, gated: false, bias: false, store: Store::Set }
     }
 
     fn bound(self, shader: &'static str) -> Variant {
@@ -109,7 +119,7 @@ impl MatmulForm {
             .piece("activation", self.activation.piece())
             .piece("bias", if self.bias { "bias_add" } else { "bias_none" })
             .piece("finish", if self.gated { "finish_gated" } else { "finish_plain" })
-            .piece("store", if self.accumulate { "store_add" } else { "store_set" })
+            .piece("store", self.store.piece())
     }
 
     /// The variant for `rows` rows at a time of `inputs4` blocks of inputs.
@@ -211,14 +221,15 @@ pub(crate) struct MatmulIo<'a> {
     pub weight: &'a Buffer,
     pub y: &'a Buffer,
     pub bias: Option<&'a Buffer>,
+    /// The uniform of a soft cap.
+    pub softcap: Option<&'a Buffer>,
     /// Output columns of this shard in blocks of four; a gated product has half as many as its weight.
     pub columns4: u32,
     pub inputs4: u32,
     pub x_stride4: u32,
     pub y_stride4: u32,
     pub y_first4: u32,
-    /// The rows are those whose logits are wanted.
-    pub logits: bool,
+    pub over: Over,
 }
 
 impl MatmulIo<'_> {
@@ -233,13 +244,14 @@ impl MatmulIo<'_> {
     }
 
     fn grid(&self) -> Grid {
-        Grid::Matmul { columns4: self.columns4, logits: self.logits }
+        Grid::Matmul { columns4: self.columns4, over: self.over }
     }
 }
 
 /// The product of `x` with a weight shard.
 pub(crate) fn matmul(gpu: &Gpu, form: MatmulForm, io: MatmulIo<'_>) -> Op {
     assert_eq!(form.bias, io.bias.is_some(), "matmul: bias");
+    assert_eq!(form.activation == Activation::Softcap, io.softcap.is_some(), "matmul: soft cap");
     let params = gpu.uniform("matmul", &io.params());
     let columns4 = form.outputs();
     let mut forms: Vec<Form> = form
@@ -252,7 +264,7 @@ pub(crate) fn matmul(gpu: &Gpu, form: MatmulForm, io: MatmulIo<'_>) -> Op {
         forms.push(Form { kernel: gpu.kernel(&tiled), rows: MAX_CHUNK_ROWS as u32, columns4: 16 });
     }
     let mut buffers = vec![&params, io.state, io.weight, io.x, io.y];
-    buffers.extend(io.bias);
+    buffers.extend(io.bias.into_iter().chain(io.softcap));
     let bind_group = gpu.bind(&forms[0].kernel, &buffers);
     Op { forms, bind_group, grid: io.grid() }
 }
@@ -284,6 +296,8 @@ pub(crate) fn matmul_with_partials(
     assert!(!form.bias && io.bias.is_none(), "matmul with partials: no bias");
     let kernel = gpu.kernel(&form.with_partials(PARTIALS_ROWS, io.inputs4));
     let (params, partials) = (gpu.uniform("matmul", &io.params()), gpu.uniform("partials", &partials));
-    let bind_group = gpu.bind(&kernel, &[&params, io.state, io.weight, io.x, io.y, &partials, buffer]);
+    let mut buffers = vec![&params, io.state, io.weight, io.x, io.y, &partials, buffer];
+    buffers.extend(io.softcap);
+    let bind_group = gpu.bind(&kernel, &buffers);
     Op { forms: vec![Form { kernel, rows: PARTIALS_ROWS, columns4: form.outputs() }], bind_group, grid: io.grid() }
 }

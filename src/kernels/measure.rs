@@ -3,7 +3,9 @@
 use web_time::Instant;
 
 use super::weights::WeightFormat;
-use super::{Extent, KernelSet, LogProbsIo, LogProbsParams, MatmulForm, MatmulIo, NormIo, Op, Row, State, Widths};
+use super::{
+    Extent, KernelSet, LogProbsIo, LogProbsParams, MatmulForm, MatmulIo, NormIo, Op, Over, Row, State, Widths,
+};
 use super::{log_probs, matmul, norm};
 use crate::Result;
 use crate::gpu::Gpu;
@@ -50,14 +52,15 @@ async fn seconds(gpu: &Gpu, set: KernelSet) -> Result<f64> {
         weight: &weight,
         y: &y,
         bias: None,
+        softcap: None,
         columns4: BLOCKS,
         inputs4: BLOCKS,
         x_stride4: BLOCKS,
         y_stride4: BLOCKS,
         y_first4: 0,
-        logits: false,
+        over: Over::Rows,
     };
-    let norm_io = NormIo { state: &state, x: &x, y: &y, scale: &x, shift: None, logits: false };
+    let norm_io = NormIo { state: &state, x: &x, y: &y, scale: &x, shift: None, over: Over::Rows };
     let logits_io = LogProbsIo { rows: &rows, logits: &x, log_probs: &found };
     let ops = [
         matmul(gpu, MatmulForm::plain(set, Widths::Each, WeightFormat::F16, BLOCKS), product),

@@ -36,7 +36,9 @@ mod tree;
 pub(crate) mod weights;
 mod window;
 
-pub(crate) use attention::{AttentionIo, AttentionShape, attention_scores, attention_softmax, attention_values};
+pub(crate) use attention::{
+    AttentionIo, AttentionShape, Scoring, attention_scores, attention_softmax, attention_values,
+};
 pub(crate) use batch::{DONE_END_TOKEN, DONE_LIMIT, DONE_NOT_FINITE, Row, State};
 pub(crate) use bench::{BENCH_READ_BYTES, bench_copy, bench_read};
 pub use cache::CacheType;
@@ -155,6 +157,14 @@ impl Over {
     pub fn logits(self) -> bool {
         self == Self::LogitRows
     }
+
+    /// How many they are.
+    fn count(self, extent: Extent) -> u32 {
+        match self {
+            Self::Rows => extent.rows,
+            Self::LogitRows => extent.logit_rows,
+        }
+    }
 }
 
 /// The workgroups that a dispatch takes, from its [`Extent`].
@@ -185,10 +195,20 @@ pub(crate) enum Grid {
     /// `[ceil(columns4 / the form's), ceil(rows / the form's), 1]`
     Matmul {
         columns4: u32,
-        logits: bool,
+        over: Over,
     },
     /// Always the same.
     Fixed([u32; 3]),
+}
+
+impl Grid {
+    /// `x` workgroups for each of these rows.
+    fn rows(x: u32, over: Over) -> Self {
+        match over {
+            Over::Rows => Self::Rows { x },
+            Over::LogitRows => Self::LogitRows { x },
+        }
+    }
 }
 
 /// One form of a kernel: how many rows and column blocks a workgroup covers.
@@ -231,8 +251,8 @@ impl Op {
             Grid::Heads { x, y } => (&self.forms[0], [x, y, extent.rows]),
             Grid::Keys { heads } => (&self.forms[0], [extent.keys.div_ceil(64), heads, extent.rows]),
             Grid::Fixed(grid) => (&self.forms[0], grid),
-            Grid::Matmul { columns4, logits } => {
-                let rows = if logits { extent.logit_rows } else { extent.rows };
+            Grid::Matmul { columns4, over } => {
+                let rows = over.count(extent);
                 let form = self.form_for(rows);
                 (form, [columns4.div_ceil(form.columns4), rows.div_ceil(form.rows), 1])
             }

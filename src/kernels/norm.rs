@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::declared::{Declared, SUBGROUPS, layout};
-use super::{Grid, KernelSet, Op};
+use super::{Grid, KernelSet, Op, Over};
 use crate::gpu::{Buffer, Gpu, Variant};
 
 /// The declarations of this file's kernels, for the table of `kernels`.
@@ -31,8 +31,8 @@ pub(crate) struct NormIo<'a> {
     pub y: &'a Buffer,
     pub scale: &'a Buffer,
     pub shift: Option<&'a Buffer>,
-    /// Only the rows whose logits are wanted, to the first rows of `y`.
-    pub logits: bool,
+    /// All rows, or those whose logits are wanted to the first rows of `y`.
+    pub over: Over,
 }
 
 /// The kind of a norm.
@@ -65,9 +65,9 @@ pub(crate) fn norm_variant(set: KernelSet, subgroup: u32, form: NormForm) -> Var
 pub(crate) fn norm(gpu: &Gpu, set: KernelSet, width: u32, stride: u32, eps: f32, io: NormIo<'_>) -> Op {
     let subgroup = gpu.summary().fixed_subgroup().unwrap_or(0);
     let kernel = gpu.kernel(&norm_variant(set, subgroup, NormForm::with_shift(io.shift.is_some())));
-    let params = gpu.uniform("norm", &NormParams { width, stride, eps, logit_rows: io.logits.into() });
+    let params = gpu.uniform("norm", &NormParams { width, stride, eps, logit_rows: io.over.logits().into() });
     let mut buffers = vec![&params, io.state, io.x, io.y, io.scale];
     buffers.extend(io.shift);
     let bind_group = gpu.bind(&kernel, &buffers);
-    Op::single(kernel, bind_group, if io.logits { Grid::LogitRows { x: 1 } } else { Grid::Rows { x: 1 } })
+    Op::single(kernel, bind_group, Grid::rows(1, io.over))
 }

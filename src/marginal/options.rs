@@ -2,10 +2,12 @@
 
 use crate::analysis::check_mass;
 use crate::error::counted;
+use crate::options::setters;
 use crate::{Error, Result};
 
 /// The distribution that is wanted, and how much of it.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct MarginalOptions {
     /// How many places ahead: 1 is the model's own distribution of the next token, 3 the most.
     pub offset: usize,
@@ -17,6 +19,8 @@ pub struct MarginalOptions {
     /// How many of the likeliest tokens are listed.
     pub top: usize,
 }
+
+setters!(MarginalOptions { offset: usize, mass: f32, top: usize; or none max_branches: usize });
 
 impl Default for MarginalOptions {
     fn default() -> Self {

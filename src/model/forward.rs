@@ -6,12 +6,12 @@ use super::load::Model;
 use super::state::{AppendIo, CommitIo, KeyValues, LayerState, MixIo};
 use super::upload::{Matrix, Shard};
 use super::weights::{Layer, Linear, NormWeights};
-use crate::format::spec::{self, Mlp};
+use crate::format::spec::{self, Attention, Mlp};
 use crate::gpu::Buffer;
 use crate::kernels::{
     Activation, AttentionIo, CopyHidden, EmbedIo, EmbedParams, HeadNormIo, HeadNormParams, LogProbsIo, LogProbsParams,
-    MatmulForm, MatmulIo, NormIo, Op, Over, Partials, Place, SampleIo, attention_scores, attention_softmax,
-    attention_values, embed, head_norm, log_probs, matmul, matmul_with_partials, norm, sample,
+    MatmulForm, MatmulIo, NormIo, Op, Over, Partials, Place, SampleIo, Scoring, Store, attention_scores,
+    attention_softmax, attention_values, embed, head_norm, log_probs, matmul, matmul_with_partials, norm, sample,
 };
 
 /// The ops of a session, in the order they run.
@@ -75,6 +75,16 @@ pub(crate) fn plain_form(model: &Model, matrix: &Matrix) -> MatmulForm {
     MatmulForm::plain(model.kernels, model.widths, matrix.shards[0].format, matrix.columns4())
 }
 
+/// The form of a product whose outputs are logits: it bends them to the model's cap, so that whoever reads them finds them capped.
+fn logits_form(model: &Model, matrix: &Matrix) -> MatmulForm {
+    let activation = if model.softcap.is_some() { Activation::Softcap } else { Activation::None };
+    MatmulForm { activation, ..plain_form(model, matrix) }
+}
+
+fn softcap_of(model: &Model, form: MatmulForm) -> Option<&Buffer> {
+    model.softcap.as_ref().filter(|_| form.activation == Activation::Softcap)
+}
+
 pub(crate) fn linear_form(model: &Model, linear: &Linear) -> MatmulForm {
     MatmulForm { bias: linear.bias.is_some(), ..plain_form(model, &linear.matrix) }
 }
@@ -100,10 +110,12 @@ fn mlp_in_form(model: &Model, layer: &Layer) -> MatmulForm {
 }
 
 pub(crate) fn accumulate(form: MatmulForm) -> MatmulForm {
-    MatmulForm { accumulate: true, ..form }
+    MatmulForm { store: Store::Add, ..form }
 }
 
-pub(super) struct Planner<'a> {
+/// What makes ops over the buffers of a session.
+#[derive(Clone, Copy)]
+pub(crate) struct Planner<'a> {
     pub model: &'a Model,
     pub buffers: &'a Buffers,
 }
@@ -113,7 +125,7 @@ type Source<'a> = (&'a Buffer, u32);
 
 impl Planner<'_> {
     /// The rows' tokens to the stream, by `table`.
-    pub(super) fn embed_with(&self, table: &Matrix) -> Vec<Op> {
+    pub fn embed_with(&self, table: &Matrix) -> Vec<Op> {
         embed_ops(self.model, table, &self.buffers.rows, &self.buffers.x)
     }
 
@@ -124,7 +136,7 @@ impl Planner<'_> {
     }
 
     /// A layer; `adapt` may change queries, keys and values.
-    pub(super) fn layer_with(
+    pub fn layer_with(
         &self,
         layer: &Layer,
         kept: &LayerState,
@@ -173,7 +185,7 @@ impl Planner<'_> {
         let normalised = &b.attention_in;
         ops.push(norm_op(self.model, &b.state, norm, &b.added, normalised, Over::Rows));
         let (x, y) = ((normalised, Place::Rows), (&b.x, Place::Rows));
-        ops.push(self.copy_hidden(CopyHidden { x, y, weight: 1.0, accumulate: true, wanted: false }));
+        ops.push(self.copy_hidden(CopyHidden { x, y, weight: 1.0, store: Store::Add, over: Over::Rows }));
     }
 
     /// Adds the ops that leave what later rows need of a layer: its keys and values.
@@ -205,7 +217,7 @@ impl Planner<'_> {
 
     fn attention(&self, layer: &Layer, kept: &KeyValues, ops: &mut Vec<Op>) {
         let (gpu, b, KeyValues { shape, keys, values }) = (&self.model.gpu, self.buffers, kept);
-        let scale = layer.spec.attention().scale;
+        let Attention { scale, softcap, .. } = *layer.spec.attention();
         let io = AttentionIo {
             state: &b.state,
             rows: &b.rows,
@@ -217,7 +229,7 @@ impl Planner<'_> {
             out: &b.attention_out,
         };
         let set = self.model.kernels;
-        ops.push(attention_scores(gpu, *shape, scale, io));
+        ops.push(attention_scores(gpu, *shape, Scoring { scale, softcap }, io));
         ops.push(attention_softmax(gpu, set, *shape, io));
         ops.push(attention_values(gpu, set, *shape, io));
     }
@@ -233,7 +245,7 @@ impl Planner<'_> {
         let b = self.buffers;
         let x = (&b.attention_in, self.model.sizes.hidden / 4);
         let y = (&b.logits, self.model.sizes.vocab_stride() / 4);
-        self.product(plain_form(self.model, matrix), matrix, None, x, y, Over::LogitRows)
+        self.product(logits_form(self.model, matrix), matrix, None, x, y, Over::LogitRows)
     }
 
     fn sample(&self) -> Op {
@@ -270,7 +282,7 @@ impl Planner<'_> {
         self.product(form, &linear.matrix, linear.bias.as_deref(), x, y, Over::Rows)
     }
 
-    pub(super) fn product(
+    pub fn product(
         &self,
         form: MatmulForm,
         matrix: &Matrix,
@@ -291,13 +303,13 @@ fn unembedding(model: &Model) -> &Matrix {
 /// Softmax partials that [`lm_head_with_partials`] keeps of a row.
 pub(crate) fn lm_head_partials(model: &Model) -> u32 {
     let matrix = unembedding(model);
-    matrix.shards.iter().map(|shard| plain_form(model, matrix).partials(shard.columns4)).sum()
+    matrix.shards.iter().map(|shard| logits_form(model, matrix).partials(shard.columns4)).sum()
 }
 
 /// The ops of [`Plan::lm_head`] that also write what the logits' softmax needs to `partials`.
 pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &Buffer) -> Vec<Op> {
     let matrix = unembedding(model);
-    let (form, stride) = (plain_form(model, matrix), lm_head_partials(model));
+    let (form, stride) = (logits_form(model, matrix), lm_head_partials(model));
     let mut ops = vec![norm_op(model, &b.state, &model.weights.final_norm, &b.x, &b.attention_in, Over::LogitRows)];
     let mut first = 0;
     for shard in &matrix.shards {
@@ -307,12 +319,13 @@ pub(crate) fn lm_head_with_partials(model: &Model, b: &Buffers, partials: &Buffe
             weight: &shard.buffer,
             y: &b.logits,
             bias: None,
+            softcap: softcap_of(model, form),
             columns4: shard.columns4,
             inputs4: matrix.inputs4,
             x_stride4: model.sizes.hidden / 4,
             y_stride4: model.sizes.vocab_stride() / 4,
             y_first4: shard.first4,
-            logits: true,
+            over: Over::LogitRows,
         };
         let kept = Partials { vocab: model.sizes.vocab, stride, first };
         let form = MatmulForm { format: shard.format, ..form };
@@ -334,10 +347,10 @@ pub(crate) fn embed_ops(model: &Model, table: &Matrix, rows: &Buffer, x: &Buffer
     table.shards.iter().map(shard).collect()
 }
 
-/// `y = norm(x)`; with `logits` of the rows whose logits are wanted.
+/// `y = norm(x)`.
 pub(crate) fn norm_op(model: &Model, state: &Buffer, weights: &NormWeights, x: &Buffer, y: &Buffer, over: Over) -> Op {
     let eps = weights.norm.eps();
-    let io = NormIo { state, x, y, scale: &weights.scale, shift: weights.shift.as_ref(), logits: over.logits() };
+    let io = NormIo { state, x, y, scale: &weights.scale, shift: weights.shift.as_ref(), over };
     norm(&model.gpu, model.kernels, model.config.hidden_size as u32, model.sizes.hidden, eps as f32, io)
 }
 
@@ -356,12 +369,13 @@ pub(crate) fn shard_op(
         weight: &shard.buffer,
         y,
         bias: None,
+        softcap: None,
         columns4: shard.columns4,
         inputs4: matrix.inputs4,
         x_stride4,
         y_stride4: shard.columns4,
         y_first4: 0,
-        logits: false,
+        over: Over::Rows,
     };
     matmul(&model.gpu, MatmulForm { format: shard.format, ..plain_form(model, matrix) }, io)
 }
@@ -386,12 +400,13 @@ pub(crate) fn product_ops(
             weight: &shard.buffer,
             y,
             bias: bias.map(|shards| &shards[index]),
+            softcap: softcap_of(model, form),
             columns4: shard.columns4 / blocks,
             inputs4: matrix.inputs4,
             x_stride4,
             y_stride4,
             y_first4: shard.first4 / blocks,
-            logits: over.logits(),
+            over,
         };
         matmul(&model.gpu, MatmulForm { format: shard.format, ..form }, io)
     };

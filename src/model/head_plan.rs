@@ -15,8 +15,8 @@ use super::weights::Linear;
 use crate::format::spec::{BlockSpec, ModelSpec};
 use crate::gpu::{Buffer, Copies, Gpu};
 use crate::kernels::{
-    Activation, CopyHidden, LoraIo, LoraParams, MatmulForm, Op, Over, Place, ShiftTokensIo, ShiftTokensParams, Store,
-    copy_hidden, lora, shift_tokens,
+    Activation, CopyHidden, MatmulForm, Op, Over, Place, ShiftTokensIo, ShiftTokensParams, Store, copy_hidden,
+    shift_tokens,
 };
 
 fn residual_form(model: &Model, block: &Linear) -> MatmulForm {
@@ -31,8 +31,8 @@ pub(crate) struct HeadBuffers {
     pub layers: Vec<Vec<LayerState>>,
     /// `A x` of a gated LoRA.
     pub adapted: Option<Buffer>,
-    /// The state of the backbone's blocks for drafting rows, with a gated LoRA; all positions too.
-    pub drafting: Vec<LayerState>,
+    /// The state of the backbone's blocks for rows whose adapters are on, with a gated LoRA; all positions too.
+    pub adapted_layers: Vec<LayerState>,
 }
 
 /// The ops of one head, over rows that were staged before.
@@ -68,10 +68,6 @@ enum Pass {
 /// The ops of all heads.
 pub(crate) struct HeadsPlan {
     pub heads: Vec<HeadPlan>,
-    /// The ops of drafting rows under a gated LoRA. The staged rows, whose adapters are on, go through the blocks below the
-    /// heads, which have keys and values of their own for such rows, and leave what heads read. Without a gated LoRA the
-    /// model's body leaves that, and this is empty.
-    pub drafting: Vec<Op>,
     /// Gives staged rows the text's tokens.
     pub tokens: Vec<Op>,
 }
@@ -80,14 +76,7 @@ impl HeadsPlan {
     /// All ops of the heads.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         let heads = self.heads.iter().flat_map(|head| [&head.refill, &head.full, &head.siblings]).flatten();
-        heads.chain(&self.drafting).chain(&self.tokens)
-    }
-
-    /// The ops that leave everything that later rows, and later heads, need of the staged rows, which lie within the
-    /// text.
-    pub fn refill(&self) -> impl Iterator<Item = &Op> {
-        let tokens = self.tokens.iter().filter(|_| !self.drafting.is_empty());
-        tokens.chain(&self.drafting).chain(self.heads.iter().flat_map(|head| &head.refill))
+        heads.chain(&self.tokens)
     }
 
     /// Places ahead of their position that heads read at most.
@@ -100,7 +89,6 @@ impl HeadsPlan {
         let text = ShiftTokensParams { ahead: 0, vocab: model.sizes.vocab };
         Self {
             heads: (0..heads.heads.len()).map(|index| planner.head_plan(heads, index, buffers)).collect(),
-            drafting: planner.drafting(heads, buffers),
             tokens: vec![shift_tokens(&model.gpu, text, shift_tokens_io(b))],
         }
     }
@@ -108,7 +96,7 @@ impl HeadsPlan {
 
 impl Planner<'_> {
     /// Leaves what heads read of the stream after `blocks` blocks.
-    pub(super) fn save_sources(&self, heads: &HeadWeights, buffers: &HeadBuffers, blocks: usize, ops: &mut Vec<Op>) {
+    pub fn save_sources(&self, heads: &HeadWeights, buffers: &HeadBuffers, blocks: usize, ops: &mut Vec<Op>) {
         for (source, history) in heads.sources.iter().zip(&buffers.histories) {
             if let Some(weight) = source.weight_of(blocks) {
                 let adds = matches!(source, Source::Mix(_)) && blocks > 1;
@@ -119,47 +107,15 @@ impl Planner<'_> {
     }
 
     /// Leaves the output of the final norm, where heads read that.
-    pub(super) fn save_final_norm(&self, heads: &HeadWeights, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
+    pub fn save_final_norm(&self, heads: &HeadWeights, buffers: &HeadBuffers, ops: &mut Vec<Op>) {
         let Some(at) = heads.sources.iter().position(|source| *source == Source::FinalNorm) else { return };
         ops.push(self.final_norm(&self.buffers.attention_in, Over::Rows));
         ops.push(self.save_hidden(&self.buffers.attention_in, &buffers.histories[at], 1.0, Store::Set));
     }
 
-    /// The blocks below the heads with the adapters of a gated LoRA, over keys and values of drafting rows.
-    fn drafting(&self, heads: &HeadWeights, buffers: &HeadBuffers) -> Vec<Op> {
-        if !heads.gated {
-            return Vec::new();
-        }
-        let layers = &self.model.weights.layers;
-        let mut ops = self.embed_with(&self.model.weights.embedding);
-        for (index, (layer, kept)) in layers.iter().zip(&buffers.drafting).enumerate() {
-            self.layer_with(layer, kept, &mut ops, |y, ops| self.adapt(heads, buffers, index, y, ops));
-            self.save_sources(heads, buffers, index + 1, &mut ops);
-        }
-        if buffers.drafting.len() == layers.len() {
-            self.save_final_norm(heads, buffers, &mut ops);
-        }
-        ops
-    }
-
-    /// Adds the changes of a gated LoRA to the queries, keys and values of the rows whose adapter is on.
-    fn adapt(&self, heads: &HeadWeights, buffers: &HeadBuffers, block: usize, y: &Buffer, ops: &mut Vec<Op>) {
-        let adapter = heads.adapters.get(block).and_then(Option::as_ref);
-        let (Some(adapter), Some(t)) = (adapter, &buffers.adapted) else { return };
-        let (b, sizes) = (self.buffers, &self.model.sizes);
-        let width = adapter.width();
-        let (x, reduced) = ((&b.attention_in, sizes.hidden / 4), (t, width / 4));
-        ops.extend(self.product(plain_form(self.model, &adapter.a), &adapter.a, None, x, reduced, Over::Rows));
-        let columns4 = self.model.attention_shape(&self.model.weights.layers[block]).qkv_stride() / 4;
-        let params = LoraParams { columns4, rank: adapter.rank, t_stride: width };
-        let (state, rows) = (&b.state, &b.rows);
-        let io = LoraIo { state, rows, t, b: &adapter.b, starts: &adapter.starts, y };
-        ops.push(lora(&self.model.gpu, params, io));
-    }
-
     fn save_hidden(&self, x: &Buffer, history: &Buffer, weight: f32, store: Store) -> Op {
         let (x, y) = ((x, Place::Rows), (history, Place::Committed));
-        self.copy_hidden(CopyHidden { x, y, weight, accumulate: store == Store::Add, wanted: false })
+        self.copy_hidden(CopyHidden { x, y, weight, store, over: Over::Rows })
     }
 
     pub(super) fn copy_hidden(&self, io: CopyHidden<'_>) -> Op {
@@ -235,7 +191,7 @@ impl Planner<'_> {
 
     fn load_hidden(&self, history: &Buffer, place: Place, ops: &mut Vec<Op>) {
         let (x, y) = ((history, place), (&self.buffers.x, Place::Rows));
-        ops.push(self.copy_hidden(CopyHidden { x, y, weight: 1.0, accumulate: false, wanted: false }));
+        ops.push(self.copy_hidden(CopyHidden { x, y, weight: 1.0, store: Store::Set, over: Over::Rows }));
     }
 
     /// The stream of a sequential head: the projection of the hidden state in `x`, and of the embedding, each normalised.
@@ -263,7 +219,7 @@ impl Planner<'_> {
     fn residual_head(&self, head: &Head, blocks: &[Linear], history: &Buffer, ops: &mut Vec<Op>) {
         let b = self.buffers;
         let hidden4 = self.model.sizes.hidden / 4;
-        let copy = |x, y| CopyHidden { x, y: (y, Place::Rows), weight: 1.0, accumulate: false, wanted: true };
+        let copy = |x, y| CopyHidden { x, y: (y, Place::Rows), weight: 1.0, store: Store::Set, over: Over::LogitRows };
         ops.push(self.copy_hidden(copy((history, Place::Wanted), &b.x)));
         for block in blocks {
             // A product must not write what it reads.
@@ -296,13 +252,13 @@ impl HeadBuffers {
             histories: heads.sources.iter().map(|_| gpu.storage("history", sizes.history_bytes())).collect(),
             layers: heads.heads.iter().map(layers).collect(),
             adapted: widest.map(|width| gpu.storage("adapted", sizes.rows_bytes(width))),
-            drafting: spec.blocks.iter().take(heads.drafting_blocks(spec.blocks.len())).map(kept).collect(),
+            adapted_layers: spec.blocks.iter().take(heads.adapted_blocks(spec.blocks.len())).map(kept).collect(),
         }
     }
 
     /// Makes room for the context of `sizes`, more than before.
     pub fn grow(&mut self, gpu: &Gpu, sizes: &Sizes, copies: &mut Copies) {
-        for layer in self.layers.iter_mut().flatten().chain(&mut self.drafting) {
+        for layer in self.layers.iter_mut().flatten().chain(&mut self.adapted_layers) {
             layer.grow(gpu, sizes.context, copies);
         }
         for history in &mut self.histories {
@@ -315,7 +271,7 @@ impl HeadBuffers {
     /// Takes over what `other` keeps of its text.
     pub fn copy_text(&self, other: &Self, copies: &mut Copies) {
         let pairs = self.layers.iter().flatten().zip(other.layers.iter().flatten());
-        for (layer, other) in pairs.chain(self.drafting.iter().zip(&other.drafting)) {
+        for (layer, other) in pairs.chain(self.adapted_layers.iter().zip(&other.adapted_layers)) {
             other.copy_to(layer, copies);
         }
         for (history, other) in self.histories.iter().zip(&other.histories) {

@@ -122,7 +122,7 @@ pub(crate) struct HeadWeights {
     pub sources: Vec<Source>,
     /// Changes of a LoRA that was not merged, by block of the backbone. Empty without one.
     pub adapters: Vec<Option<Adapter>>,
-    /// Whether the changes act on drafting rows only: what heads read is computed with them, what the model says
+    /// Whether the changes act on rows whose adapters are on: what heads read is computed with them, what the model says
     /// without.
     pub gated: bool,
     /// The places of the trained values in the checkpoint, for training.
@@ -135,15 +135,15 @@ impl HeadWeights {
         self.gated && matches!(head.body, Body::LastLayer)
     }
 
-    /// How many of the backbone's `total` blocks drafting rows go through; 0 where heads read what the model's own rows leave.
-    pub fn drafting_blocks(&self, total: usize) -> usize {
+    /// How many of the backbone's `total` blocks rows with adapters go through; 0 where heads read what the model's own rows leave.
+    pub fn adapted_blocks(&self, total: usize) -> usize {
         let read = self.heads.iter().filter(|head| !self.is_base(head)).map(|head| &self.sources[head.source]);
         if self.gated { read.map(|source| source.blocks(total)).max().unwrap_or(0) } else { 0 }
     }
 
-    /// Bytes of weights that drafting rows read below the heads.
-    pub fn drafting_bytes(&self, weights: &Weights) -> u64 {
-        let layers = weights.layers.iter().take(self.drafting_blocks(weights.layers.len()));
+    /// Bytes of weights that rows with adapters read below the heads.
+    pub fn adapted_bytes(&self, weights: &Weights) -> u64 {
+        let layers = weights.layers.iter().take(self.adapted_blocks(weights.layers.len()));
         let linears = layers.flat_map(|layer| [&layer.qkv, &layer.out, &layer.mlp_in, &layer.mlp_out]);
         linears.map(|linear| linear.matrix.bytes()).sum()
     }

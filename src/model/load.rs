@@ -25,11 +25,13 @@ use crate::format::spec::{BlockSpec, ModelSpec};
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{AttentionShape, CacheType, KernelSet, MAX_END_TOKENS, Widths};
+use crate::options::setters;
 use crate::self_test::InjectedFault;
 use crate::{Error, ErrorKind, Result, WeightFormat};
 
 /// Options to load a model with.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EngineOptions {
     /// Tokens a text may have. Default: the model's maximum, at most 4096. The cache grows with the text.
     pub context: Option<usize>,
@@ -48,6 +50,11 @@ pub struct EngineOptions {
     /// The checkpoint's tokenizer, where the caller has read it already. Default: it is read from the files.
     pub tokenizer: Option<Arc<Tokenizer>>,
 }
+
+setters!(EngineOptions {
+    self_test: bool, heads: bool, cache: CacheType;
+    or none context: usize, kernels: KernelSet, quantize: WeightFormat, tokenizer: Arc<Tokenizer>
+});
 
 impl Default for EngineOptions {
     fn default() -> Self {
@@ -117,6 +124,8 @@ pub(crate) struct Model {
     pub weights: Weights,
     /// `[context, rotary_dim / 2]` of (cos, sin) for each rotary embedding that a block has.
     pub rotations: Vec<(Rope, Buffer)>,
+    /// The uniform with the soft cap of the logits, where they have one.
+    pub softcap: Option<Buffer>,
     /// Multi-token heads.
     pub heads: Option<HeadWeights>,
     /// Seconds from the end of a submit to when the host knows of it.
@@ -154,7 +163,7 @@ impl Model {
         let step = self.read_bytes(1, 0) as f64;
         // Whoever drafts first lets drafting rows go through the blocks below.
         let first = heads.heads.iter().position(|head| !heads.is_base(head));
-        let below = |at| if Some(at) == first { heads.drafting_bytes(&self.weights) } else { 0 };
+        let below = |at| if Some(at) == first { heads.adapted_bytes(&self.weights) } else { 0 };
         let facts = |(at, head): (usize, &heads::Head)| HeadFacts {
             offset: head.offset,
             ahead: head.ahead,
@@ -253,7 +262,8 @@ async fn load_parts<F: Files, H: Files>(
     let in_use = formats::in_use(checkpoint, set, quantize);
     let testing = async {
         if !options.self_test {
-            return Ok(Some(Widths::Each));
+            // A fault that nobody looks for counts as found.
+            return Ok(fault.map_or(Some(Widths::Each), InjectedFault::working));
         }
         let cache = options.cache;
         check_kernels(gpu, kernels, &in_use, cache).await?;
@@ -288,6 +298,7 @@ async fn load_parts<F: Files, H: Files>(
     let (widths, (tokenizer, weights, heads)) =
         try_join(testing, loading).await.map_err(|error| with_need(error, need, &config.spec, &sizes))?;
     let rotations = rotations(gpu, &config.spec, context);
+    let softcap = config.spec.logit_softcap.map(|cap| gpu.uniform("softcap", &cap));
     let model = Model {
         gpu: gpu.clone(),
         config,
@@ -298,6 +309,7 @@ async fn load_parts<F: Files, H: Files>(
         sizes,
         weights,
         rotations,
+        softcap,
         heads,
         // Nothing runs on a dry device.
         sync_seconds: if gpu.is_dry() { 0.0 } else { gpu.time_readback().await? },

@@ -20,10 +20,10 @@ mod weights;
 pub(crate) use buffers::Buffers;
 pub use formats::check_packing;
 pub(crate) use forward::{
-    Plan, accumulate, activation, embed_ops, inner4, linear_form, lm_head_partials, lm_head_with_partials, norm_op,
-    plain_form, product_ops, shard_op,
+    Plan, Planner, accumulate, activation, embed_ops, inner4, linear_form, lm_head_partials, lm_head_with_partials,
+    norm_op, plain_form, product_ops, shard_op,
 };
-pub(crate) use head_plan::{HeadsPlan, history_buffers};
+pub(crate) use head_plan::{HeadBuffers, HeadsPlan, history_buffers};
 pub(crate) use heads::{Body, Head, HeadWeights, Join, Mix, Source};
 pub use inspect::{HeadsInfo, Inspection, inspect, inspect_with_heads};
 pub use load::{EngineOptions, Progress};

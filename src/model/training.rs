@@ -110,6 +110,8 @@ async fn assemble<F: Files, H: Files>(
         sizes,
         weights,
         rotations,
+        // Models with one are not trained.
+        softcap: None,
         heads: Some(heads),
         // No session waits for this model.
         sync_seconds: 0.0,

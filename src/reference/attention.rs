@@ -18,13 +18,24 @@ pub(crate) fn within(slots: &[usize], window: Option<u32>) -> &[usize] {
     &slots[slots.len() - seen..]
 }
 
-/// `softmax(scale * query . keys) . values` over `slots`: `query` is `[head_dim]`, `keys` and `values`
+/// `cap * tanh(x / cap)`, which is never beyond `cap`.
+pub(crate) fn softcapped(x: f64, cap: f64) -> f64 {
+    cap * (x / cap).tanh()
+}
+
+/// `softmax(score(query . keys)) . values` over `slots`: `query` is `[head_dim]`, `keys` and `values`
 /// `[context, head_dim]`, the result `[head_dim]`.
-pub(crate) fn attention(query: &[f32], keys: &[f32], values: &[f32], slots: &[usize], scale: f32) -> Vec<f64> {
+pub(crate) fn attention(
+    query: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    slots: &[usize],
+    score: impl Fn(f64) -> f64,
+) -> Vec<f64> {
     let head_dim = query.len();
     let at = |cache: &[f32], slot: usize, d: usize| f64::from(cache[slot * head_dim + d]);
-    let score = |&slot: &usize| (0..head_dim).map(|d| f64::from(query[d]) * at(keys, slot, d)).sum::<f64>();
-    let probabilities = softmax(&slots.iter().map(|slot| f64::from(scale) * score(slot)).collect::<Vec<_>>());
+    let product = |&slot: &usize| (0..head_dim).map(|d| f64::from(query[d]) * at(keys, slot, d)).sum::<f64>();
+    let probabilities = softmax(&slots.iter().map(|slot| score(product(slot))).collect::<Vec<_>>());
     let mixed = |d: usize| slots.iter().zip(&probabilities).map(|(&slot, p)| p * at(values, slot, d)).sum();
     (0..head_dim).map(mixed).collect()
 }

@@ -7,7 +7,7 @@ use super::bench::{compare, noise, read, run, wide};
 use crate::Result;
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{
-    AttentionIo, AttentionShape, CacheType, Extent, KernelSet, MAX_CHUNK_ROWS, Op, RopeIo, Row, State,
+    AttentionIo, AttentionShape, CacheType, Extent, KernelSet, MAX_CHUNK_ROWS, Op, RopeIo, Row, Scoring, State,
     attention_scores, attention_softmax, attention_values, rope_cache,
 };
 use crate::reference;
@@ -71,7 +71,7 @@ pub(crate) struct Attending<'a> {
     set: KernelSet,
     shape: AttentionShape,
     rotary_dim: usize,
-    scale: f32,
+    scoring: Scoring,
     /// `[context, rotary_dim / 2]` of (cos, sin).
     rotation: Vec<[f32; 2]>,
     /// The cache's content by the reference: `[kv_heads, slots, head_dim]`.
@@ -94,6 +94,15 @@ struct Buffers {
 impl<'a> Attending<'a> {
     /// A cache full of random keys and values; steps overwrite their slots.
     pub fn new(gpu: &'a Gpu, set: KernelSet, shape: AttentionShape, rotary_dim: u32) -> Self {
+        Self::build(gpu, set, shape, rotary_dim, None)
+    }
+
+    /// The same with a soft cap of the scores, which some of them come near.
+    pub fn capped(gpu: &'a Gpu, set: KernelSet, shape: AttentionShape, rotary_dim: u32) -> Self {
+        Self::build(gpu, set, shape, rotary_dim, Some(1.5))
+    }
+
+    fn build(gpu: &'a Gpu, set: KernelSet, shape: AttentionShape, rotary_dim: u32, softcap: Option<f32>) -> Self {
         let (context, slots, rows) = (shape.context as usize, shape.slots as usize, MAX_CHUNK_ROWS as u64);
         let cache = (shape.kv_heads * shape.slots * shape.head_dim) as usize;
         let [keys, values] = [11, 12].map(|seed| rounded(noise(seed, cache), shape.cache));
@@ -111,7 +120,7 @@ impl<'a> Attending<'a> {
             out: gpu.storage("out", rows * 4 * u64::from(shape.out_stride())),
         };
         // Queries of this size make some keys matter much more than others.
-        let scale = 3.0 / (shape.head_dim as f32).sqrt();
+        let scoring = Scoring { scale: 3.0 / (shape.head_dim as f32).sqrt(), softcap };
         let scores = gpu.storage("scores", rows * 4 * u64::from(shape.heads * shape.context));
         let sums = gpu.storage("sums", rows * 4 * u64::from(shape.heads));
         let Buffers { state, rows, qkv, keys: k, values: v, out } = &buffers;
@@ -120,11 +129,23 @@ impl<'a> Attending<'a> {
             rope_cache(gpu, shape, rotary_dim, RopeIo { state, rows, qkv, rotation: &table, keys: k, values: v });
         let io = AttentionIo { state, rows, qkv, keys: k, values: v, scores: &scores, inverse_sums: &sums, out };
         let attend = [
-            attention_scores(gpu, shape, scale, io),
+            attention_scores(gpu, shape, scoring, io),
             attention_softmax(gpu, set, shape, io),
             attention_values(gpu, set, shape, io),
         ];
-        Self { gpu, set, shape, rotary_dim: rotary_dim as usize, scale, rotation, keys, values, buffers, rope, attend }
+        Self {
+            gpu,
+            set,
+            shape,
+            rotary_dim: rotary_dim as usize,
+            scoring,
+            rotation,
+            keys,
+            values,
+            buffers,
+            rope,
+            attend,
+        }
     }
 
     /// Queries, keys and values of a content: `[heads + 2 * kv_heads, head_dim]`.
@@ -202,10 +223,15 @@ impl<'a> Attending<'a> {
         let places = reference::attention::within(&places, window).iter();
         let slots: Vec<usize> = places.map(|place| place % count as usize).collect();
         let content = self.rotated(token);
+        let Scoring { scale, softcap } = self.scoring;
+        let score = |product: f64| {
+            let scaled = f64::from(scale) * product;
+            softcap.map_or(scaled, |cap| reference::attention::softcapped(scaled, cap.into()))
+        };
         let head = |head: u32| {
             let query = &content[(head * head_dim) as usize..][..head_dim as usize];
             let cache = (head / (heads / kv_heads) * count * head_dim) as usize;
-            reference::attention::attention(query, &self.keys[cache..], &self.values[cache..], &slots, self.scale)
+            reference::attention::attention(query, &self.keys[cache..], &self.values[cache..], &slots, score)
         };
         (0..heads).flat_map(head).collect()
     }

@@ -5,9 +5,9 @@ use super::bench::{compare, compare_exactly, noise, read, run};
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::{
-    CompactHiddenIo, CopyHidden, Extent, LoraIo, LoraParams, MAX_BATCH_ROWS, NO_ADAPTER, Place, Row, ShiftTokensIo,
-    ShiftTokensParams, StageWindowIo, StageWindowParams, State, compact_hidden, copy_hidden, lora, shift_tokens,
-    stage_window,
+    CompactHiddenIo, CopyHidden, Extent, LoraIo, LoraParams, MAX_BATCH_ROWS, NO_ADAPTER, Over, Place, Row,
+    ShiftTokensIo, ShiftTokensParams, StageWindowIo, StageWindowParams, State, Store, compact_hidden, copy_hidden,
+    lora, shift_tokens, stage_window,
 };
 use crate::reference;
 
@@ -19,7 +19,7 @@ pub(crate) async fn check_copy_hidden(
     width: usize,
     (from, to): (Place, Place),
     rows: usize,
-    (weight, accumulate): (f32, bool),
+    (weight, store): (f32, Store),
 ) -> Result<KernelCheck> {
     // So that the last rows would lie beyond the history.
     let (committed, logit_row) = (SLOTS - 5, 2);
@@ -34,7 +34,8 @@ pub(crate) async fn check_copy_hidden(
     let state = gpu.storage_with("state", &[state]);
     let target = gpu.storage_with("y", &y);
     let wanted = from == Place::Wanted || to == Place::Wanted;
-    let io = CopyHidden { x: (&gpu.storage_with("x", &x), from), y: (&target, to), weight, accumulate, wanted };
+    let over = if wanted { Over::LogitRows } else { Over::Rows };
+    let io = CopyHidden { x: (&gpu.storage_with("x", &x), from), y: (&target, to), weight, store, over };
     let op = copy_hidden(gpu, width as u32, SLOTS as u32, &state, io);
     let n = rows as u32;
     let extent =
@@ -42,11 +43,12 @@ pub(crate) async fn check_copy_hidden(
     run(gpu, &[&op], extent);
     let mut want: Vec<f64> = y.iter().map(|&y| y.into()).collect();
     let moved = rows.min(room(from)).min(room(to));
+    let adds = store == Store::Add;
     if from == Place::Same {
         let to = |row| (start(from), start(to) + row, 1);
-        (0..moved).for_each(|row| reference::hidden::copy_hidden(&x, &mut want, width, to(row), weight, accumulate));
+        (0..moved).for_each(|row| reference::hidden::copy_hidden(&x, &mut want, width, to(row), weight, adds));
     } else {
-        reference::hidden::copy_hidden(&x, &mut want, width, (start(from), start(to), moved), weight, accumulate);
+        reference::hidden::copy_hidden(&x, &mut want, width, (start(from), start(to), moved), weight, adds);
     }
     let got = read::<f32>(gpu, &target, SLOTS * width).await?;
     Ok(compare("copy_hidden", format!("{from:?} to {to:?} [{rows}, {width}]"), &got, &want))

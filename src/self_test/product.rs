@@ -5,9 +5,14 @@ use super::bench::{compare, noise, read, run, weights, wide};
 use crate::Result;
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{
-    Activation, Extent, MAX_CHUNK_ROWS, MatmulForm, MatmulIo, Op, Partials, State, matmul, matmul_with_partials,
+    Activation, Extent, MAX_CHUNK_ROWS, MatmulForm, MatmulIo, Op, Over, Partials, State, Store, matmul,
+    matmul_with_partials,
 };
+use crate::reference::attention::softcapped;
 use crate::reference::{marginal, matmul as reference};
+
+/// The cap of capped products, which their outputs come near.
+const SOFTCAP: f32 = 2.5;
 
 /// Plain numbers: `gate` and `up` are `[columns, inputs]`, `bias` has a value for each of their columns, gate first.
 #[derive(Clone)]
@@ -88,18 +93,20 @@ impl<'a> Product<'a> {
         let before = noise(8, MAX_CHUNK_ROWS * y_stride4 * 4);
         let (x, y) = (gpu.storage_with("x", &rows), gpu.storage_with("y", &before));
         let bias = form.bias.then(|| gpu.storage_with("bias", &packed_bias(&plain, form.gated)));
+        let softcap = (form.activation == Activation::Softcap).then(|| gpu.uniform("softcap", &SOFTCAP));
         let io = MatmulIo {
             state: &gpu.storage_with("state", &[State::default()]),
             x: &x,
             weight: &weight,
             y: &y,
             bias: bias.as_ref(),
+            softcap: softcap.as_ref(),
             columns4: columns4 as u32,
             inputs4: inputs4 as u32,
             x_stride4: x_stride4 as u32,
             y_stride4: y_stride4 as u32,
             y_first4: 1,
-            logits: false,
+            over: Over::Rows,
         };
         let stride = form.partials(io.columns4) + 1;
         let partials = gpu.storage("partials", 8 * MAX_CHUNK_ROWS as u64 * u64::from(stride));
@@ -139,7 +146,7 @@ impl<'a> Product<'a> {
         y.resize(columns.next_multiple_of(4), 0.0);
         let mut out = wide(&self.in_order(&self.before, &[row]));
         for (out, y) in out[4..].iter_mut().zip(y) {
-            *out = if self.form.accumulate { *out + y } else { y };
+            *out = if self.form.store == Store::Add { *out + y } else { y };
         }
         out
     }
@@ -181,7 +188,7 @@ impl<'a> Product<'a> {
             form.activation,
             switch(form.gated, " gated"),
             switch(form.bias, " bias"),
-            switch(form.accumulate, " accumulate"),
+            switch(form.store == Store::Add, " accumulate"),
             self.plain.inputs,
             self.plain.columns(),
         )
@@ -204,5 +211,6 @@ fn activate(activation: Activation, value: f64) -> f64 {
         Activation::Silu => reference::silu(value),
         Activation::Gelu => reference::gelu(value),
         Activation::GeluTanh => reference::gelu_tanh(value),
+        Activation::Softcap => softcapped(value, SOFTCAP.into()),
     }
 }

@@ -6,7 +6,7 @@ use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::{
     AttentionShape, EmbedIo, EmbedParams, Extent, HeadNormIo, HeadNormParams, KernelSet, LogProbsIo, LogProbsParams,
-    NormIo, Op, Row, State, WeightFormat, embed, head_norm, log_probs, norm,
+    NormForm, NormIo, Op, Over, Row, State, WeightFormat, embed, head_norm, log_probs, norm,
 };
 use crate::reference;
 
@@ -65,13 +65,15 @@ pub(crate) async fn check_norm(
     set: KernelSet,
     width: usize,
     rows: usize,
-    (layer, logits): (bool, bool),
+    form: NormForm,
+    over: Over,
 ) -> Result<KernelCheck> {
     let (stride, eps, logit_row) = (width + 5, 1e-5, 2);
     // Not centred, so that a mean that is not taken off shows.
     let x: Vec<f32> = noise(22, (rows + logit_row) * stride).iter().map(|x| 3.0 * x + 1.0).collect();
     let (scale, shift) = (noise(23, width), noise(24, width));
     let y = gpu.storage_with("y", &vec![UNTOUCHED; rows * stride]);
+    let layer = form == NormForm::Layer;
     let shift_buffer = layer.then(|| gpu.storage_with("shift", &shift));
     let io = NormIo {
         state: &gpu.storage_with("state", &[State { logit_row: logit_row as u32, ..State::default() }]),
@@ -79,11 +81,11 @@ pub(crate) async fn check_norm(
         y: &y,
         scale: &gpu.storage_with("scale", &scale),
         shift: shift_buffer.as_ref(),
-        logits,
+        over,
     };
     run(gpu, &[&norm(gpu, set, width as u32, stride as u32, eps, io)], extent(rows));
     let got = read::<f32>(gpu, &y, rows * stride).await?;
-    let first = if logits { logit_row } else { 0 };
+    let first = if over.logits() { logit_row } else { 0 };
     let expected = |row: usize| {
         let x = &x[(first + row) * stride..][..width];
         if layer { reference::norm::layer(x, &scale, &shift, eps) } else { reference::norm::rms(x, &scale, eps) }

@@ -197,8 +197,7 @@ impl<'a> Graph<'a> {
     }
 
     fn copy_hidden(&mut self, x: &Buffer, y: &Buffer, store: Store, rows: u32) {
-        let accumulate = store == Store::Add;
-        let io = CopyHidden { x: (x, Place::Rows), y: (y, Place::Rows), weight: 1.0, accumulate, wanted: false };
+        let io = CopyHidden { x: (x, Place::Rows), y: (y, Place::Rows), weight: 1.0, store, over: Over::Rows };
         let op = copy_hidden(&self.model.gpu, self.model.sizes.hidden, self.rows, &self.state, io);
         self.push(op, rows);
     }

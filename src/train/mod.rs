@@ -25,6 +25,7 @@ use crate::gpu::{Buffer, Gpu, Staging};
 use crate::kernels::train::{ANY_TARGET, AdamStep, MAX_TRAINED_ROWS, NO_ROW, NO_TARGET};
 use crate::kernels::{Extent, KernelSet, Op, Row, WeightFormat};
 use crate::model::{HeadWeights, Model, Progress, Sizes, TrainedSizes, dry_for_training, load_for_training};
+use crate::options::setters;
 use crate::{Error, ErrorKind, Result};
 use backbone::StepPlan;
 use graph::Step;
@@ -63,6 +64,7 @@ pub enum Target {
 
 /// Options of a training.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct TrainOptions {
     /// Sequences of a micro-batch, which are computed together.
     pub sequences: usize,
@@ -100,6 +102,13 @@ pub struct TrainOptions {
     /// Pack the backbone's matrices in this format. The heads are f32 all the same.
     pub quantize: Option<WeightFormat>,
 }
+
+setters!(TrainOptions {
+    sequences: usize, length: usize, picked: usize, vocab_chunk: usize, accumulate: usize, train_heads: bool,
+    train_lora: bool, balance: bool, detach: bool, target: Target, head_rate: f64, weight_decay: f64,
+    betas: [f64; 2], eps: f64;
+    or none max_norm: f64, quantize: WeightFormat
+});
 
 impl Default for TrainOptions {
     fn default() -> Self {

@@ -15,7 +15,7 @@ fn adapters() -> &'static [Gpu] {
         pollster::block_on(async {
             let mut opened = Vec::new();
             for summary in Gpu::adapters().await {
-                let options = GpuOptions { adapter: Some(summary.index.to_string()), ..GpuOptions::default() };
+                let options = GpuOptions::default().adapter(summary.index.to_string());
                 eprintln!("adapter {}: {summary}, {}", summary.index, summary.driver_info);
                 opened.push(Gpu::open(&options).await.expect("an adapter that is listed opens"));
             }
@@ -37,7 +37,7 @@ pub fn each_adapter<F: Future<Output = ()>>(test: impl Fn(Gpu) -> F) {
 pub fn each_own_device<F: Future<Output = ()>>(test: impl Fn(Gpu) -> F) {
     each_adapter(|shared| {
         let adapter = Some(shared.summary().index.to_string());
-        let gpu = pollster::block_on(Gpu::open(&GpuOptions { adapter, ..GpuOptions::default() }));
+        let gpu = pollster::block_on(Gpu::open(&GpuOptions::default().adapter(adapter)));
         test(gpu.expect("an adapter opens twice"))
     });
 }

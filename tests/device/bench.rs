@@ -9,7 +9,7 @@ use serde_json::Value;
 fn a_quick_run_reports_everything() {
     each_own_device(|gpu| async move {
         let model = RandomLlama::tiny(StoredType::F16).files();
-        let options = BenchOptions { quick: true, commit: Some("abc".to_owned()), ..BenchOptions::default() };
+        let options = BenchOptions::default().quick(true).commit("abc".to_owned());
         let report = bench::run(&gpu, &model, &options, &mut |_| {}).await.expect("the bench runs");
         println!("{report}");
         let line = serde_json::to_string(&report).expect("JSON");

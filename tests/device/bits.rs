@@ -10,7 +10,9 @@ use std::path::PathBuf;
 
 use crate::common::{DiskFiles, each_adapter, golden, shared};
 use foretoken::format::files::Files;
-use foretoken::{DraftOptions, Drafter, Engine, EngineOptions, GenerateOptions, Gpu, KernelSet, Sampling, Session};
+use foretoken::{
+    DraftOptions, DraftTree, Drafter, Engine, EngineOptions, GenerateOptions, Gpu, KernelSet, Sampling, Session,
+};
 
 /// Hashes by what was computed.
 type Hashes = BTreeMap<String, String>;
@@ -42,10 +44,10 @@ fn hash(words: impl Iterator<Item = u32>) -> String {
 
 async fn generate(session: &mut Session, prompt: &[u32], sampling: Sampling, drafter: Option<Drafter>) -> Vec<u32> {
     let draft = match drafter {
-        Some(drafter) => DraftOptions { drafter, tree: Some("2".parse().expect("a tree")), trace: false },
+        Some(drafter) => DraftOptions::default().drafter(drafter).tree("2".parse::<DraftTree>().expect("a tree")),
         None => DraftOptions::off(),
     };
-    let options = GenerateOptions { max_tokens: Some(24), sampling, draft, ..GenerateOptions::default() };
+    let options = GenerateOptions::default().max_tokens(24).sampling(sampling).draft(draft);
     let mut generation = session.generate(prompt, &options, &mut |_| {}).await.expect("the prompt is read");
     while generation.next().await.expect("a round").is_some() {}
     generation.ids().to_vec()
@@ -53,8 +55,7 @@ async fn generate(session: &mut Session, prompt: &[u32], sampling: Sampling, dra
 
 /// Hashes of one model on one kernel set: logits of a text, and texts, which must be the same with `drafts`.
 async fn add_model(gpu: &Gpu, name: &str, files: &impl Files, kernels: KernelSet, drafts: bool, hashes: &mut Hashes) {
-    let options =
-        EngineOptions { kernels: Some(kernels), context: Some(64), self_test: false, ..EngineOptions::default() };
+    let options = EngineOptions::default().kernels(kernels).context(64).self_test(false);
     let engine =
         Engine::load(gpu, files, &options, &mut |_| {}).await.unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut session = engine.session().expect("a session");
@@ -62,7 +63,7 @@ async fn add_model(gpu: &Gpu, name: &str, files: &impl Files, kernels: KernelSet
     let prompt: Vec<u32> = (0..41).map(|at| (1 + at * 37 % 90) % vocab).collect();
     let logits = session.logits(&prompt).await.expect("logits");
     hashes.insert(format!("{name}, {kernels}, logits"), hash(logits.iter().flatten().map(|logit| logit.to_bits())));
-    let warm = Sampling { temperature: 0.9, top_k: 60, top_p: 0.95, min_p: 0.01, repetition_penalty: 1.1, seed: 7 };
+    let warm = Sampling::default().temperature(0.9).top_k(60).top_p(0.95).min_p(0.01).repetition_penalty(1.1).seed(7);
     for (how, sampling) in [("greedy", Sampling::default()), ("drawn", warm)] {
         let plain = generate(&mut session, &prompt[..9], sampling, None).await;
         let mut drafters = vec![Drafter::Lookup, Drafter::Marginal];

@@ -10,12 +10,12 @@ use crate::common::{each_adapter, golden, golden_in_memory};
 
 /// Logits of some tokens, and the greedy ids after them.
 async fn computed(gpu: &Gpu, files: &impl Files) -> (Vec<Vec<f32>>, Vec<u32>) {
-    let options = EngineOptions { self_test: false, ..EngineOptions::default() };
+    let options = EngineOptions::default().self_test(false);
     let engine = Engine::load(gpu, files, &options, &mut |_| {}).await.expect("the model loads");
     let prompt: Vec<u32> = (0..30).map(|place| place * 7 % 90 + 3).collect();
     let mut session = engine.session().expect("a session");
     let logits = session.logits(&prompt).await.expect("logits");
-    let options = GenerateOptions { max_tokens: Some(24), ..GenerateOptions::default() };
+    let options = GenerateOptions::default().max_tokens(24);
     let mut generation = session.generate(&prompt, &options, &mut |_| {}).await.expect("the prompt is read");
     while generation.next().await.expect("a step").is_some() {}
     (logits, generation.ids().to_vec())

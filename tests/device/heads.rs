@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 const TOLERANCE: f64 = 2e-4;
 
 fn options(kernels: Option<KernelSet>) -> EngineOptions {
-    EngineOptions { kernels, self_test: false, ..EngineOptions::default() }
+    EngineOptions::default().kernels(kernels).self_test(false)
 }
 
 fn expected(name: &str) -> Value {
@@ -134,7 +134,7 @@ fn heads_beside_the_model_are_found_and_can_be_left_out() {
             let engine = Engine::load(&gpu, &files, &options(None), &mut |_| {}).await.expect("it loads");
             assert!(engine.notes().iter().all(|note| !note.contains("not used")), "{name}: {:?}", engine.notes());
             check_logits(&mut engine.session().expect("a session"), &expected, name).await;
-            let without = EngineOptions { heads: false, ..options(None) };
+            let without = options(None).heads(false);
             let engine = Engine::load(&gpu, &files, &without, &mut |_| {}).await.expect("it loads");
             assert!(engine.heads_summary().is_none());
             assert!(engine.notes().iter().any(|note| note.contains("not used")), "{name}: {:?}", engine.notes());
@@ -144,15 +144,10 @@ fn heads_beside_the_model_are_found_and_can_be_left_out() {
     });
 }
 
-const INIT: InitOptions = InitOptions {
-    heads: 2,
-    sequential: false,
-    depth: 1,
-    source: InitSource::Default,
-    init: Init::Copy,
-    seed: 1,
-    backbone_first: false,
-};
+/// Two copies of the last block.
+fn copies() -> InitOptions {
+    InitOptions::default().heads(2).seed(1)
+}
 
 async fn initialised(base: &impl Files, options: &InitOptions) -> foretoken::Result<MemoryFiles> {
     let checkpoint = Checkpoint::open(base).await?;
@@ -177,7 +172,7 @@ fn copies_of_the_last_blocks_compute_what_the_model_does() {
                 let base = DiskFiles(golden(name));
                 let depths = if name.contains("16") { 1..=2 } else { 1..=1 };
                 for depth in depths {
-                    let mut session = with_heads(&gpu, &base, &InitOptions { depth, ..INIT }).await;
+                    let mut session = with_heads(&gpu, &base, &copies().depth(depth)).await;
                     let own = session.logits(&text).await.expect("logits");
                     let heads = session.head_logits(&text).await.expect("logits");
                     // The same sums from weights in f32 instead of halves; without halves, the same bits.
@@ -198,21 +193,21 @@ fn new_heads_of_every_kind_load_and_differ() {
     let text = [5, 9, 33, 7, 60, 41];
     each_adapter(|gpu| async move {
         let base = DiskFiles(golden("llama-sharded"));
-        let random = InitOptions { init: Init::Random, ..INIT };
+        let random = copies().init(Init::Random);
         for init in [
             random,
-            InitOptions { backbone_first: true, ..random },
-            InitOptions { source: InitSource::Mix { temperature: 0.1 }, depth: 2, ..random },
-            InitOptions { source: InitSource::Layer(3), ..random },
-            InitOptions { sequential: true, ..random },
-            InitOptions { sequential: true, source: InitSource::FinalNorm, init: Init::Copy, ..random },
+            random.backbone_first(true),
+            random.source(InitSource::Mix { temperature: 0.1 }).depth(2),
+            random.source(InitSource::Layer(3)),
+            random.sequential(true),
+            random.sequential(true).source(InitSource::FinalNorm).init(Init::Copy),
         ] {
             let logits = with_heads(&gpu, &base, &init).await.head_logits(&text).await.expect("logits");
             assert_eq!(logits.len(), 2, "{init:?}");
             assert!(init.init == Init::Copy || logits[0] != logits[1], "{init:?}");
             let again = with_heads(&gpu, &base, &init).await.head_logits(&text).await.expect("logits");
             assert_eq!(logits, again, "{init:?}");
-            let reseeded = InitOptions { seed: 2, ..init };
+            let reseeded = init.seed(2);
             let other = with_heads(&gpu, &base, &reseeded).await.head_logits(&text).await.expect("logits");
             assert_eq!(init.init == Init::Copy, logits == other, "{init:?}");
         }
@@ -224,12 +219,12 @@ fn senseless_new_heads_are_refused() {
     pollster::block_on(async {
         let base = DiskFiles(golden("llama-gqa"));
         for (init, part) in [
-            (InitOptions { heads: 0, ..INIT }, "0 heads"),
-            (InitOptions { heads: 40, ..INIT }, "1 to 32"),
-            (InitOptions { depth: 3, ..INIT }, "1 to 2"),
-            (InitOptions { depth: 2, ..INIT }, "embedding"),
-            (InitOptions { source: InitSource::Layer(3), ..INIT }, "source 3"),
-            (InitOptions { source: InitSource::Mix { temperature: 0.0 }, ..INIT }, "temperature"),
+            (copies().heads(0), "0 heads"),
+            (copies().heads(40), "1 to 32"),
+            (copies().depth(3), "1 to 2"),
+            (copies().depth(2), "embedding"),
+            (copies().source(InitSource::Layer(3)), "source 3"),
+            (copies().source(InitSource::Mix { temperature: 0.0 }), "temperature"),
         ] {
             let error = initialised(&base, &init).await.expect_err("refused");
             assert!(error.to_string().contains(part), "{error}");

@@ -11,12 +11,12 @@ use foretoken::{
 const TOLERANCE: f64 = 1e-5;
 
 async fn load(gpu: &Gpu, name: &str, context: Option<usize>, kernels: Option<KernelSet>) -> Engine {
-    let options = EngineOptions { context, kernels, self_test: false, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(context).kernels(kernels).self_test(false);
     Engine::load(gpu, &DiskFiles(golden(name)), &options, &mut |_| {}).await.expect("the model loads")
 }
 
 async fn default_engine(gpu: &Gpu) -> Engine {
-    let options = EngineOptions { context: Some(200), self_test: false, ..EngineOptions::default() };
+    let options = EngineOptions::default().context(200).self_test(false);
     Engine::load(gpu, &foretoken::default_model(), &options, &mut |_| {}).await.expect("the default model loads")
 }
 
@@ -45,7 +45,7 @@ async fn two_ahead(session: &mut Session, ids: &[u32]) -> Vec<f64> {
 
 fn options(offset: usize, mass: f32, max_branches: Option<usize>) -> MarginalOptions {
     // Every token is listed.
-    MarginalOptions { offset, mass, max_branches, top: usize::MAX }
+    MarginalOptions::default().offset(offset).mass(mass).max_branches(max_branches).top(usize::MAX)
 }
 
 async fn marginals(session: &mut Session, ids: &[u32], options: &MarginalOptions) -> Marginals {
@@ -215,7 +215,7 @@ fn a_text_is_read_position_by_position_from_anywhere() {
             let engine = load(&gpu, name, None, None).await;
             let mut session = engine.session().expect("a session");
             let ids: Vec<u32> = (0..length as u32).map(|i| (i * i * 5 + 3 * i + 1) % 90).collect();
-            let options = MarginalOptions { offset, mass: 0.6, max_branches: Some(100), top: 5 };
+            let options = MarginalOptions::default().offset(offset).mass(0.6).max_branches(100).top(5);
             let whole = read_text(&mut session, &ids, &options, 0).await;
             assert_eq!(whole.len(), length - 1);
             for start in [1, 7, 8, 9, length - 3, length - 1] {
@@ -232,7 +232,7 @@ fn a_text_is_read_position_by_position_from_anywhere() {
             }
             // The same as asking for one position at a time.
             for position in [0, 5, length - 1 - offset] {
-                let every = MarginalOptions { top: usize::MAX, ..options.clone() };
+                let every = options.clone().top(usize::MAX);
                 let asked = marginals(&mut session, &ids[..=position], &every).await;
                 let read = whole[position].marginal.as_ref().expect("a marginal");
                 assert_eq!(read.top.len(), 5);
@@ -255,7 +255,7 @@ fn the_session_goes_on_as_if_nothing_had_been_asked() {
     each_adapter(|gpu| async move {
         let engine = default_engine(&gpu).await;
         let prompt = engine.tokenizer().expect("a tokenizer").encode("Once upon a time", true).expect("ids");
-        let options = GenerateOptions { max_tokens: Some(12), ..GenerateOptions::default() };
+        let options = GenerateOptions::default().max_tokens(12);
         let text = async |session: &mut Session| {
             let mut generation = session.generate(&prompt, &options, &mut |_| {}).await.expect("a prompt");
             while generation.next().await.expect("a step").is_some() {}
@@ -263,7 +263,7 @@ fn the_session_goes_on_as_if_nothing_had_been_asked() {
         };
         let want = text(&mut engine.session().expect("a session")).await;
         let mut session = engine.session().expect("a session");
-        let asked = MarginalOptions { mass: 0.9, ..MarginalOptions::default() };
+        let asked = MarginalOptions::default().mass(0.9);
         let fresh = marginals(&mut session, &prompt, &asked).await;
         assert_eq!(text(&mut session).await, want);
         // Now with a text whose beginning is in the cache.
@@ -283,18 +283,18 @@ fn what_makes_no_sense_is_refused() {
         let mut session = engine.session().expect("a session");
         let good = MarginalOptions::default();
         let cases: [(&[u32], MarginalOptions, &str); 12] = [
-            (&PROMPT, MarginalOptions { offset: 0, ..good.clone() }, "offset 0"),
-            (&PROMPT, MarginalOptions { offset: 4, ..good.clone() }, "offset 4"),
-            (&PROMPT, MarginalOptions { mass: 0.0, ..good.clone() }, "mass 0"),
-            (&PROMPT, MarginalOptions { mass: 1.01, ..good.clone() }, "mass 1.01"),
-            (&PROMPT, MarginalOptions { mass: f32::NAN, ..good.clone() }, "mass NaN"),
-            (&PROMPT, MarginalOptions { max_branches: Some(0), ..good.clone() }, "max-branches 0"),
-            (&PROMPT, MarginalOptions { top: 0, ..good.clone() }, "top 0"),
+            (&PROMPT, good.clone().offset(0), "offset 0"),
+            (&PROMPT, good.clone().offset(4), "offset 4"),
+            (&PROMPT, good.clone().mass(0.0), "mass 0"),
+            (&PROMPT, good.clone().mass(1.01), "mass 1.01"),
+            (&PROMPT, good.clone().mass(f32::NAN), "mass NaN"),
+            (&PROMPT, good.clone().max_branches(0), "max-branches 0"),
+            (&PROMPT, good.clone().top(0), "top 0"),
             (&[], good.clone(), "empty"),
             (&[5, 96], good.clone(), "96"),
             (&[1; 9], good.clone(), "context"),
             (&[1; 8], good.clone(), "context of 9"),
-            (&[1; 7], MarginalOptions { offset: 3, ..good.clone() }, "context of 9"),
+            (&[1; 7], good.clone().offset(3), "context of 9"),
         ];
         for (ids, options, message) in cases {
             let error = session.marginals(ids, &options, &mut |_| {}).await.expect_err(message);
@@ -303,7 +303,7 @@ fn what_makes_no_sense_is_refused() {
         }
         assert!(session.read_marginals(&[1], &good, 0).await.is_err());
         // The smallest mass keeps the likeliest token.
-        let tiny = MarginalOptions { mass: 1e-40, ..good.clone() };
+        let tiny = good.clone().mass(1e-40);
         assert_eq!(marginals(&mut session, &PROMPT, &tiny).await.branches, 1);
         assert_eq!(marginals(&mut session, &[1; 7], &good).await.top.len(), 10);
     });

@@ -23,14 +23,14 @@ fn worst(got: &[f32], expected: &[f64]) -> f64 {
 
 async fn load(gpu: &Gpu, folder: std::path::PathBuf, kernels: KernelSet) -> Engine {
     let files = DiskFiles(folder);
-    let options = EngineOptions { kernels: Some(kernels), self_test: false, ..EngineOptions::default() };
+    let options = EngineOptions::default().kernels(kernels).self_test(false);
     Engine::load(gpu, &files, &options, &mut |_| {}).await.expect("the model loads")
 }
 
 /// Greedy ids, ignoring end tokens as the fixtures do: the fixtures' end tokens never come up.
 async fn greedy(engine: &Engine, prompt: &[u32], count: usize, repetition_penalty: f32) -> Vec<u32> {
-    let sampling = Sampling { repetition_penalty, ..Sampling::default() };
-    let options = GenerateOptions { max_tokens: Some(count), sampling, ..GenerateOptions::default() };
+    let sampling = Sampling::default().repetition_penalty(repetition_penalty);
+    let options = GenerateOptions::default().max_tokens(count).sampling(sampling);
     let mut session = engine.session().expect("a session");
     let mut generation = session.generate(prompt, &options, &mut |_| {}).await.expect("the prompt is read");
     while generation.next().await.expect("a step").is_some() {}
@@ -78,6 +78,7 @@ macro_rules! cases {
 }
 
 cases![
+    gemma2: "gemma2",
     gemma3: "gemma3",
     llama_mha: "llama-mha",
     llama_gqa: "llama-gqa",

@@ -18,16 +18,16 @@ async fn load(gpu: &Gpu, name: &str) -> Engine {
 }
 
 async fn default_engine(gpu: &Gpu) -> Engine {
-    let options = EngineOptions { context: Some(256), ..EngineOptions::default() };
+    let options = EngineOptions::default().context(256);
     Engine::load(gpu, &foretoken::default_model(), &options, &mut |_| {}).await.expect("the default model loads")
 }
 
 fn options(max_tokens: usize, sampling: Sampling) -> GenerateOptions {
-    GenerateOptions { max_tokens: Some(max_tokens), sampling, ..GenerateOptions::default() }
+    GenerateOptions::default().max_tokens(max_tokens).sampling(sampling)
 }
 
 fn warm(seed: u64) -> Sampling {
-    Sampling { temperature: 0.9, top_k: 60, top_p: 0.95, min_p: 0.01, repetition_penalty: 1.1, seed }
+    Sampling::default().temperature(0.9).top_k(60).top_p(0.95).min_p(0.01).repetition_penalty(1.1).seed(seed)
 }
 
 async fn run(session: &mut Session, prompt: &[u32], options: &GenerateOptions) -> (Vec<u32>, String, Stop) {
@@ -76,14 +76,14 @@ fn unless_told_otherwise_a_text_goes_on_to_the_end_of_the_context() {
     each_adapter(|gpu| async move {
         let prompt = endless_prompt();
         let context = prompt.len() + 20;
-        let options = EngineOptions { context: Some(context), ..EngineOptions::default() };
+        let options = EngineOptions::default().context(context);
         let files = DiskFiles(golden("llama-gqa"));
         let engine = Engine::load(&gpu, &files, &options, &mut |_| {}).await.expect("it loads");
         let mut session = engine.session().expect("a session");
         let (ids, _, stop) = run(&mut session, &prompt, &GenerateOptions::default()).await;
         assert_eq!((ids.len(), stop), (20, Stop::Length));
         assert_eq!(session.tokens().len(), context);
-        let audit = AuditOptions { prompts: vec![prompt], ..AuditOptions::default() };
+        let audit = AuditOptions::default().prompts(vec![prompt]);
         let audit = session.audit(&audit, &mut |_| {}).await.expect("an audit");
         assert!(audit.cases.iter().all(|case| case.tokens == 20), "{audit:?}");
         let (none, _, stop) = run(&mut session, &[1, 2], &self::options(0, Sampling::default())).await;
@@ -144,7 +144,7 @@ fn nothing_is_created_in_a_step() {
 fn the_end_of_the_context_ends_the_text() {
     each_adapter(|gpu| async move {
         let files = DiskFiles(golden("llama-mha"));
-        let small = EngineOptions { context: Some(24), ..EngineOptions::default() };
+        let small = EngineOptions::default().context(24);
         let engine = Engine::load(&gpu, &files, &small, &mut |_| {}).await.expect("the model loads");
         let mut session = engine.session().expect("a session");
         let (ids, _, stop) = run(&mut session, &PROMPT, &options(1000, Sampling::default())).await;
@@ -171,7 +171,7 @@ fn a_prompt_can_be_interrupted() {
         let mut session = engine.session().expect("a session");
         let (expected, _, _) = run(&mut session, &PROMPT, &options(8, Sampling::default())).await;
         let flag = Arc::new(AtomicBool::new(false));
-        let interrupted = GenerateOptions { interrupt: Some(Arc::clone(&flag)), ..options(8, Sampling::default()) };
+        let interrupted = options(8, Sampling::default()).interrupt(Arc::clone(&flag));
         let long: Vec<u32> = (0..100).map(|i| i % 90).collect();
         // The first chunk has begun when its progress is heard.
         let mut generation = session
@@ -198,10 +198,10 @@ fn bad_prompts_are_refused_and_lose_nothing() {
             assert!(error.to_string().contains(word), "{error}");
             assert_eq!(session.tokens(), kept);
         }
-        let hot = Sampling { temperature: f32::NAN, ..Sampling::default() };
+        let hot = Sampling::default().temperature(f32::NAN);
         assert!(session.generate(&PROMPT, &options(8, hot), &mut |_| {}).await.is_err());
         assert_eq!(run(&mut session, &PROMPT, &options(8, Sampling::default())).await.0, expected);
-        let few = EngineOptions { context: Some(0), ..EngineOptions::default() };
+        let few = EngineOptions::default().context(0);
         assert!(Engine::load(&gpu, &DiskFiles(golden("llama-mha")), &few, &mut |_| {}).await.is_err());
     });
 }
@@ -222,7 +222,7 @@ fn the_default_model_tells_a_story_and_stops_where_asked() {
         assert!(text.starts_with(' ') && text.split_whitespace().count() > 10, "{text:?}");
         // A stop string in the middle of the text, begun within one token and ended within another.
         let stop: String = text.chars().skip(20).take(9).collect();
-        let stopping = GenerateOptions { stop: vec![stop.clone()], ..options(40, Sampling::default()) };
+        let stopping = options(40, Sampling::default()).stop(vec![stop.clone()]);
         let (stopped_ids, stopped, why) = run(&mut session, &prompt, &stopping).await;
         assert_eq!(why, Stop::StopText);
         assert_eq!(stopped, text[..text.find(&stop).expect("it is there")]);
@@ -335,7 +335,7 @@ fn an_embedding_beyond_the_binding_limit_is_split() {
         let files = &files;
         async move {
             let adapter = Some(gpu.summary().index.to_string());
-            let default_limits = GpuOptions { adapter, webgpu_limits: true, ..GpuOptions::default() };
+            let default_limits = GpuOptions::default().adapter(adapter).webgpu_limits(true);
             let limited = Gpu::open(&default_limits).await.expect("the default limits are enough");
             assert_eq!(limited.summary().max_binding_bytes, 128 << 20);
             let engine = Engine::load(&limited, files, &EngineOptions::default(), &mut |_| {}).await.expect("it loads");
@@ -344,7 +344,7 @@ fn an_embedding_beyond_the_binding_limit_is_split() {
             let split = engine.session().expect("a session").logits(&ids).await.expect("logits");
             assert!(split.iter().flatten().all(|logit| logit.is_finite()));
             if gpu.summary().max_binding_bytes > 262_144 * 136 * 4 {
-                let options = EngineOptions { kernels: Some(engine.kernels()), ..EngineOptions::default() };
+                let options = EngineOptions::default().kernels(engine.kernels());
                 let whole = Engine::load(&gpu, files, &options, &mut |_| {}).await.expect("it loads");
                 let whole = whole.session().expect("a session").logits(&ids).await.expect("logits");
                 assert!(split == whole, "{}: a split embedding computes other logits", gpu.summary());
@@ -396,8 +396,8 @@ fn logits_that_overflow_end_a_text_with_an_error() {
         for (files, least) in [(later, 1), (at_once, 0)] {
             let engine = load(&files).await;
             let mut session = engine.session().expect("a session");
-            for draft in [DraftOptions::off(), DraftOptions { drafter: Drafter::Lookup, ..DraftOptions::default() }] {
-                let options = GenerateOptions { draft, ..options.clone() };
+            for draft in [DraftOptions::off(), DraftOptions::default().drafter(Drafter::Lookup)] {
+                let options = options.clone().draft(draft);
                 let mut generation = session.generate(&PROMPT, &options, &mut |_| {}).await.expect("a prompt");
                 let error = loop {
                     match generation.next().await {
@@ -425,7 +425,7 @@ fn logits_that_overflow_end_a_text_with_an_error() {
 fn every_kernel_set_reads_a_long_prompt_as_it_reads_a_short_one() {
     each_adapter(|gpu| async move {
         for kernels in KernelSet::available(gpu.summary()) {
-            let options = EngineOptions { kernels: Some(kernels), context: Some(128), ..EngineOptions::default() };
+            let options = EngineOptions::default().kernels(kernels).context(128);
             let engine =
                 Engine::load(&gpu, &DiskFiles(golden("llama-rope3")), &options, &mut |_| {}).await.expect("it loads");
             let prompt: Vec<u32> = (0..100).map(|i| (i * 7 + 3) % 90).collect();

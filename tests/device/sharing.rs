@@ -24,7 +24,7 @@ fn a_caller_can_share_its_device() {
         let files = DiskFiles(golden("llama-mha"));
         let engine = Engine::load(&gpu, &files, &EngineOptions::default(), &mut |_| {}).await.expect("it loads");
         let mut session = engine.session().expect("a session");
-        let options = GenerateOptions { max_tokens: Some(4), ..GenerateOptions::default() };
+        let options = GenerateOptions::default().max_tokens(4);
         let mut generation = session.generate(&[1, 2], &options, &mut |_| {}).await.expect("a prompt");
         let mut count = 0;
         while generation.next().await.expect("a step").is_some() {
@@ -41,7 +41,7 @@ fn a_lost_device_is_an_error_and_the_text_so_far_stays() {
         let files = DiskFiles(golden("llama-mha"));
         let engine = Engine::load(&gpu, &files, &EngineOptions::default(), &mut |_| {}).await.expect("it loads");
         let mut session = engine.session().expect("a session");
-        let options = GenerateOptions { max_tokens: Some(100), ..GenerateOptions::default() };
+        let options = GenerateOptions::default().max_tokens(100);
         let mut generation = session.generate(&[1, 2, 3], &options, &mut |_| {}).await.expect("a prompt");
         for _ in 0..3 {
             generation.next().await.expect("a step");
@@ -65,19 +65,16 @@ const PROMPTS: [&str; 2] =
 
 /// Ways to continue a text: with drafts and without, the likeliest tokens and drawn ones.
 fn ways() -> Vec<GenerateOptions> {
-    let warm = Sampling { temperature: 0.9, top_p: 0.95, repetition_penalty: 1.1, seed: 5, ..Sampling::default() };
+    let warm = Sampling::default().temperature(0.9).top_p(0.95).repetition_penalty(1.1).seed(5);
     let drafters = [Drafter::Off, Drafter::Heads, Drafter::Lookup];
-    let way = |drafter: Drafter, sampling| GenerateOptions {
-        max_tokens: Some(32),
-        sampling,
-        draft: DraftOptions { drafter, ..DraftOptions::default() },
-        ..GenerateOptions::default()
+    let way = |drafter: Drafter, sampling| {
+        GenerateOptions::default().max_tokens(32).sampling(sampling).draft(DraftOptions::default().drafter(drafter))
     };
     drafters.iter().flat_map(|drafter| [Sampling::default(), warm].map(|s| way(drafter.clone(), s))).collect()
 }
 
 async fn default_engine(gpu: &Gpu) -> Engine {
-    let options = EngineOptions { context: Some(128), ..EngineOptions::default() };
+    let options = EngineOptions::default().context(128);
     Engine::load(gpu, &foretoken::default_model(), &options, &mut |_| {}).await.expect("it loads")
 }
 

@@ -56,29 +56,27 @@ impl Expected {
         let size = |key: &str| self.number(key) as usize;
         let flag = |key: &str| self.step[key].as_bool().unwrap_or_else(|| panic!("{key}"));
         let betas = [0, 1].map(|i| self.step["betas"][i].as_f64().expect("a beta"));
-        TrainOptions {
-            sequences: size("sequences"),
-            length: size("length"),
-            picked: 0,
-            vocab_chunk: 8192,
-            accumulate: size("accumulate"),
-            train_heads: flag("train_heads"),
-            train_lora: flag("train_lora"),
-            balance: flag("balance"),
-            detach: self.step["detach"].as_bool() == Some(true),
-            target: match self.step["target"].as_str() {
+        TrainOptions::default()
+            .sequences(size("sequences"))
+            .length(size("length"))
+            .picked(0)
+            .vocab_chunk(8192)
+            .accumulate(size("accumulate"))
+            .train_heads(flag("train_heads"))
+            .train_lora(flag("train_lora"))
+            .balance(flag("balance"))
+            .detach(self.step["detach"].as_bool() == Some(true))
+            .target(match self.step["target"].as_str() {
                 None => Target::Tokens,
                 Some("shifted") => Target::Shifted,
                 Some("marginal") => Target::Marginal,
                 Some(other) => panic!("target {other}"),
-            },
-            head_rate: self.number("head_rate"),
-            weight_decay: self.number("weight_decay"),
-            betas,
-            eps: self.number("eps"),
-            max_norm: self.step["max_norm"].as_f64(),
-            ..TrainOptions::default()
-        }
+            })
+            .head_rate(self.number("head_rate"))
+            .weight_decay(self.number("weight_decay"))
+            .betas(betas)
+            .eps(self.number("eps"))
+            .max_norm(self.step["max_norm"].as_f64())
     }
 
     fn batch(&self, step: usize, micro: usize) -> MicroBatch {
@@ -137,7 +135,7 @@ fn floats_of(file: &[u8]) -> BTreeMap<String, Vec<f32>> {
 async fn check_with(gpu: &Gpu, case: &str, kernels: KernelSet, vocab_chunk: usize) {
     let what = format!("{case}, {kernels}, {}, chunks of {vocab_chunk}", gpu.summary());
     let expected = Expected::of(case);
-    let options = TrainOptions { vocab_chunk, ..expected.options() };
+    let options = expected.options().vocab_chunk(vocab_chunk);
     let start = expected.start(case);
     let (base, heads) = (expected.base(), DiskFiles(golden("train").join(case)));
     let mut trainer = Trainer::load(gpu, &base, &heads, Some(kernels), &options, &mut |_| {}).await.expect("a trainer");
@@ -215,14 +213,19 @@ fn detached_heads_cost_the_next_token_nothing() {
             let mut trained = Vec::new();
             for heads in [1, 2] {
                 let (source, init) = (InitSource::Mix { temperature: 0.1 }, Init::Copy);
-                let options =
-                    InitOptions { heads, sequential: true, depth: 1, source, init, seed: 1, backbone_first: true };
+                let options = InitOptions::default()
+                    .heads(heads)
+                    .sequential(true)
+                    .source(source)
+                    .init(init)
+                    .seed(1)
+                    .backbone_first(true);
                 let mut files = init_heads(&checkpoint, &options).await.expect("heads");
-                let lora = LoraOptions { rank: 4, blocks: 3, gated: false, seed: 1 };
+                let lora = LoraOptions::new(4, 3).seed(1);
                 add_lora(&mut files, checkpoint.config(), &lora).expect("a LoRA");
                 let files = files.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
                 let heads = MemoryFiles { name: "heads".to_owned(), files };
-                let options = TrainOptions { train_heads: true, detach: true, accumulate: 1, ..expected.options() };
+                let options = expected.options().train_heads(true).detach(true).accumulate(1);
                 let mut trainer =
                     Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.expect("a trainer");
                 for step in 0..3 {
@@ -268,7 +271,7 @@ fn a_copy_of_the_last_block_has_nothing_to_learn_from_the_base() {
         async move {
             for kernels in KernelSet::available(gpu.summary()) {
                 let (base, heads) = (expected.base(), DiskFiles(golden("train/frozen-parallel")));
-                let options = TrainOptions { accumulate: 1, target: Target::Shifted, ..expected.options() };
+                let options = expected.options().accumulate(1).target(Target::Shifted);
                 let mut trainer =
                     Trainer::load(&gpu, &base, &heads, Some(kernels), &options, &mut |_| {}).await.expect("a trainer");
                 trainer.step(&[expected.batch(0, 0)], 0.01).await.expect("a step");
@@ -314,7 +317,7 @@ fn a_block_in_training_computes_what_it_serves() {
             let batch = expected.batch(0, 0);
             let mut trainer = Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.expect("a trainer");
             let trained = trainer.evaluate(&batch).await.expect("losses");
-            let serving = EngineOptions { self_test: false, ..EngineOptions::default() };
+            let serving = EngineOptions::default().self_test(false);
             let engine = Engine::load_with_heads(&gpu, &base, &heads, &serving, &mut |_| {}).await.expect("an engine");
             let served = losses_as_served(&engine, &batch, options.length).await;
             assert_eq!(trained.len(), served.len(), "{case}");
@@ -336,14 +339,15 @@ fn marginals_are_those_of_pytorch() {
     each_adapter(|gpu| {
         let expected = &expected;
         async move {
-            let options = EngineOptions { self_test: false, ..EngineOptions::default() };
+            let options = EngineOptions::default().self_test(false);
             let engine = Engine::load(&gpu, &expected.base(), &options, &mut |_| {}).await.expect("an engine");
             let mut session = engine.session().expect("a session");
             let (batch, labels) = (expected.batch(0, 0), expected.labels(0, 0).expect("labels"));
             let length = expected.options().length;
             for (&offset, lists) in &labels.by_offset {
                 for (sequence, ids) in batch.ids.chunks_exact(length).enumerate() {
-                    let options = MarginalOptions { offset, mass: 1.0, max_branches: Some(16), top: LABEL_TOKENS };
+                    let options =
+                        MarginalOptions::default().offset(offset).mass(1.0).max_branches(16).top(LABEL_TOKENS);
                     let mut reader = session.read_marginals(ids, &options, 0).await.expect("a reader");
                     while let Some(found) = reader.next().await.expect("a position") {
                         let Some(marginal) = found.marginal else { continue };
@@ -359,7 +363,7 @@ fn marginals_are_those_of_pytorch() {
                 }
             }
             let trainer = |target| {
-                let options = TrainOptions { target, ..expected.options() };
+                let options = expected.options().target(target);
                 let (gpu, base, heads) = (gpu.clone(), expected.base(), DiskFiles(golden("train/marginal")));
                 async move { Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.expect("a trainer") }
             };
@@ -391,7 +395,7 @@ fn the_first_head_of_a_joint_training_is_what_the_model_generates_with() {
         each_adapter(|gpu| {
             let expected = &expected;
             async move {
-                let options = TrainOptions { accumulate: 1, ..expected.options() };
+                let options = expected.options().accumulate(1);
                 let (base, heads) = (expected.base(), with_target(case));
                 let mut trainer =
                     Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.expect("a trainer");
@@ -405,7 +409,7 @@ fn the_first_head_of_a_joint_training_is_what_the_model_generates_with() {
                 let files = trainer.save().await.expect("files");
                 let files = files.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
                 let heads = MemoryFiles { name: "trained".to_owned(), files };
-                let options = EngineOptions { self_test: false, ..EngineOptions::default() };
+                let options = EngineOptions::default().self_test(false);
                 let engine = Engine::load_with_heads(&gpu, &base, &heads, &options, &mut |_| {}).await;
                 let mut session = engine.expect("an engine").session().expect("a session");
                 let scores = session.score(&ids, &mut |_| {}).await.expect("scores");
@@ -425,7 +429,7 @@ fn a_gated_lora_changes_what_heads_draft_and_nothing_that_the_model_says() {
             let expected = &expected;
             async move {
                 let what = format!("{case}, {}", gpu.summary());
-                let options = TrainOptions { accumulate: 1, ..expected.options() };
+                let options = expected.options().accumulate(1);
                 let (base, heads) = (expected.base(), DiskFiles(golden("train").join(case)));
                 let mut trainer =
                     Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.expect("a trainer");
@@ -442,7 +446,7 @@ fn a_gated_lora_changes_what_heads_draft_and_nothing_that_the_model_says() {
                 let files = trainer.save().await.expect("files");
                 let files = files.into_iter().map(|(name, bytes)| (name, bytes.into())).collect();
                 let heads = MemoryFiles { name: "trained".to_owned(), files };
-                let serving = EngineOptions { self_test: false, ..EngineOptions::default() };
+                let serving = EngineOptions::default().self_test(false);
                 let plain = Engine::load(&gpu, &base, &serving, &mut |_| {}).await.expect("an engine");
                 let engine = Engine::load_with_heads(&gpu, &base, &heads, &serving, &mut |_| {}).await;
                 let [mut plain, mut session] =
@@ -464,7 +468,7 @@ fn a_gated_lora_changes_what_heads_draft_and_nothing_that_the_model_says() {
                     );
                 }
                 let text = |session: &mut Session, draft: DraftOptions| {
-                    let options = GenerateOptions { max_tokens: Some(20), draft, ..GenerateOptions::default() };
+                    let options = GenerateOptions::default().max_tokens(20).draft(draft);
                     pollster::block_on(async {
                         let mut generation = session.generate(&ids, &options, &mut |_| {}).await.expect("it begins");
                         while generation.next().await.expect("a token").is_some() {}
@@ -474,7 +478,7 @@ fn a_gated_lora_changes_what_heads_draft_and_nothing_that_the_model_says() {
                 let (own, _) = text(&mut plain, DraftOptions::off());
                 for tree in [DraftTree::chain(1), DraftTree::new(&[3])] {
                     let tree = Some(tree.expect("a tree"));
-                    let draft = DraftOptions { drafter: Drafter::Heads, tree, ..DraftOptions::default() };
+                    let draft = DraftOptions::default().drafter(Drafter::Heads).tree(tree);
                     let (drafted, count) = text(&mut session, draft);
                     assert!(count > 0 && drafted == own, "{what}: {count} drafts, {drafted:?}, not {own:?}");
                 }
@@ -540,7 +544,7 @@ fn a_training_takes_the_bytes_that_were_estimated() {
             CASES.iter().flat_map(|case| [(case, TrainOptions::default().vocab_chunk), (case, 16)])
         {
             let expected = Expected::of(case);
-            let options = TrainOptions { vocab_chunk, ..expected.options() };
+            let options = expected.options().vocab_chunk(vocab_chunk);
             let (base, heads) = (expected.base(), DiskFiles(golden("train").join(case)));
             let memory = Trainer::memory(&gpu, &base, &heads, &options).await.expect("an estimate");
             let load =
@@ -560,26 +564,20 @@ fn a_training_takes_the_bytes_that_were_estimated() {
 #[test]
 fn what_training_knows_no_way_back_through_is_refused() {
     use foretoken::format::checkpoint::Checkpoint;
-    use foretoken::format::mtp::{Init, InitOptions, InitSource, init_heads};
+    use foretoken::format::mtp::{InitOptions, init_heads};
+    let models = [("gemma2", "soft caps of scores or logits"), ("gemma3", "norms after attention and MLP")];
     each_adapter(|gpu| async move {
-        let (base, heads) = (DiskFiles(golden("gemma3")), DiskFiles(golden("heads-qwen3")));
-        let what = "training is not supported for models with norms after attention and MLP";
-        let options = TrainOptions::default();
-        let error = Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await.err().expect("it is refused");
-        assert_eq!(error.to_string(), what);
-        let error = Trainer::memory(&gpu, &base, &heads, &options).await.expect_err("it is refused");
-        assert_eq!(error.to_string(), what);
-        let new = InitOptions {
-            heads: 1,
-            sequential: false,
-            depth: 1,
-            source: InitSource::Default,
-            init: Init::Copy,
-            seed: 0,
-            backbone_first: false,
-        };
-        let checkpoint = Checkpoint::open(&base).await.expect("a checkpoint");
-        let error = init_heads(&checkpoint, &new).await.expect_err("it is refused");
-        assert_eq!(error.to_string(), format!("heads to be trained: {what}"));
+        for (name, part) in models {
+            let (base, heads) = (DiskFiles(golden(name)), DiskFiles(golden("heads-qwen3")));
+            let what = format!("training is not supported for models with {part}");
+            let options = TrainOptions::default();
+            let error = Trainer::load(&gpu, &base, &heads, None, &options, &mut |_| {}).await;
+            assert_eq!(error.err().expect("it is refused").to_string(), what);
+            let error = Trainer::memory(&gpu, &base, &heads, &options).await.expect_err("it is refused");
+            assert_eq!(error.to_string(), what);
+            let checkpoint = Checkpoint::open(&base).await.expect("a checkpoint");
+            let error = init_heads(&checkpoint, &InitOptions::default()).await.expect_err("it is refused");
+            assert_eq!(error.to_string(), format!("heads to be trained: {what}"));
+        }
     });
 }

@@ -400,6 +400,42 @@ fn stories260k_is_read() {
     assert_eq!((&config.eos_token_ids, rope(&config).theta), (&vec![2], 1e4));
 }
 
+/// Gemma 2 as its checkpoints have it.
+fn gemma2() -> Value {
+    json!({
+        "model_type": "gemma2", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 100, "max_position_embeddings": 512,
+        "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 64, "rms_norm_eps": 1e-6, "sliding_window": 32,
+        "rope_theta": 10000.0, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "attention_bias": false,
+    })
+}
+
+#[test]
+fn gemma2_caps_scores_and_logits() {
+    let caps = |config: &ModelConfig| (config.spec.last_block().attention().softcap, config.spec.logit_softcap);
+    let config = parse(&gemma2()).unwrap();
+    assert_eq!(caps(&config), (Some(50.0), Some(30.0)));
+    let windows: Vec<_> = config.spec.blocks.iter().map(|block| block.attention().window).collect();
+    assert_eq!(windows, [Some(32), None, Some(32)]);
+    assert!(config.spec.blocks.iter().all(|block| block.post_norm && block.attention().qk_norm.is_none()));
+    assert!(
+        config.spec.tied && config.spec.embedding_scale == 8.0 && config.spec.last_block().attention().scale == 0.125
+    );
+    // `null` is no cap; where nothing is said, transformers has one.
+    let none = json!({"attn_logit_softcapping": null, "final_logit_softcapping": null});
+    assert_eq!(caps(&accepted(gemma2(), none)), (None, None));
+    let mut silent = gemma2();
+    silent.as_object_mut().unwrap().retain(|key, _| !key.ends_with("softcapping"));
+    assert_eq!(caps(&parse(&silent).unwrap()), (Some(50.0), Some(30.0)));
+    let types = json!(["full_attention", "sliding_attention", "sliding_attention"]);
+    let config = accepted(gemma2(), json!({"layer_types": types}));
+    assert_eq!(config.spec.blocks[0].attention().window, None);
+    for wrong in [json!(-1.0), json!(1e-50), json!(1e300), json!("30")] {
+        broken(gemma2(), json!({"final_logit_softcapping": wrong}), &["final_logit_softcapping", "a"]);
+    }
+    unsupported(gemma2(), json!({"use_bidirectional_attention": true}), &["use_bidirectional_attention"]);
+}
+
 /// Gemma 3 as its first checkpoints wrote it, before version 5 of transformers.
 fn gemma3() -> Value {
     json!({

@@ -295,10 +295,13 @@ fn files_of_other_kinds_are_named() {
     unsupported(&kind("adapter"), &["this is an adapter (a LoRA), not a model: merge it"]);
     unsupported(&kind("mmproj"), &["a projector of images or sound, not a model"]);
     unsupported(&kind("imatrix"), &["expected a model, got a file of type \"imatrix\""]);
-    for name in ["gemma2", "clip", "", "LLAMA"] {
+    for name in ["mamba", "clip", "", "LLAMA"] {
         let file = Builder::llama().with("general.architecture", value(TEXT, &text(name)));
-        let words =
-            if name == "clip" { "a projector" } else { "is not supported; there are: llama, qwen2, qwen3, gemma3" };
+        let words = if name == "clip" {
+            "a projector"
+        } else {
+            "is not supported; there are: llama, qwen2, qwen3, gemma2, gemma3"
+        };
         unsupported(&file, &[words]);
     }
     unsupported(&Builder::llama().without("general.architecture"), &["`general.architecture` \"\""]);
@@ -450,16 +453,49 @@ fn what_changes_the_mathematics_is_done_or_refused() {
     assert_eq!((config.spec.last_block().attention().window, &config.model_type[..]), (Some(3), "mistral"));
 }
 
-#[test]
-fn gemma_3_has_its_scales_whole() {
+/// A file of a Gemma, without a window.
+fn gemma(architecture: &str, norms: &[(&str, u64)]) -> Builder {
     let mut file = Builder::llama();
     for (key, _) in &mut file.pairs {
-        *key = key.replace("llama.", "gemma3.");
+        *key = key.replace("llama.", &format!("{architecture}."));
     }
-    file.set("general.architecture", value(TEXT, &text("gemma3")));
-    for (name, size) in [("post_attention_norm", 8), ("post_ffw_norm", 8), ("attn_q_norm", 4), ("attn_k_norm", 4)] {
-        file.add(&format!("blk.0.{name}.weight"), &[size]);
+    file.set("general.architecture", value(TEXT, &text(architecture)));
+    for (name, size) in norms {
+        file.add(&format!("blk.0.{name}.weight"), &[*size]);
     }
+    file
+}
+
+#[test]
+fn gemma_2_has_its_caps() {
+    let mut file = gemma("gemma2", &[("post_attention_norm", 8), ("post_ffw_norm", 8)]);
+    broken(&file, &["`gemma2.attention.sliding_window` is missing"]);
+    file.set("gemma2.attention.sliding_window", value(U32, &3u32.to_le_bytes()));
+    let caps = |file: &Builder| {
+        let files = files(&[("a.gguf", file.bytes())]);
+        let checkpoint = open(&files).unwrap();
+        checkpoint.check().unwrap();
+        let spec = &checkpoint.config().spec;
+        let attention = spec.last_block().attention();
+        assert_eq!((spec.last_block().norm.offset(), attention.window, attention.scale), (0.0, Some(3), 0.5));
+        (attention.softcap, spec.logit_softcap)
+    };
+    // As llama.cpp has them where the file says nothing.
+    assert_eq!(caps(&file), (Some(50.0), Some(30.0)));
+    let stated = file.with("gemma2.attn_logit_softcapping", value(F32, &20f32.to_le_bytes()));
+    assert_eq!(
+        caps(&stated.with("gemma2.final_logit_softcapping", value(F32, &7f32.to_le_bytes()))),
+        (Some(20.0), Some(7.0))
+    );
+    // Others have none.
+    let llama = Builder::llama().with("llama.final_logit_softcapping", value(F32, &7f32.to_le_bytes()));
+    unsupported(&llama, &["final_logit_softcapping"]);
+}
+
+#[test]
+fn gemma_3_has_its_scales_whole() {
+    let norms = [("post_attention_norm", 8), ("post_ffw_norm", 8), ("attn_q_norm", 4), ("attn_k_norm", 4)];
+    let file = gemma("gemma3", &norms);
     broken(&file, &["`gemma3.attention.sliding_window` is missing"]);
     let files =
         files(&[("a.gguf", file.with("gemma3.attention.sliding_window", value(U32, &3u32.to_le_bytes())).bytes())]);

@@ -256,7 +256,7 @@ fn made(init: Init) -> BTreeMap<String, Vec<u8>> {
     let model = checkpoint(&llama());
     let checkpoint = block_on(Checkpoint::open(&model)).unwrap();
     let (source, seed) = (InitSource::Default, 5);
-    let options = InitOptions { heads: 2, sequential: false, depth: 1, source, init, seed, backbone_first: false };
+    let options = InitOptions::default().heads(2).source(source).init(init).seed(seed);
     block_on(init_heads(&checkpoint, &options)).unwrap()
 }
 
@@ -288,10 +288,9 @@ fn a_lora_is_put_to_heads_and_taken_from_them() {
         let model = checkpoint(&model);
         let opened = block_on(Checkpoint::open(&model)).unwrap();
         let (source, init) = (InitSource::Default, Init::Copy);
-        let options =
-            InitOptions { heads: 1, sequential: false, depth: 1, source, init, seed: 0, backbone_first: false };
+        let options = InitOptions::default().heads(1).source(source).init(init);
         let plain = block_on(init_heads(&opened, &options)).unwrap();
-        let options = LoraOptions { rank: 3, blocks: 1, gated: false, seed: 1 };
+        let options = LoraOptions::new(3, 1).seed(1);
         let mut with = plain.clone();
         add_lora(&mut with, &config, &options).unwrap();
         let files = in_memory(&with);
@@ -306,11 +305,9 @@ fn a_lora_is_put_to_heads_and_taken_from_them() {
         assert!(tensor(&with, &lora.parts[0].b).iter().all(|&byte| byte == 0));
         // Twice, or senseless: refused.
         refused(add_lora(&mut with, &config, &options), ErrorKind::Input, &["already"]);
-        for (options, word) in [
-            (LoraOptions { rank: 0, ..options }, "rank 0"),
-            (LoraOptions { blocks: 0, ..options }, "0 blocks"),
-            (LoraOptions { blocks: 3, ..options }, "3 blocks"),
-        ] {
+        for (options, word) in
+            [(options.rank(0), "rank 0"), (options.blocks(0), "0 blocks"), (options.blocks(3), "3 blocks")]
+        {
             refused(add_lora(&mut plain.clone(), &config, &options), ErrorKind::Input, &[word]);
         }
         // Trained with the backbone, head 1 is its last block: merged it has no tensors of its own.
@@ -322,7 +319,7 @@ fn a_lora_is_put_to_heads_and_taken_from_them() {
         assert_eq!((set.lora, &set.heads[0].wiring), (None, &Wiring::LastLayer));
         // Beside a gated one the next token is that of the model as it was, so head 1 gives way to its last block.
         let mut gated = plain.clone();
-        add_lora(&mut gated, &config, &LoraOptions { gated: true, ..options }).unwrap();
+        add_lora(&mut gated, &config, &options.gated(true)).unwrap();
         let files = in_memory(&gated);
         let set = block_on(HeadSet::open(&files, &config)).unwrap();
         assert_eq!((&set.heads[0].wiring, set.heads[0].target), (&Wiring::LastLayer, false));
@@ -338,14 +335,14 @@ fn a_lora_brings_the_last_block_where_no_head_predicts_the_next_token() {
     let model = checkpoint(&model);
     let opened = block_on(Checkpoint::open(&model)).unwrap();
     let (source, init) = (InitSource::Default, Init::Random);
-    let options = InitOptions { heads: 2, sequential: true, depth: 1, source, init, seed: 0, backbone_first: false };
+    let options = InitOptions::default().heads(2).sequential(true).source(source).init(init);
     let plain = block_on(init_heads(&opened, &options)).unwrap();
     // The second reads what the first makes.
     let mut description: Value = serde_json::from_slice(&plain["mtp_config.json"]).unwrap();
     description["heads"][1]["source"] = json!({"head": 1});
     let mut with = plain.clone();
     with.insert("mtp_config.json".to_owned(), description.to_string().into_bytes());
-    add_lora(&mut with, &config, &LoraOptions { rank: 3, blocks: 1, gated: false, seed: 1 }).unwrap();
+    add_lora(&mut with, &config, &LoraOptions::new(3, 1).seed(1)).unwrap();
     let files = in_memory(&with);
     let set = block_on(HeadSet::open(&files, &config)).unwrap();
     assert_eq!(set.heads.iter().map(|head| head.offset).collect::<Vec<_>>(), [1, 2, 3]);

@@ -106,7 +106,7 @@ def default_head_eps(model):
 def plain_norms(model):
     """Scales as they are stored, not one more."""
     for module in model.modules():
-        if type(module).__name__ == "Gemma3RMSNorm":
+        if type(module).__name__ in ("Gemma2RMSNorm", "Gemma3RMSNorm"):
             module.weight.sub_(1)
 
 
@@ -129,6 +129,12 @@ def without(*parts):
 
 def plain_embedding(model):
     model.base_model.embed_tokens.embed_scale.fill_(1)
+
+
+def capped_before_scale(model):
+    """`scale * cap * tanh(score / cap)`."""
+    for attention in attentions(model):
+        attention.attn_logit_softcapping /= attention.scaling
 
 
 class WholeNorm(torch.nn.Module):
@@ -267,8 +273,16 @@ ODD = {
 
 QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
 QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+GEMMA2 = {"architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2"}
 GEMMA3 = {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}
 MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+
+
+def gemma2(**changes):
+    """A Gemma 2 model, as version 5 writes it."""
+    base = llama(**GEMMA2, **new(), hidden_activation="gelu_pytorch_tanh") | changes
+    del base["hidden_act"]
+    return base
 
 
 def gemma3(local=10000.0, dtype="float32", theta=1000000.0, **changes):
@@ -530,6 +544,38 @@ CASES = [
         },
     ),
     Case(
+        "gemma2",
+        gemma2(
+            # No `layer_types`: every other block sees a window, the first one too.
+            num_hidden_layers=3,
+            num_key_value_heads=2,
+            head_dim=12,
+            query_pre_attn_scalar=20,
+            sliding_window=8,
+            attn_logit_softcapping=2.0,
+            final_logit_softcapping=5.0,
+            rms_norm_eps=1e-6,
+            tie_word_embeddings=False,
+        ),
+        generation={"bos_token_id": 1, "eos_token_id": [2, 95]},
+        blind={
+            "scores without a cap": ({"attn_logit_softcapping": None}, 0.02),
+            "logits without a cap": ({"final_logit_softcapping": None}, 0.02),
+            "caps swapped": ({"attn_logit_softcapping": 5.0, "final_logit_softcapping": 2.0}, 0.02),
+            "scores capped before they are scaled": (capped_before_scale, 0.02),
+            "embedding as stored": (plain_embedding, 0.02),
+            "norms as stored": (plain_norms, 0.02),
+            "no norm after attention": (without("post_attention_layernorm"), 0.02),
+            "no norm after the MLP": (without("post_feedforward_layernorm"), 0.02),
+            "no norm before the MLP": (without("pre_feedforward_layernorm"), 0.02),
+            "scale by the size of a head": ({"query_pre_attn_scalar": 12}, 0.02),
+            "no window": (layers("full", "full", "full"), 0.02),
+            "windows in the other blocks": (layers("full", "sliding", "full"), 0.02),
+            "one fewer": ({"sliding_window": 7}, 0.02),
+            "one more": ({"sliding_window": 9}, 0.02),
+        },
+    ),
+    Case(
         "gemma3",
         gemma3(
             num_hidden_layers=3,
@@ -618,7 +664,7 @@ def weights(case, seed):
     if model.config.tie_word_embeddings:
         shapes = {n: s for n, s in shapes.items() if n not in ("lm_head.weight", "embed_out.weight")}
     drawn = {n: draw(n, s, random_of(case.name, seed, n)) for n, s in shapes.items()}
-    if case.config["model_type"].startswith("gemma3"):
+    if case.config["model_type"].startswith("gemma"):
         drawn = {n: v - 1 if "norm" in n else v for n, v in drawn.items()}
     return {n: torch.tensor(v, dtype=torch.float32).to(case.dtype) for n, v in drawn.items()}
 

@@ -14,24 +14,22 @@ use crate::reports::{Draft, Finished, GenerateRequest, Round};
 /// The options that the page asked for, in the core's words.
 pub fn options(request: &GenerateRequest, interrupt: Arc<AtomicBool>) -> Result<GenerateOptions> {
     let plain = Sampling::default();
-    let sampling = Sampling {
-        temperature: request.temperature.unwrap_or(plain.temperature),
-        top_k: request.top_k.unwrap_or(plain.top_k),
-        top_p: request.top_p.unwrap_or(plain.top_p),
-        min_p: request.min_p.unwrap_or(plain.min_p),
-        repetition_penalty: request.repetition_penalty.unwrap_or(plain.repetition_penalty),
-        seed: request.seed,
-    };
+    let sampling = Sampling::default()
+        .temperature(request.temperature.unwrap_or(plain.temperature))
+        .top_k(request.top_k.unwrap_or(plain.top_k))
+        .top_p(request.top_p.unwrap_or(plain.top_p))
+        .min_p(request.min_p.unwrap_or(plain.min_p))
+        .repetition_penalty(request.repetition_penalty.unwrap_or(plain.repetition_penalty))
+        .seed(request.seed);
     if request.stop.iter().any(String::is_empty) {
         return Err(input("stop: one of the stop strings is empty, and would end every text"));
     }
-    Ok(GenerateOptions {
-        max_tokens: Some(request.max_tokens.unwrap_or(256)),
-        sampling,
-        draft: draft(request)?,
-        stop: request.stop.clone(),
-        interrupt: Some(interrupt),
-    })
+    Ok(GenerateOptions::default()
+        .max_tokens(request.max_tokens.unwrap_or(256))
+        .sampling(sampling)
+        .draft(draft(request)?)
+        .stop(request.stop.clone())
+        .interrupt(interrupt))
 }
 
 fn draft(request: &GenerateRequest) -> Result<DraftOptions> {
@@ -50,7 +48,7 @@ fn draft(request: &GenerateRequest) -> Result<DraftOptions> {
         (None, None) => None,
     };
     let trace = drafter != Drafter::Off;
-    Ok(DraftOptions { drafter, tree, trace })
+    Ok(DraftOptions::default().drafter(drafter).tree(tree).trace(trace))
 }
 
 /// How far a generation has come that the device may be lost under.

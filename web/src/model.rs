@@ -99,7 +99,7 @@ impl WebModel {
             let kernels = kernels.map(|name| name.parse()).transpose()?;
             let quantize = quantize.map(|name| name.parse()).transpose()?;
             let cache = cache_type.map(|name| name.parse()).transpose()?.unwrap_or_default();
-            let options = EngineOptions { context, kernels, quantize, cache, ..EngineOptions::default() };
+            let options = EngineOptions::default().context(context).kernels(kernels).quantize(quantize).cache(cache);
             let mut checkpoint = Checkpoint { files: JsFiles(source), options, on_progress };
             let engine = checkpoint.load().await?;
             // After a loss the same kernels, else the bits would be others.
@@ -169,16 +169,15 @@ impl WebModel {
     pub async fn marginals(&self, prompt: String, request: String) -> Js<String> {
         let run = async |engine: &Engine, session: &mut Session| {
             let (request, usual) = (parse::<MarginalRequest>(&request)?, MarginalOptions::default());
-            let options = MarginalOptions {
-                offset: request.offset.unwrap_or(usual.offset),
-                mass: request.mass.unwrap_or(usual.mass),
-                max_branches: request.max_branches,
-                top: request.top.unwrap_or(usual.top),
-            };
+            let options = MarginalOptions::default()
+                .offset(request.offset.unwrap_or(usual.offset))
+                .mass(request.mass.unwrap_or(usual.mass))
+                .max_branches(request.max_branches)
+                .top(request.top.unwrap_or(usual.top));
             let tokenizer = engine.tokenizer()?;
             let ids = tokenizer.encode(&prompt, true)?;
             let found = session.marginals(&ids, &options, &mut |_| {}).await?;
-            let next = session.marginals(&ids, &MarginalOptions { offset: 1, ..options }, &mut |_| {}).await?;
+            let next = session.marginals(&ids, &options.offset(1), &mut |_| {}).await?;
             json(&FoundMarginals::new(&found, &next, tokenizer))
         };
         self.with_session(run).await

@@ -77,7 +77,7 @@ impl<'a> Measurer<'a> {
         let next = self.run.columns.iter().position(|column| column.method == Method::Next);
         let positions = targets.first - 1..targets.ids.len() - 1;
         let depths = record.sample < self.run.settings.lens_samples;
-        let options = ReadOptions { positions, depths, heads: false, feed: None };
+        let options = ReadOptions::at(positions).depths(depths);
         let mut by_depth: BTreeMap<usize, Vec<Vec<f32>>> = BTreeMap::new();
         let mut on_row = |reading: Reading, at: usize, logits: &[f32]| match reading {
             Reading::Depth(_) => by_depth.entry(at).or_default().push(logits.to_vec()),
@@ -108,7 +108,7 @@ impl<'a> Measurer<'a> {
         let top = settings.top.iter().copied().max().unwrap_or(1);
         let wanted = self.run.columns.iter().zip(columns).filter(|(column, _)| column.method == Method::Marginal);
         for (&Column { offset, .. }, found) in wanted {
-            let options = MarginalOptions { offset, mass: settings.mass, max_branches: None, top };
+            let options = MarginalOptions::default().offset(offset).mass(settings.mass).top(top);
             let mut reader = session.read_marginals(targets.ids, &options, targets.first - offset).await?;
             while let Some(at) = reader.next().await? {
                 let Some(marginal) = at.marginal else { continue };
@@ -137,7 +137,7 @@ impl<'a> Measurer<'a> {
     ) -> Result<()> {
         let (settings, facts) = (&self.run.settings, &self.run.heads[folder]);
         let positions = targets.first - settings.offsets..targets.ids.len() - 1;
-        let options = ReadOptions { positions, depths: false, heads: true, feed: Some(settings.feed) };
+        let options = ReadOptions::at(positions).heads(true).feed(settings.feed);
         // The next token of this model is that of its head of offset 1, where it has one of its own.
         let own_next = facts.heads.iter().any(|head| head.offset == 1 && !head.backbone);
         let mut on_row = |reading: Reading, at: usize, logits: &[f32]| {

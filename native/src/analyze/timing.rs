@@ -29,7 +29,7 @@ pub async fn draft(engine: &Engine, heads: &str, tokens: usize, prompt: &[u32]) 
     let mut session = engine.session()?;
     let prompt = &prompt[..prompt.len().min(engine.context().div_ceil(2))];
     let Ok(tree) = DraftTree::chain(tokens).map(Some) else { return Ok(None) };
-    let drafts = DraftOptions { drafter: Drafter::Heads, tree, trace: false };
+    let drafts = DraftOptions::default().drafter(Drafter::Heads).tree(tree);
     let mut ratios = Vec::new();
     for turn in 0..=TURNS {
         let plain = generate(&mut session, prompt, DraftOptions::off()).await?;
@@ -47,7 +47,7 @@ pub async fn draft(engine: &Engine, heads: &str, tokens: usize, prompt: &[u32]) 
 }
 
 async fn generate(session: &mut Session, prompt: &[u32], draft: DraftOptions) -> Result<Stats> {
-    let options = GenerateOptions { max_tokens: Some(24), draft, ..GenerateOptions::default() };
+    let options = GenerateOptions::default().max_tokens(24).draft(draft);
     let mut generation = session.generate(prompt, &options, &mut |_| {}).await?;
     while generation.next().await?.is_some() {}
     Ok(generation.stats())

@@ -126,11 +126,7 @@ async fn continuation(
         return Ok(Some(Vec::new()));
     }
     // Drafts change no text, and where they pay they save time.
-    let options = GenerateOptions {
-        max_tokens: Some(tokens),
-        interrupt: Some(Arc::clone(interrupt)),
-        ..GenerateOptions::default()
-    };
+    let options = GenerateOptions::default().max_tokens(tokens).interrupt(Arc::clone(interrupt));
     let mut generation = session.generate(prompt, &options, &mut |_| {}).await?;
     while generation.next().await?.is_some() {}
     Ok((generation.stop() != Some(Stop::Interrupt)).then(|| generation.ids().to_vec()))

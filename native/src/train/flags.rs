@@ -379,16 +379,16 @@ impl Args {
                     .to_owned(),
             ));
         }
-        Ok(InitOptions {
-            // With a LoRA, what the model itself predicts is trained beside them.
-            heads: if baseline { 1 } else { self.head_count() - usize::from(sequential && !self.joint()) },
-            sequential,
-            depth: self.layers(),
-            source: self.head_source(),
-            init: self.head_init(),
-            seed: self.seed,
-            backbone_first,
-        })
+        // With a LoRA, what the model itself predicts is trained beside them.
+        let heads = if baseline { 1 } else { self.head_count() - usize::from(sequential && !self.joint()) };
+        Ok(InitOptions::default()
+            .heads(heads)
+            .sequential(sequential)
+            .depth(self.layers())
+            .source(self.head_source())
+            .init(self.head_init())
+            .seed(self.seed)
+            .backbone_first(backbone_first))
     }
 
     fn head_source(&self) -> InitSource {
@@ -436,7 +436,7 @@ impl Args {
         if blocks == 0 {
             return Err(input("--mode joint: expected a model of at least 2 blocks".to_owned()));
         }
-        Ok(LoraOptions { rank: self.rank(), blocks, gated: self.gated, seed: self.seed })
+        Ok(LoraOptions::new(self.rank(), blocks).gated(self.gated).seed(self.seed))
     }
 
     /// Checks that what the model says next is trained, where a LoRA changes it; `brought`: the heads of --warmup-heads have one.
@@ -477,29 +477,28 @@ impl Args {
     /// The options for the trainer.
     pub fn train_options(&self, length: usize, picked: usize, heads: &[Head]) -> TrainOptions {
         let has = |of: fn(&Wiring) -> bool| heads.iter().any(|head| of(&head.wiring));
-        TrainOptions {
-            sequences: self.batch,
-            length,
-            picked,
-            accumulate: self.accumulate,
-            train_heads: self.mode != Mode::Baseline,
-            train_lora: self.has_lora(),
-            balance: self.balanced(),
-            // Such heads follow the model's own last block.
-            detach: !self.gated
-                && has(|wiring| matches!(wiring, Wiring::Sequential { .. }))
-                && has(|wiring| *wiring == Wiring::LastLayer),
-            target: match self.target {
+        // Such heads follow the model's own last block.
+        let follow = !self.gated
+            && has(|wiring| matches!(wiring, Wiring::Sequential { .. }))
+            && has(|wiring| *wiring == Wiring::LastLayer);
+        TrainOptions::default()
+            .sequences(self.batch)
+            .length(length)
+            .picked(picked)
+            .accumulate(self.accumulate)
+            .train_heads(self.mode != Mode::Baseline)
+            .train_lora(self.has_lora())
+            .balance(self.balanced())
+            .detach(follow)
+            .target(match self.target {
                 Target::Tokens => train::Target::Tokens,
                 Target::Shifted => train::Target::Shifted,
                 Target::Marginal => train::Target::Marginal,
-            },
-            head_rate: self.head_rate(),
-            weight_decay: self.weight_decay,
-            max_norm: self.clip,
-            quantize: self.quantize,
-            ..TrainOptions::default()
-        }
+            })
+            .head_rate(self.head_rate())
+            .weight_decay(self.weight_decay)
+            .max_norm(self.clip)
+            .quantize(self.quantize)
     }
 
     /// The flags that decide what comes out, as they are after defaults: a run may be resumed only with the same ones.

@@ -163,7 +163,7 @@ async fn lists(
     if ids.len() <= offset {
         return Ok(Some(lists));
     }
-    let options = MarginalOptions { offset, mass: 1.0, max_branches: Some(BRANCHES), top: LABEL_TOKENS };
+    let options = MarginalOptions::default().offset(offset).mass(1.0).max_branches(BRANCHES).top(LABEL_TOKENS);
     let mut reader = session.read_marginals(ids, &options, counted.saturating_sub(offset)).await?;
     while let Some(found) = reader.next().await? {
         if interrupt.load(SeqCst) {

@@ -77,6 +77,7 @@ fn attention(fields: &Fields<'_>) -> Result<Attention> {
         head_dim,
         scale: usual_scale(head_dim),
         rope: Rope::parse(fields, &keys, head_dim)?,
+        softcap: None,
         window: None,
         qk_norm: None,
         qkv_bias: bias,

@@ -51,6 +51,7 @@ pub(super) fn attention_with(fields: &Fields<'_>, head_dim: usize, rope: Rope) -
         head_dim,
         scale: usual_scale(head_dim),
         rope,
+        softcap: None,
         window: None,
         qk_norm: None,
         qkv_bias: bias,

@@ -2,6 +2,7 @@
 //!
 //! To add one, write `NAME.rs` beside this file with a `Family` and add it to `FAMILIES`. Nothing else knows a family.
 
+mod gemma2;
 mod gemma3;
 mod gpt_neox;
 mod llama;
@@ -12,10 +13,11 @@ mod qwen3;
 use serde_json::Value;
 
 use super::fields::{Fields, brief};
+use super::layouts::names::{LLAMA_NAMES, Place, TensorNames};
 use super::refusals::Neutral;
 use super::rope::{Rope, RopeKeys};
-use super::spec::{Activation, BlockRole, BlockSpec, ModelSpec, Norm, Part};
-use crate::error::{Error, Result};
+use super::spec::{Activation, BlockSpec, ModelSpec, Norm};
+use crate::error::Result;
 
 /// How one kind of configuration is read.
 pub(super) struct Family {
@@ -33,7 +35,7 @@ pub(super) struct Family {
 
 /// Every family.
 const FAMILIES: &[Family] =
-    &[gemma3::FAMILY, gpt_neox::FAMILY, llama::FAMILY, mistral::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
+    &[gemma2::FAMILY, gemma3::FAMILY, gpt_neox::FAMILY, llama::FAMILY, mistral::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
 
 /// The family that `model_type` names.
 pub(super) fn family(fields: &Fields<'_>) -> Result<&'static Family> {
@@ -47,131 +49,6 @@ pub(super) fn family(fields: &Fields<'_>) -> Result<&'static Family> {
         None => Err(fields.error(format!("`model_type` is missing; expected one of {known}"))),
     }
 }
-
-/// The names of a family's tensors in its files. `.weight` and `.bias` come behind.
-#[derive(Debug, PartialEq, Eq)]
-pub struct TensorNames {
-    /// The embedding of tokens.
-    pub embedding: &'static str,
-    /// The beginning of the names of a block's tensors, before its number.
-    pub blocks: &'static str,
-    /// The norm before the LM head.
-    pub final_norm: &'static str,
-    /// The LM head.
-    pub lm_head: &'static str,
-    /// A part of a block, by name within the block.
-    pub block: &'static [(BlockRole, Place)],
-}
-
-/// Where a part of a block lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A tensor of its own.
-    Own(&'static str),
-    /// A tensor that holds queries, keys and values head by head: the rows of head h begin at `(3 h + part) * head_dim`.
-    Fused {
-        /// The tensor.
-        name: &'static str,
-        /// 0 for queries, 1 for keys, 2 for values.
-        part: usize,
-    },
-}
-
-impl Place {
-    /// The name within the block.
-    pub fn name(self) -> &'static str {
-        let (Self::Own(name) | Self::Fused { name, .. }) = self;
-        name
-    }
-
-    /// The name of the part in the block whose tensors' names begin with `at`.
-    pub fn in_block(self, at: &str) -> String {
-        format!("{at}.{}", self.name())
-    }
-
-    /// The first row of a head that is the `head`-th of its kind.
-    pub fn first_row(self, head: usize, head_dim: usize) -> usize {
-        match self {
-            Self::Own(_) => head * head_dim,
-            Self::Fused { part, .. } => (3 * head + part) * head_dim,
-        }
-    }
-
-    /// Rows of the file's tensor, where the part has `rows`.
-    pub fn rows(self, rows: usize) -> usize {
-        match self {
-            Self::Own(_) => rows,
-            Self::Fused { .. } => 3 * rows,
-        }
-    }
-}
-
-impl TensorNames {
-    /// Where a part of a block lies. `TensorNames::check` has made sure that it has a place.
-    pub fn place(&self, role: BlockRole) -> Place {
-        self.find(role).expect("names are checked against the spec when a configuration is read")
-    }
-
-    fn find(&self, role: BlockRole) -> Option<Place> {
-        self.block.iter().find(|(known, _)| *known == role).map(|(_, place)| *place)
-    }
-
-    /// Checks that every part of every block of `spec` has a place.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for the first that has none.
-    pub(super) fn check(&self, spec: &ModelSpec) -> Result<()> {
-        for (index, block) in spec.blocks.iter().enumerate() {
-            let lost = block.tensors(spec.hidden_size).into_iter().find(|(role, ..)| self.find(*role).is_none());
-            if let Some((role, ..)) = lost {
-                let Self { blocks, .. } = self;
-                let message =
-                    format!("block {index} needs a tensor {role:?}, for which files with {blocks} have no name");
-                return Err(Error::unsupported(message));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether these are the names that Llama's files began with.
-    pub(super) fn is_llama(&self) -> bool {
-        *self == LLAMA_NAMES
-    }
-
-    /// The beginning of the names of the tensors of block `index`.
-    pub fn block_name(&self, index: usize) -> String {
-        format!("{}.{index}", self.blocks)
-    }
-}
-
-/// The name of a tensor of the module `module`.
-pub fn tensor_name(module: &str, part: Part) -> String {
-    match part {
-        Part::Weight => format!("{module}.weight"),
-        Part::Bias => format!("{module}.bias"),
-    }
-}
-
-/// The names that Llama's files began with; families that grew out of it keep them.
-const LLAMA_NAMES: TensorNames = TensorNames {
-    embedding: "model.embed_tokens",
-    blocks: "model.layers",
-    final_norm: "model.norm",
-    lm_head: "lm_head",
-    block: &[
-        (BlockRole::MixerNorm, Place::Own("input_layernorm")),
-        (BlockRole::Query, Place::Own("self_attn.q_proj")),
-        (BlockRole::Key, Place::Own("self_attn.k_proj")),
-        (BlockRole::Value, Place::Own("self_attn.v_proj")),
-        (BlockRole::QueryNorm, Place::Own("self_attn.q_norm")),
-        (BlockRole::KeyNorm, Place::Own("self_attn.k_norm")),
-        (BlockRole::Output, Place::Own("self_attn.o_proj")),
-        (BlockRole::MlpNorm, Place::Own("post_attention_layernorm")),
-        (BlockRole::Gate, Place::Own("mlp.gate_proj")),
-        (BlockRole::Up, Place::Own("mlp.up_proj")),
-        (BlockRole::Down, Place::Own("mlp.down_proj")),
-    ],
-};
 
 /// The rope of families whose heads rotate whole.
 fn whole_rope(fields: &Fields<'_>, head_dim: usize) -> Result<Rope> {
@@ -187,6 +64,7 @@ fn of_blocks(fields: &Fields<'_>, norm: Norm, blocks: Vec<BlockSpec>) -> Result<
         embedding_scale: 1.0,
         blocks,
         final_norm: norm,
+        logit_softcap: None,
         tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
     })
 }

@@ -4,12 +4,15 @@
 
 #[cfg(feature = "gguf")]
 mod gguf;
+pub(super) mod heads;
 mod hugging_face;
+pub(super) mod names;
 
 #[cfg(feature = "gguf")]
 use gguf::GgufFile;
 pub(super) use hugging_face::CONFIG;
 use hugging_face::HuggingFace;
+pub use names::{Place, TensorNames};
 
 use super::checkpoint::HeadKind;
 use super::config::ModelConfig;

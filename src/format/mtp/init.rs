@@ -11,6 +11,7 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::safetensors::{TensorInfo, serialize_f32};
+use crate::options::setters;
 
 /// The weights that a new head begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,7 @@ pub enum InitSource {
 
 /// Options of [`init_heads`].
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct InitOptions {
     /// The number of heads.
     pub heads: usize,
@@ -57,6 +59,30 @@ pub struct InitOptions {
     /// The first head is the backbone's own last block, without tensors.
     pub backbone_first: bool,
 }
+
+impl Default for InitOptions {
+    fn default() -> Self {
+        Self {
+            heads: 1,
+            sequential: false,
+            depth: 1,
+            source: InitSource::Default,
+            init: Init::Copy,
+            seed: 0,
+            backbone_first: false,
+        }
+    }
+}
+
+setters!(InitOptions {
+    heads: usize,
+    sequential: bool,
+    depth: usize,
+    source: InitSource,
+    init: Init,
+    seed: u64,
+    backbone_first: bool
+});
 
 /// The two files of new heads for `checkpoint`, by name.
 ///

@@ -12,6 +12,7 @@ use super::own::{CONFIG, TENSORS};
 use crate::error::{Error, Result};
 use crate::format::config::ModelConfig;
 use crate::format::fields::parse_object;
+use crate::options::setters;
 
 /// The largest rank that heads may bring.
 const MAX_RANK: usize = 1024;
@@ -21,6 +22,7 @@ const PREFIX: &str = "lora.";
 
 /// Which LoRA [`add_lora`] makes: of queries, keys and values, its alpha the rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LoraOptions {
     /// Rows of every `A`.
     pub rank: usize,
@@ -31,6 +33,15 @@ pub struct LoraOptions {
     /// The seed of the random numbers.
     pub seed: u64,
 }
+
+impl LoraOptions {
+    /// A LoRA of a rank, of the first blocks of the backbone, which will be merged; with seed 0.
+    pub fn new(rank: usize, blocks: usize) -> Self {
+        Self { rank, blocks, gated: false, seed: 0 }
+    }
+}
+
+setters!(LoraOptions { rank: usize, blocks: usize, gated: bool, seed: u64 });
 
 /// Files of heads by name.
 type FilesByName = BTreeMap<String, Vec<u8>>;

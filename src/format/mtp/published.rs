@@ -6,6 +6,7 @@ use crate::format::checkpoint::HeadKind;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::layouts;
+use crate::format::layouts::heads::ModuleNames;
 use crate::format::tensors::Tensors;
 
 /// The file of heads in Medusa's layout.
@@ -45,7 +46,7 @@ pub(super) fn in_checkpoint<'f, F: Files>(
     tensors: Tensors<'f, F>,
     config: &ModelConfig,
 ) -> Result<Option<HeadSet<'f, F>>> {
-    let names = Names::new(kind, config);
+    let names = ModuleNames::new(kind, config);
     let has = |name: &str| tensors.contains(&format!("{name}.weight"));
     let there = |index: &usize| has(&format!("{}.input_layernorm", names.layer(*index)));
     let count = (0..MAX_HEADS).take_while(there).count();
@@ -79,60 +80,4 @@ pub(super) fn in_checkpoint<'f, F: Files>(
     let norms_less_one = kind == HeadKind::Qwen;
     let set = HeadSet { kind, heads, lora: None, norms_less_one, tensors, unused: Vec::new() };
     set.checked(config, layouts::CONFIG, |name| names.owns(name)).map(Some)
-}
-
-/// How a layout calls the parts of its modules.
-struct Names {
-    kind: HeadKind,
-    /// Blocks of the backbone.
-    blocks: usize,
-    hidden_norm: &'static str,
-    embedding_norm: &'static str,
-    projection: &'static str,
-    final_norm: &'static str,
-    /// Empty: such modules have none of their own.
-    embedding: &'static str,
-    lm_head: &'static str,
-}
-
-impl Names {
-    fn new(kind: HeadKind, config: &ModelConfig) -> Self {
-        let blocks = config.num_hidden_layers;
-        let [hidden_norm, embedding_norm, projection, final_norm, embedding, lm_head] = match kind {
-            HeadKind::Qwen => ["pre_fc_norm_hidden", "pre_fc_norm_embedding", "fc", "norm", "embed_tokens", ""],
-            HeadKind::MiMo => ["hidden_layernorm", "token_layernorm", "input_proj", "final_layernorm", "", ""],
-            _ => ["hnorm", "enorm", "eh_proj", "shared_head.norm", "embed_tokens", "shared_head.head"],
-        };
-        Self { kind, blocks, hidden_norm, embedding_norm, projection, final_norm, embedding, lm_head }
-    }
-
-    /// The beginning of the names of the tensors of a module's layer.
-    fn layer(&self, index: usize) -> String {
-        match self.kind {
-            HeadKind::Qwen => format!("mtp.layers.{index}"),
-            HeadKind::MiMo => format!("model.mtp_layers.{index}"),
-            _ => format!("model.layers.{}", self.blocks + index),
-        }
-    }
-
-    /// A part of a module beside its layer.
-    fn part(&self, index: usize, part: &str) -> String {
-        match self.kind {
-            // One projection and its norms serve all layers.
-            HeadKind::Qwen => format!("mtp.{part}"),
-            _ => format!("{}.{part}", self.layer(index)),
-        }
-    }
-
-    /// Whether a tensor of this name is a module's.
-    fn owns(&self, name: &str) -> bool {
-        match self.kind {
-            HeadKind::Qwen => name.starts_with("mtp."),
-            HeadKind::MiMo => name.starts_with("model.mtp_layers."),
-            _ => {
-                let number = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next());
-                number.and_then(|number| number.parse().ok()).is_some_and(|layer: usize| layer >= self.blocks)
-            }
-        }
-    }
 }

@@ -32,6 +32,20 @@ fn random_parents(seed: u32) -> Vec<Option<usize>> {
     (0..MAX_BATCH_ROWS).map(parent).collect()
 }
 
+#[test]
+fn scores_have_soft_caps() {
+    on_every_set(|gpu, set| {
+        let whole = shape(4, 2, 12, 300);
+        for shape in [whole, ring(20, 84, whole), AttentionShape { cache: CacheType::F16, ..whole }] {
+            let mut attending = Attending::capped(gpu, set, shape, 12);
+            pass(gpu, attending.check(17, &tree(17, &contents(), &random_parents(3))));
+            pass(gpu, attending.check(200, &prefill(200, MAX_CHUNK_ROWS)));
+            let invariant = pollster::block_on(attention_is_invariant(&mut attending, 63));
+            assert_eq!(invariant, Ok(true), "{}, {set}, {shape}", gpu.summary());
+        }
+    });
+}
+
 fn contents() -> Vec<u32> {
     (0..MAX_BATCH_ROWS as u32).collect()
 }

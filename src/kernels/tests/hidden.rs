@@ -1,7 +1,7 @@
 //! copy_hidden, compact_hidden, lora, stage_window, shift_tokens against their references.
 
 use super::adapters::{on_every_adapter, pass};
-use crate::kernels::Place;
+use crate::kernels::{Place, Store};
 use crate::self_test::hidden::{check_compact_hidden, check_copy_hidden, check_lora, check_stage_window};
 
 #[test]
@@ -17,8 +17,8 @@ fn states_are_carried_to_the_history_and_back() {
                 ((Place::Rows, Place::Rows), 32),
                 ((Place::Same, Place::Rows), 9),
             ] {
-                pass(gpu, check_copy_hidden(gpu, width, places, rows, (1.0, false)));
-                pass(gpu, check_copy_hidden(gpu, width, places, rows, (0.3, true)));
+                pass(gpu, check_copy_hidden(gpu, width, places, rows, (1.0, Store::Set)));
+                pass(gpu, check_copy_hidden(gpu, width, places, rows, (0.3, Store::Add)));
             }
         }
     });

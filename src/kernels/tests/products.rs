@@ -4,7 +4,7 @@ use super::adapters::{on_every_adapter, on_every_set, pass};
 use crate::format::stored::StoredType;
 use crate::gpu::Gpu;
 use crate::kernels::declared::ACTIVATIONS;
-use crate::kernels::{Activation, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MatmulForm, WeightFormat, Widths};
+use crate::kernels::{Activation, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MatmulForm, Store, WeightFormat, Widths};
 use crate::reference::random::pcg4d;
 use crate::self_test::product::{Plain, Product};
 use crate::self_test::product_is_invariant;
@@ -117,6 +117,21 @@ fn products_of_any_shape_are_right() {
 }
 
 #[test]
+fn logits_have_soft_caps() {
+    on_every_set(|gpu, set| {
+        // What follows a product does not know the format, nor how threads share its sums.
+        let plain = MatmulForm::plain(set, Widths::Each, WeightFormat::F16, 0);
+        let form = MatmulForm { activation: Activation::Softcap, ..plain };
+        let capped = product(gpu, form, 75, 70);
+        [1, 6, 33].into_iter().for_each(|rows| pass(gpu, capped.check(rows)));
+        let invariant = pollster::block_on(product_is_invariant(&capped, 3, &[2, 3, 8, 40], false));
+        assert_eq!(invariant, Ok(true), "{}, {set}", gpu.summary());
+        let capped = Product::with_partials(gpu, form, Plain::random(75, 70, 9));
+        [1, 8].into_iter().for_each(|rows| pass(gpu, capped.check_partials(rows)));
+    });
+}
+
+#[test]
 fn a_product_keeps_what_a_softmax_of_it_needs() {
     on_every_set(|gpu, set| {
         for (format, columns) in [
@@ -146,7 +161,7 @@ fn pairwise_forms(set: KernelSet) -> impl Iterator<Item = MatmulForm> {
         activation: ACTIVATIONS[i / 2],
         gated: i % 2 == 0,
         bias: [0, 3, 4, 7].contains(&i),
-        accumulate: [0, 3, 5, 6].contains(&i),
+        store: if [0, 3, 5, 6].contains(&i) { Store::Add } else { Store::Set },
     })
 }
 

@@ -1,7 +1,7 @@
 //! embed, norm, log_probs, rope_cache against their references.
 
 use super::adapters::{on_every_adapter, on_every_set, pass};
-use crate::kernels::{AttentionShape, CacheType, WeightFormat};
+use crate::kernels::{AttentionShape, CacheType, NormForm, Over, WeightFormat};
 use crate::self_test::attending::{Attending, chain, tree};
 use crate::self_test::small::{check_embed, check_head_norm, check_log_probs, check_norm};
 
@@ -21,9 +21,9 @@ fn embed_copies_rows_of_every_format() {
 fn norms_scale_rows() {
     on_every_set(|gpu, set| {
         for (width, rows) in [(1, 1), (2, 3), (63, 2), (256, 5), (257, 1), (2048, 32)] {
-            for layer in [false, true] {
-                for logits in [false, true] {
-                    pass(gpu, check_norm(gpu, set, width, rows, (layer, logits)));
+            for form in NormForm::ALL {
+                for over in [Over::Rows, Over::LogitRows] {
+                    pass(gpu, check_norm(gpu, set, width, rows, form, over));
                 }
             }
         }

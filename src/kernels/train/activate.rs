@@ -65,6 +65,7 @@ pub(crate) fn activate_inputs_variant(activation: Activation, gated: bool) -> Va
         Activation::Silu => "slope_silu",
         Activation::Gelu => "slope_gelu",
         Activation::GeluTanh => "slope_gelu_tanh",
+        Activation::Softcap => unreachable!("logits alone have a cap"),
     };
     Variant::of("activate_inputs")
         .piece("activation", activation.piece())

@@ -129,7 +129,13 @@ pub(crate) fn causal_scores(
 ) -> Op {
     let side = shape.length.div_ceil(SCORES_SIDE);
     let grid = [(side * (side + 1) / 2).div_ceil(64), 1, shape.sequences * shape.heads];
-    product(gpu, &causal_scores_variant(), params(shape, scale, a, b), [a.buffer, b.buffer, m], grid)
+    product(
+        gpu,
+        &causal_scores_variant(),
+        params(shape, scale, a, b),
+        ProductIo { x: a.buffer, y: b.buffer, out: m },
+        grid,
+    )
 }
 
 /// `out[i, h] = scale * sum over j <= i of m[s, h, i, j] b[j, kv(h)]`.
@@ -142,7 +148,13 @@ pub(crate) fn causal_gather(
     out: HeadsOf<'_>,
 ) -> Op {
     let grid = gather_grid(shape, shape.heads);
-    product(gpu, &causal_gather_variant(), params(shape, scale, out, b), [m, b.buffer, out.buffer], grid)
+    product(
+        gpu,
+        &causal_gather_variant(),
+        params(shape, scale, out, b),
+        ProductIo { x: m, y: b.buffer, out: out.buffer },
+        grid,
+    )
 }
 
 /// `out[j, kv] = scale * sum over the heads h of kv and i >= j of m[s, h, i, j] a[i, h]`.
@@ -155,7 +167,13 @@ pub(crate) fn causal_scatter(
     out: HeadsOf<'_>,
 ) -> Op {
     let grid = gather_grid(shape, shape.kv_heads);
-    product(gpu, &causal_scatter_variant(), params(shape, scale, a, out), [m, a.buffer, out.buffer], grid)
+    product(
+        gpu,
+        &causal_scatter_variant(),
+        params(shape, scale, a, out),
+        ProductIo { x: m, y: a.buffer, out: out.buffer },
+        grid,
+    )
 }
 
 /// The softmax of every row of `m`, over `j <= i`, in place.
@@ -193,11 +211,17 @@ fn gather_grid(shape: SequenceShape, heads: u32) -> [u32; 3] {
     [threads.div_ceil(64), 1, shape.sequences * heads]
 }
 
-fn product(gpu: &Gpu, variant: &Variant, params: CausalParams, buffers: [&Buffer; 3], grid: [u32; 3]) -> Op {
+/// The buffers of a product: its factors, in the order of its bindings, and what it writes.
+struct ProductIo<'a> {
+    x: &'a Buffer,
+    y: &'a Buffer,
+    out: &'a Buffer,
+}
+
+fn product(gpu: &Gpu, variant: &Variant, params: CausalParams, io: ProductIo<'_>, grid: [u32; 3]) -> Op {
     let uniform = gpu.uniform("causal", &params);
     let kernel = gpu.kernel(variant);
-    let [first, second, third] = buffers;
-    let bind_group = gpu.bind(&kernel, &[&uniform, first, second, third]);
+    let bind_group = gpu.bind(&kernel, &[&uniform, io.x, io.y, io.out]);
     Op::single(kernel, bind_group, Grid::Fixed(grid))
 }
 

@@ -215,7 +215,8 @@ mod tests {
         let row = 2 * SHAPE.length - 1;
         let slots: Vec<usize> = (0..SHAPE.length).collect();
         for h in 0..SHAPE.heads {
-            let want = attention::attention(&head(q, row, h), &cache(k, h), &cache(v, h), &slots, SCALE as f32);
+            let want =
+                attention::attention(&head(q, row, h), &cache(k, h), &cache(v, h), &slots, |product| SCALE * product);
             for (d, want) in want.iter().enumerate() {
                 let got = out[row * SHAPE.in_out().stride + h * SHAPE.head_dim + d];
                 assert!((got - want).abs() < 1e-6, "{got} is not {want}");

@@ -20,21 +20,29 @@ pub(super) struct Architecture {
     model_type: &'static str,
     /// Whether the rows of query and key heads lie pair by pair, as llama.cpp rotates them there.
     pub(super) interleaved: bool,
-    /// Whether the scales of norms are stored whole, where the family's files have them less one.
-    whole_scales: bool,
+    /// What Gemma's files leave out, if it is one.
+    gemma: Option<Gemma>,
 }
 
-const GEMMA3: &str = "gemma3";
-
-/// Blocks of the one model of Gemma 3 that scales its scores by other than the size of a head. llama.cpp knows it so too.
-const GEMMA3_27B: u64 = 62;
+/// What files of a Gemma do not say. Its scales of norms are stored whole, where the family's files have them less one.
+#[derive(Debug)]
+struct Gemma {
+    /// Blocks of the one model that scales its scores by other than the size of a head. llama.cpp knows it so too.
+    blocks_of_27b: u64,
+}
 
 /// Every architecture.
 const ARCHITECTURES: &[Architecture] = &[
-    Architecture { name: "llama", model_type: "llama", interleaved: true, whole_scales: false },
-    Architecture { name: "qwen2", model_type: "qwen2", interleaved: false, whole_scales: false },
-    Architecture { name: "qwen3", model_type: "qwen3", interleaved: false, whole_scales: false },
-    Architecture { name: GEMMA3, model_type: "gemma3_text", interleaved: false, whole_scales: true },
+    Architecture { name: "llama", model_type: "llama", interleaved: true, gemma: None },
+    Architecture { name: "qwen2", model_type: "qwen2", interleaved: false, gemma: None },
+    Architecture { name: "qwen3", model_type: "qwen3", interleaved: false, gemma: None },
+    Architecture { name: "gemma2", model_type: "gemma2", interleaved: false, gemma: Some(Gemma { blocks_of_27b: 46 }) },
+    Architecture {
+        name: "gemma3",
+        model_type: "gemma3_text",
+        interleaved: false,
+        gemma: Some(Gemma { blocks_of_27b: 62 }),
+    },
 ];
 
 /// Keys that must be there, after the architecture's name, and the fields that they are.
@@ -47,8 +55,12 @@ const REQUIRED: [(&str, &str); 5] = [
 ];
 
 /// Keys that may be there.
-const OPTIONAL: [(&str, &str); 2] =
-    [("attention.head_count_kv", "num_key_value_heads"), ("rope.freq_base", "rope_theta")];
+const OPTIONAL: [(&str, &str); 4] = [
+    ("attention.head_count_kv", "num_key_value_heads"),
+    ("rope.freq_base", "rope_theta"),
+    ("attn_logit_softcapping", "attn_logit_softcapping"),
+    ("final_logit_softcapping", "final_logit_softcapping"),
+];
 
 const BLOCKS: &str = "block_count";
 const HEADS: &str = "nextn_predict_layers";
@@ -103,7 +115,7 @@ pub(super) fn read(gguf: &Gguf, architecture: &Architecture, tensors: &Header) -
     let json = Value::Object(metadata.configuration()?).to_string();
     let parsed = ModelConfig::parse(json.as_bytes(), None);
     let mut config = parsed.map_err(|error| error.within(format!("{}: its metadata, read as", gguf.file())))?;
-    if architecture.whole_scales {
+    if architecture.gemma.is_some() {
         config.take_scales_whole();
     }
     Ok(config)
@@ -180,13 +192,13 @@ impl Metadata<'_> {
             "llama" if window.is_some() => "mistral",
             own => own,
         };
-        let gemma = self.architecture.name == GEMMA3;
+        let gemma = self.architecture.gemma.as_ref();
         let scalar =
             match self.value("attention.head_count")?.and_then(|heads| heads.as_u64()).filter(|heads| *heads > 0) {
-                Some(heads) if gemma && blocks == GEMMA3_27B => {
+                Some(heads) if gemma.is_some_and(|gemma| gemma.blocks_of_27b == blocks) => {
                     self.whole("embedding_length")?.map(|hidden| hidden / heads)
                 }
-                _ if gemma => self.head_dim()?,
+                _ if gemma.is_some() => self.head_dim()?,
                 _ => None,
             };
         let attention_bias = has("blk.0.attn_q.bias") && model_type != "qwen2";
@@ -246,7 +258,7 @@ impl Metadata<'_> {
     fn window(&self) -> Result<Option<u64>> {
         let context = self.whole("context_length")?.unwrap_or(0);
         let stated = self.whole(WINDOW)?;
-        if self.architecture.name == GEMMA3 {
+        if self.architecture.gemma.is_some() {
             return stated.map(Some).ok_or_else(|| self.missing(WINDOW));
         }
         let window = stated.filter(|window| *window > 0 && *window < context);

@@ -1,8 +1,8 @@
 //! The names that llama.cpp gives to tensors, and those of the families.
 
 use crate::format::config::ModelConfig;
-use crate::format::families::tensor_name;
 use crate::format::files::Files;
+use crate::format::layouts::names::tensor_name;
 use crate::format::spec::{BlockRole, Part};
 use crate::format::tensors::Tensors;
 

@@ -531,6 +531,36 @@ fn nothing_is_created_in_a_round() {
     });
 }
 
+#[test]
+fn a_step_and_a_round_have_the_dispatches_that_layers_need() {
+    each_own_device(|gpu| async move {
+        let engine = load(&gpu, "llama-gqa").await;
+        let mut session = engine.session().expect("a session");
+        let layers = engine.config().num_hidden_layers as u64;
+        let plain = options(60, Sampling::default());
+        let text = [&PROMPT[..], &run(&mut session, &PROMPT, &plain).await.ids].concat();
+        let [(_, right), ..] = recorded(&text, engine.config().vocab_size as u32);
+        // A layer takes ten; then the embedding, the last norm, the LM head, the sample and `commit`. Drafts add those that look them up
+        // and set up the tree, and a tree that is no chain moves each layer's cache.
+        let step = 10 * layers + 5;
+        let of_trees =
+            [(None, step), (Some("1"), step + 2), (Some("1,1,1"), step + 2), (Some("2,2,1"), step + 2 + layers)];
+        for (tree, wanted) in of_trees {
+            let mut counted = Vec::new();
+            for tokens in [12, 60] {
+                let plain = options(tokens, Sampling::default());
+                let options = tree.map_or(plain.clone(), |tree| drafting(&plain, right.clone(), tree));
+                let mut generation = session.generate(&PROMPT, &options, &mut |_| {}).await.expect("a prompt");
+                while generation.next().await.expect("a round").is_some() {}
+                let stats = generation.stats();
+                counted.push((stats.dispatches, stats.drafts.rounds_sent));
+            }
+            let [(few, short), (many, long)] = counted[..] else { unreachable!("two texts") };
+            assert_eq!(many - few, wanted * (long - short), "{}: {tree:?}: {counted:?}", gpu.summary());
+        }
+    });
+}
+
 /// Untrained heads for `base`, in memory.
 async fn new_heads(base: &impl Files) -> MemoryFiles {
     let checkpoint = Checkpoint::open(base).await.expect("a checkpoint");

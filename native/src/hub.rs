@@ -24,7 +24,7 @@ use foretoken::{Error, ErrorKind, Result};
 use serde_json::Value;
 
 pub use cache::Repository;
-use choice::{Choice, Sized, choose};
+use choice::{Choice, Sized, choose, total};
 use download::{Wanted, address};
 pub use hash::ContentHash;
 use http::Client;
@@ -275,12 +275,12 @@ impl<'a> Hub<'a> {
     /// Says what will be downloaded and what the model needs.
     fn announce(&self, plan: &Plan, look: Option<&Inspection>) -> Result<()> {
         let (name, revision, commit) = (&self.name.repository, self.name.revision(), &plan.commit[..7]);
-        let whole: u64 = plan.files.iter().map(|(_, size, _)| size).sum();
+        let whole = total(plan.files.iter().map(|(_, size, _)| *size));
         let here = |file: &Planned| {
             let wanted = self.wanted_file(&plan.commit, file);
             if wanted.is_there(&self.repository) { file.1 } else { wanted.begun(&self.repository) }
         };
-        let here: u64 = plan.files.iter().map(here).sum();
+        let here = total(plan.files.iter().map(here));
         let missing = whole - here;
         let kept = match here {
             0 => String::new(),
@@ -319,7 +319,7 @@ impl<'a> Hub<'a> {
     fn fetch(&self, client: &Client, plan: &Plan, checked: bool) -> Result<()> {
         let bar = bar(
             "download {bar:30} {bytes} of {total_bytes} · {bytes_per_sec} · {eta} left",
-            plan.files.iter().map(|(_, size, _)| size).sum(),
+            total(plan.files.iter().map(|(_, size, _)| *size)),
         );
         let _clear = Clear(&bar);
         for file in &plan.files {

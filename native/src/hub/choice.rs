@@ -12,6 +12,11 @@ const USUAL: &str = "Q4_K_M";
 /// A file's name and length.
 pub type Sized = (String, u64);
 
+/// The sum of lengths, which a list may make as large as it likes.
+pub fn total(sizes: impl Iterator<Item = u64>) -> u64 {
+    sizes.fold(0, u64::saturating_add)
+}
+
 /// The files that make a model.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Choice {
@@ -56,12 +61,9 @@ pub fn choose(files: &[Sized], pick: &Pick, fits: impl Fn(u64) -> bool) -> Resul
 fn any(files: &[Sized], models: &[Model], fits: impl Fn(u64) -> bool) -> Result<Choice, String> {
     let whole = hugging_face(files);
     let usual = models.iter().find(|model| model.is_of(USUAL));
-    let weights = |choice: &Choice| -> u64 {
-        files
-            .iter()
-            .filter(|(name, _)| name.ends_with(".safetensors") && choice.files.contains(name))
-            .map(|file| file.1)
-            .sum()
+    let weights = |choice: &Choice| {
+        let chosen = files.iter().filter(|(name, _)| name.ends_with(".safetensors") && choice.files.contains(name));
+        total(chosen.map(|(_, size)| *size))
     };
     match (whole, usual, models) {
         (Some(whole), None, _) => Ok(whole),

@@ -93,8 +93,9 @@ impl Files for RemoteFiles<'_> {
         let mut at = range.start;
         while at < range.end {
             let start = at / unit * unit;
-            let piece = self.piece(name, start, (start + unit).min(*size))?;
-            let end = range.end.min(start + unit);
+            let next = start.saturating_add(unit);
+            let piece = self.piece(name, start, next.min(*size))?;
+            let end = range.end.min(next);
             // Both lie within the piece, so they are small.
             bytes.extend_from_slice(&piece[(at - start) as usize..(end - start) as usize]);
             at = end;

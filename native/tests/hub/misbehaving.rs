@@ -32,7 +32,7 @@ fn a_hundred_cut_connections_lose_nothing() {
         }
         // At least a byte, so that there is progress; every third time an end that looks like one.
         let cut = 1 + drawn(&seed, 1000) as usize;
-        Answer { cut: Some(cut), unbounded: cut % 3 == 0, ..usual }
+        Answer { cut: Some(cut), unbounded: cut.is_multiple_of(3), ..usual }
     });
     let run = place.run(&["pull", NAME]).success();
     assert!(run.waits.is_empty(), "{:?}", run.waits);
@@ -442,15 +442,40 @@ fn a_full_disk_is_told() {
 #[test]
 fn a_model_larger_than_the_disk_is_not_begun() {
     let place = Place::new();
-    place.server.behave(|request, usual| match is_list(request) {
-        false => usual,
-        true => change_list(usual, |files| {
-            for file in files.iter_mut().filter(|file| file["rfilename"] == WEIGHTS) {
-                (file["size"], file["lfs"]["size"]) = (json!(1u64 << 60), json!(1u64 << 60));
-            }
-        }),
-    });
-    let run = place.run(&["pull", NAME]);
-    run.fails_with("owner/name");
+    for size in [1 << 60, u64::MAX] {
+        place.server.behave(move |request, usual| match is_list(request) {
+            false => usual,
+            true => change_list(usual, |files| {
+                for file in files.iter_mut().filter(|file| file["rfilename"] == WEIGHTS) {
+                    (file["size"], file["lfs"]["size"]) = (json!(size), json!(size));
+                }
+            }),
+        });
+        let run = place.run(&["pull", NAME]);
+        run.fails_with(" are to be downloaded, and the disk of ");
+    }
     assert_eq!(place.server.downloads(WEIGHTS), 0);
+}
+
+#[test]
+fn an_answer_about_another_file_is_refused() {
+    let place = Place::new();
+    for (header, value, part) in [
+        ("X-Linked-Etag", "ab".repeat(32), "its hash is another than in the hub's list of files"),
+        ("X-Repo-Commit", "ab".repeat(20), "came from another commit than was asked for"),
+    ] {
+        place.server.behave(move |request, usual| match request.path.contains(WEIGHTS) && !request.at_store {
+            true => usual.with(header, &value),
+            false => usual,
+        });
+        place.run(&["pull", NAME]).fails_with(part);
+        place.nothing_is_trusted();
+    }
+    // Another part than was asked for.
+    place.server.behave(|request, usual| match request.downloads(WEIGHTS) {
+        true => usual.with("Content-Range", "bytes 5-101047/101048"),
+        false => usual,
+    });
+    place.run(&["pull", NAME]).fails_with("sent another part than was asked for");
+    place.nothing_is_trusted();
 }

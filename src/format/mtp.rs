@@ -16,6 +16,8 @@ use super::files::Files;
 use super::hash::hash_files;
 use super::layouts;
 use super::layouts::heads::{self, MODULES};
+use super::layouts::tensor_name;
+use super::spec::Part;
 use super::tensors::Tensors;
 use crate::error::{Error, Result};
 
@@ -252,7 +254,8 @@ impl<'f, F: Files> HeadSet<'f, F> {
     }
 
     fn check_vocabulary(&self, head: &Head, config: &ModelConfig) -> Result<()> {
-        let Some(info) = head.lm_head.as_ref().and_then(|name| self.tensors.get(&format!("{name}.weight"))) else {
+        let Some(info) = head.lm_head.as_ref().and_then(|name| self.tensors.get(&tensor_name(name, Part::Weight)))
+        else {
             return Ok(());
         };
         match info.shape.first() {
@@ -279,19 +282,19 @@ impl<'f, F: Files> HeadSet<'f, F> {
                 Wiring::Sequential { hidden_norm, embedding_norm, projection, embedding, .. } => {
                     all.extend(config.norm_tensors(hidden_norm));
                     all.extend(config.norm_tensors(embedding_norm));
-                    all.push((format!("{projection}.weight"), vec![hidden, 2 * hidden]));
-                    all.extend(embedding.iter().map(|name| (format!("{name}.weight"), vec![vocab, hidden])));
+                    all.push((tensor_name(projection, Part::Weight), vec![hidden, 2 * hidden]));
+                    all.extend(embedding.iter().map(|name| (tensor_name(name, Part::Weight), vec![vocab, hidden])));
                 }
                 Wiring::Residual { blocks } => {
                     for block in blocks {
-                        all.push((format!("{block}.weight"), vec![hidden, hidden]));
-                        all.push((format!("{block}.bias"), vec![hidden]));
+                        all.push((tensor_name(block, Part::Weight), vec![hidden, hidden]));
+                        all.push((tensor_name(block, Part::Bias), vec![hidden]));
                     }
                 }
             }
             all.extend(head.layers.iter().flat_map(|layer| config.layer_tensors(layer)));
             all.extend(head.final_norm.iter().flat_map(|name| config.norm_tensors(name)));
-            all.extend(head.lm_head.iter().map(|name| (format!("{name}.weight"), vec![vocab, hidden])));
+            all.extend(head.lm_head.iter().map(|name| (tensor_name(name, Part::Weight), vec![vocab, hidden])));
         }
         for part in self.lora.iter().flat_map(|lora| &lora.parts) {
             let rank = self.lora.as_ref().map_or(0, |lora| lora.rank);

@@ -6,7 +6,9 @@ use super::weights::{Layer, Linear, Loader, NormWeights, Weights};
 use crate::Result;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
+use crate::format::layouts::tensor_name;
 use crate::format::mtp::{self, HeadSet, HeadSource, Wiring};
+use crate::format::spec::Part;
 use crate::gpu::Gpu;
 use crate::kernels::WeightFormat;
 
@@ -216,7 +218,7 @@ async fn head_weights<F: Files>(
         Wiring::Layers if taken => Body::LastLayer,
         Wiring::Layers => Body::Layers(layers),
         Wiring::Sequential { hidden_norm, embedding_norm, projection, hidden_first, embedding } => {
-            let projection = format!("{projection}.weight");
+            let projection = tensor_name(projection, Part::Weight);
             let half = |second: bool| {
                 let first = if second { hidden } else { 0 };
                 let plain = Arrangement::plain(hidden, hidden);
@@ -262,7 +264,7 @@ async fn head_weights<F: Files>(
 }
 
 async fn table<F: Files>(loader: &mut Loader<'_, '_, F>, name: &str, vocab: usize, hidden: usize) -> Result<Matrix> {
-    loader.matrix(&[&format!("{name}.weight")], &Arrangement::plain(vocab, hidden), 4).await
+    loader.matrix(&[&tensor_name(name, Part::Weight)], &Arrangement::plain(vocab, hidden), 4).await
 }
 
 /// `softmax(W / temperature)`.

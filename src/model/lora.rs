@@ -7,7 +7,9 @@ use super::upload::{Arrangement, Matrix, Tensor, padded};
 use super::weights::Loader;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
+use crate::format::layouts::tensor_name;
 use crate::format::mtp::{HeadSet, Lora, LoraPart};
+use crate::format::spec::Part;
 use crate::format::stored::StoredType;
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::NO_ADAPTER;
@@ -117,7 +119,7 @@ impl Changes {
         for part in &lora.parts {
             let [a, b] = [values(set, &part.a).await?, values(set, &part.b).await?];
             let change = Change { a, b, rank: lora.rank, scale: lora.scale() };
-            changes.added.insert(format!("{}.weight", part.linear), change);
+            changes.added.insert(tensor_name(&part.linear, Part::Weight), change);
         }
         Ok(changes)
     }

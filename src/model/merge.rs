@@ -9,8 +9,10 @@ use super::lora::Changes;
 use super::upload::Tensor;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::files::Files;
+use crate::format::layouts::tensor_name;
 use crate::format::mtp::{HeadSet, HeadSource};
 use crate::format::safetensors::TensorInfo;
+use crate::format::spec::Part;
 use crate::{Error, Result};
 
 /// New bytes for a part of a checkpoint's file.
@@ -55,7 +57,7 @@ pub async fn merge_lora<F: Files, H: Files>(
         take(Patch { tensor: name.clone(), file: info.file.clone(), range: info.range.clone(), bytes })?;
     }
     for part in &lora.parts {
-        let name = format!("{}.weight", part.linear);
+        let name = tensor_name(&part.linear, Part::Weight);
         let missing = || Error::format(format!("{}: tensor \"{name}\" is missing", checkpoint.describe()));
         let info = checkpoint.tensor(&name).ok_or_else(missing)?;
         check_stored(info)?;

@@ -5,7 +5,8 @@ use super::upload::{Arrangement, Matrix, Placed, Tensor, Uploader, padded};
 use crate::format::checkpoint::Checkpoint;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
-use crate::format::spec::{Attention, BlockRole, BlockSpec, Norm};
+use crate::format::layouts::tensor_name;
+use crate::format::spec::{Attention, BlockRole, BlockSpec, Norm, Part};
 use crate::format::tensors::Tensors;
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::WeightFormat;
@@ -197,7 +198,7 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
     async fn qk_norm(&mut self, at: &str, attention: &Attention) -> Result<Option<Buffer>> {
         let Some(norm) = attention.qk_norm else { return Ok(None) };
         let names = [BlockRole::QueryNorm, BlockRole::KeyNorm].map(|role| self.config.names.place(role).in_block(at));
-        let names = names.map(|name| format!("{name}.weight"));
+        let names = names.map(|name| tensor_name(&name, Part::Weight));
         let mut values = Vec::new();
         for name in &names {
             let scale = self.scale(name, norm.offset).await?;
@@ -300,7 +301,7 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         block: usize,
         bias: bool,
     ) -> Result<Linear> {
-        let weights: Vec<String> = names.iter().map(|name| format!("{name}.weight")).collect();
+        let weights: Vec<String> = names.iter().map(|name| tensor_name(name, Part::Weight)).collect();
         let weights: Vec<&str> = weights.iter().map(String::as_str).collect();
         let matrix = self.matrix(&weights, arrangement, block).await?;
         let bias = if bias { Some(self.bias(names, arrangement, &matrix).await?) } else { None };
@@ -310,7 +311,7 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
     async fn bias(&mut self, names: &[String], arrangement: &Arrangement, matrix: &Matrix) -> Result<Vec<Buffer>> {
         let mut tensors = Vec::with_capacity(names.len());
         for name in names {
-            tensors.push(self.tensor(&format!("{name}.bias")).await?.to_f32());
+            tensors.push(self.tensor(&tensor_name(name, Part::Bias)).await?.to_f32());
         }
         let value = |column: &Option<(usize, usize)>| column.map_or(0.0, |(tensor, row)| tensors[tensor][row]);
         let values: Vec<f32> = arrangement.columns.iter().map(value).collect();
@@ -319,7 +320,8 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         for shard in &matrix.shards {
             buffers.push(self.uploader.vector("bias", part(shard.first4, shard.columns4)).await?);
         }
-        let shapes = tensors.iter().zip(names).map(|(tensor, name)| (format!("{name}.bias"), vec![tensor.len()]));
+        let shapes =
+            tensors.iter().zip(names).map(|(tensor, name)| (tensor_name(name, Part::Bias), vec![tensor.len()]));
         let arrangement = Arrangement { columns: arrangement.columns.clone(), inputs: vec![Some(0)] };
         self.note_origin(&buffers[0], shapes.collect(), arrangement);
         Ok(buffers)
@@ -334,16 +336,16 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
     }
 
     pub async fn norm(&mut self, name: &str, norm: Norm) -> Result<NormWeights> {
-        let scale = self.scale(&format!("{name}.weight"), norm.offset()).await?;
+        let scale = self.scale(&tensor_name(name, Part::Weight), norm.offset()).await?;
         let count = scale.len();
         let scale = self.uploader.vector(name, &scale).await?;
-        self.note_origin_of_vector(&scale, format!("{name}.weight"), count);
+        self.note_origin_of_vector(&scale, tensor_name(name, Part::Weight), count);
         if !norm.is_layer() {
             return Ok(NormWeights { norm, scale, shift: None });
         }
-        let shift = self.tensor(&format!("{name}.bias")).await?.to_f32();
+        let shift = self.tensor(&tensor_name(name, Part::Bias)).await?.to_f32();
         let shift = self.uploader.vector(name, &shift).await?;
-        self.note_origin_of_vector(&shift, format!("{name}.bias"), count);
+        self.note_origin_of_vector(&shift, tensor_name(name, Part::Bias), count);
         Ok(NormWeights { norm, scale, shift: Some(shift) })
     }
 }

@@ -91,8 +91,8 @@ fn every_branch_of_a_small_vocabulary_is_the_exact_sum() {
     each_adapter(|gpu| async move {
         for kernels in KernelSet::available(gpu.summary()) {
             // Brute force takes its time: the other sets do with one model.
-            let most = if kernels == KernelSet::Software { 3 } else { 1 };
-            for name in &["llama-gqa", "llama-odd", "neox-parallel"][..most] {
+            let most = if kernels == KernelSet::Software { 4 } else { 1 };
+            for name in &["llama-gqa", "llama-odd", "neox-parallel", "gemma2"][..most] {
                 let engine = load(&gpu, name, None, Some(kernels)).await;
                 let mut session = engine.session().expect("a session");
                 let want = two_ahead(&mut session, &PROMPT).await;

@@ -11,6 +11,7 @@ const FIXTURES = [
   "llama-rope3",
   "llama-bf16",
   "llama-odd-f16",
+  "gemma2",
   "gemma3",
   "mistral",
   "neox-parallel",

@@ -12,7 +12,7 @@ pub(super) mod names;
 use gguf::GgufFile;
 pub(super) use hugging_face::CONFIG;
 use hugging_face::HuggingFace;
-pub use names::{Place, TensorNames};
+pub use names::{Place, TensorNames, tensor_name};
 
 use super::checkpoint::HeadKind;
 use super::config::ModelConfig;

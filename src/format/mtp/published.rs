@@ -7,6 +7,8 @@ use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::layouts;
 use crate::format::layouts::heads::ModuleNames;
+use crate::format::layouts::tensor_name;
+use crate::format::spec::Part;
 use crate::format::tensors::Tensors;
 
 /// The file of heads in Medusa's layout.
@@ -17,7 +19,8 @@ pub(super) async fn medusa<'f, F: Files>(files: &'f F, config: &ModelConfig) -> 
     let Some(tensors) = Tensors::of_file(files, MEDUSA).await? else { return Ok(None) };
     let head = |index: usize| {
         let blocks = (0..).map(|block| format!("{index}.{block}.linear"));
-        let blocks: Vec<String> = blocks.take_while(|name| tensors.contains(&format!("{name}.weight"))).collect();
+        let blocks: Vec<String> =
+            blocks.take_while(|name| tensors.contains(&tensor_name(name, Part::Weight))).collect();
         Head {
             offset: index + 2,
             source: HeadSource::FinalNorm,
@@ -47,7 +50,7 @@ pub(super) fn in_checkpoint<'f, F: Files>(
     config: &ModelConfig,
 ) -> Result<Option<HeadSet<'f, F>>> {
     let names = ModuleNames::new(kind, config);
-    let has = |name: &str| tensors.contains(&format!("{name}.weight"));
+    let has = |name: &str| tensors.contains(&tensor_name(name, Part::Weight));
     let there = |index: &usize| has(&format!("{}.input_layernorm", names.layer(*index)));
     let count = (0..MAX_HEADS).take_while(there).count();
     if count == 0 || !has(&names.part(0, names.projection)) {

@@ -2,7 +2,7 @@
 
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
-use crate::format::layouts::names::tensor_name;
+use crate::format::layouts::tensor_name;
 use crate::format::spec::{BlockRole, Part};
 use crate::format::tensors::Tensors;
 

@@ -59,6 +59,11 @@ fn child(row: u32, id: u32, end: u32) -> u32 {
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(local_invocation_index) lane: u32) {
+    // Workgroup memory is not zeroed.
+    if (lane == 0u) {
+        atomicStore(&drafted, 0u);
+    }
+    workgroupBarrier();
     var now = state;
     // A prompt's rows are all committed; of a tree, the path that is walked.
     let prompt = rows[0].mask == 0u;

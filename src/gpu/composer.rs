@@ -5,13 +5,14 @@
 //! - `//: repeat i COUNT` ... `//: end`: the lines between, once for each value of `i`, with `$i` replaced. Drivers do
 //!   not unroll the loops that naga writes, and unrolled bodies with literal indices are what makes kernels fast.
 //!
-//! It never looks at the GPU; every text it can produce is validated and translated by a test.
+//! The library carries the files without their comments (`build.rs`). The composer never looks at the GPU; every text it can
+//! produce is validated and translated by a test.
 
 use std::fmt::Write;
 
 macro_rules! sources {
     ($($name:literal),* $(,)?) => {
-        &[$(($name, include_str!(concat!("../../shaders/", $name, ".wgsl")))),*]
+        &[$(($name, include_str!(concat!(env!("OUT_DIR"), "/shaders/", $name, ".wgsl")))),*]
     };
 }
 

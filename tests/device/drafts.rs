@@ -539,24 +539,27 @@ fn a_step_and_a_round_have_the_dispatches_that_layers_need() {
         let layers = engine.config().num_hidden_layers as u64;
         let plain = options(60, Sampling::default());
         let text = [&PROMPT[..], &run(&mut session, &PROMPT, &plain).await.ids].concat();
-        let [(_, right), ..] = recorded(&text, engine.config().vocab_size as u32);
-        // A layer takes ten; then the embedding, the last norm, the LM head, the sample and `commit`. Drafts add those that look them up
-        // and set up the tree, and a tree that is no chain moves each layer's cache.
-        let step = 10 * layers + 5;
+        let [(_, drafts), ..] = recorded(&text, engine.config().vocab_size as u32);
+        // A layer takes ten; then rows are set up, the embedding, the last norm, the LM head, the sample, and the round's end. Drafts
+        // add one that looks them up, and a tree that is no chain moves each layer's cache.
+        let step = 10 * layers + 6;
         let of_trees =
-            [(None, step), (Some("1"), step + 2), (Some("1,1,1"), step + 2), (Some("2,2,1"), step + 2 + layers)];
+            [(None, step), (Some("1"), step + 1), (Some("1,1,1"), step + 1), (Some("2,2,1"), step + 1 + layers)];
         for (tree, wanted) in of_trees {
             let mut counted = Vec::new();
             for tokens in [12, 60] {
                 let plain = options(tokens, Sampling::default());
-                let options = tree.map_or(plain.clone(), |tree| drafting(&plain, right.clone(), tree));
+                let options = tree.map_or(plain.clone(), |tree| drafting(&plain, drafts.clone(), tree));
                 let mut generation = session.generate(&PROMPT, &options, &mut |_| {}).await.expect("a prompt");
                 while generation.next().await.expect("a round").is_some() {}
                 let stats = generation.stats();
                 counted.push((stats.dispatches, stats.drafts.rounds_sent));
             }
             let [(few, short), (many, long)] = counted[..] else { unreachable!("two texts") };
-            assert_eq!(many - few, wanted * (long - short), "{}: {tree:?}: {counted:?}", gpu.summary());
+            let (found, rounds) = (many - few, long - short);
+            // Near its end a text has room for fewer drafts, so some of its rounds are plain steps.
+            let right = if tree.is_none() { found == wanted * rounds } else { found <= wanted * rounds };
+            assert!(right, "{}: {tree:?}: {found} dispatches in {rounds} rounds, {counted:?}", gpu.summary());
         }
     });
 }

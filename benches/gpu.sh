@@ -88,10 +88,9 @@ page() {
     mv docs/gpu.md.new docs/gpu.md
 }
 
-case ${1:-} in
-    prepare) prepare ;;
-    run) run "${2:?gpu: run wants a folder for the results}" ;;
-    keep) keep "${2:?gpu: keep wants the folder of the results}" "${3:?gpu: keep wants a name}" ;;
-    page) page ;;
-    *) sed -n '3,7p' "$0" >&2; exit 2 ;;
+case $#:${1:-} in
+    1:prepare) prepare ;;
+    2:run) run "$2" ;;
+    3:keep) keep "$2" "$3" ;;
+    *) sed -n '4,6p' "$0" >&2; exit 2 ;;
 esac

@@ -30,7 +30,7 @@ const EMITTED_IDS: u32 = 4u;
 const EMITTED_ROUNDS: u32 = EMITTED_IDS + MAX_IDS;
 const NO_ID: u32 = 0xffffffffu;
 
-// Of each row: the sampled token, whether it ends the text, and the row that drafts it.
+// The sampled token of each row, whether it ends the text, and the row that drafts it.
 var<workgroup> ids: array<u32, LANES>;
 var<workgroup> ends: array<bool, LANES>;
 var<workgroup> children: array<u32, LANES>;

@@ -104,7 +104,7 @@ struct Kept {
     what: String,
 }
 
-/// What is to be fetched: a choice of files at a commit.
+/// A download: a choice of files at a commit.
 struct Plan {
     commit: String,
     choice: Choice,

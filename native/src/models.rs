@@ -45,13 +45,13 @@ struct Model {
     unfinished_bytes: u64,
 }
 
-/// What is known of the files of a commit.
+/// The state of the files of a commit, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum State {
     /// Every file has the hash that it is kept by.
     Verified,
-    /// Of some file that was not checked.
+    /// Some file was not checked.
     NotVerified,
     /// Nothing of it is whole yet.
     Unfinished,
@@ -125,7 +125,7 @@ fn of_repository(repository: &Repository, verify: bool) -> Result<Vec<Model>> {
     Ok(models)
 }
 
-/// What is known of one file.
+/// The state of one file, as far as it is known.
 fn state_of(repository: &Repository, file: &Path, verify: bool) -> Result<State> {
     // Without links there is no hash to hold it against.
     let Some((hash, blob)) = repository.blob_of(file) else { return Ok(State::NotVerified) };

@@ -121,7 +121,7 @@ const CONFIG: &str = "config.json";
 struct Model {
     /// Its files, the first part first.
     files: BTreeSet<String>,
-    /// What is missing of it.
+    /// The parts that are missing, for people.
     missing: Option<String>,
 }
 

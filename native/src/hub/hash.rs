@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 /// The hash of a file's content, and the name under which the cache keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContentHash {
-    /// Of large files.
+    /// The SHA-256 of the content, as large files have it.
     Sha256(String),
     /// SHA-1 of the content behind a line with its length: what git knows files by.
     Git(String),

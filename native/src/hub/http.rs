@@ -119,7 +119,7 @@ pub struct Reply {
     pub code: Option<String>,
     /// Whether another host answered.
     pub elsewhere: bool,
-    /// Who answered.
+    /// The host that answered.
     host: String,
 }
 

@@ -25,7 +25,7 @@ pub struct HubName {
 /// Which of a repository's files are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pick {
-    /// Those that suit best.
+    /// The files that suit this machine best.
     Any,
     /// A quantisation's, such as `Q4_K_M`.
     Quantization(String),

@@ -19,7 +19,7 @@ pub struct Settings {
     pub endpoint: String,
     /// The folder in which models are kept.
     pub cache: PathBuf,
-    /// Who asks.
+    /// The token that says who asks.
     pub token: Option<Token>,
     /// Nothing is asked, what is kept has to do.
     pub offline: bool,

@@ -1,4 +1,4 @@
-//! What is kept: listed, verified, removed.
+//! Kept models: listed, verified, removed.
 
 use std::fs;
 

@@ -19,7 +19,7 @@ pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 /// What the store's addresses show to be let in. Nobody but the store may see it.
 pub const SIGNATURE: &str = "signed-secretly";
 
-/// What was asked.
+/// A request.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Whether it came to the store, on another port, and not to the hub.
@@ -40,7 +40,7 @@ impl Request {
     }
 }
 
-/// What is answered.
+/// An answer.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
     pub status: u16,

@@ -81,7 +81,7 @@ impl Wanted<'_> {
                     break;
                 }
                 partial.clear()?;
-                // What was here of it before may be of something else.
+                // A part that was here before may belong to another file.
                 if !std::mem::take(&mut resumed) {
                     return Err(self.wrong_hash(client));
                 }

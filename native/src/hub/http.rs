@@ -135,7 +135,7 @@ impl Client {
             let message = "this program was built without its feature `tls`, so it cannot ask a hub through https";
             return Err(Error::unsupported(message));
         }
-        // What is on this machine is asked without a proxy, whatever the environment says.
+        // A server on this machine is asked without a proxy, whatever the environment says.
         let proxy = if is_loopback(&endpoint) { None } else { Proxy::try_from_env() };
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -291,7 +291,7 @@ pub fn cut(error: &io::Error) -> String {
 /// The trouble that no answer came.
 fn unanswered(host: &str, error: &ureq::Error) -> Trouble {
     match error {
-        // Of a certificate that is not trusted.
+        // The error of a certificate that is not trusted.
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => Trouble::Lasting(Error::io(format!(
             "{host}: {error}; does a proxy in between read along? Name a file with its certificates in SSL_CERT_FILE"
         ))),

@@ -46,7 +46,7 @@ impl HubName {
         if !is_part(owner) || !is_part(name) || is_file {
             return Ok(None);
         }
-        // Of files only those of GGUF are models; a longer path is one of this machine's.
+        // The only files that are models are those in GGUF; a longer path is one of this machine's.
         let has_file = ends_with(rest, ".gguf");
         if rest.starts_with('/') && !has_file {
             return Ok(None);

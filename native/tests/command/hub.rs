@@ -21,7 +21,7 @@ fn commands_take_names_on_the_hub() {
     let generated = run(&["generate", "--ids", &ids, "--max-tokens", "24", "--json"], &server.endpoint);
     assert!(generated.stderr.contains("owner/name at main (0123456), safetensors: 4 files"), "{}", generated.stderr);
     assert_eq!(generated.json()["ids"], expected(CASE)["ids"]);
-    // Nobody is asked any more: this one would not answer.
+    // The hub is not asked any more: this one would not answer.
     let nobody = "http://127.0.0.1:9";
     let data = home.path().join("data.jsonl");
     fs::write(&data, "{\"text\": \"the red hen\"}\n").unwrap();

@@ -101,7 +101,7 @@ impl Place {
         self.repository().join("blobs").join(self.server.hash(file))
     }
 
-    /// What is there of a file that was not downloaded whole.
+    /// The bytes of a file that was not downloaded whole.
     fn unfinished(&self, file: &str) -> PathBuf {
         self.blob(file).with_extension("incomplete")
     }

@@ -99,7 +99,7 @@ fn content_with_another_hash_is_not_kept() {
         .run(&["inspect", "--model", NAME])
         .fails_with("has another hash than it says, so it was thrown away; try again");
     place.nothing_is_trusted();
-    // Of git's files, too.
+    // A wrong git hash is found, too.
     place.server.behave(|request, mut usual| {
         if request.downloads("tokenizer.json") {
             usual.body[10] ^= 1;
@@ -202,7 +202,7 @@ fn what_is_kept_serves_while_the_hub_is_away() {
             "{}",
             run.stderr
         );
-        // Whoever wants what is new is told that there is no telling.
+        // `pull` wants what is new, and says that it cannot tell.
         place.run(&["pull", NAME]).fails_with("5 times in a row");
     }
     let nobody = [("HF_ENDPOINT", "http://127.0.0.1:9")];
@@ -308,7 +308,7 @@ fn names_that_lead_out_of_the_cache_are_refused() {
             true => change_list(usual, |files| files[0]["rfilename"] = json!(name)),
         }
     };
-    for evil in ["../../../../evil.gguf", "/tmp/evil.gguf", "a/../../evil.gguf"] {
+    for evil in ["../../../../evil.gguf", "/evil.gguf", "a/../../evil.gguf"] {
         place.server.behave(name(evil));
         place.run(&["pull", "owner/name:evil.gguf"]).fails_with("which leads out of its folder");
     }
@@ -351,7 +351,7 @@ fn a_list_without_lengths_and_hashes_is_completed() {
     });
     place.run(&["pull", NAME]).success();
     place.is_whole();
-    // Whoever says neither is not believed.
+    // A server that says neither is not believed.
     fs::remove_dir_all(place.repository()).unwrap();
     place.server.behave(|request, usual| match is_list(request) {
         false => usual.without("X-Linked-Etag").without("ETag"),

@@ -1,9 +1,9 @@
 //! y = x of rows of queries, keys and values, in which each query head and each key head is RMS-normalised and scaled.
 //! A thread owns a head.
-//! dispatch: [ceil((heads + 2 * kv_heads) / 64), rows, 1]
+//! dispatch: [ceil((heads + kv_heads + others) / 64), rows, 1]
 //! use head_norm
 
-// [rows, heads + 2 * kv_heads, head_dim4], zero in the padding.
+// [rows, heads + kv_heads + others, head_dim4], zero in the padding.
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 // [2, head_dim4]: of queries, of keys.
 @group(0) @binding(2) var<storage, read> scale: array<vec4<f32>>;
@@ -11,7 +11,7 @@
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let heads = params.heads + 2u * params.kv_heads;
+    let heads = params.heads + params.kv_heads + params.others;
     if (id.x >= heads) {
         return;
     }

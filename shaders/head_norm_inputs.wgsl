@@ -1,20 +1,20 @@
 //! The gradient of what head_norm reads: with n = x * inverse and g = dy * scale it is inverse * (g - n * mean(g * n)); that
 //! of values passes. Leaves the inverse of each head for head_norm_weights.
-//! dispatch: [ceil((heads + 2 * kv_heads) / 64), rows, 1]
+//! dispatch: [ceil((heads + kv_heads + others) / 64), rows, 1]
 //! use head_norm
 
-// [rows, heads + 2 * kv_heads, head_dim4], zero in the padding; all three.
+// [rows, heads + kv_heads + others, head_dim4], zero in the padding; all three.
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> dy: array<vec4<f32>>;
 // [2, head_dim4]: of queries, of keys.
 @group(0) @binding(3) var<storage, read> scale: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> dx: array<vec4<f32>>;
-// [rows, heads + 2 * kv_heads]
+// [rows, heads + kv_heads + others]
 @group(0) @binding(5) var<storage, read_write> inverses: array<f32>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let heads = params.heads + 2u * params.kv_heads;
+    let heads = params.heads + params.kv_heads + params.others;
     if (id.x >= heads) {
         return;
     }

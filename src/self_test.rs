@@ -7,6 +7,7 @@ pub(crate) mod bench;
 pub(crate) mod hidden;
 pub(crate) mod marginal;
 pub(crate) mod product;
+pub(crate) mod recurrent;
 pub(crate) mod rounds;
 pub(crate) mod sampling;
 pub(crate) mod small;
@@ -16,12 +17,13 @@ use bench::noise;
 use hidden::{check_compact_hidden, check_copy_hidden, check_lora, check_stage_window};
 use marginal::{check_mixture, check_nucleus, check_ranking, check_siblings};
 use product::{Plain, Product};
+use recurrent::Recurring;
 use rounds::{Drafts, Rounds, check_compact, check_draft_top, check_prompt_end, check_trace};
 use sampling::{Draw, PLAIN, some_logits};
 use small::{check_embed, check_head_norm, check_log_probs, check_norm};
 
 use crate::kernels::{
-    Activation, AttentionShape, CacheType, MatmulForm, NormForm, Over, Place, Store, WeightFormat, Widths,
+    Activation, AttentionShape, CacheType, DeltaShape, MatmulForm, NormForm, Over, Place, Store, WeightFormat, Widths,
 };
 use crate::reference::sample::Settings;
 use crate::{Gpu, KernelSet, Result};
@@ -84,6 +86,7 @@ pub(crate) async fn full_test(
     seen(check_mixture(gpu, kernels, 301, 32, 3).await?);
     seen(check_ranking(gpu, kernels, &[noise(70, 301).iter().map(|x| x.abs()).collect()], 10).await?);
     quick_test(gpu, kernels, (WeightFormat::F32, CacheType::F32), seen).await?;
+    recurrent_test(gpu, kernels, seen).await?;
     for format in formats {
         format_test(gpu, kernels, format, seen).await?;
         let plain = MatmulForm::plain(kernels, Widths::Each, format, 0);
@@ -140,6 +143,33 @@ pub(crate) async fn quick_test(
     Ok(())
 }
 
+/// The kernels that models with recurrent layers need beside those of [`quick_test`].
+pub(crate) async fn recurrent_test(
+    gpu: &Gpu,
+    kernels: KernelSet,
+    seen: &mut (dyn FnMut(KernelCheck) + Send),
+) -> Result<()> {
+    let shape = DeltaShape { key_heads: 2, value_heads: 4, key_dim: 12, value_dim: 24, taps: 4, tiled: false };
+    for (rows, prompt) in [(&chain(20, &[0, 1, 2])[..], 0), (&[], 5)] {
+        let batch = Recurring::new(gpu, kernels, shape, rows, prompt);
+        seen(batch.check_inputs().await?);
+        seen(batch.check_rule(None).await?);
+    }
+    seen(
+        product(
+            gpu,
+            MatmulForm {
+                activation: Activation::Silu,
+                store: Store::Mul,
+                ..MatmulForm::plain(kernels, Widths::Fixed, WeightFormat::F32, 0)
+            },
+        )
+        .check(3)
+        .await?,
+    );
+    Ok(())
+}
+
 /// Products of every width, and with everything that can follow them.
 async fn products(gpu: &Gpu, set: KernelSet, seen: &mut (dyn FnMut(KernelCheck) + Send)) -> Result<()> {
     let plain = MatmulForm::plain(set, Widths::Each, WeightFormat::F32, 0);
@@ -151,6 +181,8 @@ async fn products(gpu: &Gpu, set: KernelSet, seen: &mut (dyn FnMut(KernelCheck) 
         MatmulForm { activation: Activation::Gelu, bias: true, ..plain },
         MatmulForm { activation: Activation::GeluTanh, bias: true, ..plain },
         MatmulForm { store: Store::Add, ..plain },
+        MatmulForm { activation: Activation::Sigmoid, store: Store::Mul, ..plain },
+        MatmulForm { activation: Activation::Silu, store: Store::Mul, bias: true, ..plain },
     ] {
         seen(product(gpu, form).check(1).await?);
     }

@@ -94,10 +94,19 @@ fn layers(inspection: &Inspection) -> String {
 fn attention(inspection: &Inspection) -> String {
     let Inspection { num_attention_heads, num_key_value_heads, head_dim, .. } = inspection;
     let norm = if inspection.qk_norm { ", query and key heads normalised" } else { "" };
-    let windows = windows(&inspection.windows);
+    let (windows, recurrent) = (windows(&inspection.windows), recurrent(inspection));
     format!(
-        "{num_attention_heads} query heads, {num_key_value_heads} key and value heads, {head_dim} wide{norm}{windows}"
+        "{num_attention_heads} query heads, {num_key_value_heads} key and value heads, {head_dim} wide{norm}{windows}{recurrent}"
     )
+}
+
+/// Which blocks have a state in place of attention, where some do.
+fn recurrent(inspection: &Inspection) -> String {
+    let Inspection { recurrent_layers, num_hidden_layers, .. } = inspection;
+    match recurrent_layers {
+        0 => String::new(),
+        some => format!("; a gated DeltaNet in its place in {some} of {num_hidden_layers} blocks"),
+    }
 }
 
 /// Which blocks see a window, where some do.

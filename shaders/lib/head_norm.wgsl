@@ -3,6 +3,8 @@
 struct Params {
     heads: u32,
     kv_heads: u32,
+    // Heads behind those of keys, which stay as they are: values.
+    others: u32,
     // Elements of a head, and the same padded to blocks of four.
     width: u32,
     head_dim4: u32,

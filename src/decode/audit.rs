@@ -233,13 +233,12 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// As [`Session::generate`]; also without prompts or tokens, and for a model with recurrent layers.
+    /// As [`Session::generate`]; also without prompts or tokens.
     pub async fn audit(
         &mut self,
         options: &AuditOptions,
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Audit> {
-        self.check_committing("an audit")?;
         if options.prompts.is_empty() || options.tokens == Some(0) {
             return Err(Error::input("an audit needs prompts and tokens to add to them: there is nothing to compare"));
         }
@@ -384,31 +383,36 @@ impl Session {
         };
         for first in (0..text.len()).step_by(MAX_BATCH_ROWS) {
             let end = text.len().min(first + MAX_BATCH_ROWS);
+            self.stands(first);
             let mut alone = Vec::with_capacity(end - first);
             for at in first..end {
-                alone.extend(self.batch_bits(text, at, &DraftTree::default()).await?);
+                alone.extend(self.committed_bits(text, at).await?);
             }
-            // Trees leave siblings' keys behind in their own and later slots: so from the end, and the chains afterwards.
-            for at in (first..end).rev() {
-                let tree = DraftTree::new(&TREE[..TREE.len().min(end - at - 1)])?;
-                if !tree.is_chain() && at + tree.rows() <= self.context() {
-                    let together = self.batch_bits(text, at, &tree).await?;
-                    let unequal = together.iter().zip(&alone[at - first..]).position(|(a, b)| a != b);
-                    unequal.into_iter().for_each(|row| differs(at + row, &tree));
+            (self.cached, self.reported) = (end, end + 1);
+            self.go_back(first);
+            for at in first..end {
+                for tree in trees_at(at - first, end - at)? {
+                    if at + tree.rows() <= self.context() {
+                        let together = self.batch_bits(text, at, &tree).await?;
+                        let unequal = together.iter().zip(&alone[at - first..]).position(|(a, b)| a != b);
+                        unequal.into_iter().for_each(|row| differs(at + row, &tree));
+                    }
                 }
-            }
-            for width in WIDTHS {
-                for at in (first..end).step_by(width) {
-                    let chain = DraftTree::chain(width.min(end - at) - 1)?;
-                    let together = self.batch_bits(text, at, &chain).await?;
-                    let unequal = together.iter().zip(&alone[at - first..]).position(|(a, b)| a != b);
-                    unequal.into_iter().for_each(|row| differs(at + row, &chain));
-                }
+                // Trees leave others' keys behind in the row's own slot and in later ones.
+                self.committed_bits(text, at).await?;
             }
             meter.end(end - first);
         }
         self.restart().await?;
         Ok(found)
+    }
+
+    /// [`Self::batch_bits`] of the row at a position alone, which is then committed.
+    async fn committed_bits(&self, text: &[u32], at: usize) -> Result<Vec<Vec<u32>>> {
+        let bits = self.batch_bits(text, at, &DraftTree::default()).await?;
+        let extent = Extent { rows: 1, logit_rows: 1, keys: at as u32 + 1 };
+        self.replay(&[&self.plan.settle], extent, None);
+        Ok(bits)
     }
 
     /// Bits of the logits of the rows of a round that hold `text` from position `at` on, where the last child of each node is
@@ -437,6 +441,15 @@ impl Session {
         let (vocab, stride) = (vocab as usize, model.sizes.vocab_stride() as usize);
         Ok(path.iter().map(|row| logits[row * stride..][..vocab].to_vec()).collect())
     }
+}
+
+/// The batches of more than one row that are compared at the `nth` position of a stretch of which `left` positions are left: a tree,
+/// and chains of the widths that begin there.
+fn trees_at(nth: usize, left: usize) -> Result<Vec<DraftTree>> {
+    let tree = DraftTree::new(&TREE[..TREE.len().min(left - 1)])?;
+    let begins = |width: &&usize| nth.is_multiple_of(**width);
+    let chains = WIDTHS.iter().filter(begins).map(|width| DraftTree::chain((*width).min(left) - 1));
+    std::iter::once(Ok(tree)).filter(|tree| tree.as_ref().is_ok_and(|tree| !tree.is_chain())).chain(chains).collect()
 }
 
 impl Way {

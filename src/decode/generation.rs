@@ -155,12 +155,8 @@ fn settle(draft: &DraftOptions, session: &Session) -> Result<(Source, Option<Str
         Drafter::Marginal => Source::Marginal,
         Drafter::Recorded(_) => Source::Recorded,
     };
-    match source {
-        Source::Marginal => session.check_committing("drafting with the marginal")?,
-        Source::Heads if session.has_gated_heads() => {
-            session.check_committing("drafting with heads whose LoRA is gated")?;
-        }
-        Source::None | Source::Heads | Source::Lookup | Source::Recorded => {}
+    if source == Source::Marginal {
+        session.check_committing("drafting with the marginal")?;
     }
     if source != Source::None && !session.model.width_invariant {
         let reason = "this driver computes a row differently beside other rows, so drafts would change the text";

@@ -66,15 +66,13 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::generate`]; [`ErrorKind::Input`](crate::ErrorKind::Input) for positions beyond the text, or a feed of no
-    /// tokens; [`ErrorKind::Format`](crate::ErrorKind::Format) where logits are not finite;
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for a model with recurrent layers.
+    /// tokens; [`ErrorKind::Format`](crate::ErrorKind::Format) where logits are not finite.
     pub async fn read_logits(
         &mut self,
         ids: &[u32],
         options: &ReadOptions,
         on_row: &mut (dyn FnMut(Reading, usize, &[f32]) + Send),
     ) -> Result<()> {
-        self.check_committing("reading the logits of streams and heads")?;
         self.check_ids(ids)?;
         let Range { start, end } = options.positions;
         if start >= end || end > ids.len() {
@@ -116,6 +114,7 @@ impl Session {
                 self.replay(&[&heads.adapted], batch.extent(), None);
                 self.read_heads(ids, &batch, on_row).await?;
             }
+            self.replay(&[&self.plan.settle], batch.extent(), None);
         }
         if most > 0 {
             self.feed_branches(options, &likeliest, on_row).await?;

@@ -47,8 +47,8 @@ fn whole(engine: &Engine) -> Session {
     session.room(session.context()).expect("room");
     let (gpu, sizes) = (&session.model.gpu, &session.model.sizes);
     let blocks = session.model.config.spec.blocks.iter();
-    let layer = |attention| LayerState::whole(gpu, attention, sizes.context, sizes.cache);
-    session.buffers.layers = blocks.map(|block| layer(block.attention())).collect();
+    let layer = |mixer| LayerState::whole(gpu, mixer, sizes.context, sizes.cache);
+    session.buffers.layers = blocks.map(|block| layer(&block.mixer)).collect();
     session.plan_anew();
     session
 }

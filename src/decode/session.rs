@@ -141,11 +141,6 @@ impl Session {
         &self.tokens
     }
 
-    /// Whether drafting rows go through blocks of the backbone with adapters of their own.
-    pub(super) fn has_gated_heads(&self) -> bool {
-        self.model.heads.as_ref().is_some_and(|heads| heads.gated)
-    }
-
     /// Tokens this session can hold.
     pub fn context(&self) -> usize {
         self.model.sizes.context as usize

@@ -3,6 +3,8 @@
 //! Whatever a configuration says that changes the mathematics is either represented here or refused by name; it is never
 //! ignored.
 
+use serde_json::{Map, Value};
+
 use super::families::{self, Family, divide};
 use super::fields::{Fields, MAX_SIZE, parse_object};
 use super::layouts::TensorNames;
@@ -59,8 +61,9 @@ impl ModelConfig {
     /// Takes in numbers that the frequencies of every block's rope are divided by.
     pub(super) fn divide_rope(&mut self, divisors: &[f32]) {
         for block in &mut self.spec.blocks {
-            let Mixer::Attention(attention) = &mut block.mixer;
-            attention.rope.divisors = Some(divisors.to_vec());
+            if let Mixer::Attention(attention) = &mut block.mixer {
+                attention.rope.divisors = Some(divisors.to_vec());
+            }
         }
     }
 
@@ -74,8 +77,18 @@ impl ModelConfig {
         whole(&mut self.spec.final_norm);
         for block in &mut self.spec.blocks {
             whole(&mut block.norm);
-            let Mixer::Attention(attention) = &mut block.mixer;
-            attention.qk_norm.iter_mut().for_each(|norm| norm.offset = 0.0);
+            if let Mixer::Attention(attention) = &mut block.mixer {
+                attention.qk_norm.iter_mut().for_each(|norm| norm.offset = 0.0);
+            }
+        }
+    }
+
+    /// DeltaNets are stored as llama.cpp keeps them.
+    pub(super) fn take_delta_nets_of_llama_cpp(&mut self) {
+        for block in &mut self.spec.blocks {
+            if let Mixer::DeltaNet(delta) = &mut block.mixer {
+                (delta.tiled, delta.whole_rates) = (true, true);
+            }
         }
     }
 
@@ -86,7 +99,7 @@ impl ModelConfig {
     ///
     /// [`ErrorKind::Unsupported`]: crate::ErrorKind::Unsupported
     pub fn parse(config_json: &[u8], generation_config_json: Option<&[u8]>) -> Result<Self> {
-        let map = parse_object("config.json", config_json)?;
+        let map = of_text(parse_object("config.json", config_json)?);
         let fields = Fields::new("config.json", &map);
         let family = families::family(&fields)?;
         refuse_unimplemented(&fields, SHARED_RULES, family.reads)?;
@@ -125,6 +138,14 @@ impl ModelConfig {
     }
 }
 
+/// The configuration of the text model. Models of text and images describe it in `text_config`; what stands beside that counts
+/// where it says nothing.
+fn of_text(mut whole: Map<String, Value>) -> Map<String, Value> {
+    let Some(Value::Object(mut text)) = whole.remove("text_config") else { return whole };
+    whole.into_iter().for_each(|(key, value)| _ = text.entry(key).or_insert(value));
+    text
+}
+
 fn check_ids(fields: &Fields<'_>, key: &str, ids: &[u32], vocab_size: usize) -> Result<()> {
     match ids.iter().find(|&&id| id as usize >= vocab_size) {
         Some(id) => Err(fields.error(format!("`{key}`: {id} lies outside the vocabulary of {vocab_size} tokens"))),
@@ -135,7 +156,7 @@ fn check_ids(fields: &Fields<'_>, key: &str, ids: &[u32], vocab_size: usize) -> 
 fn assemble(fields: &Fields<'_>, family: &Family) -> Result<ModelConfig> {
     let spec = (family.spec)(fields)?;
     family.names.check(&spec)?;
-    let (last, attention) = (spec.last_block(), spec.last_block().attention());
+    let (last, attention) = (spec.last_block(), spec.last_attention());
     Ok(ModelConfig {
         model_type: family.model_type.to_owned(),
         vocab_size: spec.vocab_size,

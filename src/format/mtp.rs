@@ -229,6 +229,10 @@ impl<'f, F: Files> HeadSet<'f, F> {
 
     /// Checks that every tensor the heads need is there and fits, and notes those that they do not need.
     fn checked(mut self, config: &ModelConfig, stated_by: &str, mine: impl Fn(&str) -> bool) -> Result<Self> {
+        if self.lora.is_some() && config.spec.is_recurrent() {
+            let message = "heads with a LoRA are not supported for a model with recurrent layers";
+            return Err(Error::unsupported(message).within(self.tensors.describe()));
+        }
         let expected = self.expected_tensors(config);
         for head in &self.heads {
             self.check_vocabulary(head, config)?;

@@ -44,6 +44,8 @@ pub struct BlockSpec {
 pub enum Mixer {
     /// Softmax attention over keys and values.
     Attention(Attention),
+    /// A state of fixed size that each position moves on.
+    DeltaNet(DeltaNet),
 }
 
 /// Causal attention with grouped keys and values.
@@ -69,6 +71,36 @@ pub struct Attention {
     pub qkv_bias: bool,
     /// Whether the output projection has a bias.
     pub out_bias: bool,
+    /// Whether what the heads give is multiplied with the sigmoid of a projection of the block's input.
+    pub output_gate: bool,
+}
+
+/// A gated DeltaNet (arXiv 2412.06464): each value head keeps a matrix `S`, `[key_dim, value_dim]`, which every position moves on.
+///
+/// The block's normalised input is projected to queries, keys and values, which pass a causal convolution and SiLU. Queries and
+/// keys are scaled to length 1, queries also by `1 / sqrt(key_dim)`. Then, for each value head,
+///
+/// - `S = decay * S`, `decay = exp(-exp(A) * softplus(a + bias))` with a projection `a` of the input;
+/// - `S = S + k (beta * (v - Sᵀ k))ᵀ`, `beta = sigmoid(b)` with a projection `b`;
+/// - the output is `Sᵀ q`, RMS-normalised and multiplied with `silu(z)`, `z` being a projection of the input.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DeltaNet {
+    /// Query and key heads.
+    pub key_heads: usize,
+    /// Value heads, a multiple of the key heads: each key head serves as many.
+    pub value_heads: usize,
+    /// Elements of a query or key head, a multiple of four.
+    pub key_dim: usize,
+    /// Elements of a value head, a multiple of those of a key head.
+    pub value_dim: usize,
+    /// Positions that the convolution sees, the row's own included.
+    pub taps: usize,
+    /// Added to the mean square in the norm of the output.
+    pub eps: f64,
+    /// Whether key head h serves the value heads h, h + key_heads, ... instead of neighbouring ones: so do files of llama.cpp.
+    pub tiled: bool,
+    /// Whether the file holds `-exp(A)` in place of `A`: so do these.
+    pub whole_rates: bool,
 }
 
 /// An RMSNorm over the elements of a head, with one scale for all query heads and one for all key heads.
@@ -170,8 +202,28 @@ pub enum BlockRole {
     QueryNorm,
     /// The scale of the norm of key heads.
     KeyNorm,
+    /// The projection to the gate of the heads' output.
+    OutputGate,
     /// The projection of the heads' values back to the stream.
     Output,
+    /// Of a delta net: the projection to queries, keys and values together.
+    DeltaInput,
+    /// The projection to `b`, one for each value head.
+    DeltaBeta,
+    /// The projection to `a`, one for each value head.
+    DeltaDecay,
+    /// The projection to the gate `z`.
+    DeltaGate,
+    /// The convolution's weights, `[channels, 1, taps]`, oldest first.
+    DeltaConv,
+    /// `A` of each value head.
+    DeltaRate,
+    /// What is added to `a` of each value head.
+    DeltaBias,
+    /// The scale of the output's norm, `[value_dim]`.
+    DeltaNorm,
+    /// The projection of the values back to the stream.
+    DeltaOutput,
     /// The norm of what the mixer adds to the stream.
     MixerPostNorm,
     /// The norm before the MLP.
@@ -193,6 +245,8 @@ pub enum Part {
     Weight,
     /// The numbers that are added.
     Bias,
+    /// The tensor itself, whose name has no ending.
+    Itself,
 }
 
 impl ModelSpec {
@@ -213,10 +267,15 @@ impl ModelSpec {
 
     /// What the model has that training has no way back through, if anything.
     pub(crate) fn untrained(&self) -> Option<&'static str> {
-        let less_one = |block: &BlockSpec| {
-            block.norm.offset() != 0.0 || block.attention().qk_norm.is_some_and(|norm| norm.offset != 0.0)
-        };
-        if self.logit_softcap.is_some() || self.blocks.iter().any(|block| block.attention().softcap.is_some()) {
+        let qk_less_one = |attention: &Attention| attention.qk_norm.is_some_and(|norm| norm.offset != 0.0);
+        let less_one = |block: &BlockSpec| block.norm.offset() != 0.0 || block.attention().is_some_and(qk_less_one);
+        if self.is_recurrent() {
+            return Some("recurrent layers");
+        }
+        if self.attentions().any(|attention| attention.output_gate) {
+            return Some("gates of attention's output");
+        }
+        if self.logit_softcap.is_some() || self.attentions().any(|attention| attention.softcap.is_some()) {
             return Some("soft caps of scores or logits");
         }
         if self.blocks.iter().any(|block| block.post_norm) {
@@ -226,16 +285,38 @@ impl ModelSpec {
             .then_some("norms whose scales are stored less one")
     }
 
+    /// The attention of the blocks that have one.
+    pub fn attentions(&self) -> impl Iterator<Item = &Attention> {
+        self.blocks.iter().filter_map(BlockSpec::attention)
+    }
+
+    /// Whether a block keeps a state that rows move on.
+    pub fn is_recurrent(&self) -> bool {
+        self.blocks.iter().any(|block| block.attention().is_none())
+    }
+
     /// The last block.
     pub fn last_block(&self) -> &BlockSpec {
         self.blocks.last().expect("a model has at least one block")
     }
 
+    /// The last block with attention, which is what a layer of a multi-token head is like.
+    pub fn last_attending(&self) -> &BlockSpec {
+        let attending = self.blocks.iter().rfind(|block| block.attention().is_some());
+        attending.expect("families have at least one block with attention")
+    }
+
+    /// The attention of the last block that has one.
+    pub fn last_attention(&self) -> &Attention {
+        self.last_attending().attention().expect("it was found by that")
+    }
+
     /// The block that layer `layer` of a multi-token head with `layers` of them is like: heads are like the last blocks, in
-    /// whose place they may be.
+    /// whose place they may be, and have attention.
     pub fn block_of_head(&self, layer: usize, layers: usize) -> &BlockSpec {
         let first = self.blocks.len().saturating_sub(layers);
-        self.blocks.get(first + layer).unwrap_or_else(|| self.last_block())
+        let block = self.blocks.get(first + layer).filter(|block| block.attention().is_some());
+        block.unwrap_or_else(|| self.last_attending())
     }
 
     /// The same value of every block, or the most of any.
@@ -245,32 +326,25 @@ impl ModelSpec {
 }
 
 impl BlockSpec {
-    /// The attention of the block.
-    pub fn attention(&self) -> &Attention {
-        let Mixer::Attention(attention) = &self.mixer;
-        attention
+    /// The attention of the block, if its mixer is that.
+    pub fn attention(&self) -> Option<&Attention> {
+        match &self.mixer {
+            Mixer::Attention(attention) => Some(attention),
+            Mixer::DeltaNet(_) => None,
+        }
     }
 
     /// Every tensor of the block, with its shape.
-    pub fn tensors(&self, hidden: usize) -> Vec<(BlockRole, Part, Vec<usize>)> {
+    pub fn tensors(&self, hidden: usize) -> Vec<BlockTensor> {
         let mut tensors = Vec::new();
         let norm = |role, tensors: &mut Vec<_>| {
             tensors.extend(self.norm.parts().map(|part| (role, part, vec![hidden])));
         };
-        let linear = |role, outputs: usize, inputs: usize, bias: bool, tensors: &mut Vec<_>| {
-            tensors.push((role, Part::Weight, vec![outputs, inputs]));
-            tensors.extend(bias.then(|| (role, Part::Bias, vec![outputs])));
-        };
-        let a = self.attention();
         norm(BlockRole::MixerNorm, &mut tensors);
-        linear(BlockRole::Query, a.q_size(), hidden, a.qkv_bias, &mut tensors);
-        linear(BlockRole::Key, a.kv_size(), hidden, a.qkv_bias, &mut tensors);
-        linear(BlockRole::Value, a.kv_size(), hidden, a.qkv_bias, &mut tensors);
-        if a.qk_norm.is_some() {
-            tensors.push((BlockRole::QueryNorm, Part::Weight, vec![a.head_dim]));
-            tensors.push((BlockRole::KeyNorm, Part::Weight, vec![a.head_dim]));
+        match &self.mixer {
+            Mixer::Attention(attention) => attention.tensors(hidden, &mut tensors),
+            Mixer::DeltaNet(delta) => delta.tensors(hidden, &mut tensors),
         }
-        linear(BlockRole::Output, hidden, a.q_size(), a.out_bias, &mut tensors);
         norm(BlockRole::MlpNorm, &mut tensors);
         if self.post_norm {
             norm(BlockRole::MixerPostNorm, &mut tensors);
@@ -285,7 +359,30 @@ impl BlockSpec {
     }
 }
 
+/// Adds the tensors of a linear map, `[outputs, inputs]`.
+fn linear(role: BlockRole, outputs: usize, inputs: usize, bias: bool, tensors: &mut Vec<BlockTensor>) {
+    tensors.push((role, Part::Weight, vec![outputs, inputs]));
+    tensors.extend(bias.then(|| (role, Part::Bias, vec![outputs])));
+}
+
+/// A tensor of a block, and its shape.
+type BlockTensor = (BlockRole, Part, Vec<usize>);
+
 impl Attention {
+    fn tensors(&self, hidden: usize, tensors: &mut Vec<BlockTensor>) {
+        linear(BlockRole::Query, self.q_size(), hidden, self.qkv_bias, tensors);
+        linear(BlockRole::Key, self.kv_size(), hidden, self.qkv_bias, tensors);
+        linear(BlockRole::Value, self.kv_size(), hidden, self.qkv_bias, tensors);
+        if self.output_gate {
+            linear(BlockRole::OutputGate, self.q_size(), hidden, self.qkv_bias, tensors);
+        }
+        if self.qk_norm.is_some() {
+            tensors.push((BlockRole::QueryNorm, Part::Weight, vec![self.head_dim]));
+            tensors.push((BlockRole::KeyNorm, Part::Weight, vec![self.head_dim]));
+        }
+        linear(BlockRole::Output, hidden, self.q_size(), self.out_bias, tensors);
+    }
+
     /// Elements of all query heads of a row.
     pub fn q_size(&self) -> usize {
         self.heads * self.head_dim
@@ -294,6 +391,42 @@ impl Attention {
     /// Elements of all key heads (and of all value heads) of a row.
     pub fn kv_size(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+}
+
+impl DeltaNet {
+    /// The largest key head that the kernels hold.
+    pub const MAX_KEY_DIM: usize = 128;
+
+    /// The longest convolution.
+    pub const MAX_TAPS: usize = 16;
+
+    fn tensors(&self, hidden: usize, tensors: &mut Vec<BlockTensor>) {
+        let Self { value_heads, value_dim, taps, .. } = *self;
+        linear(BlockRole::DeltaInput, self.channels(), hidden, false, tensors);
+        linear(BlockRole::DeltaBeta, value_heads, hidden, false, tensors);
+        linear(BlockRole::DeltaDecay, value_heads, hidden, false, tensors);
+        linear(BlockRole::DeltaGate, self.v_size(), hidden, false, tensors);
+        tensors.push((BlockRole::DeltaConv, Part::Weight, vec![self.channels(), 1, taps]));
+        tensors.push((BlockRole::DeltaRate, Part::Itself, vec![value_heads]));
+        tensors.push((BlockRole::DeltaBias, Part::Itself, vec![value_heads]));
+        tensors.push((BlockRole::DeltaNorm, Part::Weight, vec![value_dim]));
+        linear(BlockRole::DeltaOutput, hidden, self.v_size(), false, tensors);
+    }
+
+    /// Elements of all key heads (and of all query heads) of a row.
+    pub fn k_size(&self) -> usize {
+        self.key_heads * self.key_dim
+    }
+
+    /// Elements of all value heads of a row.
+    pub fn v_size(&self) -> usize {
+        self.value_heads * self.value_dim
+    }
+
+    /// Elements of queries, keys and values of a row: what the convolution goes over.
+    pub fn channels(&self) -> usize {
+        2 * self.k_size() + self.v_size()
     }
 }
 

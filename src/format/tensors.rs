@@ -104,6 +104,14 @@ impl<'f, F: Files> Tensors<'f, F> {
         }
     }
 
+    /// Gives a matrix of those whose names are `meant` a dimension of 1 between its two: so files of another kind keep the weights of
+    /// a convolution of each channel by itself.
+    pub(super) fn add_dimension(&mut self, meant: &dyn Fn(&str) -> bool) {
+        for (_, info) in self.found.iter_mut().filter(|(name, info)| meant(name) && info.shape.len() == 2) {
+            info.shape.insert(1, 1);
+        }
+    }
+
     /// Takes the tensor called `name` out.
     pub(super) fn remove(&mut self, name: &str) {
         self.found.remove(name);

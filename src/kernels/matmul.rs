@@ -18,6 +18,8 @@ pub(crate) enum Activation {
     Silu,
     Gelu,
     GeluTanh,
+    /// `1 / (1 + exp(-x))`, of gates alone.
+    Sigmoid,
     /// A soft cap, of logits alone.
     Softcap,
 }
@@ -30,6 +32,7 @@ impl Activation {
             Self::Silu => "activation_silu",
             Self::Gelu => "activation_gelu",
             Self::GeluTanh => "activation_gelu_tanh",
+            Self::Sigmoid => "activation_sigmoid",
             Self::Softcap => "activation_softcap",
         }
     }
@@ -42,11 +45,13 @@ pub(crate) enum Store {
     Set,
     /// Adds to it.
     Add,
+    /// Multiplies it: a gate.
+    Mul,
 }
 
 impl Store {
-    /// Every way to store a result.
-    pub const ALL: [Self; 2] = [Self::Set, Self::Add];
+    /// The ways to store a sum, or a part of one.
+    pub const OF_SUMS: [Self; 2] = [Self::Set, Self::Add];
 
     /// The way in which the n-th part of a sum is stored, counted from 0.
     pub fn nth(n: usize) -> Self {
@@ -58,6 +63,7 @@ impl Store {
         match self {
             Self::Set => "store_set",
             Self::Add => "store_add",
+            Self::Mul => "store_mul",
         }
     }
 }
@@ -80,6 +86,13 @@ fn variants(set: KernelSet) -> Vec<Variant> {
         }
     }
     let plain = |(format, shape)| MatmulForm { shape, ..MatmulForm::plain(set, Widths::Fixed, format, 0) };
+    for (widths, bias) in [Widths::Each, Widths::Fixed].into_iter().flat_map(|widths| [(widths, false), (widths, true)])
+    {
+        for form in formats().flat_map(|of| MatmulForm { widths, bias, ..plain(of) }.gates()) {
+            variants.extend(widths.rows().iter().flat_map(|&rows| form.narrow_variants(rows, "partials_none")));
+            variants.extend(form.tiled());
+        }
+    }
     let with_partials = |form: MatmulForm| form.narrow_variants(PARTIALS_ROWS, form.partials_piece());
     variants.extend(formats().map(plain).flat_map(with_partials));
     for capped in formats().map(|of| MatmulForm { activation: Activation::Softcap, ..plain(of) }) {
@@ -111,6 +124,11 @@ impl MatmulForm {
     pub fn plain(set: KernelSet, widths: Widths, format: WeightFormat, columns4: u32) -> Self {
         let (shape, activation) = (set.product_shape(columns4), Activation::None);
         Self { set, widths, shape, format, activation, gated: false, bias: false, store: Store::Set }
+    }
+
+    /// The forms of products that are gates of what lies where they write.
+    fn gates(self) -> [Self; 2] {
+        [Activation::Sigmoid, Activation::Silu].map(|activation| Self { activation, store: Store::Mul, ..self })
     }
 
     fn bound(self, shader: &'static str) -> Variant {

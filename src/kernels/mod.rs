@@ -8,6 +8,7 @@ mod bench;
 pub(crate) mod cache;
 mod commit;
 pub(crate) mod declared;
+mod delta_net;
 mod embed;
 mod head_norm;
 mod hidden;
@@ -46,6 +47,10 @@ pub(crate) use commit::{
     CommitIo, CommitParams, EMITTED_TRACE, EMITTED_WORDS, Emitted, MAX_EMITTED, MAX_END_TOKENS, MAX_ROUNDS, commit,
 };
 pub use declared::shaders;
+pub(crate) use delta_net::{
+    Committed, DeltaBuffers, DeltaInputsIo, DeltaRuleIo, DeltaShape, MAX_KEY_DIM, delta_commit, delta_inputs,
+    delta_rule,
+};
 pub(crate) use embed::{EmbedIo, EmbedParams, embed};
 pub(crate) use head_norm::{HeadNormIo, HeadNormParams, head_norm};
 pub(crate) use hidden::{CompactHiddenIo, CopyHidden, Place, compact_hidden, copy_hidden};
@@ -84,6 +89,7 @@ const KERNELS: &[&[Declared]] = &[
     attention::KERNELS,
     bench::KERNELS,
     commit::KERNELS,
+    delta_net::KERNELS,
     embed::KERNELS,
     head_norm::KERNELS,
     hidden::KERNELS,

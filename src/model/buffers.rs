@@ -20,7 +20,7 @@ pub(crate) struct Buffers {
     pub mlp_in: Buffer,
     /// What a block is about to add to the stream, where that is normalised; else empty.
     pub added: Buffer,
-    /// Queries, keys and values as the product gives them, where heads are normalised after it; else empty.
+    /// Queries, keys and values as a product or a convolution gives them, where heads are normalised after it; else empty.
     pub projected: Buffer,
     /// Queries, keys and values that attention takes.
     pub qkv: Buffer,
@@ -53,7 +53,7 @@ impl Buffers {
     /// The buffers of a session of a model like `spec`, with heads, at first for a text of `capacity` tokens.
     pub fn new(gpu: &Gpu, spec: &ModelSpec, sizes: &Sizes, capacity: u32, heads: Option<&HeadWeights>) -> Self {
         let rows = |label: &str, width: u32| gpu.storage(label, sizes.rows_bytes(width));
-        let layer = |block: &BlockSpec| LayerState::new(gpu, block.attention(), capacity, sizes.cache);
+        let layer = |block: &BlockSpec| LayerState::new(gpu, &block.mixer, capacity, sizes.cache);
         Self {
             state: gpu.storage("state", size_of::<State>() as u64),
             rows: gpu.storage("rows", (MAX_CHUNK_ROWS * size_of::<Row>()) as u64),

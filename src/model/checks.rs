@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::gpu::Gpu;
 use crate::kernels::{CacheType, KernelSet, WeightFormat, Widths};
-use crate::self_test::{InjectedFault, KernelCheck, quick_test, width_invariance};
+use crate::self_test::{InjectedFault, KernelCheck, quick_test, recurrent_test, width_invariance};
 use crate::{Error, ErrorKind, Result};
 
 /// Results of the self-test, kept with the device: its driver and its kernels stay the same while it is open.
@@ -13,6 +13,8 @@ use crate::{Error, ErrorKind, Result};
 struct Remembered {
     /// The first wrong kernel, if any.
     wrong: Mutex<BTreeMap<(KernelSet, WeightFormat, CacheType), Option<KernelCheck>>>,
+    /// The first wrong kernel of recurrent layers, if any.
+    wrong_recurrent: Mutex<BTreeMap<KernelSet, Option<KernelCheck>>>,
     /// Whether rows do not feel each other with these widths.
     invariant: Mutex<BTreeMap<(KernelSet, WeightFormat, CacheType, Widths), bool>>,
 }
@@ -32,12 +34,13 @@ async fn once<K: Ord, T: Clone>(
     Ok(result)
 }
 
-/// Fails where a kernel that these weights and this cache need computes wrong results on this device.
+/// Fails where a kernel that these weights and this cache need, or `recurrent` layers, computes wrong results on this device.
 pub(super) async fn check_kernels(
     gpu: &Gpu,
     kernels: KernelSet,
     formats: &BTreeSet<WeightFormat>,
     cache: CacheType,
+    recurrent: bool,
 ) -> Result<()> {
     let remembered: Arc<Remembered> = gpu.companion();
     for &format in formats {
@@ -46,7 +49,26 @@ pub(super) async fn check_kernels(
             return Err(wrong_kernel(gpu, kernels, &check));
         }
     }
+    if recurrent {
+        let test = first_wrong_recurrent(gpu, kernels);
+        if let Some(check) = once(&remembered.wrong_recurrent, kernels, test).await? {
+            return Err(wrong_kernel(gpu, kernels, &check));
+        }
+    }
     Ok(())
+}
+
+async fn first_wrong_recurrent(gpu: &Gpu, kernels: KernelSet) -> Result<Option<KernelCheck>> {
+    let mut wrong = None;
+    recurrent_test(gpu, kernels, &mut |check| keep_wrong(&mut wrong, check)).await?;
+    Ok(wrong)
+}
+
+/// Keeps the first check that did not pass.
+fn keep_wrong(wrong: &mut Option<KernelCheck>, check: KernelCheck) {
+    if !check.passed {
+        wrong.get_or_insert(check);
+    }
 }
 
 async fn first_wrong(
@@ -56,12 +78,7 @@ async fn first_wrong(
     cache: CacheType,
 ) -> Result<Option<KernelCheck>> {
     let mut wrong = None;
-    let mut seen = |check: KernelCheck| {
-        if !check.passed {
-            wrong.get_or_insert(check);
-        }
-    };
-    quick_test(gpu, kernels, (format, cache), &mut seen).await?;
+    quick_test(gpu, kernels, (format, cache), &mut |check| keep_wrong(&mut wrong, check)).await?;
     Ok(wrong)
 }
 

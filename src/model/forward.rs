@@ -3,15 +3,17 @@
 use super::buffers::Buffers;
 use super::head_plan::{self, HeadsPlan};
 use super::load::Model;
-use super::state::{AppendIo, CommitIo, KeyValues, LayerState, MixIo};
+use super::sizes::{attention_shape, delta_shape};
+use super::state::{AppendIo, CommitIo, KeyValues, LayerState};
 use super::upload::{Matrix, Shard};
-use super::weights::{Layer, Linear, NormWeights};
-use crate::format::spec::{self, Attention, Mlp};
+use super::weights::{DeltaWeights, Layer, Linear, NormWeights};
+use crate::format::spec::{self, Attention, Mixer, Mlp};
 use crate::gpu::Buffer;
 use crate::kernels::{
-    Activation, AttentionIo, CopyHidden, EmbedIo, EmbedParams, HeadNormIo, HeadNormParams, LogProbsIo, LogProbsParams,
-    MatmulForm, MatmulIo, NormIo, Op, Over, Partials, Place, SampleIo, Scoring, Store, attention_scores,
-    attention_softmax, attention_values, embed, head_norm, log_probs, matmul, matmul_with_partials, norm, sample,
+    Activation, AttentionIo, CopyHidden, DeltaBuffers, DeltaInputsIo, DeltaRuleIo, EmbedIo, EmbedParams, HeadNormIo,
+    HeadNormParams, LogProbsIo, LogProbsParams, MatmulForm, MatmulIo, NormIo, Op, Over, Partials, Place, SampleIo,
+    Scoring, Store, attention_scores, attention_softmax, attention_values, delta_inputs, delta_rule, embed, head_norm,
+    log_probs, matmul, matmul_with_partials, norm, sample,
 };
 
 /// The ops of a session, in the order they run.
@@ -120,6 +122,17 @@ pub(crate) struct Planner<'a> {
     pub buffers: &'a Buffers,
 }
 
+/// Added to the sum of the squares of queries and keys before they are divided by its root.
+const UNIT_EPS: f64 = 1e-6;
+
+/// Blocks of four of a row of what a mixer gives to its output projection.
+fn mixed4(model: &Model, mixer: &Mixer) -> u32 {
+    match mixer {
+        Mixer::Attention(attention) => attention_shape(attention, model.sizes.context).out_stride() / 4,
+        Mixer::DeltaNet(delta) => delta_shape(delta).values() / 4,
+    }
+}
+
 /// The input of a product: its buffer and row stride in blocks of four.
 type Source<'a> = (&'a Buffer, u32);
 
@@ -156,20 +169,70 @@ impl Planner<'_> {
                 self.qkv(layer, kept, ops, adapt);
                 self.attention(layer, kept, ops);
             }
-            LayerState::Recurrent(kept) => {
-                let io = MixIo { state: &b.state, rows: &b.rows, x: &b.attention_in, out: &b.attention_out };
-                ops.extend(kept.mixer.mix(&self.model.gpu, io));
-            }
+            LayerState::Recurrent(kept) => self.delta_net(layer, &kept.delta, ops),
         }
-        let out = (&b.attention_out, self.model.attention_shape(layer).out_stride() / 4);
+        let out = (&b.attention_out, mixed4(self.model, &layer.spec.mixer));
+        self.gate(layer, out, ops);
         let [mixer_post, mlp_post] = [0, 1].map(|at| layer.post_norms.as_ref().map(|norms| &norms[at]));
-        self.add(&layer.out, out, mixer_post, ops);
+        self.add(&layer.mixer.out, out, mixer_post, ops);
         if !parallel {
             ops.push(mlp_norm());
         }
         let form = mlp_in_form(self.model, layer);
         ops.extend(self.linear(form, &layer.mlp_in, (&b.mlp_in, hidden4), (&b.intermediate, inner4)));
         self.add(&layer.mlp_out, (&b.intermediate, inner4), mlp_post, ops);
+    }
+
+    /// Multiplies what a mixer gives with its gate, where it has one.
+    fn gate(&self, layer: &Layer, out: Source<'_>, ops: &mut Vec<Op>) {
+        let Some(gate) = &layer.mixer.gate else { return };
+        let activation = match layer.spec.mixer {
+            Mixer::Attention(_) => Activation::Sigmoid,
+            Mixer::DeltaNet(_) => Activation::Silu,
+        };
+        let form = MatmulForm { activation, store: Store::Mul, ..linear_form(self.model, gate) };
+        let x = (&self.buffers.attention_in, self.model.sizes.hidden / 4);
+        ops.extend(self.linear(form, gate, x, out));
+    }
+
+    /// A delta net over the rows, up to the gate of its output.
+    fn delta_net(&self, layer: &Layer, kept: &DeltaBuffers, ops: &mut Vec<Op>) {
+        let (model, b) = (self.model, self.buffers);
+        let (Mixer::DeltaNet(delta), Some(weights), Some(unit)) =
+            (&layer.spec.mixer, &layer.mixer.delta, &layer.mixer.qk_norm)
+        else {
+            unreachable!("a layer with such a state is a delta net")
+        };
+        let (gpu, shape, hidden4) = (&model.gpu, kept.shape, model.sizes.hidden / 4);
+        let y = (&kept.inputs, shape.inputs_stride() / 4);
+        ops.extend(self.linear(
+            linear_form(model, &layer.mixer.input),
+            &layer.mixer.input,
+            (&b.attention_in, hidden4),
+            y,
+        ));
+        let (state, rows, convolved, out) = (&b.state, &b.rows, &b.projected, &b.qkv);
+        let DeltaWeights { conv, rates, norm } = weights;
+        ops.push(delta_inputs(gpu, kept, DeltaInputsIo { state, rows, conv, rates, convolved }));
+        let of_keys = HeadNormParams {
+            heads: shape.key_heads,
+            kv_heads: shape.key_heads,
+            others: shape.values() / shape.key_dim,
+            width: shape.key_dim,
+            head_dim4: shape.key_dim / 4,
+            eps: (UNIT_EPS / f64::from(shape.key_dim)) as f32,
+        };
+        ops.push(head_norm(gpu, of_keys, HeadNormIo { x: convolved, scale: unit, y: &kept.mixed }));
+        ops.push(delta_rule(gpu, model.kernels, kept, DeltaRuleIo { state, rows, out }));
+        let of_values = HeadNormParams {
+            heads: shape.value_heads,
+            kv_heads: 0,
+            others: 0,
+            width: shape.value_dim,
+            head_dim4: shape.value_dim / 4,
+            eps: delta.eps as f32,
+        };
+        ops.push(head_norm(gpu, of_values, HeadNormIo { x: out, scale: norm, y: &b.attention_out }));
     }
 
     /// Adds a product to the stream, normalised by `post` where a block has such norms.
@@ -200,13 +263,13 @@ impl Planner<'_> {
     /// gives, which is in the buffer that it is handed.
     fn qkv(&self, layer: &Layer, kept: &KeyValues, ops: &mut Vec<Op>, adapt: impl Fn(&Buffer, &mut Vec<Op>)) {
         let (model, b) = (self.model, self.buffers);
-        let (attention, shape) = (layer.spec.attention(), model.attention_shape(layer));
-        let projected = if layer.qk_norm.is_some() { &b.projected } else { &b.qkv };
-        let form = linear_form(model, &layer.qkv);
+        let (attention, shape) = (layer.attention(), model.attention_shape(layer));
+        let projected = if layer.mixer.qk_norm.is_some() { &b.projected } else { &b.qkv };
+        let form = linear_form(model, &layer.mixer.input);
         let (x, y) = ((&b.attention_in, model.sizes.hidden / 4), (projected, shape.qkv_stride() / 4));
-        ops.extend(self.linear(form, &layer.qkv, x, y));
+        ops.extend(self.linear(form, &layer.mixer.input, x, y));
         adapt(projected, ops);
-        if let (Some(norm), Some(scale)) = (attention.qk_norm, &layer.qk_norm) {
+        if let (Some(norm), Some(scale)) = (attention.qk_norm, &layer.mixer.qk_norm) {
             let params = HeadNormParams::new(shape, attention.head_dim as u32, norm.eps as f32);
             ops.push(head_norm(&model.gpu, params, HeadNormIo { x: projected, scale, y: &b.qkv }));
         }
@@ -217,7 +280,7 @@ impl Planner<'_> {
 
     fn attention(&self, layer: &Layer, kept: &KeyValues, ops: &mut Vec<Op>) {
         let (gpu, b, KeyValues { shape, keys, values }) = (&self.model.gpu, self.buffers, kept);
-        let Attention { scale, softcap, .. } = *layer.spec.attention();
+        let Attention { scale, softcap, .. } = *layer.attention();
         let io = AttentionIo {
             state: &b.state,
             rows: &b.rows,

@@ -245,7 +245,7 @@ fn shift_tokens_io(b: &Buffers) -> ShiftTokensIo<'_> {
 
 impl HeadBuffers {
     pub fn new(gpu: &Gpu, spec: &ModelSpec, heads: &HeadWeights, sizes: &Sizes) -> Self {
-        let kept = |block: &BlockSpec| LayerState::whole(gpu, block.attention(), sizes.context, sizes.cache);
+        let kept = |block: &BlockSpec| LayerState::whole(gpu, &block.mixer, sizes.context, sizes.cache);
         let layers = |head: &Head| head.layers().iter().map(|layer| kept(&layer.spec)).collect();
         let widest = heads.adapters.iter().flatten().map(Adapter::width).max();
         Self {

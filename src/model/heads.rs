@@ -102,7 +102,7 @@ impl Head {
 
     /// Bytes of weights that a row reads on its way to logits.
     pub fn read_bytes(&self, weights: &Weights) -> u64 {
-        let layers = self.layers().iter().flat_map(|layer| [&layer.qkv, &layer.out, &layer.mlp_in, &layer.mlp_out]);
+        let layers = self.layers().iter().flat_map(Layer::linears);
         let mut bytes: u64 = layers.map(|linear| linear.matrix.bytes()).sum();
         match &self.body {
             // The step before has brought its logits.
@@ -146,7 +146,7 @@ impl HeadWeights {
     /// Bytes of weights that rows with adapters read below the heads.
     pub fn adapted_bytes(&self, weights: &Weights) -> u64 {
         let layers = weights.layers.iter().take(self.adapted_blocks(weights.layers.len()));
-        let linears = layers.flat_map(|layer| [&layer.qkv, &layer.out, &layer.mlp_in, &layer.mlp_out]);
+        let linears = layers.flat_map(Layer::linears);
         linears.map(|linear| linear.matrix.bytes()).sum()
     }
 }
@@ -174,7 +174,11 @@ pub(super) async fn load<F: Files>(
     };
     if let Some(lora) = set.lora.as_ref().filter(|lora| lora.gated || training) {
         for block in 0..config.num_hidden_layers {
-            let (names, columns) = loader.qkv(&config.layer_name(block), &config.spec.blocks[block]);
+            let Some(attention) = config.spec.blocks[block].attention() else {
+                all.adapters.push(None);
+                continue;
+            };
+            let (names, columns) = loader.qkv(&config.layer_name(block), attention);
             all.adapters.push(adapter(gpu, &mut loader, lora, &names, &columns).await?);
         }
     }

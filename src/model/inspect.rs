@@ -42,6 +42,8 @@ pub struct Inspection {
     pub qk_norm: bool,
     /// Positions that a position of each block sees, where that is not all before it; empty where no block has a window.
     pub windows: Vec<Option<usize>>,
+    /// Blocks with a recurrent mixer, whose state has a fixed size, in place of attention.
+    pub recurrent_layers: usize,
     /// The longest text the model was made for.
     pub max_position_embeddings: usize,
     /// `RMSNorm` or `LayerNorm`.
@@ -75,7 +77,8 @@ pub struct Inspection {
     /// The same bytes by the format that all matrices are packed in if that is asked for, where every one of them can
     /// be.
     pub quantized_bytes: BTreeMap<String, u64>,
-    /// Bytes of the key-value cache in f32, once a text fills the context; half of it in f16.
+    /// Bytes of what layers keep of a text that fills the context: keys and values in f32, of which f16 takes half, and the
+    /// states of recurrent layers.
     pub cache_bytes: u64,
     /// Bytes of everything else on the GPU.
     pub work_bytes: u64,
@@ -154,6 +157,7 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
         head_dim: config.head_dim,
         qk_norm: sizes.qk_norm,
         windows: windows(spec),
+        recurrent_layers: spec.blocks.len() - spec.attentions().count(),
         max_position_embeddings: config.max_position_embeddings,
         norm: match spec.final_norm {
             Norm::Rms { .. } => "RMSNorm",
@@ -183,7 +187,7 @@ async fn examine<F: Files, H: Files>(files: &F, own: Option<&H>, context: Option
 }
 
 fn windows(spec: &ModelSpec) -> Vec<Option<usize>> {
-    let windows: Vec<_> = spec.blocks.iter().map(|block| block.attention().window).collect();
+    let windows: Vec<_> = spec.blocks.iter().map(|block| block.attention()?.window).collect();
     if windows.iter().all(Option::is_none) { Vec::new() } else { windows }
 }
 
@@ -238,7 +242,7 @@ fn describe<F: Files>(set: &HeadSet<'_, F>, config: &ModelConfig, sizes: &Sizes,
     heads.layers = set.heads.iter().map(|head| head.layers.len()).collect();
     heads.parameters = set.parameters(config);
     heads.unused.clone_from(&set.unused);
-    let layer = whole_shape(config.spec.last_block().attention(), sizes.context, sizes.cache).cache_bytes();
+    let layer = whole_shape(config.spec.last_attention(), sizes.context, sizes.cache).cache_bytes();
     let caches = heads.layers.iter().sum::<usize>() as u64 * 2 * layer;
     // At most: heads that read the same share it.
     heads.bytes = set.byte_len(config) + caches + set.heads.len() as u64 * sizes.history_bytes();

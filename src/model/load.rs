@@ -9,7 +9,7 @@ use super::checks::{check_kernels, working_widths};
 use super::formats;
 use super::heads::{self, HeadWeights};
 use super::lora::Changes;
-use super::sizes::{self, Sizes, attention_shape};
+use super::sizes::{self, Sizes, attention_shape, delta_shape};
 use super::state::kept_shape;
 use super::upload::Matrix;
 use super::weights::{self, Layer, Weights};
@@ -21,7 +21,7 @@ use crate::format::files::Files;
 use crate::format::mtp::HeadSet;
 use crate::format::rope::Rope;
 use crate::format::safetensors::TensorInfo;
-use crate::format::spec::{BlockSpec, ModelSpec};
+use crate::format::spec::{BlockSpec, Mixer, ModelSpec};
 use crate::format::tokenizer::Tokenizer;
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{AttentionShape, CacheType, KernelSet, MAX_END_TOKENS, Widths};
@@ -150,11 +150,15 @@ impl Model {
         let head = weights.lm_head.as_ref().unwrap_or(&weights.embedding);
         let matrices: u64 = weights.block_matrices().chain([head]).map(Matrix::bytes).sum();
         let passes = rows.div_ceil(widths.rows().last().map_or(1, |&widest| widest as usize)) as u64;
-        let read_of_block = |block: &BlockSpec| {
-            let shape = kept_shape(block.attention(), sizes.context, sizes.cache);
-            2 * shape.slot_bytes() * keys.min(shape.window_or_all() as usize) as u64
+        let read_of_block = |block: &BlockSpec| match &block.mixer {
+            Mixer::Attention(attention) => {
+                let shape = kept_shape(attention, sizes.context, sizes.cache);
+                rows as u64 * 2 * shape.slot_bytes() * keys.min(shape.window_or_all() as usize) as u64
+            }
+            // Once for all rows, and again when they are committed.
+            Mixer::DeltaNet(delta) => 2 * delta_shape(delta).state_bytes(),
         };
-        passes * matrices + rows as u64 * self.config.spec.blocks.iter().map(read_of_block).sum::<u64>()
+        passes * matrices + self.config.spec.blocks.iter().map(read_of_block).sum::<u64>()
     }
 
     /// The multi-token heads in use, nearest first: wiring and cost.
@@ -180,7 +184,7 @@ impl Model {
 
     /// The sizes that the kernels of a layer's attention share.
     pub fn attention_shape(&self, layer: &Layer) -> AttentionShape {
-        attention_shape(layer.spec.attention(), self.sizes.context)
+        attention_shape(layer.attention(), self.sizes.context)
     }
 
     /// The rotations of one of the model's rotary embeddings.
@@ -266,7 +270,7 @@ async fn load_parts<F: Files, H: Files>(
             return Ok(fault.map_or(Some(Widths::Each), InjectedFault::working));
         }
         let cache = options.cache;
-        check_kernels(gpu, kernels, &in_use, cache).await?;
+        check_kernels(gpu, kernels, &in_use, cache, config.spec.is_recurrent()).await?;
         working_widths(gpu, kernels, (&in_use, cache), fault, &mut notes).await
     };
     let total = expected_bytes(checkpoint) + set.map_or(0, |set| set.byte_len(&config));
@@ -401,7 +405,7 @@ pub(super) fn with_need(error: Error, weights_bytes: u64, spec: &ModelSpec, size
 /// A table for each rotary embedding of the blocks: rotations of every position.
 pub(super) fn rotations(gpu: &Gpu, spec: &ModelSpec, context: usize) -> Vec<(Rope, Buffer)> {
     let mut tables: Vec<(Rope, Buffer)> = Vec::new();
-    for rope in spec.blocks.iter().map(|block| &block.attention().rope) {
+    for rope in spec.attentions().map(|attention| &attention.rope) {
         if !tables.iter().any(|(known, _)| known == rope) {
             tables.push((rope.clone(), gpu.storage_with("rotation", &rotation_table(rope, context))));
         }

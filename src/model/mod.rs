@@ -33,8 +33,6 @@ pub use merge::{Patch, merge_lora};
 pub use sizes::context;
 pub(crate) use sizes::{Sizes, capacity};
 pub(crate) use state::{CommitIo, LayerState, Stood};
-#[cfg(test)]
-pub(crate) use state::{Committed, MixIo, Recurrence, Recurrent};
 #[cfg(feature = "train")]
 pub(crate) use training::{TrainedSizes, dry_for_training, load_for_training};
 pub(crate) use upload::{Matrix, Placed, Shard};

@@ -1,9 +1,9 @@
 //! The sizes of everything in a session, from the configuration and the context.
 
-use super::state::kept_shape;
+use super::state::{Recurrent, kept_shape};
 use crate::format::config::ModelConfig;
-use crate::format::spec::{Attention, ModelSpec};
-use crate::kernels::{AttentionShape, CacheType, MAX_BATCH_ROWS, MAX_CHUNK_ROWS};
+use crate::format::spec::{Attention, DeltaNet, Mixer, ModelSpec};
+use crate::kernels::{AttentionShape, CacheType, DeltaShape, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MAX_KEY_DIM};
 use crate::{Error, ErrorKind, Result};
 
 /// The default context where the model allows more.
@@ -42,6 +42,24 @@ pub(crate) fn attention_shape(attention: &Attention, context: u32) -> AttentionS
     }
 }
 
+const _: () = assert!(DeltaNet::MAX_KEY_DIM == MAX_KEY_DIM as usize, "what families allow");
+
+/// The sizes that the kernels of a block's delta net share.
+pub(crate) fn delta_shape(delta: &DeltaNet) -> DeltaShape {
+    let DeltaNet { key_heads, value_heads, key_dim, value_dim, taps, tiled, .. } = *delta;
+    let [key_heads, value_heads, key_dim, value_dim, taps] =
+        [key_heads, value_heads, key_dim, value_dim, taps].map(|size| size as u32);
+    DeltaShape { key_heads, value_heads, key_dim, value_dim, taps, tiled }
+}
+
+/// The mixers of a model that are delta nets.
+fn delta_nets(spec: &ModelSpec) -> impl Iterator<Item = &DeltaNet> {
+    spec.blocks.iter().filter_map(|block| match &block.mixer {
+        Mixer::DeltaNet(delta) => Some(delta),
+        Mixer::Attention(_) => None,
+    })
+}
+
 /// Sizes of a session's buffers. Widths are padded to multiples of four.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
@@ -53,17 +71,19 @@ pub(crate) struct Sizes {
     pub chunk_rows: u32,
     /// Query heads of the block that has most.
     pub heads: u32,
-    /// Values of a row of queries, keys and values, of attention output, and within the MLP: of the block that has most.
+    /// Values of a row of queries, keys and values, of what a mixer gives, and within the MLP: of the block that has most.
     pub qkv: u32,
     pub attention_out: u32,
     pub intermediate: u32,
     /// Whether a block normalises heads.
     pub qk_norm: bool,
+    /// Whether a block keeps a state that rows move on.
+    pub recurrent: bool,
     /// Whether a block normalises what it adds to the stream.
     pub post_norm: bool,
     /// The type in which keys and values are kept.
     pub cache: CacheType,
-    /// Bytes of the keys and values of all blocks, once a text fills the context.
+    /// Bytes of what all blocks keep of a text that fills the context: keys and values, and the states of recurrent blocks.
     pub cache_bytes: u64,
 }
 
@@ -80,32 +100,36 @@ impl Sizes {
                 ),
             )
         };
-        let shapes: Vec<_> =
-            spec.blocks.iter().map(|block| kept_shape(block.attention(), context as u32, cache)).collect();
+        let shapes: Vec<_> = spec.attentions().map(|attention| kept_shape(attention, context as u32, cache)).collect();
+        let deltas: Vec<_> = delta_nets(spec).map(delta_shape).collect();
         let largest = shapes.iter().map(|shape| shape.cache_bytes()).max().unwrap_or(0);
         if largest > max_binding_bytes {
             return Err(too_long("the keys of a layer", largest));
         }
-        let heads = spec.most(|block| block.attention().heads) as u32;
+        let heads = shapes.iter().map(|shape| shape.heads).max().unwrap_or(0);
         let score_row = 4 * u64::from(heads) * context as u64;
         let chunk_rows = (max_binding_bytes / score_row).min(MAX_CHUNK_ROWS as u64);
         if chunk_rows < MAX_BATCH_ROWS as u64 {
             return Err(too_long("attention scores", score_row * MAX_BATCH_ROWS as u64));
         }
-        let most = |of: fn(&AttentionShape) -> u32| shapes.iter().map(of).max().unwrap_or(0);
+        let most = |of: fn(&AttentionShape) -> u32, delta: fn(DeltaShape) -> u32| {
+            shapes.iter().map(of).chain(deltas.iter().copied().map(delta)).max().unwrap_or(0)
+        };
+        let recurrent: u64 = delta_nets(spec).map(Recurrent::bytes).sum();
         Ok(Self {
             context: context as u32,
             hidden: (spec.hidden_size as u32).next_multiple_of(4),
             vocab: spec.vocab_size as u32,
             chunk_rows: chunk_rows as u32,
             heads,
-            qkv: most(|shape| shape.qkv_stride()),
-            attention_out: most(|shape| shape.out_stride()),
+            qkv: most(|shape| shape.qkv_stride(), DeltaShape::channels),
+            attention_out: most(|shape| shape.out_stride(), DeltaShape::values),
             intermediate: (spec.most(|block| block.mlp.inner) as u32).next_multiple_of(4),
             post_norm: spec.blocks.iter().any(|block| block.post_norm),
-            qk_norm: spec.blocks.iter().any(|block| block.attention().qk_norm.is_some()),
+            qk_norm: spec.attentions().any(|attention| attention.qk_norm.is_some()),
+            recurrent: spec.is_recurrent(),
             cache,
-            cache_bytes: 2 * shapes.iter().map(|shape| shape.cache_bytes()).sum::<u64>(),
+            cache_bytes: 2 * shapes.iter().map(|shape| shape.cache_bytes()).sum::<u64>() + recurrent,
         })
     }
 
@@ -148,7 +172,7 @@ impl Sizes {
 
     /// Bytes of queries, keys and values before heads are normalised.
     pub fn projected_bytes(&self) -> u64 {
-        if self.qk_norm { self.rows_bytes(self.qkv) } else { 0 }
+        if self.qk_norm || self.recurrent { self.rows_bytes(self.qkv) } else { 0 }
     }
 
     /// Bytes of what a block adds to the stream before that is normalised.

@@ -3,11 +3,12 @@
 //! [`LayerState`] is one interface over its kinds: its bytes, growing with the text, what commits rows, a path or a tree's path,
 //! going back to a length and which one was reached, and a copy for another session.
 
-use super::sizes::attention_shape;
-use crate::format::spec::Attention;
-use crate::gpu::{Buffer, Copies, Gpu};
+use super::sizes::{attention_shape, delta_shape};
+use crate::format::spec::{Attention, DeltaNet, Mixer};
+use crate::gpu::{AdapterSummary, Buffer, Copies, Gpu};
 use crate::kernels::{
-    AttentionShape, CacheType, CompactCacheIo, MAX_CHUNK_ROWS, Op, RopeIo, compact_cache, rope_cache,
+    AttentionShape, CacheType, Committed, CompactCacheIo, DeltaBuffers, MAX_CHUNK_ROWS, Op, RopeIo, compact_cache,
+    delta_commit, rope_cache,
 };
 
 /// Slots of a ring beside those of its window: for the rows of a batch, of which there are at most [`MAX_CHUNK_ROWS`], and so
@@ -22,7 +23,6 @@ pub(crate) enum LayerState {
     /// Keys and values of the last positions, as many as a window sees, and room for the rows of a batch: a ring.
     Window(KeyValues),
     /// A fixed state that each committed row moves on.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no family has recurrent layers yet"))]
     Recurrent(Recurrent),
 }
 
@@ -35,47 +35,6 @@ pub(crate) struct Stood {
     pub committed: usize,
 }
 
-/// The mixer of a recurrent layer, over buffers of its own: the committed state, and the inputs of the batch's rows.
-///
-/// A row's state is the committed one, moved on by its ancestors' inputs in their order and by its own. Committing moves the
-/// committed state in the same steps. So its bits do not depend on how a text was cut into batches, if a step is the same
-/// arithmetic in both kernels.
-pub(crate) trait Recurrence: Send + Sync {
-    /// The committed state. All zeros: that of an empty text.
-    fn state(&self) -> &Buffer;
-
-    /// Bytes on the GPU.
-    fn bytes(&self) -> u64;
-
-    /// Makes the ops from the rows' normalised inputs to what the output projection reads. Keeps what committing needs
-    /// of the rows.
-    fn mix(&self, gpu: &Gpu, io: MixIo<'_>) -> Vec<Op>;
-
-    /// Moves the committed state on by rows of the last batch.
-    fn commit(&self, gpu: &Gpu, rows: Committed, io: CommitIo<'_>) -> Op;
-}
-
-/// The rows of a batch that a recurrent state moves on by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Committed {
-    /// All rows: `state.num_rows`.
-    Rows,
-    /// The rows of `path`, which may be none.
-    Path,
-}
-
-/// The buffers of a batch that a recurrent mixer reads, and its output.
-#[derive(Clone, Copy)]
-#[cfg_attr(not(test), expect(dead_code, reason = "no family has recurrent layers yet"))]
-pub(crate) struct MixIo<'a> {
-    pub state: &'a Buffer,
-    pub rows: &'a Buffer,
-    /// `[rows, hidden]`
-    pub x: &'a Buffer,
-    /// `[rows, out_stride]`
-    pub out: &'a Buffer,
-}
-
 /// The buffers that committing reads.
 #[derive(Clone, Copy)]
 pub(crate) struct CommitIo<'a> {
@@ -84,8 +43,11 @@ pub(crate) struct CommitIo<'a> {
 }
 
 /// A recurrent layer in a session. Nothing of a fixed state can be masked or taken back, so going back takes a snapshot.
+///
+/// A row's state is the committed one, moved on by its ancestors' inputs in their order and by its own. Committing moves the
+/// committed state in the same steps. So its bits do not depend on how a text was cut into batches.
 pub(crate) struct Recurrent {
-    pub mixer: Box<dyn Recurrence>,
+    pub delta: DeltaBuffers,
     /// States after so many positions, the latest last.
     snapshots: Vec<(Option<usize>, Buffer)>,
 }
@@ -123,14 +85,23 @@ pub(crate) fn whole_shape(attention: &Attention, capacity: u32, cache: CacheType
 
 impl LayerState {
     /// The state of a layer of the model, for `capacity` positions.
-    pub fn new(gpu: &Gpu, attention: &Attention, capacity: u32, cache: CacheType) -> Self {
-        let kept = KeyValues::new(gpu, kept_shape(attention, capacity, cache));
-        if attention.window.is_some() { Self::Window(kept) } else { Self::Kv(kept) }
+    pub fn new(gpu: &Gpu, mixer: &Mixer, capacity: u32, cache: CacheType) -> Self {
+        match mixer {
+            Mixer::Attention(attention) => {
+                let kept = KeyValues::new(gpu, kept_shape(attention, capacity, cache));
+                if attention.window.is_some() { Self::Window(kept) } else { Self::Kv(kept) }
+            }
+            Mixer::DeltaNet(delta) => Self::Recurrent(Recurrent::new(gpu, delta)),
+        }
     }
 
     /// The state of a layer that goes over positions in any order, as heads do: it keeps all of them, also for a window.
-    pub fn whole(gpu: &Gpu, attention: &Attention, capacity: u32, cache: CacheType) -> Self {
-        Self::Kv(KeyValues::new(gpu, whole_shape(attention, capacity, cache)))
+    pub fn whole(gpu: &Gpu, mixer: &Mixer, capacity: u32, cache: CacheType) -> Self {
+        match mixer {
+            Mixer::Attention(attention) => Self::Kv(KeyValues::new(gpu, whole_shape(attention, capacity, cache))),
+            // Nothing goes over it in any order: see `Session::check_committing`.
+            Mixer::DeltaNet(delta) => Self::Recurrent(Recurrent::new(gpu, delta)),
+        }
     }
 
     /// Keys and values, where it is those.
@@ -150,7 +121,7 @@ impl LayerState {
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Kv(kept) | Self::Window(kept) => kept.keys.size() + kept.values.size(),
-            Self::Recurrent(kept) => kept.mixer.bytes() + kept.mixer.state().size() * kept.snapshots.len() as u64,
+            Self::Recurrent(kept) => kept.delta.bytes() + kept.delta.kept.size() * kept.snapshots.len() as u64,
         }
     }
 
@@ -158,7 +129,7 @@ impl LayerState {
     pub fn commit_rows(&self, gpu: &Gpu, batch: CommitIo<'_>) -> Option<Op> {
         match self {
             Self::Kv(_) | Self::Window(_) => None,
-            Self::Recurrent(kept) => Some(kept.mixer.commit(gpu, Committed::Rows, batch)),
+            Self::Recurrent(kept) => Some(kept.commit(gpu, Committed::Rows, batch)),
         }
     }
 
@@ -167,7 +138,7 @@ impl LayerState {
     pub fn commit_path(&self, gpu: &Gpu, batch: CommitIo<'_>) -> Option<Op> {
         match self {
             Self::Kv(_) | Self::Window(_) => None,
-            Self::Recurrent(kept) => Some(kept.mixer.commit(gpu, Committed::Path, batch)),
+            Self::Recurrent(kept) => Some(kept.commit(gpu, Committed::Path, batch)),
         }
     }
 
@@ -213,25 +184,34 @@ impl LayerState {
     pub fn copy_to(&self, other: &Self, copies: &mut Copies) {
         let buffers = |state: &Self| match state {
             Self::Kv(kept) | Self::Window(kept) => vec![kept.keys.clone(), kept.values.clone()],
-            Self::Recurrent(kept) => vec![kept.mixer.state().clone()],
+            Self::Recurrent(kept) => vec![kept.delta.kept.clone()],
         };
         buffers(self).iter().zip(&buffers(other)).for_each(|(from, to)| copies.add((from, 0), (to, 0), from.size()));
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "no family has recurrent layers yet"))]
 impl Recurrent {
     /// The state of an empty text.
-    pub fn new(gpu: &Gpu, mixer: Box<dyn Recurrence>) -> Self {
-        let snapshot = |_| (None, gpu.storage("snapshot", mixer.state().size()));
-        Self { snapshots: (0..SNAPSHOTS).map(snapshot).collect(), mixer }
+    fn new(gpu: &Gpu, delta: &DeltaNet) -> Self {
+        let delta = DeltaBuffers::new(gpu, delta_shape(delta), MAX_CHUNK_ROWS);
+        let snapshot = |_| (None, gpu.storage("snapshot", delta.kept.size()));
+        Self { snapshots: (0..SNAPSHOTS).map(snapshot).collect(), delta }
     }
-}
 
-impl Recurrent {
+    /// Bytes of such a state on the GPU.
+    pub fn bytes(delta: &DeltaNet) -> u64 {
+        let gpu = Gpu::dry(&AdapterSummary::unlimited());
+        Self::new(&gpu, delta);
+        gpu.counts().buffer_bytes
+    }
+
+    fn commit(&self, gpu: &Gpu, rows: Committed, CommitIo { state, path }: CommitIo<'_>) -> Op {
+        delta_commit(gpu, &self.delta, rows, (state, path))
+    }
+
     /// Takes the place of the oldest snapshot.
     fn keep(&mut self, gpu: &Gpu, length: usize) {
-        let state = self.mixer.state();
+        let state = &self.delta.kept;
         if self.snapshots.iter().all(|(of, _)| *of != Some(length)) {
             self.snapshots.rotate_left(1);
             if let Some((of, snapshot)) = self.snapshots.last_mut() {
@@ -252,7 +232,7 @@ impl Recurrent {
         if length == committed && length > 0 {
             return length;
         }
-        let state = self.mixer.state();
+        let state = &self.delta.kept;
         let Some((of, snapshot)) = self.snapshots.iter().max_by_key(|(of, _)| *of).filter(|(of, _)| of.is_some())
         else {
             gpu.clear(&[state]);

@@ -73,7 +73,7 @@ pub(crate) async fn load_for_training<F: Files, H: Files>(
     let mut in_use = formats::in_use(&checkpoint, None::<&HeadSet<'_, H>>, sizes.quantize);
     // Heads are trained in it, whatever they are stored in.
     in_use.insert(WeightFormat::F32);
-    check_kernels(gpu, kernels, &in_use, CacheType::F32).await?;
+    check_kernels(gpu, kernels, &in_use, CacheType::F32, false).await?;
     let total = expected_bytes(&checkpoint) + set.byte_len(checkpoint.config());
     let mut bytes = 0;
     let mut on_bytes = |more: u64| {

@@ -6,7 +6,7 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::layouts::tensor_name;
-use crate::format::spec::{Attention, BlockRole, BlockSpec, Norm, Part};
+use crate::format::spec::{Attention, BlockRole, BlockSpec, DeltaNet, Mixer, Norm, Part};
 use crate::format::tensors::Tensors;
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::WeightFormat;
@@ -33,23 +33,57 @@ pub(crate) struct NormWeights {
     pub shift: Option<Buffer>,
 }
 
+/// The weights of a mixer.
+#[derive(Clone)]
+pub(crate) struct MixerWeights {
+    /// Queries, keys and values, heads padded to a multiple of four; of a delta net `b` and `a` behind them, padded too.
+    pub input: Linear,
+    /// Scales of the norm of query heads, then of key heads: `[2, head_dim]`, padded.
+    pub qk_norm: Option<Buffer>,
+    /// The gate of what the heads give.
+    pub gate: Option<Linear>,
+    pub out: Linear,
+    /// Those that only a delta net has.
+    pub delta: Option<DeltaWeights>,
+}
+
+/// The small weights of a delta net.
+#[derive(Clone)]
+pub(crate) struct DeltaWeights {
+    /// `[taps, channels]`, oldest first.
+    pub conv: Buffer,
+    /// `[2, value_heads]`: the rate of each head, at most 0, and what is added to `a`.
+    pub rates: Buffer,
+    /// The scale of the norm of the heads' output, `[value_dim]`.
+    pub norm: Buffer,
+}
+
 /// One block, of the backbone or of a multi-token head.
 #[derive(Clone)]
 pub(crate) struct Layer {
     /// The description of what it computes.
     pub spec: BlockSpec,
     pub attention_norm: NormWeights,
-    /// Queries, keys and values; heads padded to a multiple of four.
-    pub qkv: Linear,
-    /// Scales of the norm of query heads, then of key heads: `[2, head_dim]`, padded.
-    pub qk_norm: Option<Buffer>,
-    pub out: Linear,
+    pub mixer: MixerWeights,
     pub mlp_norm: NormWeights,
     /// The norms of what the mixer and the MLP add to the stream, where there are such.
     pub post_norms: Option<[NormWeights; 2]>,
     /// Gate and up in alternating blocks of four when gated.
     pub mlp_in: Linear,
     pub mlp_out: Linear,
+}
+
+impl Layer {
+    /// The attention of a layer whose mixer is that.
+    pub fn attention(&self) -> &Attention {
+        self.spec.attention().expect("whoever asks has keys and values, or trains, which other mixers are refused for")
+    }
+
+    /// The products.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let Self { mixer: MixerWeights { input, gate, out, .. }, mlp_in, mlp_out, .. } = self;
+        [input, out, mlp_in, mlp_out].into_iter().chain(gate)
+    }
 }
 
 /// All weights.
@@ -65,7 +99,7 @@ pub(crate) struct Weights {
 impl Weights {
     /// The matrices of all blocks.
     pub fn block_matrices(&self) -> impl Iterator<Item = &Matrix> {
-        let linears = self.layers.iter().flat_map(|layer| [&layer.qkv, &layer.out, &layer.mlp_in, &layer.mlp_out]);
+        let linears = self.layers.iter().flat_map(Layer::linears);
         linears.map(|linear| &linear.matrix)
     }
 }
@@ -136,12 +170,10 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
 
     /// The block like `spec` whose tensors' names begin with `at`.
     pub async fn layer(&mut self, at: &str, spec: &BlockSpec) -> Result<Layer> {
-        let (hidden, attention, mlp) = (self.config.hidden_size, spec.attention(), &spec.mlp);
+        let (hidden, mlp) = (self.config.hidden_size, &spec.mlp);
         let name = |role| self.config.names.place(role).in_block(at);
-        let [mixer_norm, out, mlp_norm] = [BlockRole::MixerNorm, BlockRole::Output, BlockRole::MlpNorm].map(name);
+        let [mixer_norm, mlp_norm] = [BlockRole::MixerNorm, BlockRole::MlpNorm].map(name);
         let [up, down] = [BlockRole::Up, BlockRole::Down].map(name);
-        let (qkv, qkv_arrangement) = self.qkv(at, spec);
-        let out_arrangement = out_arrangement(hidden, attention);
         let (mlp_in, mlp_in_arrangement, mlp_in_block) = match mlp.gated {
             true => (vec![name(BlockRole::Gate), up], gated_arrangement(mlp.inner, hidden), 8),
             false => (vec![up], Arrangement::plain(mlp.inner, hidden), 4),
@@ -149,13 +181,83 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         Ok(Layer {
             spec: spec.clone(),
             attention_norm: self.norm(&mixer_norm, spec.norm).await?,
-            qkv: self.linear(&qkv, &qkv_arrangement, 4, attention.qkv_bias).await?,
-            qk_norm: self.qk_norm(at, attention).await?,
-            out: self.linear(&[out], &out_arrangement, 4, attention.out_bias).await?,
+            mixer: match &spec.mixer {
+                Mixer::Attention(attention) => self.attention(at, attention).await?,
+                Mixer::DeltaNet(delta) => self.delta_net(at, delta).await?,
+            },
             mlp_norm: self.norm(&mlp_norm, spec.norm).await?,
             post_norms: self.post_norms(at, spec).await?,
             mlp_in: self.linear(&mlp_in, &mlp_in_arrangement, mlp_in_block, mlp.bias).await?,
             mlp_out: self.linear(&[down], &Arrangement::plain(hidden, mlp.inner), 4, mlp.bias).await?,
+        })
+    }
+
+    async fn attention(&mut self, at: &str, attention: &Attention) -> Result<MixerWeights> {
+        let hidden = self.config.hidden_size;
+        let (qkv, arrangement) = self.qkv(at, attention);
+        let out = self.config.names.place(BlockRole::Output).in_block(at);
+        Ok(MixerWeights {
+            input: self.linear(&qkv, &arrangement, 4, attention.qkv_bias).await?,
+            qk_norm: self.qk_norm(at, attention).await?,
+            gate: self.output_gate(at, attention).await?,
+            out: self.linear(&[out], &out_arrangement(hidden, attention), 4, attention.out_bias).await?,
+            delta: None,
+        })
+    }
+
+    async fn output_gate(&mut self, at: &str, attention: &Attention) -> Result<Option<Linear>> {
+        if !attention.output_gate {
+            return Ok(None);
+        }
+        let (names, arrangement) = self.heads_of(at, attention.head_dim, &[(BlockRole::OutputGate, attention.heads)]);
+        self.linear(&names, &arrangement, 4, attention.qkv_bias).await.map(Some)
+    }
+
+    async fn delta_net(&mut self, at: &str, delta: &DeltaNet) -> Result<MixerWeights> {
+        let hidden = self.config.hidden_size;
+        let name = |role| self.config.names.place(role).in_block(at);
+        let parts = [
+            (BlockRole::DeltaInput, delta.channels()),
+            (BlockRole::DeltaBeta, delta.value_heads),
+            (BlockRole::DeltaDecay, delta.value_heads),
+        ];
+        let rows =
+            |(tensor, (_, rows)): (usize, (BlockRole, usize))| padded((0..rows).map(move |row| Some((tensor, row))));
+        let columns = parts.into_iter().enumerate().flat_map(rows).collect();
+        let arrangement = Arrangement { columns, inputs: padded((0..hidden).map(Some)) };
+        let [gate, out] = [BlockRole::DeltaGate, BlockRole::DeltaOutput].map(name);
+        Ok(MixerWeights {
+            input: self.linear(&parts.map(|(role, _)| name(role)), &arrangement, 4, false).await?,
+            qk_norm: Some(self.unit_scales(delta).await?),
+            gate: Some(self.linear(&[gate], &Arrangement::plain(delta.v_size(), hidden), 4, false).await?),
+            out: self.linear(&[out], &Arrangement::plain(hidden, delta.v_size()), 4, false).await?,
+            delta: Some(self.small_of_delta_net(at, delta).await?),
+        })
+    }
+
+    /// Scales that make an RMSNorm of queries and keys one that leaves keys with length 1, and queries with `1 / sqrt(key_dim)`.
+    async fn unit_scales(&mut self, delta: &DeltaNet) -> Result<Buffer> {
+        let of_keys = 1.0 / (delta.key_dim as f64).sqrt();
+        let scales = [of_keys * of_keys, of_keys].map(|scale| vec![scale as f32; delta.key_dim]);
+        self.uploader.vector("unit scales", &scales.concat()).await
+    }
+
+    async fn small_of_delta_net(&mut self, at: &str, delta: &DeltaNet) -> Result<DeltaWeights> {
+        let name = |role, part| tensor_name(&self.config.names.place(role).in_block(at), part);
+        let [conv_name, norm_name] = [BlockRole::DeltaConv, BlockRole::DeltaNorm].map(|role| name(role, Part::Weight));
+        let [rate, bias] = [BlockRole::DeltaRate, BlockRole::DeltaBias].map(|role| name(role, Part::Itself));
+        let conv = self.tensor(&conv_name).await?.to_f32();
+        let tap = |tap: usize| conv.iter().copied().skip(tap).step_by(delta.taps);
+        let conv: Vec<f32> = (0..delta.taps).flat_map(tap).collect();
+        let rates = self.tensor(&rate).await?.to_f32();
+        let whole = |&rate: &f32| if delta.whole_rates { rate } else { -f64::from(rate).exp() as f32 };
+        let mut rates: Vec<f32> = rates.iter().map(whole).collect();
+        rates.extend(self.tensor(&bias).await?.to_f32());
+        let norm = self.tensor(&norm_name).await?.to_f32();
+        Ok(DeltaWeights {
+            conv: self.uploader.vector(&conv_name, &conv).await?,
+            rates: self.uploader.vector(&rate, &rates).await?,
+            norm: self.uploader.vector(&norm_name, &norm).await?,
         })
     }
 
@@ -169,16 +271,18 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
     }
 
     /// The products of the block `at` that give queries, keys and values, each once, and how they are joined.
-    pub fn qkv(&self, at: &str, spec: &BlockSpec) -> (Vec<String>, Arrangement) {
-        let (attention, names) = (spec.attention(), self.config.names);
-        let parts = [
-            (BlockRole::Query, attention.heads),
-            (BlockRole::Key, attention.kv_heads),
-            (BlockRole::Value, attention.kv_heads),
-        ];
+    pub fn qkv(&self, at: &str, attention: &Attention) -> (Vec<String>, Arrangement) {
+        let Attention { heads, kv_heads, head_dim, .. } = *attention;
+        let parts = [(BlockRole::Query, heads), (BlockRole::Key, kv_heads), (BlockRole::Value, kv_heads)];
+        self.heads_of(at, head_dim, &parts)
+    }
+
+    /// The products of the block `at` that give so many heads of each role, each once, and how they are joined.
+    fn heads_of(&self, at: &str, head_dim: usize, parts: &[(BlockRole, usize)]) -> (Vec<String>, Arrangement) {
+        let names = self.config.names;
         let mut products: Vec<&str> = Vec::new();
         let mut columns = Vec::new();
-        for (role, heads) in parts {
+        for &(role, heads) in parts {
             let place = names.place(role);
             let known = products.iter().position(|product| *product == place.name());
             let tensor = known.unwrap_or(products.len());
@@ -186,8 +290,8 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
                 products.push(place.name());
             }
             for head in 0..heads {
-                let first = place.first_row(head, attention.head_dim);
-                columns.extend(padded((first..first + attention.head_dim).map(|row| Some((tensor, row)))));
+                let first = place.first_row(head, head_dim);
+                columns.extend(padded((first..first + head_dim).map(|row| Some((tensor, row)))));
             }
         }
         let products = products.into_iter().map(|product| format!("{at}.{product}")).collect();

@@ -4,6 +4,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod commit;
+pub(crate) mod delta_net;
 pub(crate) mod draft;
 pub(crate) mod embed;
 pub(crate) mod head_norm;

@@ -34,6 +34,8 @@ const TOLERANCES: &[(&str, f64, &str)] = &[
     ("draft_top", 0.0, "token ids"),
     ("trace", 1e-5, "as log_probs"),
     ("compact_cache", 0.0, "a move"),
+    ("delta_inputs", 1e-5, "as matmul activated, over few positions; exp of a product that ln and exp gave"),
+    ("delta_rule", 2e-5, "sums over a head for each of some tens of rows, each of which the next ones read"),
     ("nucleus", 2e-5, "as log_probs, relative to the probability of all that is kept"),
     ("siblings", 0.0, "copies and integers"),
     ("mixture", 2e-5, "as log_probs, and rows are added one by one"),

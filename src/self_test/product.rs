@@ -142,11 +142,15 @@ impl<'a> Product<'a> {
         if self.form.gated {
             y.iter_mut().zip(linear(&self.plain.up, up_bias)).for_each(|(y, up)| *y *= up);
         }
-        // Padded columns are zero: every activation takes zero to zero.
-        y.resize(columns.next_multiple_of(4), 0.0);
+        // The products of padded columns are zero.
+        y.resize(columns.next_multiple_of(4), activate(self.form.activation, 0.0));
         let mut out = wide(&self.in_order(&self.before, &[row]));
         for (out, y) in out[4..].iter_mut().zip(y) {
-            *out = if self.form.store == Store::Add { *out + y } else { y };
+            *out = match self.form.store {
+                Store::Set => y,
+                Store::Add => *out + y,
+                Store::Mul => *out * y,
+            };
         }
         out
     }
@@ -188,7 +192,11 @@ impl<'a> Product<'a> {
             form.activation,
             switch(form.gated, " gated"),
             switch(form.bias, " bias"),
-            switch(form.store == Store::Add, " accumulate"),
+            match form.store {
+                Store::Set => "",
+                Store::Add => " accumulate",
+                Store::Mul => " gate",
+            },
             self.plain.inputs,
             self.plain.columns(),
         )
@@ -211,6 +219,7 @@ fn activate(activation: Activation, value: f64) -> f64 {
         Activation::Silu => reference::silu(value),
         Activation::Gelu => reference::gelu(value),
         Activation::GeluTanh => reference::gelu_tanh(value),
+        Activation::Sigmoid => 1.0 / (1.0 + (-value).exp()),
         Activation::Softcap => softcapped(value, SOFTCAP.into()),
     }
 }

@@ -53,7 +53,7 @@ impl<'a> Graph<'a> {
     pub fn saved(&mut self, layer: &Layer, rows: u32) -> Saved {
         let shape = self.model.attention_shape(layer);
         let widths = [shape.qkv_stride(), shape.out_stride(), pre_stride(&layer.spec)];
-        self.saved_of(widths, layer.qk_norm.is_some(), rows)
+        self.saved_of(widths, layer.mixer.qk_norm.is_some(), rows)
     }
 
     /// New buffers for any block of the backbone, one after the other.
@@ -85,7 +85,7 @@ impl<'a> Graph<'a> {
         picked: Option<Picked>,
     ) -> Block<'a> {
         let Saved { projected, qkv, attention_out, middle, pre } = saved.clone();
-        let projected = projected.filter(|_| layer.qk_norm.is_some());
+        let projected = projected.filter(|_| layer.mixer.qk_norm.is_some());
         let block = Block { layer, adapter, input: input.clone(), projected, qkv, attention_out, middle, pre, picked };
         self.attention(&block);
         let s = self.scratch.clone();
@@ -130,13 +130,13 @@ impl<'a> Graph<'a> {
     fn attention(&mut self, block: &Block<'a>) {
         let (s, rows, hidden4) = (self.scratch.clone(), self.rows, self.model.sizes.hidden / 4);
         let shape = self.sequence_shape(block.layer);
-        let (attention, qkv4) = (block.layer.spec.attention(), shape.qkv_stride() / 4);
+        let (attention, qkv4) = (block.layer.attention(), shape.qkv_stride() / 4);
         let out_stride = shape.heads * shape.head_dim;
         let projected = block.projected.as_ref().unwrap_or(&block.qkv);
         self.norm(&block.layer.attention_norm, &block.input, &s.normed, rows);
-        let form = linear_form(self.model, &block.layer.qkv);
+        let form = linear_form(self.model, &block.layer.mixer.input);
         let y = (projected, qkv4);
-        self.linear(form, &block.layer.qkv, (&s.normed, hidden4), y, rows);
+        self.linear(form, &block.layer.mixer.input, (&s.normed, hidden4), y, rows);
         if let Some(adapter) = block.adapter {
             self.reduced(adapter);
             let params = lora_params(adapter, qkv4);
@@ -145,7 +145,7 @@ impl<'a> Graph<'a> {
             let op = lora(&self.model.gpu, params, io);
             self.push(op, rows);
         }
-        if let (Some(params), Some(scale)) = (self.head_norm_params(block.layer), &block.layer.qk_norm) {
+        if let (Some(params), Some(scale)) = (self.head_norm_params(block.layer), &block.layer.mixer.qk_norm) {
             let op = head_norm(&self.model.gpu, params, HeadNormIo { x: projected, scale, y: &block.qkv });
             self.push(op, rows);
         }
@@ -160,9 +160,9 @@ impl<'a> Graph<'a> {
         self.push_work(gather, rows, attention_work(shape));
         let whole = if block.picked.is_some() { &s.whole } else { &block.middle };
         self.copy(&block.input, whole, rows);
-        let form = accumulate(linear_form(self.model, &block.layer.out));
+        let form = accumulate(linear_form(self.model, &block.layer.mixer.out));
         let x = (&block.attention_out, out_stride / 4);
-        self.linear(form, &block.layer.out, x, (whole, hidden4), rows);
+        self.linear(form, &block.layer.mixer.out, x, (whole, hidden4), rows);
         if let Some(picked) = &block.picked {
             self.gather(&picked.picks, whole, &block.middle);
             if block.layer.spec.parallel {
@@ -182,7 +182,7 @@ impl<'a> Graph<'a> {
     /// The attention weights of what was saved, to the scratch.
     fn weights(&mut self, block: &Block<'_>) {
         let (gpu, m, shape) = (&self.model.gpu, &self.scratch.weights, self.sequence_shape(block.layer));
-        let scale = block.layer.spec.attention().scale;
+        let scale = block.layer.attention().scale;
         let scores = causal_scores(gpu, shape, scale, queries(shape, &block.qkv), keys(shape, &block.qkv), m);
         let softmax = causal_softmax(gpu, self.model.kernels, shape, m);
         self.push_work(scores, self.rows, attention_work(shape));
@@ -191,7 +191,7 @@ impl<'a> Graph<'a> {
 
     /// How the heads of a layer are normalised, where they are.
     fn head_norm_params(&self, layer: &Layer) -> Option<HeadNormParams> {
-        let attention = layer.spec.attention();
+        let attention = layer.attention();
         let (shape, width) = (self.model.attention_shape(layer), attention.head_dim as u32);
         attention.qk_norm.map(|norm| HeadNormParams::new(shape, width, norm.eps as f32))
     }
@@ -249,13 +249,13 @@ impl<'a> Graph<'a> {
         let s = self.scratch.clone();
         let dx = Some((Columns::whole(&s.d_attention, out4), Store::Set));
         let dy = Columns::whole(d, self.model.sizes.hidden / 4);
-        self.linear_back(&block.layer.out, self.rows, (&block.attention_out, out4), dy, dx);
+        self.linear_back(&block.layer.mixer.out, self.rows, (&block.attention_out, out4), dy, dx);
     }
 
     fn attention_back(&mut self, block: &Block<'a>, d: &Buffer) {
         let s = self.scratch.clone();
         let (gpu, set, rows) = (&self.model.gpu, self.model.kernels, self.rows);
-        let (shape, attention) = (self.sequence_shape(block.layer), block.layer.spec.attention());
+        let (shape, attention) = (self.sequence_shape(block.layer), block.layer.attention());
         let (hidden4, qkv4) = (self.model.sizes.hidden / 4, shape.qkv_stride() / 4);
         self.weights(block);
         let d_out = heads_of(&s.d_attention, shape.heads * shape.head_dim, 0);
@@ -276,7 +276,7 @@ impl<'a> Graph<'a> {
         self.norm(&block.layer.attention_norm, &block.input, &s.normed, rows);
         let (x, dy) = ((&s.normed, hidden4), Columns::whole(&d_projected, qkv4));
         let d_normed = Columns::whole(&s.d_normed, hidden4);
-        self.linear_back(&block.layer.qkv, rows, x, dy, Some((d_normed, Store::Set)));
+        self.linear_back(&block.layer.mixer.input, rows, x, dy, Some((d_normed, Store::Set)));
         if let Some(adapter) = block.adapter {
             self.reduced(adapter);
             let params = lora_params(adapter, qkv4);
@@ -298,7 +298,8 @@ impl<'a> Graph<'a> {
     /// where there are such. Returns where it lies.
     fn head_norm_back(&mut self, block: &Block<'a>) -> Buffer {
         let (s, gpu, rows) = (self.scratch.clone(), &self.model.gpu, self.rows);
-        let norm = self.head_norm_params(block.layer).zip(block.layer.qk_norm.as_ref()).zip(block.projected.as_ref());
+        let norm =
+            self.head_norm_params(block.layer).zip(block.layer.mixer.qk_norm.as_ref()).zip(block.projected.as_ref());
         let Some(((params, scale), x)) = norm else { return s.d_qkv };
         let (dy, dx, inverses) = (&s.d_qkv, &s.d_projected, &s.inverses);
         self.push(head_norm_inputs(gpu, params, rows, HeadNormInputsIo { x, dy, scale, dx, inverses }), rows);

@@ -98,7 +98,7 @@ impl<'a> Graph<'a> {
         let (gpu, sizes) = (&model.gpu, &model.sizes);
         let rows = sequences * sizes.context;
         let pre = model.config.spec.blocks.iter().map(pre_stride).max().unwrap_or(0);
-        let all_heads = model.config.spec.most(|block| block.attention().heads + 2 * block.attention().kv_heads) as u32;
+        let all_heads = model.config.spec.attentions().map(|of| of.heads + 2 * of.kv_heads).max().unwrap_or(0) as u32;
         let adapters = model.heads.iter().flat_map(|heads| &heads.adapters).flatten();
         let reduced = adapters.map(Adapter::width).max().unwrap_or(4);
         let of = |label: &str, width: u32| row_buffer(gpu, label, rows, width);

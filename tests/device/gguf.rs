@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use foretoken::format::files::{Files, MemoryFiles};
 use foretoken::{Engine, EngineOptions, GenerateOptions, Gpu};
+use serde_json::Value;
 
 use crate::common::{each_adapter, golden, golden_in_memory};
 
@@ -26,6 +27,35 @@ async fn check(gpu: &Gpu, name: &str, file: &MemoryFiles) {
     let bits = |logits: &[Vec<f32>]| logits.iter().flatten().map(|logit| logit.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&gguf.0), bits(&folder.0), "{name}, {}", gpu.summary());
     assert_eq!(gguf.1, folder.1, "{name}, {}", gpu.summary());
+}
+
+/// The value heads of the file's DeltaNets lie in another order than in the folder, so sums do too.
+#[test]
+fn delta_nets_compute_what_transformers_does() {
+    let name = "qwen3_5";
+    let expected = std::fs::read_to_string(golden(name).join("expected.json")).expect("expected.json");
+    let expected: Value = serde_json::from_str(&expected).expect("json");
+    let numbers = |row: &Value| -> Vec<f64> {
+        row.as_array().expect("a row").iter().map(|x| x.as_f64().expect("a number")).collect()
+    };
+    let prompt: Vec<u32> = numbers(&expected["prompt_ids"]).into_iter().map(|id| id as u32).collect();
+    let bytes = std::fs::read(golden("gguf").join(format!("{name}.gguf"))).expect("the file");
+    let files = BTreeMap::from([(format!("{name}.gguf"), Cow::Owned(bytes))]);
+    let file = MemoryFiles { name: name.to_owned(), files };
+    each_adapter(|gpu| {
+        let (file, expected, prompt) = (&file, &expected, &prompt);
+        async move {
+            let engine = Engine::load(&gpu, file, &EngineOptions::default(), &mut |_| {}).await.expect("it loads");
+            assert!(engine.notes().is_empty(), "{:?}", engine.notes());
+            let logits = engine.session().expect("a session").logits(prompt).await.expect("logits");
+            let rows = expected["logits"].as_array().expect("rows");
+            let off = logits.iter().zip(rows).flat_map(|(got, row)| {
+                got.iter().zip(numbers(row)).map(|(got, want)| (f64::from(*got) - want).abs()).collect::<Vec<_>>()
+            });
+            let error = off.fold(0.0, f64::max) / expected["logits_range"].as_f64().expect("a range");
+            assert!(logits.len() == rows.len() && error < 2e-4, "{}: {error:e}", gpu.summary());
+        }
+    });
 }
 
 #[test]

@@ -85,6 +85,7 @@ cases![
     deepseek_modules: "heads-deepseek",
     mimo_modules: "heads-mimo",
     qwen_modules: "heads-qwen",
+    qwen_modules_on_qwen3_5: "heads-qwen3_5",
     medusa_heads: "heads-medusa",
 ];
 

@@ -79,6 +79,8 @@ macro_rules! cases {
 
 cases![
     gemma2: "gemma2",
+    qwen3_5: "qwen3_5",
+    qwen3_5_in_a_model_of_images: "qwen3_5-wrapped",
     gemma3: "gemma3",
     llama_mha: "llama-mha",
     llama_gqa: "llama-gqa",

@@ -21,7 +21,7 @@ fn block(config: &ModelConfig) -> &BlockSpec {
 }
 
 fn attention(config: &ModelConfig) -> &Attention {
-    block(config).attention()
+    block(config).attention().unwrap()
 }
 
 fn rope(config: &ModelConfig) -> &Rope {
@@ -55,7 +55,7 @@ fn llama_defaults_and_fields() {
     assert!(!attention.qkv_bias && !attention.out_bias && !block.mlp.bias && attention.qk_norm.is_none());
     assert_eq!((config.bos_token_id, config.eos_token_ids.as_slice()), (Some(1), [2].as_slice()));
     let config = accepted(llama(), json!({"num_key_value_heads": null, "head_dim": 6, "attention_bias": true}));
-    let attention = config.spec.last_block().attention();
+    let attention = config.spec.last_attention();
     assert_eq!((attention.kv_heads, attention.q_size()), (4, 24));
     assert!(attention.qkv_bias && attention.out_bias);
     let config = accepted(llama(), json!({"torch_dtype": "float16", "num_nextn_predict_layers": 1, "something": [1]}));
@@ -70,7 +70,11 @@ fn gpt_neox_defaults_and_fields() {
     assert_eq!((config.head_dim, config.num_key_value_heads), (8, 4));
     assert_eq!((spec.norm, config.spec.final_norm, rope(&config).rotary_dim), (norm, norm, 2));
     assert!(
-        spec.parallel && spec.attention().qkv_bias && spec.attention().out_bias && spec.mlp.bias && !spec.mlp.gated
+        spec.parallel
+            && spec.attention().unwrap().qkv_bias
+            && spec.attention().unwrap().out_bias
+            && spec.mlp.bias
+            && !spec.mlp.gated
     );
     assert!(!block(&accepted(gpt_neox(), json!({"use_parallel_residual": false}))).parallel);
     assert!(!attention(&accepted(gpt_neox(), json!({"attention_bias": false}))).qkv_bias);
@@ -179,7 +183,7 @@ fn qwen2_has_biases_and_windows_in_its_upper_blocks() {
     assert!(spec.qkv_bias && !spec.out_bias && spec.qk_norm.is_none() && spec.window.is_none());
     let windows = |changes: Value| -> Vec<Option<usize>> {
         let config = accepted(qwen2(json!({"use_sliding_window": true})), changes);
-        config.spec.blocks.iter().map(|block| block.attention().window).collect()
+        config.spec.blocks.iter().map(|block| block.attention().unwrap().window).collect()
     };
     assert_eq!(windows(json!({"sliding_window": 9, "max_window_layers": 1})), [None, Some(9)]);
     assert_eq!(windows(json!({"max_window_layers": 0})), [Some(4096); 2], "transformers' default window");
@@ -412,15 +416,13 @@ fn gemma2() -> Value {
 
 #[test]
 fn gemma2_caps_scores_and_logits() {
-    let caps = |config: &ModelConfig| (config.spec.last_block().attention().softcap, config.spec.logit_softcap);
+    let caps = |config: &ModelConfig| (config.spec.last_attention().softcap, config.spec.logit_softcap);
     let config = parse(&gemma2()).unwrap();
     assert_eq!(caps(&config), (Some(50.0), Some(30.0)));
-    let windows: Vec<_> = config.spec.blocks.iter().map(|block| block.attention().window).collect();
+    let windows: Vec<_> = config.spec.blocks.iter().map(|block| block.attention().unwrap().window).collect();
     assert_eq!(windows, [Some(32), None, Some(32)]);
-    assert!(config.spec.blocks.iter().all(|block| block.post_norm && block.attention().qk_norm.is_none()));
-    assert!(
-        config.spec.tied && config.spec.embedding_scale == 8.0 && config.spec.last_block().attention().scale == 0.125
-    );
+    assert!(config.spec.blocks.iter().all(|block| block.post_norm && block.attention().unwrap().qk_norm.is_none()));
+    assert!(config.spec.tied && config.spec.embedding_scale == 8.0 && config.spec.last_attention().scale == 0.125);
     // `null` is no cap; where nothing is said, transformers has one.
     let none = json!({"attn_logit_softcapping": null, "final_logit_softcapping": null});
     assert_eq!(caps(&accepted(gemma2(), none)), (None, None));
@@ -429,11 +431,89 @@ fn gemma2_caps_scores_and_logits() {
     assert_eq!(caps(&parse(&silent).unwrap()), (Some(50.0), Some(30.0)));
     let types = json!(["full_attention", "sliding_attention", "sliding_attention"]);
     let config = accepted(gemma2(), json!({"layer_types": types}));
-    assert_eq!(config.spec.blocks[0].attention().window, None);
+    assert_eq!(config.spec.blocks[0].attention().unwrap().window, None);
     for wrong in [json!(-1.0), json!(1e-50), json!(1e300), json!("30")] {
         broken(gemma2(), json!({"final_logit_softcapping": wrong}), &["final_logit_softcapping", "a"]);
     }
     unsupported(gemma2(), json!({"use_bidirectional_attention": true}), &["use_bidirectional_attention"]);
+}
+
+/// Qwen3.5 as its checkpoints have it: a model of text and images.
+fn qwen3_5() -> Value {
+    let ropes = json!({
+        "rope_theta": 1e7, "rope_type": "default", "partial_rotary_factor": 0.25, "mrope_section": [11, 11, 10],
+        "mrope_interleaved": true,
+    });
+    let text = json!({
+        "model_type": "qwen3_5_text", "hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 8,
+        "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256, "vocab_size": 248320, "hidden_act": "silu",
+        "max_position_embeddings": 262144, "rms_norm_eps": 1e-6, "full_attention_interval": 4, "attn_output_gate": true,
+        "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16,
+        "linear_num_value_heads": 16, "mamba_ssm_dtype": "float32", "mtp_num_hidden_layers": 1,
+        "mtp_use_dedicated_embeddings": false, "rope_parameters": ropes, "attention_bias": false, "eos_token_id": 248044,
+        "dtype": "bfloat16",
+    });
+    json!({
+        "architectures": ["Qwen3_5ForConditionalGeneration"], "model_type": "qwen3_5", "text_config": text,
+        "tie_word_embeddings": true, "vision_config": {"depth": 12, "hidden_size": 768}, "image_token_id": 248056,
+    })
+}
+
+/// The same with changes of its text part.
+fn with_text(changes: Value) -> Value {
+    let mut config = qwen3_5();
+    config["text_config"].as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    config
+}
+
+#[test]
+fn qwen3_5_has_delta_nets_and_gated_attention() {
+    let config = parse(&qwen3_5()).unwrap();
+    let attends = |config: &ModelConfig| -> Vec<bool> {
+        config.spec.blocks.iter().map(|block| block.attention().is_some()).collect()
+    };
+    assert_eq!(attends(&config), [false, false, false, true, false, false, false, true]);
+    let attention = config.spec.last_attention();
+    assert!(attention.output_gate && !attention.qkv_bias);
+    assert_eq!((attention.rope.rotary_dim, attention.rope.theta, attention.scale), (64, 1e7, 1.0 / 16.0));
+    assert_eq!(attention.qk_norm.map(|norm| norm.offset), Some(1.0));
+    assert!(config.spec.tied && config.spec.final_norm == (Norm::Rms { eps: 1e-6, offset: 1.0 }));
+    assert_eq!(
+        (&config.model_type[..], config.vocab_size, &config.eos_token_ids[..]),
+        ("qwen3_5_text", 248320, &[248044][..])
+    );
+    let tensors = config.expected_tensors();
+    for (name, shape) in [
+        ("model.layers.0.linear_attn.in_proj_qkv.weight", vec![6144, 1024]),
+        ("model.layers.0.linear_attn.conv1d.weight", vec![6144, 1, 4]),
+        ("model.layers.0.linear_attn.A_log", vec![16]),
+        ("model.layers.0.linear_attn.norm.weight", vec![128]),
+        ("model.layers.3.self_attn.q_proj.weight", vec![4096, 1024]),
+    ] {
+        assert!(tensors.contains(&(name.to_owned(), shape)), "{name}");
+    }
+    assert_eq!(tensors.len(), 2 + 6 * 14 + 2 * 11);
+    let types = json!(["full_attention", "linear_attention", "full_attention", "linear_attention"]);
+    let config = parse(&with_text(json!({"num_hidden_layers": 4, "layer_types": types}))).unwrap();
+    assert_eq!(attends(&config), [true, false, true, false]);
+
+    let refuses = |changes: Value, words: &[&str]| unsupported(with_text(changes), json!({}), words);
+    refuses(json!({"attn_output_gate": false}), &["`attn_output_gate` = false"]);
+    refuses(json!({"full_attention_interval": 9}), &["no block has attention", "full_attention"]);
+    refuses(json!({"linear_key_head_dim": 256}), &["`linear_key_head_dim` = 256", "multiple of 4 up to 128"]);
+    refuses(json!({"linear_value_head_dim": 64}), &["`linear_value_head_dim` = 64", "multiple of 128"]);
+    refuses(json!({"linear_conv_kernel_dim": 17}), &["`linear_conv_kernel_dim` = 17", "up to 16"]);
+    refuses(json!({"linear_num_value_heads": 1040}), &["17039360 elements", "16777216"]);
+    refuses(json!({"quantization_config": {"quant_method": "fp8"}}), &["quantization_config", "FP8"]);
+    broken(with_text(json!({"linear_num_key_heads": 3})), json!({}), &["linear_num_value_heads", "multiple of"]);
+    let types = json!(vec!["sliding_attention"; 8]);
+    broken(with_text(json!({"layer_types": types})), json!({}), &["layer_types", "8 times", "linear_attention"]);
+    // What stands beside the text part counts where that says nothing.
+    unsupported(
+        with_text(json!({})),
+        json!({"quantization_config": {"quant_method": "gptq"}}),
+        &["quantization_config", "GPTQ"],
+    );
 }
 
 /// Gemma 3 as its first checkpoints wrote it, before version 5 of transformers.
@@ -451,7 +531,7 @@ fn gemma3() -> Value {
 fn gemma3_has_windows_and_ropes_by_block() {
     let norm = Norm::Rms { eps: 1e-6, offset: 1.0 };
     let kinds = |config: &ModelConfig| -> Vec<(Option<usize>, f64)> {
-        let attentions = config.spec.blocks.iter().map(BlockSpec::attention);
+        let attentions = config.spec.attentions();
         attentions.map(|attention| (attention.window, attention.rope.theta)).collect()
     };
     let (local, global) = ((Some(32), 1e4), (None, 1e6));
@@ -460,7 +540,7 @@ fn gemma3_has_windows_and_ropes_by_block() {
     assert!(config.spec.tied && config.spec.embedding_scale == 8.0 && config.spec.final_norm == norm);
     for block in &config.spec.blocks {
         assert!(block.norm == norm && block.post_norm && block.mlp.activation == Activation::GeluTanh);
-        let attention = block.attention();
+        let attention = block.attention().unwrap();
         assert_eq!((attention.scale, attention.qk_norm.map(|norm| norm.offset)), (0.125, Some(1.0)));
     }
     // As version 5 writes it.

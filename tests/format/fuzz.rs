@@ -150,7 +150,7 @@ proptest! {
         let file = damage.apply(bytes(&if neox { gpt_neox() } else { llama() }));
         if let Ok(config) = ModelConfig::parse(&file, None) {
             config.expected_tensors();
-            config.spec.last_block().attention().rope.inv_freq();
+            config.spec.last_attention().rope.inv_freq();
         }
     }
 
@@ -162,7 +162,7 @@ proptest! {
             config[&keys[key % keys.len()]] = value;
         }
         if let Ok(config) = ModelConfig::parse(&bytes(&config), None) {
-            let rope = &config.spec.last_block().attention().rope;
+            let rope = &config.spec.last_attention().rope;
             prop_assert_eq!(rope.inv_freq().len() * 2, rope.rotary_dim);
             prop_assert!(rope.inv_freq().iter().all(|freq| freq.is_finite()));
             prop_assert!(rope.rotary_dim <= config.head_dim);

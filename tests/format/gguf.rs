@@ -202,8 +202,8 @@ fn assert_same(gguf: &MemoryFiles, name: &str) {
     ours.check().unwrap();
     let (mut config, expected) = (ours.config().clone(), theirs.config());
     for block in &mut config.spec.blocks {
-        let foretoken::format::spec::Mixer::Attention(attention) = &mut block.mixer;
-        let theirs = &expected.spec.last_block().attention().rope;
+        let foretoken::format::spec::Mixer::Attention(attention) = &mut block.mixer else { panic!("{name}") };
+        let theirs = &expected.spec.last_attention().rope;
         for (a, b) in attention.rope.inv_freq().into_iter().zip(theirs.inv_freq()) {
             assert!((a / b - 1.0).abs() < 1e-6, "{name}: {a} {b}");
         }
@@ -300,7 +300,7 @@ fn files_of_other_kinds_are_named() {
         let words = if name == "clip" {
             "a projector"
         } else {
-            "is not supported; there are: llama, qwen2, qwen3, gemma2, gemma3"
+            "is not supported; there are: llama, qwen2, qwen3, qwen35, gemma2, gemma3"
         };
         unsupported(&file, &[words]);
     }
@@ -450,7 +450,7 @@ fn what_changes_the_mathematics_is_done_or_refused() {
     }
     let files = files(&[("a.gguf", with("attention.sliding_window", number(3)).bytes())]);
     let config = open(&files).unwrap().config().clone();
-    assert_eq!((config.spec.last_block().attention().window, &config.model_type[..]), (Some(3), "mistral"));
+    assert_eq!((config.spec.last_attention().window, &config.model_type[..]), (Some(3), "mistral"));
 }
 
 /// A file of a Gemma, without a window.
@@ -476,7 +476,7 @@ fn gemma_2_has_its_caps() {
         let checkpoint = open(&files).unwrap();
         checkpoint.check().unwrap();
         let spec = &checkpoint.config().spec;
-        let attention = spec.last_block().attention();
+        let attention = spec.last_attention();
         assert_eq!((spec.last_block().norm.offset(), attention.window, attention.scale), (0.0, Some(3), 0.5));
         (attention.softcap, spec.logit_softcap)
     };
@@ -502,7 +502,7 @@ fn gemma_3_has_its_scales_whole() {
     let checkpoint = open(&files).unwrap();
     checkpoint.check().unwrap();
     let spec = &checkpoint.config().spec;
-    let (block, attention) = (spec.last_block(), spec.last_block().attention());
+    let (block, attention) = (spec.last_block(), spec.last_attention());
     assert_eq!((spec.final_norm.offset(), block.norm.offset(), attention.qk_norm.unwrap().offset), (0.0, 0.0, 0.0));
     assert_eq!((block.post_norm, attention.window, attention.scale, attention.rope.theta), (true, Some(3), 0.5, 1e4));
     assert_eq!((spec.embedding_scale, spec.tied), (8f32.sqrt(), true));
@@ -522,7 +522,7 @@ fn divisors_of_the_rope_are_honoured_or_refused() {
     bytes[at..].copy_from_slice(&[1f32.to_le_bytes(), 4f32.to_le_bytes()].concat());
     let files = files(&[("a.gguf", bytes)]);
     let checkpoint = open(&files).unwrap();
-    assert_eq!(checkpoint.config().spec.last_block().attention().rope.inv_freq(), [1.0, 0.01 / 4.0]);
+    assert_eq!(checkpoint.config().spec.last_attention().rope.inv_freq(), [1.0, 0.01 / 4.0]);
     assert_eq!(checkpoint.account().unknown, [""; 0]);
     let mut file = Builder::llama();
     file.add("rope_freqs.weight", &[3]);

@@ -50,7 +50,11 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def attentions(model):
-    return [layer.self_attn for layer in model.base_model.layers]
+    return [layer.self_attn for layer in model.base_model.layers if hasattr(layer, "self_attn")]
+
+
+def delta_nets(model):
+    return [layer.linear_attn for layer in model.base_model.layers if hasattr(layer, "linear_attn")]
 
 
 def no_bias(*parts):
@@ -106,7 +110,7 @@ def default_head_eps(model):
 def plain_norms(model):
     """Scales as they are stored, not one more."""
     for module in model.modules():
-        if type(module).__name__ in ("Gemma2RMSNorm", "Gemma3RMSNorm"):
+        if type(module).__name__ in ("Gemma2RMSNorm", "Gemma3RMSNorm", "Qwen3_5RMSNorm"):
             module.weight.sub_(1)
 
 
@@ -167,6 +171,87 @@ def attend_late(module, query, key, *rest, **options):
     return eager_attention_forward(module, q_norm(query), k_norm(key), *rest, **options)
 
 
+def gates(change):
+    """Queries and gates, `[heads, 2, head_dim, hidden]`, changed."""
+
+    def of(model):
+        for attention in attentions(model):
+            weight, size = attention.q_proj.weight, attention.head_dim
+            weight.copy_(change(weight.unflatten(0, (-1, 2, size))).flatten(0, 2))
+
+    return of
+
+
+swapped_gates = gates(lambda weight: weight.flip(1))
+# All queries before all gates.
+gates_behind = gates(lambda weight: weight.flatten(0, 2).unflatten(0, (2, -1, weight.shape[2])).transpose(0, 1))
+
+
+def open_gates(model):
+    """No gates: sigmoid(large) is 1."""
+    for attention in attentions(model):
+        attention.q_proj.weight.unflatten(0, (-1, 2, attention.head_dim))[:, 1] = 0
+        if attention.q_proj.bias is None:
+            attention.q_proj.bias = torch.nn.Parameter(torch.zeros(attention.q_proj.out_features))
+        attention.q_proj.bias.unflatten(0, (-1, 2, attention.head_dim))[:, 1] = 40
+
+
+def in_delta_nets(change):
+    def of(model):
+        for delta in delta_nets(model):
+            change(delta)
+
+    return of
+
+
+def tiled_heads(delta):
+    """Value head h served by key head h modulo the key heads, not by that of its group."""
+    groups = delta.num_v_heads // delta.num_k_heads
+    order = torch.arange(delta.num_v_heads).unflatten(0, (groups, delta.num_k_heads)).transpose(0, 1).flatten()
+    values = delta.in_proj_qkv.weight[2 * delta.key_dim :].unflatten(0, (-1, delta.head_v_dim))
+    values.copy_(values[order].clone())
+    conv = delta.conv1d.weight[2 * delta.key_dim :].unflatten(0, (-1, delta.head_v_dim))
+    conv.copy_(conv[order].clone())
+    for part in (delta.in_proj_b.weight, delta.in_proj_a.weight, delta.A_log, delta.dt_bias):
+        part.copy_(part[order].clone())
+    gate = delta.in_proj_z.weight.unflatten(0, (-1, delta.head_v_dim))
+    gate.copy_(gate[order].clone())
+    out = delta.out_proj.weight.unflatten(1, (-1, delta.head_v_dim))
+    out.copy_(out[:, order].clone())
+
+
+def short_convolution(delta):
+    """Only the last two positions."""
+    delta.conv1d.weight[..., :-2] = 0
+
+
+def backward_convolution(delta):
+    delta.conv1d.weight.copy_(delta.conv1d.weight.flip(-1).clone())
+
+
+def no_decay(delta):
+    delta.A_log.fill_(-30)
+
+
+def no_time_bias(delta):
+    delta.dt_bias.zero_()
+
+
+def whole_steps(delta):
+    """beta is 1."""
+    delta.in_proj_b.weight.zero_()
+    delta.in_proj_b.bias = torch.nn.Parameter(torch.full((delta.num_v_heads,), 40.0))
+
+
+def no_output_scales(delta):
+    delta.norm.weight.fill_(1)
+
+
+def more_output_scales(delta):
+    """Stored less one, as other norms are."""
+    delta.norm.weight.add_(1)
+
+
 AttentionInterface.register("late_norms", attend_late)
 AttentionMaskInterface.register("late_norms", eager_mask)
 
@@ -181,6 +266,7 @@ class Case:
     shards: int = 1
     buffers: bool = False  # old checkpoints also carry buffers which are no weights
     new: int = NEW  # greedy ids after the prompt
+    wrapped: bool = False  # in a checkpoint of text and images
     # Name -> what a wrong reader might do, and the least share of the logits' range by which the logits must then move.
     # Either changes of the config, or a function that changes the model.
     blind: dict = field(default_factory=dict)
@@ -273,6 +359,7 @@ ODD = {
 
 QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
 QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+QWEN3_5 = {"architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text"}
 GEMMA2 = {"architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2"}
 GEMMA3 = {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}
 MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
@@ -296,6 +383,24 @@ def ropes(local, theta):
     """A rope for blocks that see a window, and another for those that see all positions."""
     kinds = {"sliding_attention": local, "full_attention": theta}
     return {"rope_parameters": {kind: {"rope_theta": base, "rope_type": "default"} for kind, base in kinds.items()}}
+
+
+def qwen3_5(key_heads, value_heads, key_dim, value_dim, taps, **changes):
+    """A Qwen3.5 model's text part, as version 5 writes it."""
+    delta = {
+        "linear_num_key_heads": key_heads,
+        "linear_num_value_heads": value_heads,
+        "linear_key_head_dim": key_dim,
+        "linear_value_head_dim": value_dim,
+        "linear_conv_kernel_dim": taps,
+    }
+    return llama(**QWEN3_5) | delta | {"rms_norm_eps": 1e-6, "transformers_version": "5.23.0"} | changes
+
+
+def mrope(theta, part):
+    """A rope with sections for the positions of images, which are one for text."""
+    sections = {"mrope_interleaved": True, "mrope_section": [1, 1, 0]}
+    return {"rope_parameters": {"rope_theta": theta, "rope_type": "default", "partial_rotary_factor": part} | sections}
 
 
 def window(size, *seen):
@@ -576,6 +681,54 @@ CASES = [
         },
     ),
     Case(
+        "qwen3_5",
+        qwen3_5(
+            2, 4, 8, 8, 4,
+            **mrope(10000.0, 0.25),
+            layer_types=["linear_attention"] * 3 + ["full_attention"],
+            num_hidden_layers=4,
+            num_key_value_heads=2,
+            head_dim=16,
+            attn_output_gate=True,
+            dtype="float32",
+            tie_word_embeddings=False,
+        ),
+        generation={"bos_token_id": 1, "eos_token_id": [2, 95]},
+        blind={
+            "plain norms": (plain_norms, 0.02),
+            "no gates": (open_gates, 0.02),
+            "gates for queries": (swapped_gates, 0.02),
+            "gates behind queries": (gates_behind, 0.02),
+            "heads in tiles": (in_delta_nets(tiled_heads), 0.02),
+            "a short convolution": (in_delta_nets(short_convolution), 0.02),
+            "a convolution backward": (in_delta_nets(backward_convolution), 0.02),
+            "no decay": (in_delta_nets(no_decay), 0.02),
+            "no bias of the decay": (in_delta_nets(no_time_bias), 0.02),
+            "beta of 1": (in_delta_nets(whole_steps), 0.02),
+            "no scales of the output": (in_delta_nets(no_output_scales), 0.02),
+            "scales of the output less one": (in_delta_nets(more_output_scales), 0.02),
+            "full rotary": (mrope(10000.0, 1.0), 0.02),
+        },
+    ),
+    Case(
+        "qwen3_5-wrapped",
+        qwen3_5(
+            3, 3, 8, 16, 3,
+            **mrope(500.0, 0.5),
+            full_attention_interval=2,
+            num_hidden_layers=4,
+            num_key_value_heads=1,
+            head_dim=12,
+            attention_bias=True,
+            dtype="bfloat16",
+            tie_word_embeddings=True,
+        ),
+        wrapped=True,
+        blind={
+            "no biases of attention": (no_bias("q_proj", "k_proj", "v_proj"), 0.02),
+        },
+    ),
+    Case(
         "gemma3",
         gemma3(
             num_hidden_layers=3,
@@ -642,6 +795,10 @@ def random_of(*words):
 def draw(name, shape, random):
     """Values by the part a tensor plays: enough spread for sharp attention and for logits several units apart."""
     normal = random.standard_normal(shape)
+    if name.endswith("A_log"):
+        return 0.7 * normal - 1
+    if name.endswith("dt_bias"):
+        return 0.7 * normal
     if "q_norm" in name or "k_norm" in name:
         return 0.5 * normal + 1.5
     if "norm" in name:
@@ -666,6 +823,8 @@ def weights(case, seed):
     drawn = {n: draw(n, s, random_of(case.name, seed, n)) for n, s in shapes.items()}
     if case.config["model_type"].startswith("gemma"):
         drawn = {n: v - 1 if "norm" in n else v for n, v in drawn.items()}
+    if case.config["model_type"] == "qwen3_5_text":
+        drawn = {n: v - 1 if "norm" in n and "linear_attn" not in n else v for n, v in drawn.items()}
     return {n: torch.tensor(v, dtype=torch.float32).to(case.dtype) for n, v in drawn.items()}
 
 
@@ -709,12 +868,29 @@ def write_weights(folder, case, tensors):
 def write_checkpoint(folder, case, seed):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    write_json(folder / "config.json", case.config)
+    tensors = weights(case, seed) | (buffers(case) if case.buffers else {})
+    write_json(folder / "config.json", wrapped_config(case.config) if case.wrapped else case.config)
     if case.generation:
         write_json(folder / "generation_config.json", case.generation | {"_from_model_config": True})
     (folder / "tokenizer.json").write_text(tokenizer_json(case.style), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(tokenizer_config(case.style))
-    write_weights(folder, case, weights(case, seed) | (buffers(case) if case.buffers else {}))
+    if case.wrapped:
+        tensors = {n.replace("model.", "model.language_model.", 1): t for n, t in tensors.items()}
+        tensors["model.visual.pos_embed.weight"] = torch.zeros(2, 4, dtype=case.dtype)
+    write_weights(folder, case, tensors)
+
+
+def wrapped_config(config):
+    """The configuration of a model of text and images with this text model."""
+    images = {"vision_config": {"model_type": "qwen3_5_vision"}, "image_token_id": config["vocab_size"] - 2}
+    tied = config["tie_word_embeddings"]
+    return {
+        "architectures": ["Qwen3_5ForConditionalGeneration"],
+        "model_type": "qwen3_5",
+        "text_config": config,
+        "tie_word_embeddings": tied,
+        "transformers_version": config["transformers_version"],
+    } | images
 
 
 def load(folder, dtype=torch.float32, **changes):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 HERE = Path(__file__).parent
 # Cases, and how many files each becomes.
-CASES = {"llama-gqa": 1, "llama-rope3": 1, "llama-bias": 1, "llama-f16": 1, "llama-bf16": 1, "llama-head-dim": 1, "llama-sharded": 3, "qwen2-gqa": 1, "qwen3": 1, "mistral-window": 1}  # fmt: skip
+CASES = {"llama-gqa": 1, "llama-rope3": 1, "llama-bias": 1, "llama-f16": 1, "llama-bf16": 1, "llama-head-dim": 1, "llama-sharded": 3, "qwen2-gqa": 1, "qwen3": 1, "qwen3_5": 1, "mistral-window": 1}  # fmt: skip
 PARTS = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -33,16 +33,53 @@ PARTS = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+# Qwen3.5's files call the norm before the MLP by another name; the rest are parts of gated DeltaNets.
+QWEN3_5 = {
+    "post_attention_layernorm": "post_attention_norm",
+    "linear_attn.in_proj_qkv": "attn_qkv",
+    "linear_attn.in_proj_z": "attn_gate",
+    "linear_attn.in_proj_b": "ssm_beta",
+    "linear_attn.in_proj_a": "ssm_alpha",
+    "linear_attn.conv1d": "ssm_conv1d",
+    "linear_attn.norm": "ssm_norm",
+    "linear_attn.out_proj": "ssm_out",
+}
 WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 TYPES = {torch.float32: gguf.GGMLQuantizationType.F32, torch.float16: gguf.GGMLQuantizationType.F16, torch.bfloat16: gguf.GGMLQuantizationType.BF16}
 
 
-def tensor_name(name):
+def tensor_name(name, arch):
+    for module, ours in (("linear_attn.A_log", "ssm_a"), ("linear_attn.dt_bias", "ssm_dt.bias")):
+        if name.endswith(module):
+            return f"blk.{name.split('.')[2]}.{ours}"
     module, part = name.rsplit(".", 1)
     if module in WHOLE:
         return f"{WHOLE[module]}.{part}"
     number, module = module.removeprefix("model.layers.").split(".", 1)
-    return f"blk.{number}.{PARTS[module]}.{part}"
+    parts = PARTS | QWEN3_5 if arch == "qwen35" else PARTS
+    return f"blk.{number}.{parts[module]}.{part}"
+
+
+def tiled(values, config, axis=0):
+    """Value heads, each of as many rows, in the order in which key head h serves the heads h, h + key heads, ..."""
+    heads, keys = config["linear_num_value_heads"], config["linear_num_key_heads"]
+    order = torch.arange(heads).unflatten(0, (keys, heads // keys)).T.flatten()
+    return values.unflatten(axis, (heads, -1)).index_select(axis, order).flatten(axis, axis + 1)
+
+
+def delta_net(name, values, config):
+    """A tensor of a gated DeltaNet, or a norm, as llama.cpp keeps it."""
+    keys = 2 * config["linear_num_key_heads"] * config["linear_key_head_dim"]
+    part = name.split(".", 4)[-1]
+    if "norm" in name and not name.endswith("linear_attn.norm.weight"):
+        return values + 1
+    if part in ("in_proj_qkv.weight", "conv1d.weight"):
+        return torch.cat([values[:keys], tiled(values[keys:], config)]).squeeze()
+    if part in ("in_proj_z.weight", "in_proj_a.weight", "in_proj_b.weight", "dt_bias"):
+        return tiled(values, config)
+    if part == "A_log":
+        return tiled(-values.exp(), config)
+    return tiled(values, config, 1) if part == "out_proj.weight" else values
 
 
 def interleaved(tensor, heads):
@@ -79,7 +116,16 @@ def add_metadata(writer, config, generation, tokenizer, head_dim):
     writer.add_head_count_kv(config.get("num_key_value_heads") or config["num_attention_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base((config.get("rope_parameters") or config)["rope_theta"])
-    writer.add_rope_dimension_count(head_dim)
+    rope = config.get("rope_parameters") or {}
+    writer.add_rope_dimension_count(int(head_dim * rope.get("partial_rotary_factor", 1)))
+    if config["model_type"] == "qwen3_5_text":
+        writer.add_rope_dimension_sections([*rope["mrope_section"], 0])
+        writer.add_ssm_conv_kernel(config["linear_conv_kernel_dim"])
+        writer.add_ssm_state_size(config["linear_key_head_dim"])
+        writer.add_ssm_group_count(config["linear_num_key_heads"])
+        writer.add_ssm_time_step_rank(config["linear_num_value_heads"])
+        writer.add_ssm_inner_size(config["linear_num_value_heads"] * config["linear_value_head_dim"])
+        writer.add_full_attention_interval(1 + config["layer_types"].index("full_attention"))
     if config.get("head_dim"):
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
@@ -114,7 +160,7 @@ def write(case, parts, out):
     tensors = {}
     for file in sorted(folder.glob("*.safetensors")):
         tensors |= load_file(file)
-    arch = "llama" if config["model_type"] == "mistral" else config["model_type"]
+    arch = {"mistral": "llama", "qwen3_5_text": "qwen35"}.get(config["model_type"], config["model_type"])
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config.get("num_key_value_heads") or config["num_attention_heads"]}
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     name = out / (case if parts == 1 else f"{case}/{case}")
@@ -127,7 +173,9 @@ def write(case, parts, out):
         part = tensor.split(".")[-2]
         if arch == "llama" and part in heads:
             values = interleaved(values, heads[part])
-        converted[tensor_name(tensor)] = values.float() if values.ndim == 1 else values
+        if arch == "qwen35":
+            values = delta_net(tensor, values, config)
+        converted[tensor_name(tensor, arch)] = values.float() if values.ndim == 1 else values
     if (config.get("rope_scaling") or {}).get("rope_type") == "llama3":
         converted["rope_freqs.weight"] = torch.from_numpy(rope_divisors(config, head_dim))
     names = list(converted)

@@ -63,10 +63,12 @@ def last_window(config):
 class Module:
     """The tensors of one head, and the backbone they belong to. `window` and `late_norms` are for misreadings."""
 
-    def __init__(self, model, tensors, one_plus=False, late_norms=False, window=...):
+    def __init__(self, model, tensors, one_plus=None, late_norms=False, window=...):
         self.model, self.config, self.tensors = model, model.config, tensors
         self.neox = model.config.model_type == "gpt_neox"
-        self.one_plus, self.late_norms = one_plus, late_norms
+        # Qwen3.5 stores the scales of all its norms less one, and projects queries with their gates.
+        self.gated = model.config.model_type.startswith("qwen3_5")
+        self.one_plus, self.late_norms = self.gated if one_plus is None else one_plus, late_norms
         self.window = last_window(model.config) if window is ... else window
 
     def linear(self, x, name):
@@ -84,19 +86,26 @@ class Module:
     def llama_layer(self, x, at):
         config, at = self.config, f"{at}."
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        theta = config.rope_parameters["rope_theta"]
+        rope = config.rope_parameters
+        theta, dims = rope["rope_theta"], int(size * rope.get("partial_rotary_factor", 1))
         h = self.norm(x, at + "input_layernorm")
         heads = lambda part: self.linear(h, f"{at}self_attn.{part}_proj").unflatten(-1, (-1, size)).transpose(0, 1)
+        gate = 1
+        if self.gated:
+            queries, gate = heads("q").unflatten(0, (-1, 2)).unbind(1)
+            gate, ungated = gate.transpose(0, 1).flatten(1).sigmoid(), heads
+            heads = lambda part: queries if part == "q" else ungated(part)
 
         def normed(x, part):
             name = f"{at}self_attn.{part}_norm"
             return self.norm(x, name) if f"{name}.weight" in self.tensors else x
 
         if self.late_norms:
-            q, k = (normed(rotate(heads(part), theta, size), part) for part in "qk")
+            q, k = (normed(rotate(heads(part), theta, dims), part) for part in "qk")
         else:
-            q, k = (rotate(normed(heads(part), part), theta, size) for part in "qk")
-        x = x + self.linear(attend(q, k, heads("v"), self.window), at + "self_attn.o_proj")
+            q, k = (rotate(normed(heads(part), part), theta, dims) for part in "qk")
+        attended = attend(q, k, heads("v"), self.window) * gate
+        x = x + self.linear(attended, at + "self_attn.o_proj")
         h = self.norm(x, at + "post_attention_layernorm")
         gated = F.silu(self.linear(h, at + "mlp.gate_proj")) * self.linear(h, at + "mlp.up_proj")
         return x + self.linear(gated, at + "mlp.down_proj")
@@ -161,7 +170,9 @@ class Backbone:
 
 
 def layer_shapes(backbone, at):
-    prefix = ("gpt_neox.layers" if backbone.config.model_type == "gpt_neox" else "model.layers") + ".0."
+    """Those of a block with attention: the last has one in every case."""
+    prefix = "gpt_neox.layers" if backbone.config.model_type == "gpt_neox" else "model.layers"
+    prefix += f".{backbone.blocks - 1}."
     state = backbone.model.state_dict()
     return {f"{at}.{n[len(prefix):]}": tuple(t.shape) for n, t in state.items() if n.startswith(prefix)}
 
@@ -508,6 +519,7 @@ CASES = {
     "heads-deepseek": lambda name: deepseek(name, Backbone("llama-odd")),
     "heads-mimo": lambda name: mimo(name, Backbone("llama-bias")),
     "heads-qwen": lambda name: qwen(name, Backbone("llama-gqa")),
+    "heads-qwen3_5": lambda name: qwen(name, Backbone("qwen3_5")),
     "heads-medusa": lambda name: medusa(name, Backbone("mistral")),
     "heads-qwen2": lambda name: sequential(name, Backbone("qwen2-gqa"), (1,), BIASES),
     "heads-qwen3": lambda name: parallel(name, Backbone("qwen3"), HEAD_NORMS),

@@ -2,7 +2,8 @@
 //! in most blocks a window with a rope of its own.
 
 use super::{
-    Family, GELU_FORMS, Place, TensorNames, activation, llama, norm_eps, num_blocks, of_blocks, sliding_blocks,
+    Family, GELU_FORMS, LLAMA_NAMES, Place, TensorNames, activation, llama, norm_eps, num_blocks, of_blocks,
+    sliding_blocks,
 };
 use crate::error::Result;
 use crate::format::fields::Fields;
@@ -21,25 +22,14 @@ pub(super) const FAMILY: Family = Family {
 
 /// The names of its tensors; Gemma 2's too.
 pub(super) const NAMES: TensorNames = TensorNames {
-    embedding: "model.embed_tokens",
-    blocks: "model.layers",
-    final_norm: "model.norm",
-    lm_head: "lm_head",
     block: &[
-        (BlockRole::MixerNorm, Place::Own("input_layernorm")),
-        (BlockRole::Query, Place::Own("self_attn.q_proj")),
-        (BlockRole::Key, Place::Own("self_attn.k_proj")),
-        (BlockRole::Value, Place::Own("self_attn.v_proj")),
-        (BlockRole::QueryNorm, Place::Own("self_attn.q_norm")),
-        (BlockRole::KeyNorm, Place::Own("self_attn.k_norm")),
-        (BlockRole::Output, Place::Own("self_attn.o_proj")),
         (BlockRole::MixerPostNorm, Place::Own("post_attention_layernorm")),
         (BlockRole::MlpNorm, Place::Own("pre_feedforward_layernorm")),
-        (BlockRole::Gate, Place::Own("mlp.gate_proj")),
-        (BlockRole::Up, Place::Own("mlp.up_proj")),
-        (BlockRole::Down, Place::Own("mlp.down_proj")),
         (BlockRole::MlpPostNorm, Place::Own("post_feedforward_layernorm")),
     ],
+    others: LLAMA_NAMES.block,
+    modules: false,
+    ..LLAMA_NAMES
 };
 
 /// The values of transformers where the configuration says nothing.

@@ -35,6 +35,8 @@ const NAMES: TensorNames = TensorNames {
         (BlockRole::Up, Place::Own("mlp.dense_h_to_4h")),
         (BlockRole::Down, Place::Own("mlp.dense_4h_to_h")),
     ],
+    others: &[],
+    modules: false,
 };
 
 fn spec(fields: &Fields<'_>) -> Result<ModelSpec> {
@@ -82,5 +84,6 @@ fn attention(fields: &Fields<'_>) -> Result<Attention> {
         qk_norm: None,
         qkv_bias: bias,
         out_bias: bias,
+        output_gate: false,
     })
 }

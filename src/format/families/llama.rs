@@ -56,6 +56,7 @@ pub(super) fn attention_with(fields: &Fields<'_>, head_dim: usize, rope: Rope) -
         qk_norm: None,
         qkv_bias: bias,
         out_bias: bias,
+        output_gate: false,
     })
 }
 

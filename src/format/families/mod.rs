@@ -9,6 +9,7 @@ mod llama;
 mod mistral;
 mod qwen2;
 mod qwen3;
+mod qwen3_5;
 
 use serde_json::Value;
 
@@ -34,8 +35,16 @@ pub(super) struct Family {
 }
 
 /// Every family.
-const FAMILIES: &[Family] =
-    &[gemma2::FAMILY, gemma3::FAMILY, gpt_neox::FAMILY, llama::FAMILY, mistral::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
+const FAMILIES: &[Family] = &[
+    gemma2::FAMILY,
+    gemma3::FAMILY,
+    gpt_neox::FAMILY,
+    llama::FAMILY,
+    mistral::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+    qwen3_5::FAMILY,
+];
 
 /// The family that `model_type` names.
 pub(super) fn family(fields: &Fields<'_>) -> Result<&'static Family> {
@@ -124,15 +133,21 @@ fn activation(fields: &Fields<'_>, key: &str, default: &str, known: &[(&str, Act
 
 /// Whether each of `count` blocks sees a window, as `layer_types` says where it is there.
 fn sliding_blocks(fields: &Fields<'_>, count: usize) -> Result<Option<Vec<bool>>> {
+    blocks_of_type(fields, count, ["full_attention", "sliding_attention"])
+}
+
+/// Whether each of `count` blocks is of the second of these types rather than of the first, as `layer_types` says where it is
+/// there.
+fn blocks_of_type(fields: &Fields<'_>, count: usize, [first, second]: [&str; 2]) -> Result<Option<Vec<bool>>> {
     let Some(types) = fields.get("layer_types") else { return Ok(None) };
     let wrong = || {
-        let expected = format!("expected {count} times \"full_attention\" or \"sliding_attention\"");
+        let expected = format!("expected {count} times \"{first}\" or \"{second}\"");
         fields.error(format!("`layer_types`: {expected}, got {}", brief(types)))
     };
     let list = types.as_array().filter(|list| list.len() == count).ok_or_else(wrong)?;
     let of = |value: &Value| match value.as_str() {
-        Some("full_attention") => Ok(false),
-        Some("sliding_attention") => Ok(true),
+        Some(name) if name == first => Ok(false),
+        Some(name) if name == second => Ok(true),
         _ => Err(wrong()),
     };
     list.iter().map(of).collect::<Result<_>>().map(Some)

@@ -86,7 +86,7 @@ fn understood<'f, F: Files>(files: &'f F, gguf: &Gguf, tensors: Header) -> Resul
     let architecture = config::architecture(gguf).map_err(place)?;
     let config = config::read(gguf, architecture, &tensors).map_err(place)?;
     let mut tensors = Tensors::with_blocks(files, tensors);
-    names::rename(&mut tensors, &config, architecture.interleaved);
+    names::rename(&mut tensors, &config, architecture);
     Ok((config, tensors))
 }
 
@@ -95,7 +95,7 @@ async fn divide_rope<F: Files>(tensors: &mut Tensors<'_, F>, config: &mut ModelC
     if !tensors.contains(names::ROPE) {
         return Ok(());
     }
-    let info = tensors.require(names::ROPE, &[config.spec.last_block().attention().rope.rotary_dim / 2], METADATA)?;
+    let info = tensors.require(names::ROPE, &[config.spec.last_attention().rope.rotary_dim / 2], METADATA)?;
     let divisors = info.dtype.decode(&tensors.read(info).await?);
     if let Some(wrong) = divisors.iter().find(|divisor| !(divisor.is_finite() && **divisor > 0.0)) {
         let message = format!("tensor \"{}\": expected numbers above 0, got {wrong}", names::ROPE);

@@ -19,6 +19,10 @@ pub struct TensorNames {
     pub lm_head: &'static str,
     /// A part of a block, by name within the block.
     pub block: &'static [(BlockRole, Place)],
+    /// Parts that `block` does not name.
+    pub others: &'static [(BlockRole, Place)],
+    /// Whether published modules of multi-token heads on such a backbone name their layers' tensors as its blocks'.
+    pub modules: bool,
 }
 
 /// Where a part of a block lies.
@@ -33,12 +37,20 @@ pub enum Place {
         /// 0 for queries, 1 for keys, 2 for values.
         part: usize,
     },
+    /// A tensor that holds queries and the gates of the heads' output head by head: the rows of head h begin at
+    /// `(2 h + part) * head_dim`.
+    Gated {
+        /// The tensor.
+        name: &'static str,
+        /// 0 for queries, 1 for gates.
+        part: usize,
+    },
 }
 
 impl Place {
     /// The name within the block.
     pub fn name(self) -> &'static str {
-        let (Self::Own(name) | Self::Fused { name, .. }) = self;
+        let (Self::Own(name) | Self::Fused { name, .. } | Self::Gated { name, .. }) = self;
         name
     }
 
@@ -52,6 +64,7 @@ impl Place {
         match self {
             Self::Own(_) => head * head_dim,
             Self::Fused { part, .. } => (3 * head + part) * head_dim,
+            Self::Gated { part, .. } => (2 * head + part) * head_dim,
         }
     }
 
@@ -60,6 +73,7 @@ impl Place {
         match self {
             Self::Own(_) => rows,
             Self::Fused { .. } => 3 * rows,
+            Self::Gated { .. } => 2 * rows,
         }
     }
 }
@@ -70,8 +84,9 @@ impl TensorNames {
         self.find(role).expect("names are checked against the spec when a configuration is read")
     }
 
-    fn find(&self, role: BlockRole) -> Option<Place> {
-        self.block.iter().find(|(known, _)| *known == role).map(|(_, place)| *place)
+    /// Where a part of a block lies, if the family has it.
+    pub(in crate::format) fn find(&self, role: BlockRole) -> Option<Place> {
+        self.block.iter().chain(self.others).find(|(known, _)| *known == role).map(|(_, place)| *place)
     }
 
     /// Checks that every part of every block of `spec` has a place.
@@ -91,11 +106,6 @@ impl TensorNames {
         Ok(())
     }
 
-    /// Whether these are the names that Llama's files began with.
-    pub(in crate::format) fn is_llama(&self) -> bool {
-        *self == LLAMA_NAMES
-    }
-
     /// The beginning of the names of the tensors of block `index`.
     pub fn block_name(&self, index: usize) -> String {
         format!("{}.{index}", self.blocks)
@@ -107,6 +117,7 @@ pub fn tensor_name(module: &str, part: Part) -> String {
     match part {
         Part::Weight => format!("{module}.weight"),
         Part::Bias => format!("{module}.bias"),
+        Part::Itself => module.to_owned(),
     }
 }
 
@@ -129,6 +140,8 @@ pub(in crate::format) const LLAMA_NAMES: TensorNames = TensorNames {
         (BlockRole::Up, Place::Own("mlp.up_proj")),
         (BlockRole::Down, Place::Own("mlp.down_proj")),
     ],
+    others: &[],
+    modules: true,
 };
 
 /// A tensor's name and its shape, outermost dimension first.
@@ -168,7 +181,7 @@ impl ModelConfig {
 
     /// The tensors of a head's layer whose names begin with `at`.
     pub fn layer_tensors(&self, at: &str) -> Vec<(String, Vec<usize>)> {
-        self.block_tensors(at, self.spec.last_block())
+        self.block_tensors(at, self.spec.last_attending())
     }
 
     /// The tensors of a block like `spec` whose names begin with `at`.
@@ -193,7 +206,7 @@ impl ModelConfig {
 
     /// The products of a block that a LoRA may change, by name within the block, with their outputs.
     pub fn adaptable(&self) -> Vec<(&'static str, usize)> {
-        let attention = self.spec.last_block().attention();
+        let attention = self.spec.last_attention();
         let sizes = [
             (BlockRole::Query, attention.q_size()),
             (BlockRole::Key, attention.kv_size()),

@@ -57,7 +57,7 @@ pub(super) fn in_checkpoint<'f, F: Files>(
         return Ok(None);
     }
     // Their layers have the names of this family's.
-    if !config.names.is_llama() {
+    if !config.names.modules {
         return Err(Error::unsupported(format!("heads in the {kind} layout on a {} backbone", config.model_type)));
     }
     let head = |index: usize| {

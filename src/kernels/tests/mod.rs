@@ -7,6 +7,7 @@ mod label_means;
 mod losses;
 mod marginal;
 mod products;
+mod recurrent;
 mod rounds;
 mod sampling;
 mod self_test;

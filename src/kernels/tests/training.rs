@@ -90,7 +90,7 @@ const PRODUCTS: [[usize; 3]; 8] =
 /// every other format in each cut with one of the stores, and with bounds checks in tiles alone. Cut, format and store are pieces of
 /// a shader that do not know each other, so every two that meet are enough.
 fn cuts_and_stores(format: WeightFormat, number: usize, checked: bool) -> Vec<(Cut, Store)> {
-    let all = Cut::ALL.into_iter().flat_map(|cut| Store::ALL.map(|store| (cut, store)));
+    let all = Cut::ALL.into_iter().flat_map(|cut| Store::OF_SUMS.map(|store| (cut, store)));
     if format == WeightFormat::F32 {
         return all.collect();
     }
@@ -256,7 +256,7 @@ fn curve(activation: Activation) -> Curve {
         Activation::Silu => reference::activate::SILU,
         Activation::Gelu => reference::activate::GELU,
         Activation::GeluTanh => reference::activate::GELU_TANH,
-        Activation::Softcap => unreachable!("logits alone have a cap"),
+        Activation::Sigmoid | Activation::Softcap => unreachable!("no MLP has it"),
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn activate_inputs_variant(activation: Activation, gated: bool) -> Va
         Activation::Silu => "slope_silu",
         Activation::Gelu => "slope_gelu",
         Activation::GeluTanh => "slope_gelu_tanh",
-        Activation::Softcap => unreachable!("logits alone have a cap"),
+        Activation::Sigmoid | Activation::Softcap => unreachable!("no MLP has it"),
     };
     Variant::of("activate_inputs")
         .piece("activation", activation.piece())

@@ -10,7 +10,7 @@ use crate::kernels::declared::{Declared, layout};
 /// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|_| vec![head_norm_inputs_variant()])
-        .params(layout!(HeadNormParams: heads, kv_heads, width, head_dim4, eps)),
+        .params(layout!(HeadNormParams: heads, kv_heads, others, width, head_dim4, eps)),
     Declared::new(|_| vec![head_norm_weights_variant()])
         .params(layout!(HeadNormWeightsParams: rows, heads, kv_heads, head_dim)),
 ];

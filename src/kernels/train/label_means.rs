@@ -18,7 +18,7 @@ use crate::kernels::declared::{Declared, SUBGROUPS, layout};
 /// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|_| {
-        let of = |format| Store::ALL.map(|store| label_mean_columns_variant(format, store));
+        let of = |format| Store::OF_SUMS.map(|store| label_mean_columns_variant(format, store));
         WeightFormat::all().flat_map(of).collect()
     })
     .params(layout!(LabelMeanColumnsParams: picked, width4, top, first, count, columns4)),

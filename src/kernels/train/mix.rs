@@ -9,7 +9,7 @@ use crate::kernels::declared::{Declared, layout};
 
 /// The declarations of this file's kernels, for the table of `kernels`.
 pub(in crate::kernels) const KERNELS: &[Declared] = &[
-    Declared::new(|_| Store::ALL.map(mix_variant).into()).params(layout!(MixParams: count4, index)),
+    Declared::new(|_| Store::OF_SUMS.map(mix_variant).into()).params(layout!(MixParams: count4, index)),
     Declared::new(|_| vec![mix_dot_variant()]).params(layout!(MixDotParams: count4, index)),
     Declared::new(|_| vec![mix_softmax_variant(), mix_softmax_inputs_variant()])
         .params(layout!(MixSoftmaxParams: layers, temperature)),

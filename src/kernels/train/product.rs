@@ -15,7 +15,7 @@ pub(in crate::kernels) const KERNELS: &[Declared] = &[
     Declared::new(|_| {
         let forms = || Cut::ALL.into_iter().flat_map(|cut| WeightFormat::all().map(move |format| (cut, format)));
         let inputs = |store| forms().map(move |(cut, format)| matmul_inputs_variant(cut, format, store));
-        Store::ALL.into_iter().flat_map(inputs).chain(Cut::ALL.map(matmul_weights_variant)).collect()
+        Store::OF_SUMS.into_iter().flat_map(inputs).chain(Cut::ALL.map(matmul_weights_variant)).collect()
     })
     .params(layout!(ProductParams: rows, columns4, inputs4, x_stride4, x_first4, y_stride4, y_first4)),
     Declared::new(|_| vec![column_sums_variant()]).params(layout!(ColumnSumsParams: rows, columns4, stride4, first4)),

@@ -4,12 +4,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::names::first_head;
+use super::names::{self, first_head};
 use crate::error::{Error, Result};
 use crate::format::config::ModelConfig;
 use crate::format::fields::brief;
 use crate::format::gguf::Gguf;
 use crate::format::safetensors::Header;
+use crate::format::spec::BlockRole;
 
 /// An architecture that has a family.
 #[derive(Debug)]
@@ -20,8 +21,12 @@ pub(super) struct Architecture {
     model_type: &'static str,
     /// Whether the rows of query and key heads lie pair by pair, as llama.cpp rotates them there.
     pub(super) interleaved: bool,
+    /// Parts of a block that only this one has, or calls otherwise.
+    pub(super) parts: &'static [(&'static str, BlockRole)],
     /// What Gemma's files leave out, if it is one.
     gemma: Option<Gemma>,
+    /// Whether blocks may be DeltaNets. Then the scales of norms are stored whole too.
+    delta_nets: bool,
 }
 
 /// What files of a Gemma do not say. Its scales of norms are stored whole, where the family's files have them less one.
@@ -31,18 +36,18 @@ struct Gemma {
     blocks_of_27b: u64,
 }
 
+/// An architecture in which nothing is special.
+const PLAIN: Architecture =
+    Architecture { name: "", model_type: "", interleaved: false, parts: &[], gemma: None, delta_nets: false };
+
 /// Every architecture.
 const ARCHITECTURES: &[Architecture] = &[
-    Architecture { name: "llama", model_type: "llama", interleaved: true, gemma: None },
-    Architecture { name: "qwen2", model_type: "qwen2", interleaved: false, gemma: None },
-    Architecture { name: "qwen3", model_type: "qwen3", interleaved: false, gemma: None },
-    Architecture { name: "gemma2", model_type: "gemma2", interleaved: false, gemma: Some(Gemma { blocks_of_27b: 46 }) },
-    Architecture {
-        name: "gemma3",
-        model_type: "gemma3_text",
-        interleaved: false,
-        gemma: Some(Gemma { blocks_of_27b: 62 }),
-    },
+    Architecture { name: "llama", model_type: "llama", interleaved: true, ..PLAIN },
+    Architecture { name: "qwen2", model_type: "qwen2", ..PLAIN },
+    Architecture { name: "qwen3", model_type: "qwen3", ..PLAIN },
+    Architecture { name: "qwen35", model_type: "qwen3_5_text", parts: names::QWEN3_5, delta_nets: true, ..PLAIN },
+    Architecture { name: "gemma2", model_type: "gemma2", gemma: Some(Gemma { blocks_of_27b: 46 }), ..PLAIN },
+    Architecture { name: "gemma3", model_type: "gemma3_text", gemma: Some(Gemma { blocks_of_27b: 62 }), ..PLAIN },
 ];
 
 /// Keys that must be there, after the architecture's name, and the fields that they are.
@@ -61,6 +66,19 @@ const OPTIONAL: [(&str, &str); 4] = [
     ("attn_logit_softcapping", "attn_logit_softcapping"),
     ("final_logit_softcapping", "final_logit_softcapping"),
 ];
+
+/// Keys that may be there where blocks may be DeltaNets.
+const OF_DELTA_NETS: [(&str, &str); 5] = [
+    (INTERVAL, "full_attention_interval"),
+    ("ssm.conv_kernel", "linear_conv_kernel_dim"),
+    ("ssm.state_size", "linear_key_head_dim"),
+    ("ssm.group_count", "linear_num_key_heads"),
+    (DELTA_HEADS, "linear_num_value_heads"),
+];
+
+const INTERVAL: &str = "full_attention_interval";
+const DELTA_HEADS: &str = "ssm.time_step_rank";
+const DELTA_WIDTH: &str = "ssm.inner_size";
 
 const BLOCKS: &str = "block_count";
 const HEADS: &str = "nextn_predict_layers";
@@ -117,6 +135,10 @@ pub(super) fn read(gguf: &Gguf, architecture: &Architecture, tensors: &Header) -
     let mut config = parsed.map_err(|error| error.within(format!("{}: its metadata, read as", gguf.file())))?;
     if architecture.gemma.is_some() {
         config.take_scales_whole();
+    }
+    if architecture.delta_nets {
+        config.take_scales_whole();
+        config.take_delta_nets_of_llama_cpp();
     }
     Ok(config)
 }
@@ -176,7 +198,7 @@ impl Metadata<'_> {
         for (key, field) in REQUIRED {
             fields.insert(field.to_owned(), self.value(key)?.ok_or_else(|| self.missing(key))?);
         }
-        for (key, field) in OPTIONAL {
+        for &(key, field) in OPTIONAL.iter().chain(self.of_delta_nets()) {
             fields.extend(self.value(key)?.map(|value| (field.to_owned(), value)));
         }
         let (blocks, heads) = self.blocks()?;
@@ -201,7 +223,8 @@ impl Metadata<'_> {
                 _ if gemma.is_some() => self.head_dim()?,
                 _ => None,
             };
-        let attention_bias = has("blk.0.attn_q.bias") && model_type != "qwen2";
+        let attending = self.first_attending()?;
+        let attention_bias = has(&format!("blk.{attending}.attn_q.bias")) && model_type != "qwen2";
         let more = json!({
             "model_type": model_type,
             "num_hidden_layers": blocks,
@@ -213,6 +236,8 @@ impl Metadata<'_> {
             "mlp_bias": has("blk.0.ffn_up.bias"),
             "sliding_window": window,
             "query_pre_attn_scalar": scalar,
+            "partial_rotary_factor": self.rotated_share()?,
+            "linear_value_head_dim": self.delta_value_dim()?,
             "bos_token_id": self.token("bos_token_id")?,
             "eos_token_id": self.ends()?,
         });
@@ -238,13 +263,43 @@ impl Metadata<'_> {
         }
     }
 
+    /// Keys that may be there in this architecture, and the fields that they are.
+    fn of_delta_nets(&self) -> &'static [(&'static str, &'static str)] {
+        if self.architecture.delta_nets { &OF_DELTA_NETS } else { &[] }
+    }
+
+    /// The first block with attention.
+    fn first_attending(&self) -> Result<u64> {
+        let interval = if self.architecture.delta_nets { self.whole(INTERVAL)? } else { None };
+        Ok(interval.unwrap_or(1).max(1) - 1)
+    }
+
+    /// The share of a head that is rotated, where that may be a part.
+    fn rotated_share(&self) -> Result<Option<f64>> {
+        let sizes = self.whole(ROTATED)?.zip(self.whole(KEY_LENGTH)?.filter(|size| *size > 0));
+        Ok(sizes.filter(|_| self.architecture.delta_nets).map(|(rotated, size)| rotated as f64 / size as f64))
+    }
+
+    /// Elements of a DeltaNet's value head.
+    fn delta_value_dim(&self) -> Result<Option<u64>> {
+        match (self.whole(DELTA_WIDTH)?, self.whole(DELTA_HEADS)?) {
+            (Some(width), Some(heads)) if heads > 0 && width % heads == 0 => Ok(Some(width / heads)),
+            (None, None) => Ok(None),
+            (_, heads) => {
+                let heads = heads.map_or("nothing".to_owned(), |heads| heads.to_string());
+                Err(self.unsupported(DELTA_WIDTH, &format!("is no multiple of `{}` = {heads}", self.key(DELTA_HEADS))))
+            }
+        }
+    }
+
     /// Elements of a head: stated, or what the projection of queries says.
     fn head_dim(&self) -> Result<Option<u64>> {
         let heads = self.value("attention.head_count")?.and_then(|heads| heads.as_u64()).filter(|heads| *heads > 0);
         let rows = self.rows("blk.0.attn_q.weight").map(|rows| rows as u64);
         let from_rows = rows.zip(heads).filter(|(rows, heads)| rows % heads == 0).map(|(rows, heads)| rows / heads);
         let head_dim = self.whole(KEY_LENGTH)?.or(from_rows);
-        for key in [VALUE_LENGTH, ROTATED] {
+        let rotated = Some(ROTATED).filter(|_| !self.architecture.delta_nets);
+        for key in [VALUE_LENGTH].into_iter().chain(rotated) {
             if let (Some(head_dim), Some(other)) = (head_dim, self.whole(key)?)
                 && other != head_dim
             {
@@ -294,7 +349,12 @@ impl Metadata<'_> {
         }
         let begin = format!("{}.", self.architecture.name);
         let known = REQUIRED.iter().chain(&OPTIONAL).map(|(key, _)| *key).chain(READ).chain(IDLE);
-        let known: Vec<&str> = known.collect();
+        let mut known: Vec<&str> = known.collect();
+        if self.architecture.delta_nets {
+            known.extend(OF_DELTA_NETS.map(|(key, _)| key));
+            // For text the positions of all sections of the rope are one.
+            known.extend([DELTA_WIDTH, "rope.dimension_sections"]);
+        }
         for key in self.gguf.keys().filter_map(|key| key.strip_prefix(&begin)) {
             if known.contains(&key) || self.gguf.json(&self.key(key)).is_none_or(|value| is_neutral(key, &value)) {
                 continue;

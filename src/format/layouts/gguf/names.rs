@@ -1,5 +1,6 @@
 //! The names that llama.cpp gives to tensors, and those of the families.
 
+use super::config::Architecture;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::layouts::tensor_name;
@@ -36,13 +37,31 @@ const HEAD: [(&str, &str); 6] = [
     ("nextn.shared_head_head", "shared_head.head"),
 ];
 
-/// Gives the tensors the names of the model's family, and notes whose rows are `interleaved`.
-pub(super) fn rename<F: Files>(tensors: &mut Tensors<'_, F>, config: &ModelConfig, interleaved: bool) {
-    if interleaved {
+/// The parts of a block of Qwen3.5 that others have not, or call otherwise.
+pub(super) const QWEN3_5: &[(&str, BlockRole)] = &[
+    ("post_attention_norm", BlockRole::MlpNorm),
+    ("attn_qkv", BlockRole::DeltaInput),
+    ("attn_gate", BlockRole::DeltaGate),
+    ("ssm_beta", BlockRole::DeltaBeta),
+    ("ssm_alpha", BlockRole::DeltaDecay),
+    (CONV, BlockRole::DeltaConv),
+    ("ssm_norm", BlockRole::DeltaNorm),
+    ("ssm_out", BlockRole::DeltaOutput),
+    ("ssm_a", BlockRole::DeltaRate),
+    ("ssm_dt.bias", BlockRole::DeltaBias),
+];
+
+const CONV: &str = "ssm_conv1d";
+
+/// Gives the tensors the names of the model's family, and notes whose rows are interleaved.
+pub(super) fn rename<F: Files>(tensors: &mut Tensors<'_, F>, config: &ModelConfig, architecture: &Architecture) {
+    if architecture.interleaved {
         let head = config.head_dim;
         tensors.interleave(head, &|name| matches!(part_of_block(name), Some((_, "attn_q" | "attn_k", _))));
     }
-    tensors.rename_all(&|name| family_name(name, config).unwrap_or_else(|| name.to_owned()));
+    tensors.add_dimension(&|name| matches!(part_of_block(name), Some((_, CONV, _))));
+    let parts = architecture.parts;
+    tensors.rename_all(&|name| family_name(name, config, parts).unwrap_or_else(|| name.to_owned()));
 }
 
 /// The number of the block, the module within it, and the part of that, of a tensor called `name`.
@@ -52,13 +71,23 @@ fn part_of_block(name: &str) -> Option<(usize, &str, Part)> {
     Some((number.parse().ok()?, module, part))
 }
 
+/// The number of the block and the role of a tensor that is a role by itself, whose family's name has no ending.
+fn bare_part(name: &str, parts: &[(&str, BlockRole)]) -> Option<(usize, BlockRole)> {
+    let (number, module) = name.strip_prefix("blk.")?.split_once('.')?;
+    let (_, role) = parts.iter().find(|(known, _)| *known == module)?;
+    Some((number.parse().ok()?, *role))
+}
+
 fn split_part(name: &str) -> Option<(&str, Part)> {
     let weight = name.strip_suffix(".weight").map(|module| (module, Part::Weight));
     weight.or_else(|| name.strip_suffix(".bias").map(|module| (module, Part::Bias)))
 }
 
-fn family_name(name: &str, config: &ModelConfig) -> Option<String> {
+fn family_name(name: &str, config: &ModelConfig, parts: &[(&str, BlockRole)]) -> Option<String> {
     let names = config.names;
+    if let Some((at, role)) = bare_part(name, parts) {
+        return names.find(role).map(|place| place.in_block(&names.block_name(at)));
+    }
     let Some((block, module, part)) = part_of_block(name) else {
         let (module, part) = split_part(name)?;
         let module = match module {
@@ -73,8 +102,8 @@ fn family_name(name: &str, config: &ModelConfig) -> Option<String> {
     if let Some((_, module)) = HEAD.iter().find(|(known, _)| *known == module) {
         return Some(tensor_name(&format!("{at}.{module}"), part));
     }
-    let role = BLOCK.iter().find(|(known, _)| *known == module).map(|(_, role)| role);
-    let place = role.and_then(|role| names.block.iter().find(|(known, _)| known == role)).map(|(_, place)| place);
+    let role = parts.iter().chain(&BLOCK).find(|(known, _)| *known == module).map(|(_, role)| role);
+    let place = role.and_then(|role| names.find(*role));
     // A part that the family has not keeps its name, but in the block: to leave it out would change what the model computes.
     Some(tensor_name(&place.map_or_else(|| format!("{at}.{module}"), |place| place.in_block(&at)), part))
 }

@@ -3,6 +3,8 @@
 //! Whatever a configuration says that changes the mathematics is either represented here or refused by name; it is never
 //! ignored.
 
+use serde_json::{Map, Value};
+
 use super::families::{self, Family, divide};
 use super::fields::{Fields, MAX_SIZE, parse_object};
 use super::layouts::TensorNames;
@@ -86,7 +88,7 @@ impl ModelConfig {
     ///
     /// [`ErrorKind::Unsupported`]: crate::ErrorKind::Unsupported
     pub fn parse(config_json: &[u8], generation_config_json: Option<&[u8]>) -> Result<Self> {
-        let map = parse_object("config.json", config_json)?;
+        let map = language_model(parse_object("config.json", config_json)?);
         let fields = Fields::new("config.json", &map);
         let family = families::family(&fields)?;
         refuse_unimplemented(&fields, SHARED_RULES, family.reads)?;
@@ -123,6 +125,18 @@ impl ModelConfig {
         }
         divide(fields, ("num_attention_heads", heads), ("num_key_value_heads", kv_heads)).map(|_| ())
     }
+}
+
+/// The configuration of the language model within one that also sees or hears; that of a model of language alone as it is.
+fn language_model(mut map: Map<String, Value>) -> Map<String, Value> {
+    const SHARED: [&str; 5] = ["bos_token_id", "eos_token_id", "tie_word_embeddings", "dtype", "torch_dtype"];
+    let Some(Value::Object(mut text)) = map.remove("text_config") else { return map };
+    for key in SHARED {
+        if let (None, Some(value)) = (text.get(key), map.remove(key)) {
+            text.insert(key.to_owned(), value);
+        }
+    }
+    text
 }
 
 fn check_ids(fields: &Fields<'_>, key: &str, ids: &[u32], vocab_size: usize) -> Result<()> {

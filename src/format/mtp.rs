@@ -229,6 +229,11 @@ impl<'f, F: Files> HeadSet<'f, F> {
 
     /// Checks that every tensor the heads need is there and fits, and notes those that they do not need.
     fn checked(mut self, config: &ModelConfig, stated_by: &str, mine: impl Fn(&str) -> bool) -> Result<Self> {
+        if config.spec.logit_scale != 1.0 {
+            return Err(Error::unsupported(
+                "multi-token heads on a model whose logits have a factor are not supported",
+            ));
+        }
         let expected = self.expected_tensors(config);
         for head in &self.heads {
             self.check_vocabulary(head, config)?;

@@ -59,8 +59,8 @@ pub(crate) struct Sizes {
     pub intermediate: u32,
     /// Whether a block normalises heads.
     pub qk_norm: bool,
-    /// Whether a block normalises what it adds to the stream.
-    pub post_norm: bool,
+    /// Whether a block normalises or scales what it adds to the stream.
+    pub adds_changed: bool,
     /// The type in which keys and values are kept.
     pub cache: CacheType,
     /// Bytes of the keys and values of all blocks, once a text fills the context.
@@ -102,7 +102,7 @@ impl Sizes {
             qkv: most(|shape| shape.qkv_stride()),
             attention_out: most(|shape| shape.out_stride()),
             intermediate: (spec.most(|block| block.mlp.inner) as u32).next_multiple_of(4),
-            post_norm: spec.blocks.iter().any(|block| block.post_norm),
+            adds_changed: spec.blocks.iter().any(|block| block.post_norm || block.residual_scale != 1.0),
             qk_norm: spec.blocks.iter().any(|block| block.attention().qk_norm.is_some()),
             cache,
             cache_bytes: 2 * shapes.iter().map(|shape| shape.cache_bytes()).sum::<u64>(),
@@ -151,9 +151,9 @@ impl Sizes {
         if self.qk_norm { self.rows_bytes(self.qkv) } else { 0 }
     }
 
-    /// Bytes of what a block adds to the stream before that is normalised.
+    /// Bytes of what a block adds to the stream before that is normalised or scaled.
     pub fn added_bytes(&self) -> u64 {
-        if self.post_norm { self.rows_bytes(self.hidden) } else { 0 }
+        if self.adds_changed { self.rows_bytes(self.hidden) } else { 0 }
     }
 
     /// Bytes of the attention scores.

@@ -13,8 +13,9 @@ use foretoken::{
 };
 
 /// Base models of tests/golden: all but those that differ from these in nothing that drafts meet.
-const FIXTURES: [&str; 21] = [
+const FIXTURES: [&str; 23] = [
     "gemma2",
+    "granite",
     "llama-bf16",
     "llama-bias",
     "llama-f16",
@@ -35,6 +36,7 @@ const FIXTURES: [&str; 21] = [
     "qwen2-window",
     "qwen3",
     "qwen3-bias",
+    "smollm3-window",
 ];
 
 const PROMPT: [u32; 7] = [1, 5, 9, 13, 17, 21, 25];

@@ -33,10 +33,6 @@ const MEAN_APART: f64 = 1e-4;
 /// Greedy ids may differ from where the reference's likeliest tokens are closer than this.
 const CLOSE: f64 = 1e-2;
 
-/// Rounding moves the reference's own logits, too: bounds that hold for the model as it is computed here get this much more room,
-/// relative.
-const BOUNDS_ROOM: f64 = 2e-3;
-
 /// How far what is allocated may be from what inspection says; and what the weights may need beyond the file's tensors.
 const MEMORY_APART: f64 = 0.02;
 const WEIGHTS_MORE: f64 = 0.03;
@@ -177,6 +173,8 @@ fn quiet(_: foretoken::model::Progress) {}
 /// What is allocated, against what inspection says of the same context.
 async fn memory(gpu: &Gpu, files: &OneFile, found: &mut Findings) {
     let said = inspect(files, Some(SHORT)).await.expect("the file is read");
+    found.note("family", json!(said.model_type));
+    found.note("stored", json!(said.dtypes));
     let said_bytes = said.weights_bytes + said.cache_bytes + said.work_bytes;
     let options = EngineOptions::default().self_test(false).context(SHORT);
     let before = gpu.counts().buffer_bytes;
@@ -193,8 +191,9 @@ async fn memory(gpu: &Gpu, files: &OneFile, found: &mut Findings) {
 
 /// Log-probabilities of the text.
 async fn scores(engine: &Engine, expected: &Expected, found: &mut Findings) {
+    // transformers makes a tokenizer of its own of some files: SmolLM2's does not take digits apart, as the model's own does.
     let ids = engine.tokenizer().expect("a tokenizer").encode(&source("text.txt"), true).expect("ids");
-    found.check(ids.starts_with(&expected.text_ids), || "the text has other ids".to_owned());
+    found.note("same_ids_of_text", ids.starts_with(&expected.text_ids).into());
     let mut session = engine.session().expect("a session");
     let scores = session.score(&expected.text_ids, &mut quiet).await.expect("scores");
     assert_eq!(scores.len(), expected.log_probs.len());
@@ -205,7 +204,7 @@ async fn scores(engine: &Engine, expected: &Expected, found: &mut Findings) {
     let nll = want / scores.len() as f64;
     found.note(
         "log_probs",
-        json!({"tokens": ids.len().min(scores.len() + 1), "apart": largest, "nll": nll, "nll_apart": mean_apart}),
+        json!({"tokens": expected.text_ids.len(), "apart": largest, "nll": nll, "nll_apart": mean_apart}),
     );
     found.check(largest <= LOG_PROBS_APART, || format!("log-probabilities are {largest:e} apart"));
     found.check(mean_apart <= MEAN_APART, || format!("the means are {mean_apart:e} apart"));
@@ -231,7 +230,9 @@ async fn greedy(engine: &Engine, expected: &Expected, found: &mut Findings) {
         let prompt = &want.prompt_ids;
         let got = continued(&mut session, prompt, want.ids.len(), DraftOptions::off()).await;
         let same = got.iter().zip(&want.ids).take_while(|(got, want)| got == want).count();
-        let ended = same == got.len() && want.ids.get(same).is_none_or(|id| engine.config().eos_token_ids.contains(id));
+        // The reference goes on after an end token.
+        let end = got.last().is_some_and(|id| engine.config().eos_token_ids.contains(id));
+        let ended = same == got.len() && (end || same == want.ids.len());
         let margin = want.margins.get(same).copied().unwrap_or(f64::MAX);
         equal += same;
         close += usize::from(!ended);
@@ -288,7 +289,7 @@ async fn marginals(engine: &Engine, expected: &Expected, found: &mut Findings) {
             for reference in [want.sums[at], want.many_sums[at]] {
                 let beyond = (token.low - reference).max(reference - token.high).max(0.0) / reference;
                 outside = outside.max(beyond);
-                found.check(beyond <= BOUNDS_ROOM, || {
+                found.check(beyond == 0.0, || {
                     let (low, high) = (token.low, token.high);
                     format!(
                         "token {} after {} tokens: {reference} is not within {low} and {high}",

@@ -5,10 +5,12 @@
 mod gemma2;
 mod gemma3;
 mod gpt_neox;
+mod granite;
 mod llama;
 mod mistral;
 mod qwen2;
 mod qwen3;
+mod smollm3;
 
 use serde_json::Value;
 
@@ -34,8 +36,17 @@ pub(super) struct Family {
 }
 
 /// Every family.
-const FAMILIES: &[Family] =
-    &[gemma2::FAMILY, gemma3::FAMILY, gpt_neox::FAMILY, llama::FAMILY, mistral::FAMILY, qwen2::FAMILY, qwen3::FAMILY];
+const FAMILIES: &[Family] = &[
+    gemma2::FAMILY,
+    gemma3::FAMILY,
+    gpt_neox::FAMILY,
+    granite::FAMILY,
+    llama::FAMILY,
+    mistral::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+    smollm3::FAMILY,
+];
 
 /// The family that `model_type` names.
 pub(super) fn family(fields: &Fields<'_>) -> Result<&'static Family> {
@@ -65,6 +76,7 @@ fn of_blocks(fields: &Fields<'_>, norm: Norm, blocks: Vec<BlockSpec>) -> Result<
         blocks,
         final_norm: norm,
         logit_softcap: None,
+        logit_scale: 1.0,
         tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
     })
 }

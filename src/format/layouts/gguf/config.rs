@@ -34,6 +34,8 @@ struct Gemma {
 /// Every architecture.
 const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "llama", model_type: "llama", interleaved: true, gemma: None },
+    Architecture { name: "granite", model_type: "granite", interleaved: true, gemma: None },
+    Architecture { name: "smollm3", model_type: "smollm3", interleaved: true, gemma: None },
     Architecture { name: "qwen2", model_type: "qwen2", interleaved: false, gemma: None },
     Architecture { name: "qwen3", model_type: "qwen3", interleaved: false, gemma: None },
     Architecture { name: "gemma2", model_type: "gemma2", interleaved: false, gemma: Some(Gemma { blocks_of_27b: 46 }) },
@@ -61,6 +63,15 @@ const OPTIONAL: [(&str, &str); 4] = [
     ("attn_logit_softcapping", "attn_logit_softcapping"),
     ("final_logit_softcapping", "final_logit_softcapping"),
 ];
+
+/// Keys of factors that may be there. 0 is as if they were not.
+const FACTORS: [(&str, &str); 4] = [
+    (SCORES, "attention_multiplier"),
+    ("embedding_scale", "embedding_multiplier"),
+    ("residual_scale", "residual_multiplier"),
+    ("logit_scale", "logits_scaling"),
+];
+const SCORES: &str = "attention.scale";
 
 const BLOCKS: &str = "block_count";
 const HEADS: &str = "nextn_predict_layers";
@@ -179,6 +190,10 @@ impl Metadata<'_> {
         for (key, field) in OPTIONAL {
             fields.extend(self.value(key)?.map(|value| (field.to_owned(), value)));
         }
+        for (key, field) in FACTORS {
+            let factor = self.value(key)?.filter(|factor| factor.as_f64() != Some(0.0));
+            fields.extend(factor.map(|value| (field.to_owned(), value)));
+        }
         let (blocks, heads) = self.blocks()?;
         let vocab = self.rows("token_embd.weight").ok_or_else(|| {
             Error::format(format!(
@@ -201,6 +216,11 @@ impl Metadata<'_> {
                 _ if gemma.is_some() => self.head_dim()?,
                 _ => None,
             };
+        if model_type == "granite"
+            && let (false, Some(head_dim)) = (fields.contains_key("attention_multiplier"), self.head_dim()?)
+        {
+            fields.insert("attention_multiplier".to_owned(), (1.0 / (head_dim as f64).sqrt()).into());
+        }
         let attention_bias = has("blk.0.attn_q.bias") && model_type != "qwen2";
         let more = json!({
             "model_type": model_type,
@@ -293,7 +313,7 @@ impl Metadata<'_> {
             );
         }
         let begin = format!("{}.", self.architecture.name);
-        let known = REQUIRED.iter().chain(&OPTIONAL).map(|(key, _)| *key).chain(READ).chain(IDLE);
+        let known = REQUIRED.iter().chain(&OPTIONAL).chain(&FACTORS).map(|(key, _)| *key).chain(READ).chain(IDLE);
         let known: Vec<&str> = known.collect();
         for key in self.gguf.keys().filter_map(|key| key.strip_prefix(&begin)) {
             if known.contains(&key) || self.gguf.json(&self.key(key)).is_none_or(|value| is_neutral(key, &value)) {

@@ -1,7 +1,7 @@
 /**
  * Runs the Rust tests of one part of scripts/test.sh, and notes how long each test took.
  *
- *   node scripts/run-tests.mjs PART RECORD    PART: cpu, device or swiftshader; RECORD: the file that the times go to
+ *   node scripts/run-tests.mjs PART RECORD    PART: cpu, device, swiftshader or real; RECORD: the file that the times go to
  *
  * The part `cpu` runs where no driver is found, so a test that needs an adapter fails there until its module is listed
  * below. libtest gives times and output as JSON only where unstable options are allowed.
@@ -28,6 +28,9 @@ const DEVICE_MODULES = [
 /** Test programs that open none. */
 const CPU_PROGRAMS = ["amd_command", "architecture", "format", "hub"];
 
+/** Test programs that need files which the repository has not. */
+const REAL_PROGRAMS = ["real"];
+
 /** Which tests of a program a part runs: libtest's arguments, or null for none. */
 const PARTS = {
   cpu: ({ unit, name }) => {
@@ -37,10 +40,12 @@ const PARTS = {
   /** Everything that opens an adapter. */
   device: ({ unit, name }) => {
     if (unit) return DEVICE_MODULES;
-    return CPU_PROGRAMS.includes(name) ? null : [];
+    return [...CPU_PROGRAMS, ...REAL_PROGRAMS].includes(name) ? null : [];
   },
   /** The same for a second adapter, without the command: what it reads, refuses and writes depends on no driver. */
   swiftshader: (program) => (program.package === "foretoken-native" ? null : PARTS.device(program)),
+  /** Real models. */
+  real: ({ unit, name }) => (!unit && REAL_PROGRAMS.includes(name) ? [] : null),
 };
 
 const [part, record] = process.argv.slice(2);

@@ -11,6 +11,9 @@
 #     swiftshader  the library's on a second software adapter, which compiles shaders in another way
 #     gpu          all tests that open an adapter, on this machine's own
 #     browser      the package and the page, in Chromium on SwiftShader
+#     real         three pretrained models against transformers, on both software adapters (hours); only where it is asked for:
+#                  FORETOKEN_REAL names a folder with the files of tests/real/models.json, and with what tests/real/expected.py makes of
+#                  them; what is found goes to docs/models.md. FORETOKEN_REQUIRE_REAL=1: a missing file is a failure
 #
 # On Linux the tests run on software adapters that every machine can have, so that a failure here can be repeated anywhere.
 # Times go to target/test-times.json, and the minutes of each part and the slowest tests are printed last.
@@ -40,6 +43,7 @@ lint() {
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- --deny warnings
     RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps
+    node scripts/models.mjs --check
 }
 
 cpu() {
@@ -85,14 +89,30 @@ browser() {
     ((${#failed[@]} == 0)) || { echo "failed: ${failed[*]}" >&2; return 1; }
 }
 
+real() {
+    local results files
+    results=$(cd "$target" && pwd)/real-results.jsonl
+    rm -f "$results"
+    files=$(find /usr/share/vulkan/icd.d -name 'lvp_icd*.json' | paste -sd: -)
+    # One model at a time.
+    export RUST_TEST_THREADS=1 FORETOKEN_RESULTS=$results
+    with_driver "$files" rust_tests real real-lavapipe
+    if [[ -e $swiftshader ]]; then
+        with_driver "$swiftshader" rust_tests real real-swiftshader
+    else
+        say "SKIPPED: real models on SwiftShader, which no package of this system has"
+    fi
+    if [[ -e $results ]]; then node scripts/models.mjs "$results"; fi
+}
+
 all=(lint cpu lavapipe swiftshader browser)
 [[ $(uname -s) == Linux ]] || all=(lint cpu gpu browser)
 parts=("$@")
 ((${#parts[@]})) || parts=("${all[@]}")
 for part in "${parts[@]}"; do
     case $part in
-        lint | cpu | lavapipe | swiftshader | gpu | browser) ;;
-        *) echo "test: no part '$part'; there are: lint, cpu, lavapipe, swiftshader, gpu, browser" >&2; exit 2 ;;
+        lint | cpu | lavapipe | swiftshader | gpu | browser | real) ;;
+        *) echo "test: no part '$part'; there are: lint, cpu, lavapipe, swiftshader, gpu, browser, real" >&2; exit 2 ;;
     esac
 done
 
@@ -113,3 +133,4 @@ for part in "${parts[@]}"; do
     note_part
     running=
 done
+if (($# == 0)); then say "SKIPPED: real models against transformers, which are asked for by name: FORETOKEN_REAL=FOLDER scripts/test.sh real"; fi

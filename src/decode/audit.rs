@@ -9,13 +9,14 @@ use super::round::Source;
 use super::sampling::Sampling;
 use super::session::Session;
 use crate::Engine;
-use crate::kernels::{Extent, MAX_BATCH_ROWS, RECORDED_RANKS, Row, State};
+use crate::kernels::{Extent, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, RECORDED_RANKS, Row, State};
 use crate::model::Progress;
 use crate::options::setters;
 use crate::{Error, Result};
 
-/// Rows of the chains whose logits are compared, of one row's first.
-const WIDTHS: [usize; 8] = [1, 2, 3, 4, 5, 8, 17, 32];
+/// Rows of the chains whose logits are compared, of one row's first: those that products take at a time, and a prompt's chunk, which
+/// is taken in tiles.
+const WIDTHS: [usize; 11] = [1, 2, 3, 4, 5, 6, 7, 8, 17, MAX_BATCH_ROWS, MAX_CHUNK_ROWS];
 
 /// The tree that is drafted, and whose rows' logits are compared: 22 rows.
 const TREE: [usize; 4] = [3, 2, 1, 1];
@@ -199,6 +200,15 @@ fn samplings() -> [Sampling; 2] {
     [Sampling::default(), warm]
 }
 
+/// A row whose logits have other bits in a batch than alone.
+struct Unequal {
+    position: usize,
+    /// Rows of the batch.
+    width: usize,
+    /// Children of each node by depth.
+    tree: String,
+}
+
 /// The progress of an audit.
 struct Meter<'p> {
     progress: &'p mut (dyn FnMut(Progress) + Send),
@@ -267,9 +277,8 @@ impl Session {
             let text = self.audit_texts((index, prompt), tokens, &ways, &mut audit, &mut meter).await?;
             let found = self.audit_logits(&text, &mut meter).await?;
             audit.logits.positions += text.len();
-            if let Some((position, tree)) = found {
+            if let Some(Unequal { position, width, tree }) = found {
                 audit.logits.equal = false;
-                let (width, tree) = (tree.rows(), tree.to_string());
                 unequal_logits.get_or_insert(Difference::Logits { prompt: index, position, width, tree });
             }
         }
@@ -371,18 +380,23 @@ impl Session {
         Ok(([prompt, generation.ids()].concat(), drafts.accepted, drafts.rounds))
     }
 
-    /// The first position of `text` whose logits differ in a chain or a tree from those of its row alone, and that batch.
-    async fn audit_logits(&mut self, text: &[u32], meter: &mut Meter<'_>) -> Result<Option<(usize, DraftTree)>> {
+    /// The first position of `text` whose logits differ in a chain or a tree from those of its row alone.
+    async fn audit_logits(&mut self, text: &[u32], meter: &mut Meter<'_>) -> Result<Option<Unequal>> {
         self.restart().await?;
         self.reserve(text.len() + MAX_BATCH_ROWS)?;
-        let mut found = None;
-        let mut differs = |position: usize, tree: &DraftTree| {
-            if found.as_ref().is_none_or(|&(first, _)| position < first) {
-                found = Some((position, tree.clone()));
-            }
-        };
-        for first in (0..text.len()).step_by(MAX_BATCH_ROWS) {
-            let end = text.len().min(first + MAX_BATCH_ROWS);
+        let mut found: Option<Unequal> = None;
+        let mut compare =
+            |at: usize, rows: usize, tree: &dyn Fn() -> String, together: &[Vec<u32>], alone: &[Vec<u32>]| {
+                let Some(row) = together.iter().zip(alone).position(|(together, alone)| together != alone) else {
+                    return;
+                };
+                if found.as_ref().is_none_or(|first| at + row < first.position) {
+                    found = Some(Unequal { position: at + row, width: rows, tree: tree() });
+                }
+            };
+        let most = self.model.sizes.chunk_rows as usize;
+        for first in (0..text.len()).step_by(most) {
+            let end = text.len().min(first + most);
             self.stands(first);
             let mut alone = Vec::with_capacity(end - first);
             for at in first..end {
@@ -391,12 +405,16 @@ impl Session {
             (self.cached, self.reported) = (end, end + 1);
             self.go_back(first);
             for at in first..end {
-                for tree in trees_at(at - first, end - at)? {
-                    if at + tree.rows() <= self.context() {
-                        let together = self.batch_bits(text, at, &tree).await?;
-                        let unequal = together.iter().zip(&alone[at - first..]).position(|(a, b)| a != b);
-                        unequal.into_iter().for_each(|row| differs(at + row, &tree));
-                    }
+                let expected = &alone[at - first..];
+                let tree = DraftTree::new(&TREE[..TREE.len().min(end - at - 1)])?;
+                if !tree.is_chain() && at + tree.rows() <= self.context() {
+                    let together = self.tree_bits(text, at, &tree).await?;
+                    compare(at, tree.rows(), &|| tree.to_string(), &together, expected);
+                }
+                for width in WIDTHS.into_iter().filter(|width| (at - first).is_multiple_of(*width)) {
+                    let rows = width.min(end - at);
+                    let together = self.chain_bits(text, at, rows).await?;
+                    compare(at, rows, &|| vec!["1"; rows - 1].join(","), &together, expected);
                 }
                 // Trees leave others' keys behind in the row's own slot and in later ones.
                 self.committed_bits(text, at).await?;
@@ -407,19 +425,36 @@ impl Session {
         Ok(found)
     }
 
-    /// [`Self::batch_bits`] of the row at a position alone, which is then committed.
+    /// Bits of the logits of the row at a position alone, which is then committed.
     async fn committed_bits(&self, text: &[u32], at: usize) -> Result<Vec<Vec<u32>>> {
-        let bits = self.batch_bits(text, at, &DraftTree::default()).await?;
+        let bits = self.chain_bits(text, at, 1).await?;
         let extent = Extent { rows: 1, logit_rows: 1, keys: at as u32 + 1 };
         self.replay(&[&self.plan.settle], extent, None);
         Ok(bits)
     }
 
+    /// Bits of the logits of `rows` rows that hold `text` from position `at` on. What comes before is in the cache.
+    async fn chain_bits(&self, text: &[u32], at: usize, rows: usize) -> Result<Vec<Vec<u32>>> {
+        self.write_rows(text, at, rows);
+        let (committed, num_rows, keys) = (at as u32, rows as u32, (at + rows) as u32);
+        let mut bits = Vec::with_capacity(rows);
+        for logit_row in (0..rows).step_by(MAX_BATCH_ROWS) {
+            let wanted = MAX_BATCH_ROWS.min(rows - logit_row);
+            self.write_state(State { committed, num_rows, logit_row: logit_row as u32, ..State::default() });
+            // What the body leaves in the stream serves the LM head of all rows.
+            let body = if logit_row == 0 { &self.plan.body[..] } else { &[] };
+            let extent = Extent { rows: num_rows, logit_rows: wanted as u32, keys };
+            self.replay(&[body, &self.plan.lm_head], extent, None);
+            bits.extend(self.logit_bits().await?.into_iter().take(wanted));
+        }
+        Ok(bits)
+    }
+
     /// Bits of the logits of the rows of a round that hold `text` from position `at` on, where the last child of each node is
     /// the right one. What comes before is in the cache.
-    async fn batch_bits(&self, text: &[u32], at: usize, tree: &DraftTree) -> Result<Vec<Vec<u32>>> {
-        let (model, buffers, layout) = (&self.model, &self.buffers, tree.layout());
-        let (count, vocab) = (layout.num_rows as usize, model.sizes.vocab);
+    async fn tree_bits(&self, text: &[u32], at: usize, tree: &DraftTree) -> Result<Vec<Vec<u32>>> {
+        let layout = tree.layout();
+        let (count, vocab) = (layout.num_rows as usize, self.model.sizes.vocab);
         let mut path = vec![0];
         let mut rows = Vec::with_capacity(count);
         for (row, &[mask, depth, ..]) in layout.nodes[..count].iter().enumerate() {
@@ -432,24 +467,21 @@ impl Session {
             let token = if is_right { text[at + depth] } else { (text[at + depth] + row as u32) % vocab };
             rows.push(Row { token, position: (at + depth) as u32, mask, ..Row::default() });
         }
-        model.gpu.write(&buffers.rows, 0, &rows);
+        self.model.gpu.write(&self.buffers.rows, 0, &rows);
         self.write_state(State { committed: at as u32, num_rows: layout.num_rows, ..State::default() });
         let (rows, keys) = (layout.num_rows, at as u32 + layout.num_rows);
         let extent = Extent { rows, logit_rows: rows, keys };
         self.replay(&[&self.plan.body, &self.plan.lm_head], extent, None);
-        let logits: Vec<u32> = model.gpu.read(&buffers.logits).await?;
-        let (vocab, stride) = (vocab as usize, model.sizes.vocab_stride() as usize);
-        Ok(path.iter().map(|row| logits[row * stride..][..vocab].to_vec()).collect())
+        let mut bits = self.logit_bits().await?;
+        Ok(path.into_iter().map(|row| std::mem::take(&mut bits[row])).collect())
     }
-}
 
-/// The batches of more than one row that are compared at the `nth` position of a stretch of which `left` positions are left: a tree,
-/// and chains of the widths that begin there.
-fn trees_at(nth: usize, left: usize) -> Result<Vec<DraftTree>> {
-    let tree = DraftTree::new(&TREE[..TREE.len().min(left - 1)])?;
-    let begins = |width: &&usize| nth.is_multiple_of(**width);
-    let chains = WIDTHS.iter().filter(begins).map(|width| DraftTree::chain((*width).min(left) - 1));
-    std::iter::once(Ok(tree)).filter(|tree| tree.as_ref().is_ok_and(|tree| !tree.is_chain())).chain(chains).collect()
+    /// Bits of all rows of the buffer of logits.
+    async fn logit_bits(&self) -> Result<Vec<Vec<u32>>> {
+        let (vocab, stride) = (self.model.sizes.vocab as usize, self.model.sizes.vocab_stride() as usize);
+        let logits: Vec<u32> = self.model.gpu.read(&self.buffers.logits).await?;
+        Ok(logits.chunks_exact(stride).map(|row| row[..vocab].to_vec()).collect())
+    }
 }
 
 impl Way {
@@ -476,7 +508,7 @@ mod tests {
 
     fn audit(session: &mut Session) -> Audit {
         let prompts = vec![vec![1, 5, 9, 13, 17, 21, 25], vec![3, 4, 3, 4, 3, 4]];
-        let options = AuditOptions { prompts, tokens: Some(16) };
+        let options = AuditOptions { prompts, tokens: Some(32) };
         let mut last = (0, 1);
         let audit = pollster::block_on(session.audit(&options, &mut |progress| {
             let Progress::Positions { done, total } = progress else { panic!("{progress:?}") };
@@ -492,13 +524,13 @@ mod tests {
         on_every_adapter(|gpu| {
             let audit = audit(&mut load(gpu, "llama-gqa", None, None).session().expect("a session"));
             assert!(audit.equal && audit.width_invariant && audit.logits.equal, "{audit:?}");
-            assert_eq!((audit.cases.len(), audit.logits.positions), (2 * 4 * 2, 7 + 6 + 2 * 16));
+            assert_eq!((audit.cases.len(), audit.logits.positions), (2 * 4 * 2, 7 + 6 + 2 * 32));
             for case in &audit.cases {
                 let [wrong, right] = ["wrong", ", right"].map(|part| case.drafter.ends_with(part));
-                assert_eq!((case.prompts, case.tokens), (2, 32), "{case:?}");
+                assert_eq!((case.prompts, case.tokens), (2, 64), "{case:?}");
                 assert!(case.equal && (case.accepted == 0 || !wrong), "{case:?}");
-                assert!(case.accepted > 20 || !right, "{case:?}");
-                assert_eq!(case.rounds + case.accepted, 30, "{case:?}");
+                assert!(case.accepted > 40 || !right, "{case:?}");
+                assert_eq!(case.rounds + case.accepted, 62, "{case:?}");
             }
         });
     }
@@ -529,7 +561,7 @@ mod tests {
             assert!(!audit.equal && !audit.logits.equal, "{audit:?}");
             let mut meter = Meter { progress: &mut |_| {}, done: 0, total: 0 };
             let found = pollster::block_on(session.audit_logits(&[1, 2, 3], &mut meter)).expect("logits");
-            assert!(found.is_some_and(|(position, _)| position < 3));
+            assert!(found.is_some_and(|found| found.position < 3));
         });
     }
 

@@ -233,6 +233,10 @@ impl<'f, F: Files> HeadSet<'f, F> {
             let message = "heads with a LoRA are not supported for a model with recurrent layers";
             return Err(Error::unsupported(message).within(self.tensors.describe()));
         }
+        if config.spec.logit_scale != 1.0 {
+            let message = "multi-token heads on a model whose logits have a factor are not supported";
+            return Err(Error::unsupported(message).within(self.tensors.describe()));
+        }
         let expected = self.expected_tensors(config);
         for head in &self.heads {
             self.check_vocabulary(head, config)?;

@@ -12,7 +12,7 @@ use crate::error::Result;
 pub struct Rope {
     /// The base of the wavelengths.
     pub theta: f64,
-    /// How many of a head's first elements are rotated: even, at most `head_dim`.
+    /// How many of a head's first elements are rotated: even, at most `head_dim`; 0 for none.
     pub rotary_dim: usize,
     /// How the frequencies are stretched, for models trained on to a longer context.
     pub scaling: Option<Llama3Scaling>,
@@ -34,6 +34,11 @@ pub struct Llama3Scaling {
 }
 
 impl Rope {
+    /// The rope of a block that rotates nothing, so that its attention does not feel positions.
+    pub fn none() -> Self {
+        Self { theta: 1.0, rotary_dim: 0, scaling: None, divisors: None }
+    }
+
     /// The angle per position, in radians, of each rotated pair: `rotary_dim / 2` values, element `i` belonging to the
     /// pair (`i`, `i + rotary_dim / 2`).
     ///

@@ -20,6 +20,8 @@ pub struct ModelSpec {
     pub final_norm: Norm,
     /// The bound that logits x are bent to: they become `cap * tanh(x / cap)`.
     pub logit_softcap: Option<f32>,
+    /// The factor of the logits.
+    pub logit_scale: f32,
     /// Whether the embedding is the LM head too.
     pub tied: bool,
 }
@@ -35,6 +37,8 @@ pub struct BlockSpec {
     pub norm: Norm,
     /// Whether there is such a norm after each of them too, over what it is about to add to the stream.
     pub post_norm: bool,
+    /// The factor of what each of the two adds to the stream.
+    pub residual_scale: f32,
     /// Whether mixer and MLP both read the block's input, instead of the MLP what the mixer has added to it.
     pub parallel: bool,
 }
@@ -61,7 +65,7 @@ pub struct Attention {
     pub scale: f32,
     /// The bound that scaled scores x are bent to: they become `cap * tanh(x / cap)`.
     pub softcap: Option<f32>,
-    /// The rotary embedding of queries and keys.
+    /// The rotary embedding of queries and keys, or none ([`Rope::none`]).
     pub rope: Rope,
     /// Positions that a position sees, itself included; `None`: all before it.
     pub window: Option<usize>,
@@ -281,8 +285,16 @@ impl ModelSpec {
         if self.blocks.iter().any(|block| block.post_norm) {
             return Some("norms after attention and MLP");
         }
+        if self.logit_scale != 1.0 || self.blocks.iter().any(|block| block.residual_scale != 1.0) {
+            return Some("factors of the logits or of what blocks add to the stream");
+        }
         (self.final_norm.offset() != 0.0 || self.blocks.iter().any(less_one))
             .then_some("norms whose scales are stored less one")
+    }
+
+    /// The rotary embedding of the last block that has one.
+    pub(crate) fn rope(&self) -> Option<&Rope> {
+        self.attentions().map(|attention| &attention.rope).filter(|rope| rope.rotary_dim > 0).last()
     }
 
     /// The attention of the blocks that have one.

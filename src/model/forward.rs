@@ -174,13 +174,14 @@ impl Planner<'_> {
         let out = (&b.attention_out, mixed4(self.model, &layer.spec.mixer));
         self.gate(layer, out, ops);
         let [mixer_post, mlp_post] = [0, 1].map(|at| layer.post_norms.as_ref().map(|norms| &norms[at]));
-        self.add(&layer.mixer.out, out, mixer_post, ops);
+        let scale = layer.spec.residual_scale;
+        self.add(&layer.mixer.out, out, (mixer_post, scale), ops);
         if !parallel {
             ops.push(mlp_norm());
         }
         let form = mlp_in_form(self.model, layer);
         ops.extend(self.linear(form, &layer.mlp_in, (&b.mlp_in, hidden4), (&b.intermediate, inner4)));
-        self.add(&layer.mlp_out, (&b.intermediate, inner4), mlp_post, ops);
+        self.add(&layer.mlp_out, (&b.intermediate, inner4), (mlp_post, scale), ops);
     }
 
     /// Multiplies what a mixer gives with its gate, where it has one.
@@ -235,20 +236,26 @@ impl Planner<'_> {
         ops.push(head_norm(gpu, of_values, HeadNormIo { x: out, scale: norm, y: &b.attention_out }));
     }
 
-    /// Adds a product to the stream, normalised by `post` where a block has such norms.
-    fn add(&self, linear: &Linear, x: Source<'_>, post: Option<&NormWeights>, ops: &mut Vec<Op>) {
+    /// Adds a product to the stream, normalised by `post` where a block has such norms, and scaled.
+    fn add(&self, linear: &Linear, x: Source<'_>, (post, weight): (Option<&NormWeights>, f32), ops: &mut Vec<Op>) {
         let (b, hidden4) = (self.buffers, self.model.sizes.hidden / 4);
         let form = linear_form(self.model, linear);
-        let Some(norm) = post else {
+        if post.is_none() && weight == 1.0 {
             ops.extend(self.linear(accumulate(form), linear, x, (&b.x, hidden4)));
             return;
-        };
+        }
         ops.extend(self.linear(form, linear, x, (&b.added, hidden4)));
-        // What attention reads of it was read.
-        let normalised = &b.attention_in;
-        ops.push(norm_op(self.model, &b.state, norm, &b.added, normalised, Over::Rows));
-        let (x, y) = ((normalised, Place::Rows), (&b.x, Place::Rows));
-        ops.push(self.copy_hidden(CopyHidden { x, y, weight: 1.0, store: Store::Add, over: Over::Rows }));
+        let added = match post {
+            None => &b.added,
+            Some(norm) => {
+                // What attention reads of it was read.
+                let normalised = &b.attention_in;
+                ops.push(norm_op(self.model, &b.state, norm, &b.added, normalised, Over::Rows));
+                normalised
+            }
+        };
+        let (x, y) = ((added, Place::Rows), (&b.x, Place::Rows));
+        ops.push(self.copy_hidden(CopyHidden { x, y, weight, store: Store::Add, over: Over::Rows }));
     }
 
     /// Adds the ops that leave what later rows need of a layer: its keys and values.

@@ -413,7 +413,7 @@ pub(super) fn rotations(gpu: &Gpu, spec: &ModelSpec, context: usize) -> Vec<(Rop
     tables
 }
 
-/// Made in f64: shaders' sine and cosine are too coarse for large angles.
+/// Empty for a rope that rotates nothing. Made in f64: shaders' sine and cosine are too coarse for large angles.
 fn rotation_table(rope: &Rope, context: usize) -> Vec<[f32; 2]> {
     let frequencies = rope.inv_freq();
     let at = |position: usize, frequency: &f64| {

@@ -79,8 +79,8 @@ pub(crate) struct Sizes {
     pub qk_norm: bool,
     /// Whether a block keeps a state that rows move on.
     pub recurrent: bool,
-    /// Whether a block normalises what it adds to the stream.
-    pub post_norm: bool,
+    /// Whether a block normalises or scales what it adds to the stream.
+    pub adds_changed: bool,
     /// The type in which keys and values are kept.
     pub cache: CacheType,
     /// Bytes of what all blocks keep of a text that fills the context: keys and values, and the states of recurrent blocks.
@@ -125,7 +125,7 @@ impl Sizes {
             qkv: most(|shape| shape.qkv_stride(), DeltaShape::channels),
             attention_out: most(|shape| shape.out_stride(), DeltaShape::values),
             intermediate: (spec.most(|block| block.mlp.inner) as u32).next_multiple_of(4),
-            post_norm: spec.blocks.iter().any(|block| block.post_norm),
+            adds_changed: spec.blocks.iter().any(|block| block.post_norm || block.residual_scale != 1.0),
             qk_norm: spec.attentions().any(|attention| attention.qk_norm.is_some()),
             recurrent: spec.is_recurrent(),
             cache,
@@ -175,9 +175,9 @@ impl Sizes {
         if self.qk_norm || self.recurrent { self.rows_bytes(self.qkv) } else { 0 }
     }
 
-    /// Bytes of what a block adds to the stream before that is normalised.
+    /// Bytes of what a block adds to the stream before that is normalised or scaled.
     pub fn added_bytes(&self) -> u64 {
-        if self.post_norm { self.rows_bytes(self.hidden) } else { 0 }
+        if self.adds_changed { self.rows_bytes(self.hidden) } else { 0 }
     }
 
     /// Bytes of the attention scores.

@@ -91,6 +91,7 @@ impl Layer {
 pub(crate) struct Weights {
     pub embedding: Matrix,
     pub layers: Vec<Layer>,
+    /// With the factor of the logits in it.
     pub final_norm: NormWeights,
     /// `None` when tied to the embedding.
     pub lm_head: Option<Matrix>,
@@ -124,7 +125,8 @@ pub(super) async fn load<F: Files>(
     for (index, block) in spec.blocks.iter().enumerate() {
         layers.push(loader.layer(&config.layer_name(index), block).await?);
     }
-    let final_norm = loader.norm(config.names.final_norm, spec.final_norm).await?;
+    // The LM head is linear: its input is scaled in place of the logits.
+    let final_norm = loader.norm_times(config.names.final_norm, spec.final_norm, spec.logit_scale).await?;
     let lm_head = if spec.tied { None } else { Some(loader.vocabulary(&config.lm_head_name()).await?) };
     gpu.flush_writes().await?;
     Ok(Weights { embedding, layers, final_norm, lm_head })
@@ -440,14 +442,21 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
     }
 
     pub async fn norm(&mut self, name: &str, norm: Norm) -> Result<NormWeights> {
-        let scale = self.scale(&tensor_name(name, Part::Weight), norm.offset()).await?;
+        self.norm_times(name, norm, 1.0).await
+    }
+
+    /// A norm, and its result `times` a number.
+    async fn norm_times(&mut self, name: &str, norm: Norm, times: f32) -> Result<NormWeights> {
+        let mut scale = self.scale(&tensor_name(name, Part::Weight), norm.offset()).await?;
+        scale.iter_mut().for_each(|scale| *scale *= times);
         let count = scale.len();
         let scale = self.uploader.vector(name, &scale).await?;
         self.note_origin_of_vector(&scale, tensor_name(name, Part::Weight), count);
         if !norm.is_layer() {
             return Ok(NormWeights { norm, scale, shift: None });
         }
-        let shift = self.tensor(&tensor_name(name, Part::Bias)).await?.to_f32();
+        let mut shift = self.tensor(&tensor_name(name, Part::Bias)).await?.to_f32();
+        shift.iter_mut().for_each(|shift| *shift *= times);
         let shift = self.uploader.vector(name, &shift).await?;
         self.note_origin_of_vector(&shift, tensor_name(name, Part::Bias), count);
         Ok(NormWeights { norm, scale, shift: Some(shift) })

@@ -150,8 +150,10 @@ impl<'a> Graph<'a> {
             self.push(op, rows);
         }
         let (rope, rotation) = (&attention.rope, self.model.rotation(&attention.rope));
-        let op = rope_rows(&self.model.gpu, shape, rope.rotary_dim as u32, Turn::Forward, &block.qkv, rotation);
-        self.push(op, rows);
+        if rope.rotary_dim > 0 {
+            let op = rope_rows(&self.model.gpu, shape, rope.rotary_dim as u32, Turn::Forward, &block.qkv, rotation);
+            self.push(op, rows);
+        }
         self.weights(block);
         let gather = {
             let (gpu, out) = (&self.model.gpu, heads_of(&block.attention_out, out_stride, 0));
@@ -268,10 +270,10 @@ impl<'a> Graph<'a> {
             causal_scatter(gpu, shape, 1.0, &s.weights, d_out, dv),
             causal_gather(gpu, shape, attention.scale, &s.d_weights, k, dq),
             causal_scatter(gpu, shape, attention.scale, &s.d_weights, q, dk),
-            rope_rows(gpu, shape, rotary, Turn::Back, &s.d_qkv, rotation),
         ];
+        let back = (rotary > 0).then(|| rope_rows(gpu, shape, rotary, Turn::Back, &s.d_qkv, rotation));
         let work = attention_work(shape);
-        ops.into_iter().for_each(|op| self.push_work(op, rows, work));
+        ops.into_iter().chain(back).for_each(|op| self.push_work(op, rows, work));
         let d_projected = self.head_norm_back(block);
         self.norm(&block.layer.attention_norm, &block.input, &s.normed, rows);
         let (x, dy) = ((&s.normed, hidden4), Columns::whole(&d_projected, qkv4));

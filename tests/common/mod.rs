@@ -4,11 +4,13 @@
 
 mod adapters;
 mod npz;
+mod results;
 
 use std::path::PathBuf;
 
 pub use adapters::{DiskFiles, each_adapter, each_own_device, golden, golden_in_memory};
 pub use npz::Npz;
+pub use results::note;
 
 /// A file or folder of the data beside the repository, or `None`, said loudly, where that data is missing. With
 /// `FORETOKEN_REQUIRE_SHARED=1` a missing one fails the test.

@@ -13,8 +13,9 @@ use foretoken::{
 };
 
 /// Base models of tests/golden: all but those that differ from these in nothing that drafts meet.
-const FIXTURES: [&str; 22] = [
+const FIXTURES: [&str; 24] = [
     "gemma2",
+    "granite",
     "llama-bf16",
     "llama-bias",
     "llama-f16",
@@ -36,6 +37,7 @@ const FIXTURES: [&str; 22] = [
     "qwen3",
     "qwen3-bias",
     "qwen3_5",
+    "smollm3-window",
 ];
 
 const PROMPT: [u32; 7] = [1, 5, 9, 13, 17, 21, 25];

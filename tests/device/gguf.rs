@@ -7,7 +7,7 @@ use foretoken::format::files::{Files, MemoryFiles};
 use foretoken::{Engine, EngineOptions, GenerateOptions, Gpu};
 use serde_json::Value;
 
-use crate::common::{each_adapter, golden, golden_in_memory};
+use crate::common::{each_adapter, golden, golden_in_memory, note};
 
 /// Logits of some tokens, and the greedy ids after them.
 async fn computed(gpu: &Gpu, files: &impl Files) -> (Vec<Vec<f32>>, Vec<u32>) {
@@ -27,6 +27,7 @@ async fn check(gpu: &Gpu, name: &str, file: &MemoryFiles) {
     let bits = |logits: &[Vec<f32>]| logits.iter().flatten().map(|logit| logit.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&gguf.0), bits(&folder.0), "{name}, {}", gpu.summary());
     assert_eq!(gguf.1, folder.1, "{name}, {}", gpu.summary());
+    note(&serde_json::json!({"kind": "gguf", "name": name, "adapter": gpu.summary().name}));
 }
 
 /// The value heads of the file's DeltaNets lie in another order than in the folder, so sums do too.
@@ -61,7 +62,9 @@ fn delta_nets_compute_what_transformers_does() {
 #[test]
 fn files_compute_what_their_folders_do() {
     each_adapter(|gpu| async move {
-        for name in ["llama-gqa", "llama-bias", "llama-head-dim", "qwen2-gqa", "qwen3", "mistral-window"] {
+        for name in
+            ["llama-gqa", "llama-bias", "llama-head-dim", "qwen2-gqa", "qwen3", "mistral-window", "granite", "smollm3"]
+        {
             let bytes = std::fs::read(golden("gguf").join(format!("{name}.gguf"))).expect("the file");
             let files = BTreeMap::from([(format!("{name}.gguf"), Cow::Owned(bytes))]);
             check(&gpu, name, &MemoryFiles { name: name.to_owned(), files }).await;

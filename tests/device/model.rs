@@ -1,8 +1,8 @@
 //! The forward pass and the greedy loop against what `transformers` computes, on every adapter and with every kernel set.
 
-use crate::common::{DiskFiles, Npz, each_adapter, golden, shared};
+use crate::common::{DiskFiles, Npz, each_adapter, golden, note, shared};
 use foretoken::{Engine, EngineOptions, GenerateOptions, Gpu, KernelSet, Sampling};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Largest logit difference over the range of the logits. Weights are used as stored and all arithmetic is f32 with
 /// other summation orders than torch's: a rerun of the fixtures in f64 moves them by less than 1e-6 of the range.
@@ -44,7 +44,8 @@ async fn check_case(gpu: &Gpu, name: &str, kernels: KernelSet) {
             .expect("json");
     let engine = load(gpu, folder, kernels).await;
     let what = format!("{name}, {kernels}, {}", gpu.summary());
-    let tolerance = LOGITS_TOLERANCE * expected["logits_range"].as_f64().expect("a range");
+    let range = expected["logits_range"].as_f64().expect("a range");
+    let tolerance = LOGITS_TOLERANCE * range;
     let prompt = ids(&expected["prompt_ids"]);
     let mut session = engine.session().expect("a session");
     let logits = session.logits(&prompt).await.expect("logits");
@@ -52,6 +53,7 @@ async fn check_case(gpu: &Gpu, name: &str, kernels: KernelSet) {
     let error = logits.iter().zip(rows).map(|(got, row)| worst(got, &floats(row))).fold(0.0, f64::max);
     assert!(error <= tolerance, "{what}: logits differ by {error:e}, allowed {tolerance:e}");
     let long = session.logits(&ids(&expected["long_prompt_ids"])).await.expect("logits");
+    let apart = error / range;
     let error = worst(long.last().expect("a row"), &floats(&expected["long_logits"]));
     assert!(error <= tolerance, "{what}: long logits differ by {error:e}, allowed {tolerance:e}");
     let scores = session.score(&prompt, &mut |_| {}).await.expect("scores");
@@ -61,6 +63,12 @@ async fn check_case(gpu: &Gpu, name: &str, kernels: KernelSet) {
     assert_eq!(greedy(&engine, &prompt, greedy_ids.len(), 1.0).await, greedy_ids, "{what}: greedy ids");
     let penalty = expected["repetition_penalty"].as_f64().expect("a penalty") as f32;
     assert_eq!(greedy(&engine, &prompt, 24, penalty).await, ids(&expected["penalty_ids"]), "{what}: penalised ids");
+    let apart = apart.max(error / range);
+    let (model_type, adapter) = (&engine.config().model_type, &gpu.summary().name);
+    note(&json!({
+        "kind": "golden", "name": name, "family": model_type, "kernels": kernels.to_string(), "adapter": adapter,
+        "logits_apart": apart, "greedy_ids": greedy_ids.len(),
+    }));
 }
 
 fn check(name: &str) {
@@ -82,6 +90,7 @@ cases![
     qwen3_5: "qwen3_5",
     qwen3_5_in_a_model_of_images: "qwen3_5-wrapped",
     gemma3: "gemma3",
+    granite: "granite",
     llama_mha: "llama-mha",
     llama_gqa: "llama-gqa",
     llama_head_dim: "llama-head-dim",
@@ -104,6 +113,8 @@ cases![
     qwen2_window: "qwen2-window",
     qwen3: "qwen3",
     qwen3_bias: "qwen3-bias",
+    smollm3: "smollm3",
+    smollm3_window: "smollm3-window",
 ];
 
 #[test]

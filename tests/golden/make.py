@@ -362,6 +362,8 @@ QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
 QWEN3_5 = {"architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text"}
 GEMMA2 = {"architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2"}
 GEMMA3 = {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}
+GRANITE = {"architectures": ["GraniteForCausalLM"], "model_type": "granite"}
+SMOLLM3 = {"architectures": ["SmolLM3ForCausalLM"], "model_type": "smollm3", "pad_token_id": 0}
 MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
 
 
@@ -646,6 +648,75 @@ CASES = [
             "by the number of layers": (layers("full", "sliding", "sliding"), 0.02),
             "one fewer": ({"sliding_window": 7}, 0.02),
             "one more": ({"sliding_window": 9}, 0.02),
+        },
+    ),
+    Case(
+        "granite",
+        llama(
+            **GRANITE,
+            **new(),
+            num_key_value_heads=2,
+            embedding_multiplier=2.0,
+            attention_multiplier=0.6,
+            residual_multiplier=0.7,
+            logits_scaling=0.7,
+            attention_bias=False,
+            mlp_bias=False,
+            tie_word_embeddings=False,
+        ),
+        generation={"bos_token_id": 1, "eos_token_id": [2, 95]},
+        blind={
+            "embedding as stored": ({"embedding_multiplier": 1.0}, 0.02),
+            "scale by the size of a head": ({"attention_multiplier": 8**-0.5}, 0.02),
+            "whole residuals": ({"residual_multiplier": 1.0}, 0.02),
+            "logits as they are": ({"logits_scaling": 1.0}, 0.02),
+            "logits times": ({"logits_scaling": 1 / 0.7}, 0.02),
+        },
+    ),
+    Case(
+        "smollm3",
+        llama(
+            **SMOLLM3,
+            **new(2000000.0),
+            **layers("full", "full", "full", "full", "full"),
+            num_hidden_layers=5,
+            num_key_value_heads=2,
+            no_rope_layers=[1, 1, 1, 0, 1],
+            no_rope_layer_interval=4,
+            use_sliding_window=False,
+            sliding_window=None,
+            attention_bias=False,
+            mlp_bias=False,
+            rms_norm_eps=1e-6,
+            tie_word_embeddings=True,
+        ),
+        generation={"bos_token_id": 1, "eos_token_id": [2, 95]},
+        blind={
+            "all rotate": ({"no_rope_layers": [1, 1, 1, 1, 1]}, 0.02),
+            "another does not": ({"no_rope_layers": [1, 1, 0, 1, 1]}, 0.02),
+            "theta": (rope(10000.0), 0.02),
+        },
+    ),
+    Case(
+        "smollm3-window",
+        # No lists, no base, and nothing said of the LM head: every second block rotates nothing and sees a window.
+        llama(
+            **SMOLLM3,
+            dtype="float32",
+            transformers_version="5.23.0",
+            num_hidden_layers=3,
+            num_key_value_heads=2,
+            no_rope_layer_interval=2,
+            use_sliding_window=True,
+            sliding_window=8,
+        ),
+        blind={
+            "all rotate": ({"no_rope_layers": [1, 1, 1]}, 0.02),
+            "no window": (layers("full", "full", "full"), 0.02),
+            "windows where blocks rotate": (layers("sliding", "full", "sliding"), 0.02),
+            "one fewer": ({"sliding_window": 7}, 0.02),
+            "one more": ({"sliding_window": 9}, 0.02),
+            "theta": (rope(10000.0), 0.02),
         },
     ),
     Case(

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 HERE = Path(__file__).parent
 # Cases, and how many files each becomes.
-CASES = {"llama-gqa": 1, "llama-rope3": 1, "llama-bias": 1, "llama-f16": 1, "llama-bf16": 1, "llama-head-dim": 1, "llama-sharded": 3, "qwen2-gqa": 1, "qwen3": 1, "qwen3_5": 1, "mistral-window": 1}  # fmt: skip
+CASES = {"llama-gqa": 1, "llama-rope3": 1, "llama-bias": 1, "llama-f16": 1, "llama-bf16": 1, "llama-head-dim": 1, "llama-sharded": 3, "qwen2-gqa": 1, "qwen3": 1, "qwen3_5": 1, "mistral-window": 1, "granite": 1, "smollm3": 1}  # fmt: skip
 PARTS = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -44,6 +44,8 @@ QWEN3_5 = {
     "linear_attn.norm": "ssm_norm",
     "linear_attn.out_proj": "ssm_out",
 }
+# Architectures whose heads' halves llama.cpp wants in turn.
+INTERLEAVED = ["llama", "granite", "smollm3"]
 WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 TYPES = {torch.float32: gguf.GGMLQuantizationType.F32, torch.float16: gguf.GGMLQuantizationType.F16, torch.bfloat16: gguf.GGMLQuantizationType.BF16}
 
@@ -131,6 +133,11 @@ def add_metadata(writer, config, generation, tokenizer, head_dim):
         writer.add_value_length(head_dim)
     if config["model_type"] == "mistral" and config["sliding_window"]:
         writer.add_sliding_window(config["sliding_window"])
+    if config["model_type"] == "granite":
+        writer.add_embedding_scale(config["embedding_multiplier"])
+        writer.add_attention_scale(config["attention_multiplier"])
+        writer.add_residual_scale(config["residual_multiplier"])
+        writer.add_logit_scale(config["logits_scaling"])
     if tokenizer["model"]["type"] != "BPE":
         raise SystemExit("a tokenizer of bytes was expected")
     ids = tokenizer["model"]["vocab"]
@@ -171,7 +178,7 @@ def write(case, parts, out):
             continue
         values = tensors[tensor]
         part = tensor.split(".")[-2]
-        if arch == "llama" and part in heads:
+        if arch in INTERLEAVED and part in heads:
             values = interleaved(values, heads[part])
         if arch == "qwen35":
             values = delta_net(tensor, values, config)

@@ -10,7 +10,11 @@ fn check(report: &Value, drafters: &[&str]) {
     assert!(report["model"].is_string() && report["adapter"].is_string(), "{report}");
     assert!(["software", "workgroup", "subgroup"].iter().any(|set| report["kernels"] == *set), "{report}");
     let logits = &report["logits"];
-    assert_eq!((&logits["equal"], &logits["widths"]), (&json!(true), &json!([1, 2, 3, 4, 5, 8, 17, 32])), "{report}");
+    assert_eq!(
+        (&logits["equal"], &logits["widths"]),
+        (&json!(true), &json!([1, 2, 3, 4, 5, 6, 7, 8, 17, 32, 64])),
+        "{report}"
+    );
     assert!(logits["positions"].as_u64().unwrap() > 0, "{report}");
     let cases = report["cases"].as_array().unwrap();
     for case in cases {

@@ -58,6 +58,7 @@ pub(super) fn model(fields: &Fields<'_>, sliding: &[bool], local: &Attention, gl
         mlp: mlp.clone(),
         norm,
         post_norm: true,
+        residual_scale: 1.0,
         parallel: false,
     };
     let model = of_blocks(fields, norm, sliding.iter().map(block).collect())?;

@@ -51,6 +51,7 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec> {
         },
         norm,
         post_norm: false,
+        residual_scale: 1.0,
         parallel: fields.flag("use_parallel_residual")?.unwrap_or(true),
     };
     of_blocks(fields, norm, vec![block; num_blocks(fields)?])

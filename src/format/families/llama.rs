@@ -72,6 +72,7 @@ pub(super) fn block(fields: &Fields<'_>, attention: Attention) -> Result<BlockSp
         },
         norm: norm(fields)?,
         post_norm: false,
+        residual_scale: 1.0,
         parallel: false,
     })
 }

@@ -5,11 +5,13 @@
 mod gemma2;
 mod gemma3;
 mod gpt_neox;
+mod granite;
 mod llama;
 mod mistral;
 mod qwen2;
 mod qwen3;
 mod qwen3_5;
+mod smollm3;
 
 use serde_json::Value;
 
@@ -39,11 +41,13 @@ const FAMILIES: &[Family] = &[
     gemma2::FAMILY,
     gemma3::FAMILY,
     gpt_neox::FAMILY,
+    granite::FAMILY,
     llama::FAMILY,
     mistral::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
     qwen3_5::FAMILY,
+    smollm3::FAMILY,
 ];
 
 /// The family that `model_type` names.
@@ -74,6 +78,7 @@ fn of_blocks(fields: &Fields<'_>, norm: Norm, blocks: Vec<BlockSpec>) -> Result<
         blocks,
         final_norm: norm,
         logit_softcap: None,
+        logit_scale: 1.0,
         tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
     })
 }

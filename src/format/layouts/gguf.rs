@@ -95,7 +95,8 @@ async fn divide_rope<F: Files>(tensors: &mut Tensors<'_, F>, config: &mut ModelC
     if !tensors.contains(names::ROPE) {
         return Ok(());
     }
-    let info = tensors.require(names::ROPE, &[config.spec.last_attention().rope.rotary_dim / 2], METADATA)?;
+    let rotated = config.spec.rope().map_or(0, |rope| rope.rotary_dim);
+    let info = tensors.require(names::ROPE, &[rotated / 2], METADATA)?;
     let divisors = info.dtype.decode(&tensors.read(info).await?);
     if let Some(wrong) = divisors.iter().find(|divisor| !(divisor.is_finite() && **divisor > 0.0)) {
         let message = format!("tensor \"{}\": expected numbers above 0, got {wrong}", names::ROPE);

@@ -73,7 +73,10 @@ async fn contradiction<F: Files>(tensors: &Tensors<'_, F>, config: &ModelConfig)
     for name in tensors.names().filter(|name| config.is_known_buffer(name)) {
         let Some(buffer) = Buffer::of(tensors, name).filter(|buffer| buffer.len() > 0) else { continue };
         let wrong = match name {
-            _ if name.ends_with(".inv_freq") => buffer.against_rope(&config.spec.last_attention().rope).await?,
+            _ if name.ends_with(".inv_freq") => match config.spec.rope() {
+                Some(rope) => buffer.against_rope(rope).await?,
+                None => None,
+            },
             _ if name.ends_with(".masked_bias") => buffer.against_masking().await?,
             _ if name.ends_with(".attention.bias") => buffer.against_causal_mask().await?,
             _ => None,

@@ -7,8 +7,15 @@ use crate::format::files::Files;
 use crate::format::tensors::Tensors;
 
 /// What is added to such names before any of their parts, once or several times.
-const WRAPPERS: [&str; 5] =
-    ["module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "base_model.model."];
+const WRAPPERS: [&str; 6] = [
+    "module.",
+    "_orig_mod.",
+    "_fsdp_wrapped_module.",
+    "_checkpoint_wrapped_module.",
+    "base_model.model.",
+    // The part of a model that also sees or hears.
+    "language_model.",
+];
 
 /// Gives tensors the names that the model knows, in the way that finds most of those it needs; none where two tensors would have
 /// one name.

@@ -14,6 +14,8 @@ mod fuzz;
 mod gguf;
 #[path = "format/mtp.rs"]
 mod mtp;
+#[path = "format/quantize.rs"]
+mod quantize;
 #[path = "format/safetensors.rs"]
 mod safetensors;
 #[path = "format/samples.rs"]

@@ -4,8 +4,11 @@
 //! projections of `llama`.
 
 mod config;
+pub(in crate::format) mod content;
+mod describe;
 mod names;
 mod tokenizer;
+mod vocabulary;
 
 use super::hugging_face::add;
 use super::{Layout, Opened};

@@ -52,6 +52,31 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "gemma3", model_type: "gemma3_text", gemma: Some(Gemma { blocks_of_27b: 62 }), ..PLAIN },
 ];
 
+impl Architecture {
+    /// What files of a family are called.
+    pub(super) fn of(model_type: &str) -> Result<&'static Self> {
+        // Files of Mistral are Llama's with a window.
+        let own = if model_type == "mistral" { "llama" } else { model_type };
+        ARCHITECTURES.iter().find(|known| known.model_type == own).ok_or_else(|| {
+            let known: Vec<&str> = ARCHITECTURES.iter().map(|known| known.model_type).collect();
+            let known = known.join(", ");
+            Error::unsupported(format!(
+                "a {model_type} model cannot be written as a GGUF file; these can: {known}, mistral"
+            ))
+        })
+    }
+
+    /// The name in files.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether scales of norms are stored whole, where the family's files have them less one.
+    pub(super) fn takes_scales_whole(&self) -> bool {
+        self.gemma.is_some()
+    }
+}
+
 /// Keys that must be there, after the architecture's name, and the fields that they are.
 const REQUIRED: [(&str, &str); 5] = [
     ("embedding_length", "hidden_size"),

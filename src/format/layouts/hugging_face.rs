@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 #[cfg(feature = "gguf")]
 use serde_json::{Map, Value};
 
-use super::{Derived, Layout, Opened};
+use super::{Derived, Layout, Opened, heads};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::HeadKind;
 use crate::format::config::ModelConfig;
@@ -16,7 +16,6 @@ use crate::format::config::ModelConfig;
 use crate::format::fields::parse_object;
 use crate::format::files::{Files, read_whole};
 use crate::format::foreign;
-use crate::format::mtp;
 use crate::format::safetensors::{Header, Index};
 use crate::format::tensors::{Tensors, read_header};
 use crate::format::tokenizer::Tokenizer;
@@ -35,7 +34,7 @@ const INDEX: &str = "model.safetensors.index.json";
 /// The LM head as most families call it.
 const LM_HEAD: &str = "lm_head.weight";
 /// Files of tensors that are no model's.
-const OTHERS: [&str; 3] = ["adapter_model.safetensors", mtp::MEDUSA, mtp::TENSORS];
+const OTHERS: [&str; 3] = ["adapter_model.safetensors", heads::MEDUSA, heads::TENSORS];
 
 /// Real configurations have a few kilobytes.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -66,7 +65,7 @@ impl Layout for HuggingFace {
         tensors.rename(LM_HEAD, &config.lm_head_name());
         let has_tokenizer = exists(files, TOKENIZER).await?;
         let mut head_files = Vec::new();
-        for (kind, name) in [(HeadKind::Medusa, mtp::MEDUSA), (HeadKind::Foretoken, mtp::CONFIG)] {
+        for (kind, name) in [(HeadKind::Medusa, heads::MEDUSA), (HeadKind::Foretoken, heads::CONFIG)] {
             if exists(files, name).await? {
                 head_files.push((kind, name));
             }

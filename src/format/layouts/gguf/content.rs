@@ -113,7 +113,7 @@ async fn of_folder<F: Files>(files: &F) -> Result<Content> {
             if architecture.takes_scales_whole() { offset_of(role, config.spec.final_norm.offset()) } else { 0.0 };
         tensors.push(Tensor { name, shape, from: Origin::Other { info, interleave, plus } });
     }
-    let rope = &config.spec.last_block().attention().rope;
+    let rope = &config.spec.last_attention().rope;
     if let Some(divisors) = describe::rope_divisors(rope) {
         if !architecture.interleaved {
             let message = format!("a GGUF file of a {} cannot say that its rope is stretched", config.model_type);

@@ -25,7 +25,7 @@ const ENDS: [&str; 3] = ["eos_token_id", "eot_token_id", "eom_token_id"];
 pub(super) fn describe(config: &ModelConfig, head: &mut Head) -> Result<&'static Architecture> {
     let architecture = Architecture::of(&config.model_type)?;
     let (spec, name) = (&config.spec, architecture.name());
-    let attention = spec.last_block().attention();
+    let attention = spec.last_attention();
     head.set_text("general.architecture", name);
     head.set_text("general.type", "model");
     let wholes = [
@@ -44,8 +44,8 @@ pub(super) fn describe(config: &ModelConfig, head: &mut Head) -> Result<&'static
         head.set_whole(&format!("{name}.{key}"), number as u32);
     }
     // Where blocks differ, those that see everything have the rope that is stated.
-    let whole = spec.blocks.iter().map(|block| block.attention()).find(|attention| attention.window.is_none());
-    let windows = spec.blocks.iter().filter_map(|block| block.attention().window);
+    let whole = spec.attentions().find(|attention| attention.window.is_none());
+    let windows = spec.attentions().filter_map(|attention| attention.window);
     head.set_number(&format!("{name}.attention.layer_norm_rms_epsilon"), spec.final_norm.eps() as f32);
     head.set_number(&format!("{name}.rope.freq_base"), whole.unwrap_or(attention).rope.theta as f32);
     if let Some(window) = windows.max() {
@@ -101,7 +101,7 @@ fn as_said(spec: &ModelSpec) -> ModelSpec {
     norm(&mut spec.final_norm);
     for block in &mut spec.blocks {
         norm(&mut block.norm);
-        let Mixer::Attention(attention) = &mut block.mixer;
+        let Mixer::Attention(attention) = &mut block.mixer else { continue };
         if let Some(norm) = &mut attention.qk_norm {
             (norm.eps, norm.offset) = (number(norm.eps), 0.0);
         }

@@ -25,8 +25,9 @@ function merged(kept, lines) {
 const table = (head, rows) =>
   [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
 const distinct = (list) => [...new Set(list)];
-const few = (number) => number.toExponential(1).replace("e-", "e-").replace("e+0", "");
+const few = (number) => number.toExponential(1);
 const most = (list) => Math.max(...list);
+/** What people call a software adapter. */
 const short = (adapter) => (adapter.startsWith("llvmpipe") ? "lavapipe" : adapter.split(" ")[0]);
 
 /** Real checkpoints, a line for each and each adapter. */
@@ -80,9 +81,9 @@ function families(golden, gguf) {
     const ids = own.reduce((sum, { greedy_ids }) => sum + greedy_ids, 0);
     return [
       `\`${family}\``,
-      hub.sort().join(", ") || "",
+      hub.sort().join(", "),
       cases.join(", "),
-      distinct(cases.map(stored)).join(", "),
+      distinct(cases.map(stored)).sort().join(", "),
       few(most(own.map(({ logits_apart }) => logits_apart))),
       `all of ${ids}`,
       as_gguf ? `${as_gguf}, the same bits` : "",

@@ -78,7 +78,8 @@ fn what_is_special_about_each_is_read() {
     assert_eq!(still, [3, 7, 11, 15, 19, 23, 27, 31, 35]);
     let granite = parse("granite-3.3-2b-instruct").spec;
     let block = granite.last_block();
-    let factors = [granite.embedding_scale, block.attention().unwrap().scale, block.residual_scale, granite.logit_scale];
+    let factors =
+        [granite.embedding_scale, block.attention().unwrap().scale, block.residual_scale, granite.logit_scale];
     assert_eq!(factors, [12.0, 0.015625, 0.22, 0.125]);
 }
 

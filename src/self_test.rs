@@ -23,7 +23,8 @@ use sampling::{Draw, PLAIN, some_logits};
 use small::{check_embed, check_head_norm, check_log_probs, check_norm};
 
 use crate::kernels::{
-    Activation, AttentionShape, CacheType, DeltaShape, MatmulForm, NormForm, Over, Place, Store, WeightFormat, Widths,
+    Activation, AttentionShape, Bias, CacheType, DeltaShape, Finish, MatmulForm, NormForm, Over, Place, Store,
+    WeightFormat, Widths,
 };
 use crate::reference::sample::Settings;
 use crate::{Gpu, KernelSet, Result};
@@ -177,12 +178,12 @@ async fn products(gpu: &Gpu, set: KernelSet, seen: &mut (dyn FnMut(KernelCheck) 
         seen(product(gpu, plain).check(rows).await?);
     }
     for form in [
-        MatmulForm { activation: Activation::Silu, gated: true, bias: true, ..plain },
-        MatmulForm { activation: Activation::Gelu, bias: true, ..plain },
-        MatmulForm { activation: Activation::GeluTanh, bias: true, ..plain },
+        MatmulForm { activation: Activation::Silu, finish: Finish::Gated, bias: Bias::Add, ..plain },
+        MatmulForm { activation: Activation::Gelu, bias: Bias::Add, ..plain },
+        MatmulForm { activation: Activation::GeluTanh, bias: Bias::Add, ..plain },
         MatmulForm { store: Store::Add, ..plain },
         MatmulForm { activation: Activation::Sigmoid, store: Store::Mul, ..plain },
-        MatmulForm { activation: Activation::Silu, store: Store::Mul, bias: true, ..plain },
+        MatmulForm { activation: Activation::Silu, store: Store::Mul, bias: Bias::Add, ..plain },
     ] {
         seen(product(gpu, form).check(1).await?);
     }

@@ -16,6 +16,8 @@ mod gguf;
 mod mtp;
 #[path = "format/published.rs"]
 mod published;
+#[path = "format/quantize.rs"]
+mod quantize;
 #[path = "format/safetensors.rs"]
 mod safetensors;
 #[path = "format/samples.rs"]

@@ -29,6 +29,7 @@ mod picks;
 mod plot;
 mod prompt;
 mod pull;
+mod quantize;
 mod remove;
 mod score;
 mod source;
@@ -89,6 +90,11 @@ enum Command {
     /// The new folder is in Hugging Face layout, its tensors of the types they had. What it generates is what the model
     /// generates with these heads, but for the rounding of changed tensors to f16 or bf16 where they are of these.
     Merge(merge::Args),
+    /// Write a model as one GGUF file, its matrices in fewer bits, for this and other programs
+    ///
+    /// Reads a folder or a GGUF file; metadata, tokenizer and chat template go with the tensors. Scales are searched for by least
+    /// squares, and types are mixed as llama.cpp mixes them: q4_k is its Q4_K_M. Multi-token heads stay where they are.
+    Quantize(quantize::Args),
     /// Download a model from the Hugging Face hub, or what is new of it, and check every file by its hash
     ///
     /// Prints the folder or file that it is in. Every --model takes the same names, and downloads what is not kept yet. Models are
@@ -141,6 +147,7 @@ fn block_on(command: Command) -> Outcome<u8> {
         Command::InitHeads(args) => pollster::block_on(init_heads::run(&args)),
         Command::Train(args) => pollster::block_on(train::run(&args)),
         Command::Merge(args) => pollster::block_on(merge::run(&args)),
+        Command::Quantize(args) => pollster::block_on(quantize::run(&args)),
         Command::Pull(args) => pollster::block_on(pull::run(&args)),
         Command::Models(args) => models::run(&args),
         Command::Remove(args) => remove::run(&args),

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 use foretoken::{Error, Result};
 
+use crate::machine;
+use crate::terminal::bytes;
+
 /// An error of the file system, with the path it is about.
 pub fn io_error(path: &Path, error: &io::Error) -> Error {
     // An error of the system is its number; another is not copied, but told.
@@ -136,6 +139,60 @@ impl Drop for NewFolder {
     fn drop(&mut self) {
         if !self.finished {
             let _ = fs::remove_dir_all(&self.partial);
+        }
+    }
+}
+
+/// A file in the making; unless it is [finished](NewFile::finish), nothing of it stays.
+pub struct NewFile {
+    path: PathBuf,
+    partial: PathBuf,
+    file: Option<File>,
+}
+
+impl NewFile {
+    /// Begins the file `path`, which must not be there yet, of `len` bytes.
+    ///
+    /// # Errors
+    /// Also where the disk has no room for it.
+    pub fn begin(path: &Path, len: u64) -> Result<Self> {
+        if fs::symlink_metadata(path).is_ok() {
+            return Err(Error::input(format!("{}: is there already; name another file", path.display())));
+        }
+        let partial = unfinished(path);
+        let file = File::create(&partial).map_err(|error| io_error(path, &error))?;
+        let new = Self { path: path.to_owned(), partial, file: Some(file) };
+        match machine::free_disk(&new.partial).filter(|free| len > *free) {
+            Some(free) => {
+                let message = format!("the disk has room for {}, but {} are needed", bytes(free), bytes(len));
+                Err(Error::io(format!("{}: {message}", path.display())))
+            }
+            None => Ok(new),
+        }
+    }
+
+    /// Adds to its end.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.file.as_mut().map_or(Ok(()), |file| file.write_all(bytes));
+        written.map_err(|error| io_error(&self.path, &error))
+    }
+
+    /// Gives the file its name.
+    pub fn finish(mut self) -> Result<()> {
+        let file = self.file.take();
+        let finished = file.map_or(Ok(()), |file| file.sync_all());
+        let finished = finished.and_then(|()| fs::rename(&self.partial, &self.path));
+        finished.and_then(|()| sync_folder(&self.path)).map_err(|error| {
+            let _ = fs::remove_file(&self.partial);
+            io_error(&self.path, &error)
+        })
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            let _ = fs::remove_file(&self.partial);
         }
     }
 }

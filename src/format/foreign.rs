@@ -1,7 +1,7 @@
 //! What lies where a checkpoint was expected: files of other formats, and what to do about them.
 
 use super::files::{Files, named};
-use super::mtp;
+use super::layouts;
 use crate::error::{Error, Result};
 
 /// The first bytes of files that are often taken for others.
@@ -88,7 +88,7 @@ pub(super) async fn of_files<F: Files>(files: &F) -> Result<Option<String>> {
     if let Some((name, what)) = found.filter_map(|name| Some((name, of_name(name)?))).next() {
         return Ok(Some(format!("{name} is {what}")));
     }
-    let heads = mtp::CONFIG;
+    let heads = layouts::heads::CONFIG;
     if files.len(heads).await?.is_some() {
         return Ok(Some(format!(
             "{heads} is there: this is a folder of heads, which need the model they were made for"

@@ -6,6 +6,7 @@
 
 mod parse;
 mod values;
+pub(super) mod write;
 
 use std::collections::BTreeMap;
 use std::result::Result as StdResult;

@@ -17,6 +17,8 @@ mod json;
 pub mod layouts;
 pub mod mtp;
 mod oniguruma;
+#[cfg(feature = "gguf")]
+pub mod quantize;
 pub(crate) mod random;
 mod refusals;
 pub mod rope;

@@ -15,16 +15,16 @@ use super::config::ModelConfig;
 use super::files::Files;
 use super::hash::hash_files;
 use super::layouts;
-use super::layouts::heads::{self, MODULES};
+use super::layouts::heads::{self, MEDUSA, MODULES};
 use super::layouts::tensor_name;
 use super::spec::Part;
 use super::tensors::Tensors;
 use crate::error::{Error, Result};
 
+pub use super::layouts::heads::{CONFIG, EXPECTED, FILES, TENSORS};
 pub use init::{Init, InitOptions, InitSource, init_heads};
 pub use lora::{LoraOptions, add_lora, halved, without_lora};
-pub use own::{CONFIG, FORMAT, TENSORS, VERSION};
-pub(super) use published::MEDUSA;
+pub use own::{FORMAT, VERSION};
 
 /// More heads than any checkpoint has.
 pub const MAX_HEADS: usize = 32;
@@ -77,12 +77,6 @@ pub enum Wiring {
         blocks: Vec<String>,
     },
 }
-
-/// Files of heads beside those of a model.
-pub const FILES: [&str; 3] = [CONFIG, TENSORS, MEDUSA];
-
-/// The files of a folder with heads, for messages.
-pub const EXPECTED: &str = "mtp_config.json and mtp.safetensors, or heads in a published layout";
 
 /// A hash of everything in `files` that decides what its heads compute, as [`Checkpoint::identity`].
 ///

@@ -68,6 +68,62 @@ impl Store {
     }
 }
 
+/// What becomes of the sums of a product's columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// `activation(y)`.
+    Plain,
+    /// Gate and up columns alternate in blocks of four: `activation(gate) * up`.
+    Gated,
+}
+
+impl Finish {
+    /// The one for an MLP with a gate, or without.
+    pub fn gated(gated: bool) -> Self {
+        if gated { Self::Gated } else { Self::Plain }
+    }
+
+    /// Blocks of columns of the weights that make an output block.
+    pub fn blocks(self) -> u32 {
+        match self {
+            Self::Plain => 1,
+            Self::Gated => 2,
+        }
+    }
+
+    /// The piece that computes it.
+    fn piece(self) -> &'static str {
+        match self {
+            Self::Plain => "finish_plain",
+            Self::Gated => "finish_gated",
+        }
+    }
+}
+
+/// Whether a product has a bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bias {
+    /// It has none.
+    None,
+    /// It is added to the sums.
+    Add,
+}
+
+impl Bias {
+    /// With one, or without.
+    pub fn with(bias: bool) -> Self {
+        if bias { Self::Add } else { Self::None }
+    }
+
+    /// The piece that does it.
+    fn piece(self) -> &'static str {
+        match self {
+            Self::None => "bias_none",
+            Self::Add => "bias_add",
+        }
+    }
+}
+
 /// Numbers of runs that a thread can load at a time, most first. A stretch of inputs is a multiple of each.
 const RUNS: [u32; 3] = [4, 2, 1];
 
@@ -79,15 +135,16 @@ fn variants(set: KernelSet) -> Vec<Variant> {
     for ((format, shape), activation) in formats().flat_map(|of| ACTIVATIONS.map(|activation| (of, activation))) {
         for (widths, switches) in [Widths::Each, Widths::Fixed].into_iter().flat_map(|w| (0..8).map(move |s| (w, s))) {
             let [gated, bias, adds] = [1, 2, 4].map(|bit| switches & bit != 0);
+            let (finish, bias) = (Finish::gated(gated), Bias::with(bias));
             let store = if adds { Store::Add } else { Store::Set };
-            let form = MatmulForm { set, widths, shape, format, activation, gated, bias, store };
+            let form = MatmulForm { set, widths, shape, format, activation, finish, bias, store };
             variants.extend(widths.rows().iter().flat_map(|&rows| form.narrow_variants(rows, "partials_none")));
             variants.extend(form.tiled());
         }
     }
     let plain = |(format, shape)| MatmulForm { shape, ..MatmulForm::plain(set, Widths::Fixed, format, 0) };
-    for (widths, bias) in [Widths::Each, Widths::Fixed].into_iter().flat_map(|widths| [(widths, false), (widths, true)])
-    {
+    let biased = |widths| [Bias::None, Bias::Add].map(|bias| (widths, bias));
+    for (widths, bias) in [Widths::Each, Widths::Fixed].into_iter().flat_map(biased) {
         for form in formats().flat_map(|of| MatmulForm { widths, bias, ..plain(of) }.gates()) {
             variants.extend(widths.rows().iter().flat_map(|&rows| form.narrow_variants(rows, "partials_none")));
             variants.extend(form.tiled());
@@ -113,9 +170,8 @@ pub(crate) struct MatmulForm {
     pub shape: (u32, u32),
     pub format: WeightFormat,
     pub activation: Activation,
-    /// Gate and up columns alternate in blocks of four, and `y = activation(gate) * up`.
-    pub gated: bool,
-    pub bias: bool,
+    pub finish: Finish,
+    pub bias: Bias,
     pub store: Store,
 }
 
@@ -123,7 +179,7 @@ impl MatmulForm {
     /// The plainest product of a format, with a matrix of `columns4` blocks of columns in all its shards.
     pub fn plain(set: KernelSet, widths: Widths, format: WeightFormat, columns4: u32) -> Self {
         let (shape, activation) = (set.product_shape(columns4), Activation::None);
-        Self { set, widths, shape, format, activation, gated: false, bias: false, store: Store::Set }
+        Self { set, widths, shape, format, activation, finish: Finish::Plain, bias: Bias::None, store: Store::Set }
     }
 
     /// The forms of products that are gates of what lies where they write.
@@ -135,8 +191,8 @@ impl MatmulForm {
         self.format
             .bound(Variant::of(shader))
             .piece("activation", self.activation.piece())
-            .piece("bias", if self.bias { "bias_add" } else { "bias_none" })
-            .piece("finish", if self.gated { "finish_gated" } else { "finish_plain" })
+            .piece("bias", self.bias.piece())
+            .piece("finish", self.finish.piece())
             .piece("store", self.store.piece())
     }
 
@@ -174,19 +230,14 @@ impl MatmulForm {
             .constant("RUNS", runs)
     }
 
-    /// Blocks of columns of the weights that make an output block.
-    fn blocks(self) -> u32 {
-        if self.gated { 2 } else { 1 }
-    }
-
     /// Blocks of columns that a thread sums: all of an output's where no other thread can add to it.
     fn own(self) -> u32 {
-        if self.shape.1 == 1 { self.blocks() } else { 1 }
+        if self.shape.1 == 1 { self.finish.blocks() } else { 1 }
     }
 
     /// Output blocks of a workgroup.
     fn outputs(self) -> u32 {
-        self.shape.0 * self.own() / self.blocks()
+        self.shape.0 * self.own() / self.finish.blocks()
     }
 
     /// Runs that a thread loads before it needs the first, so that they are on their way together: as many as divide the inputs.
@@ -268,7 +319,7 @@ impl MatmulIo<'_> {
 
 /// The product of `x` with a weight shard.
 pub(crate) fn matmul(gpu: &Gpu, form: MatmulForm, io: MatmulIo<'_>) -> Op {
-    assert_eq!(form.bias, io.bias.is_some(), "matmul: bias");
+    assert_eq!(form.bias, Bias::with(io.bias.is_some()), "matmul: bias");
     assert_eq!(form.activation == Activation::Softcap, io.softcap.is_some(), "matmul: soft cap");
     let params = gpu.uniform("matmul", &io.params());
     let columns4 = form.outputs();
@@ -311,7 +362,7 @@ pub(crate) fn matmul_with_partials(
     partials: Partials,
     buffer: &Buffer,
 ) -> Op {
-    assert!(!form.bias && io.bias.is_none(), "matmul with partials: no bias");
+    assert!(form.bias == Bias::None && io.bias.is_none(), "matmul with partials: no bias");
     let kernel = gpu.kernel(&form.with_partials(PARTIALS_ROWS, io.inputs4));
     let (params, partials) = (gpu.uniform("matmul", &io.params()), gpu.uniform("partials", &partials));
     let mut buffers = vec![&params, io.state, io.weight, io.x, io.y, &partials, buffer];

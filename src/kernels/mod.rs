@@ -56,7 +56,9 @@ pub(crate) use head_norm::{HeadNormIo, HeadNormParams, head_norm};
 pub(crate) use hidden::{CompactHiddenIo, CopyHidden, Place, compact_hidden, copy_hidden};
 pub(crate) use log_probs::{LogProbsIo, LogProbsParams, log_probs};
 pub(crate) use lora::{LoraIo, LoraParams, NO_ADAPTER, lora};
-pub(crate) use matmul::{Activation, MatmulForm, MatmulIo, Partials, Store, matmul, matmul_with_partials};
+pub(crate) use matmul::{
+    Activation, Bias, Finish, MatmulForm, MatmulIo, Partials, Store, matmul, matmul_with_partials,
+};
 pub use measure::measure_kernels;
 pub(crate) use mixture::{MixtureIo, NormalizerIo, mixture, normalizer};
 pub(crate) use norm::{NormForm, NormIo, norm};

@@ -10,10 +10,10 @@ use super::weights::{DeltaWeights, Layer, Linear, NormWeights};
 use crate::format::spec::{self, Attention, Mixer, Mlp};
 use crate::gpu::Buffer;
 use crate::kernels::{
-    Activation, AttentionIo, CopyHidden, DeltaBuffers, DeltaInputsIo, DeltaRuleIo, EmbedIo, EmbedParams, HeadNormIo,
-    HeadNormParams, LogProbsIo, LogProbsParams, MatmulForm, MatmulIo, NormIo, Op, Over, Partials, Place, SampleIo,
-    Scoring, Store, attention_scores, attention_softmax, attention_values, delta_inputs, delta_rule, embed, head_norm,
-    log_probs, matmul, matmul_with_partials, norm, sample,
+    Activation, AttentionIo, Bias, CopyHidden, DeltaBuffers, DeltaInputsIo, DeltaRuleIo, EmbedIo, EmbedParams, Finish,
+    HeadNormIo, HeadNormParams, LogProbsIo, LogProbsParams, MatmulForm, MatmulIo, NormIo, Op, Over, Partials, Place,
+    SampleIo, Scoring, Store, attention_scores, attention_softmax, attention_values, delta_inputs, delta_rule, embed,
+    head_norm, log_probs, matmul, matmul_with_partials, norm, sample,
 };
 
 /// The ops of a session, in the order they run.
@@ -88,7 +88,7 @@ fn softcap_of(model: &Model, form: MatmulForm) -> Option<&Buffer> {
 }
 
 pub(crate) fn linear_form(model: &Model, linear: &Linear) -> MatmulForm {
-    MatmulForm { bias: linear.bias.is_some(), ..plain_form(model, &linear.matrix) }
+    MatmulForm { bias: Bias::with(linear.bias.is_some()), ..plain_form(model, &linear.matrix) }
 }
 
 /// The kernels' form of an MLP's nonlinearity.
@@ -106,9 +106,10 @@ pub(crate) fn inner4(mlp: &Mlp) -> u32 {
 }
 
 fn mlp_in_form(model: &Model, layer: &Layer) -> MatmulForm {
-    let (linear, gated, activation) = (&layer.mlp_in, layer.spec.mlp.gated, activation(&layer.spec.mlp));
-    let columns4 = linear.matrix.columns4() / if gated { 2 } else { 1 };
-    MatmulForm { activation, gated, shape: model.kernels.product_shape(columns4), ..linear_form(model, linear) }
+    let (linear, mlp) = (&layer.mlp_in, &layer.spec.mlp);
+    let (finish, activation) = (Finish::gated(mlp.gated), activation(mlp));
+    let columns4 = linear.matrix.columns4() / finish.blocks();
+    MatmulForm { activation, finish, shape: model.kernels.product_shape(columns4), ..linear_form(model, linear) }
 }
 
 pub(crate) fn accumulate(form: MatmulForm) -> MatmulForm {
@@ -462,7 +463,7 @@ pub(crate) fn product_ops(
     (y, y_stride4): Source<'_>,
     over: Over,
 ) -> Vec<Op> {
-    let blocks = if form.gated { 2 } else { 1 };
+    let blocks = form.finish.blocks();
     let op = |(index, shard): (usize, &Shard)| {
         let io = MatmulIo {
             state,

@@ -5,7 +5,7 @@ use super::bench::{compare, noise, read, run, weights, wide};
 use crate::Result;
 use crate::gpu::{Buffer, Gpu};
 use crate::kernels::{
-    Activation, Extent, MAX_CHUNK_ROWS, MatmulForm, MatmulIo, Op, Over, Partials, State, Store, matmul,
+    Activation, Bias, Extent, Finish, MAX_CHUNK_ROWS, MatmulForm, MatmulIo, Op, Over, Partials, State, Store, matmul,
     matmul_with_partials,
 };
 use crate::reference::attention::softcapped;
@@ -45,7 +45,7 @@ impl Plain {
     }
 
     fn weights(&self, gpu: &Gpu, form: MatmulForm) -> Buffer {
-        if !form.gated {
+        if form.finish == Finish::Plain {
             return weights(gpu, &self.gate, self.inputs, form.format);
         }
         weights(gpu, &reference::alternate(&self.gate, &self.up, self.inputs), self.inputs, form.format)
@@ -92,7 +92,8 @@ impl<'a> Product<'a> {
         let rows = noise(7, MAX_CHUNK_ROWS * x_stride4 * 4);
         let before = noise(8, MAX_CHUNK_ROWS * y_stride4 * 4);
         let (x, y) = (gpu.storage_with("x", &rows), gpu.storage_with("y", &before));
-        let bias = form.bias.then(|| gpu.storage_with("bias", &packed_bias(&plain, form.gated)));
+        let biased = form.bias == Bias::Add;
+        let bias = biased.then(|| gpu.storage_with("bias", &packed_bias(&plain, form.finish)));
         let softcap = (form.activation == Activation::Softcap).then(|| gpu.uniform("softcap", &SOFTCAP));
         let io = MatmulIo {
             state: &gpu.storage_with("state", &[State::default()]),
@@ -136,10 +137,10 @@ impl<'a> Product<'a> {
         let x = &self.in_order(&self.rows, &[row])[..self.plain.inputs];
         let columns = self.plain.columns();
         let (gate_bias, up_bias) = self.plain.bias.split_at(columns);
-        let linear = |w: &[f32], bias| reference::matmul(x, w, self.form.bias.then_some(bias));
+        let linear = |w: &[f32], bias| reference::matmul(x, w, (self.form.bias == Bias::Add).then_some(bias));
         let mut y: Vec<f64> =
             linear(&self.plain.gate, gate_bias).into_iter().map(|v| activate(self.form.activation, v)).collect();
-        if self.form.gated {
+        if self.form.finish == Finish::Gated {
             y.iter_mut().zip(linear(&self.plain.up, up_bias)).for_each(|(y, up)| *y *= up);
         }
         // The products of padded columns are zero.
@@ -190,8 +191,8 @@ impl<'a> Product<'a> {
             form.set,
             form.format,
             form.activation,
-            switch(form.gated, " gated"),
-            switch(form.bias, " bias"),
+            switch(form.finish == Finish::Gated, " gated"),
+            switch(form.bias == Bias::Add, " bias"),
             match form.store {
                 Store::Set => "",
                 Store::Add => " accumulate",
@@ -203,9 +204,9 @@ impl<'a> Product<'a> {
     }
 }
 
-fn packed_bias(plain: &Plain, gated: bool) -> Vec<f32> {
+fn packed_bias(plain: &Plain, finish: Finish) -> Vec<f32> {
     let (gate, up) = plain.bias.split_at(plain.columns());
-    if !gated {
+    if finish == Finish::Plain {
         let mut bias = gate.to_vec();
         bias.resize(gate.len().next_multiple_of(4), 0.0);
         return bias;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use foretoken::format::files::{Files, MemoryFiles};
+use foretoken::format::quantize::Quantization;
 use foretoken::{Engine, EngineOptions, GenerateOptions, Gpu};
 use serde_json::Value;
 
@@ -70,5 +71,40 @@ fn files_compute_what_their_folders_do() {
             check(&gpu, name, &MemoryFiles { name: name.to_owned(), files }).await;
         }
         check(&gpu, "llama-sharded", &golden_in_memory("gguf/llama-sharded")).await;
+    });
+}
+
+/// The file that a model becomes.
+async fn written(files: &impl Files, to: &str) -> MemoryFiles {
+    let plan = Quantization::plan(files, to.parse().expect("a type")).await.expect("a plan");
+    let mut bytes = Vec::new();
+    let sink = &mut |part: &[u8]| {
+        bytes.extend_from_slice(part);
+        Ok(())
+    };
+    plan.write(1, sink).await.expect("the file");
+    let files = BTreeMap::from([("model.gguf".to_owned(), Cow::Owned(bytes))]);
+    MemoryFiles { name: to.to_owned(), files }
+}
+
+#[test]
+fn written_files_compute_what_their_models_do() {
+    each_adapter(|gpu| async move {
+        for (name, to) in [("llama-gqa", "f32"), ("llama-bias", "f32"), ("llama-f16", "f16"), ("qwen3", "bf16")] {
+            check(&gpu, name, &written(&golden_in_memory(name), to).await).await;
+        }
+        let folder = golden_in_memory("llama-gqa");
+        let (original, _) = computed(&gpu, &folder).await;
+        let range = original.iter().flatten().fold(0.0_f32, |most, logit| most.max(logit.abs()));
+        // Fewer bits are further off, and none is far.
+        let mut before = 0.0;
+        for (to, most) in [("q8_0", 0.01), ("q5_1", 0.08), ("q4_0", 0.2)] {
+            let (logits, _) = computed(&gpu, &written(&folder, to).await).await;
+            let pairs = logits.iter().flatten().zip(original.iter().flatten());
+            let off = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / range;
+            println!("{to}: {off}");
+            assert!(before < off && off < most, "{to}: {off}, {before} before it, {}", gpu.summary());
+            before = off;
+        }
     });
 }

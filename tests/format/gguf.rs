@@ -19,7 +19,7 @@ use crate::common::{golden, golden_in_memory};
 use crate::refused;
 
 /// Golden checkpoints that are there as one GGUF file too.
-const GOLDEN: [&str; 9] = [
+pub(crate) const GOLDEN: [&str; 9] = [
     "llama-gqa",
     "llama-rope3",
     "llama-bias",
@@ -32,38 +32,38 @@ const GOLDEN: [&str; 9] = [
 ];
 
 /// Types of values.
-const U32: u32 = 4;
-const F32: u32 = 6;
+pub(crate) const U32: u32 = 4;
+pub(crate) const F32: u32 = 6;
 const FLAG: u32 = 7;
-const TEXT: u32 = 8;
-const LIST: u32 = 9;
+pub(crate) const TEXT: u32 = 8;
+pub(crate) const LIST: u32 = 9;
 
 /// A file to be written, sound or not.
 #[derive(Clone)]
-struct Builder {
+pub(crate) struct Builder {
     version: u32,
-    pairs: Vec<(String, Vec<u8>)>,
+    pub(crate) pairs: Vec<(String, Vec<u8>)>,
     /// Name, sizes with the innermost first, type, and place in the data.
     tensors: Vec<(String, Vec<u64>, u32, u64)>,
-    data: usize,
+    pub(crate) data: usize,
 }
 
-fn text(text: &str) -> Vec<u8> {
+pub(crate) fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
 }
 
-fn value(kind: u32, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn value(kind: u32, bytes: &[u8]) -> Vec<u8> {
     [&kind.to_le_bytes(), bytes].concat()
 }
 
-fn list(kind: u32, items: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn list(kind: u32, items: &[Vec<u8>]) -> Vec<u8> {
     let head = [kind.to_le_bytes().to_vec(), (items.len() as u64).to_le_bytes().to_vec()].concat();
     value(LIST, &[head, items.concat()].concat())
 }
 
 impl Builder {
     /// A tiny llama with tied embeddings, and tensors of zeros.
-    fn llama() -> Self {
+    pub(crate) fn llama() -> Self {
         let mut file = Self { version: 3, pairs: Vec::new(), tensors: Vec::new(), data: 0 };
         file.set("general.architecture", value(TEXT, &text("llama")));
         for (key, number) in [
@@ -82,7 +82,7 @@ impl Builder {
         file
     }
 
-    fn add_block(&mut self, block: usize) {
+    pub(crate) fn add_block(&mut self, block: usize) {
         for (name, shape) in [
             ("attn_norm", &[8][..]),
             ("attn_q", &[8, 8]),
@@ -98,24 +98,24 @@ impl Builder {
         }
     }
 
-    fn set(&mut self, key: &str, value: Vec<u8>) {
+    pub(crate) fn set(&mut self, key: &str, value: Vec<u8>) {
         self.pairs.retain(|(known, _)| known != key);
         self.pairs.push((key.to_owned(), value));
     }
 
-    fn with(mut self, key: &str, value: Vec<u8>) -> Self {
+    pub(crate) fn with(mut self, key: &str, value: Vec<u8>) -> Self {
         self.set(key, value);
         self
     }
 
-    fn without(mut self, key: &str) -> Self {
+    pub(crate) fn without(mut self, key: &str) -> Self {
         self.pairs.retain(|(known, _)| known != key);
         self.tensors.retain(|(name, ..)| name != key);
         self
     }
 
     /// Adds a tensor in F32.
-    fn add(&mut self, name: &str, sizes: &[u64]) {
+    pub(crate) fn add(&mut self, name: &str, sizes: &[u64]) {
         let start = self.data.next_multiple_of(32);
         self.tensors.push((name.to_owned(), sizes.to_vec(), 0, start as u64));
         self.data = start + 4 * sizes.iter().product::<u64>() as usize;
@@ -127,7 +127,7 @@ impl Builder {
         self
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = [&b"GGUF"[..], &self.version.to_le_bytes()].concat();
         for count in [self.tensors.len(), self.pairs.len()] {
             bytes.extend((count as u64).to_le_bytes());
@@ -148,12 +148,12 @@ impl Builder {
     }
 }
 
-fn files(files: &[(&str, Vec<u8>)]) -> MemoryFiles {
+pub(crate) fn files(files: &[(&str, Vec<u8>)]) -> MemoryFiles {
     let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), Cow::Owned(bytes.clone())));
     MemoryFiles { name: "memory".to_owned(), files: files.collect() }
 }
 
-fn open(files: &MemoryFiles) -> Result<Checkpoint<'_, MemoryFiles>> {
+pub(crate) fn open(files: &MemoryFiles) -> Result<Checkpoint<'_, MemoryFiles>> {
     block_on(Checkpoint::open(files))
 }
 
@@ -177,17 +177,17 @@ fn unsupported(file: &Builder, words: &[&str]) {
 }
 
 /// A golden checkpoint as one GGUF file.
-fn golden_gguf(name: &str) -> MemoryFiles {
+pub(crate) fn golden_gguf(name: &str) -> MemoryFiles {
     let bytes = std::fs::read(golden("gguf").join(format!("{name}.gguf"))).unwrap();
     files(&[("model.gguf", bytes)])
 }
 
-fn parts() -> MemoryFiles {
+pub(crate) fn parts() -> MemoryFiles {
     golden_in_memory("gguf/llama-sharded")
 }
 
 /// Elements as numbers.
-fn numbers(info: &TensorInfo, bytes: &[u8]) -> Vec<f32> {
+pub(crate) fn numbers(info: &TensorInfo, bytes: &[u8]) -> Vec<f32> {
     match info.dtype {
         StoredType::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
         StoredType::F16 => bytes.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
@@ -196,7 +196,7 @@ fn numbers(info: &TensorInfo, bytes: &[u8]) -> Vec<f32> {
 }
 
 #[track_caller]
-fn assert_same(gguf: &MemoryFiles, name: &str) {
+pub(crate) fn assert_same(gguf: &MemoryFiles, name: &str) {
     let folder = golden_in_memory(name);
     let (ours, theirs) = (open(gguf).unwrap(), open(&folder).unwrap());
     ours.check().unwrap();

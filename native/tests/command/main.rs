@@ -8,6 +8,7 @@ mod hub;
 mod inspect;
 mod marginals;
 mod merge;
+mod quantize;
 mod refusals;
 #[path = "../hub/server.rs"]
 mod server;

@@ -28,6 +28,8 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+#[cfg(feature = "gguf")]
+mod search;
 #[cfg(test)]
 mod tests;
 
@@ -73,6 +75,23 @@ pub(crate) struct Blocks {
     /// Rounds the weights of a block.
     pub encode: fn(weights: &[f32], block: &mut [u8]),
 }
+
+/// How the weights of a block are rounded with care: with scales that are searched for.
+#[cfg(feature = "gguf")]
+pub(crate) type Fit = fn(weights: &[f32], block: &mut [u8]);
+
+/// The formats that are written with care. The scale of Q8_0 leaves nothing to search for.
+#[cfg(feature = "gguf")]
+pub(super) static FITS: [(&Blocks, Fit); 8] = [
+    (&Q8_0, Q8_0.encode),
+    (&Q6_K, q6_k::fit),
+    (&Q5_K, q5_k::fit),
+    (&Q5_1, q5_1::fit),
+    (&Q5_0, q5_0::fit),
+    (&Q4_K, q4_k::fit),
+    (&Q4_1, q4_1::fit),
+    (&Q4_0, q4_0::fit),
+];
 
 impl Blocks {
     /// The most bytes that the pieces of a block take, in any format.

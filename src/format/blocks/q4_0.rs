@@ -1,5 +1,7 @@
 //! Q4_0: 32 weights share a scale d, f16, and have four bits each; a weight is d (q - 8).
 
+#[cfg(feature = "gguf")]
+use super::search::{Line, Part};
 use super::{
     Blocks, NIBBLES, Plane, floor, furthest, half, halves, inverse, nibble, pack_nibbles, put_half, put_halves,
 };
@@ -26,3 +28,13 @@ pub(crate) static Q4_0: Blocks = Blocks {
         put_halves(&numbers, &mut block[2..]);
     },
 };
+
+/// Rounds the weights of a block with the scale that is searched for.
+#[cfg(feature = "gguf")]
+pub(super) fn fit(weights: &[f32], block: &mut [u8]) {
+    let part = Part::new(weights);
+    let scale = put_half(block, 0, part.scale(-8, 7));
+    let line = Line { scale, offset: 0.0 };
+    let numbers: Vec<u8> = part.numbers(line, -8, 7).map(|number| (number + 8) as u8).collect();
+    put_halves(&numbers, &mut block[2..]);
+}

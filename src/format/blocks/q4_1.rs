@@ -1,5 +1,6 @@
 //! Q4_1: 32 weights share a scale d and a least value m, both f16, and have four bits each; a weight is d q + m.
 
+use super::search::{Line, Part};
 use super::{Blocks, NIBBLES, Plane, floor, half, halves, inverse, nibble, pack_nibbles, put_half, put_halves, range};
 
 /// The format.
@@ -25,3 +26,12 @@ pub(crate) static Q4_1: Blocks = Blocks {
         put_halves(&numbers, &mut block[4..]);
     },
 };
+
+/// Rounds the weights of a block with the scale and the least value that are searched for.
+pub(super) fn fit(weights: &[f32], block: &mut [u8]) {
+    let part = Part::new(weights);
+    let line = part.line(15, false);
+    let line = Line { scale: put_half(block, 0, line.scale), offset: put_half(block, 2, line.offset) };
+    let numbers: Vec<u8> = part.numbers(line, 0, 15).map(|number| number as u8).collect();
+    put_halves(&numbers, &mut block[4..]);
+}

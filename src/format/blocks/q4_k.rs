@@ -1,6 +1,8 @@
 //! Q4_K: 256 weights share a scale d and a scale of minima, both f16; each 32 of them whole numbers s and m of six bits; each has
 //! four bits. A weight is d s q - dmin m.
 
+#[cfg(feature = "gguf")]
+use super::search::LineShape;
 use super::{Blocks, NIBBLES, Plane, half, nibble, pack_nibbles, put_half, range, whole};
 
 /// The format.
@@ -19,17 +21,29 @@ pub(crate) static Q4_K: Blocks = Blocks {
     finite: |block| half(block, 0).is_finite() && half(block, 2).is_finite(),
     encode: |weights, block| {
         let numbers = encode(weights, 15, block);
-        for part in 0..4 {
-            for at in 0..32 {
-                block[16 + 32 * part + at] = numbers[64 * part + at] | numbers[64 * part + 32 + at] << 4;
-            }
-        }
+        put_numbers(&numbers, &mut block[16..]);
     },
 };
+
+/// Rounds the weights of a block with the scales and minima that are searched for.
+#[cfg(feature = "gguf")]
+pub(super) fn fit(weights: &[f32], block: &mut [u8]) {
+    let numbers = fit_parts(weights, 15, block);
+    put_numbers(&numbers, &mut block[16..]);
+}
 
 /// The four bits of each weight: of 64 the low halves of 32 bytes, then the high ones.
 pub(super) fn numbers(bytes: &[u8]) -> [u8; 256] {
     std::array::from_fn(|at| bytes[at / 64 * 32 + at % 32] >> (at / 32 % 2 * 4) & 15)
+}
+
+/// Undoes [`numbers`].
+fn put_numbers(numbers: &[u8], bytes: &mut [u8]) {
+    for part in 0..4 {
+        for at in 0..32 {
+            bytes[32 * part + at] = numbers[64 * part + at] | numbers[64 * part + 32 + at] << 4;
+        }
+    }
 }
 
 /// The whole numbers s and m of the `part`-th 32, out of twelve bytes.
@@ -75,6 +89,20 @@ pub(super) fn encode(weights: &[f32], most: u8, block: &mut [u8]) -> Vec<u8> {
         numbers.extend(weights.iter().map(number));
     }
     numbers
+}
+
+/// Rounds weights to numbers up to `most` with the scales and minima that are searched for, and writes the first 16 bytes of their
+/// block.
+#[cfg(feature = "gguf")]
+pub(super) fn fit_parts(weights: &[f32], most: u8, block: &mut [u8]) -> Vec<u8> {
+    let found = LineShape { part: 32, numbers: most, scales: 63 }.lines(weights);
+    put_half(block, 0, found.scale);
+    put_half(block, 2, found.minimum);
+    block[4..16].fill(0);
+    for (part, numbers) in found.parts.into_iter().enumerate() {
+        put_scale_and_minimum(&mut block[4..16], part, numbers);
+    }
+    found.numbers
 }
 
 /// Undoes [`scale_and_minimum`]; parts come in order.

@@ -1,5 +1,6 @@
 //! Q5_0: 32 weights share a scale d, f16, and have five bits each; a weight is d (q - 16).
 
+use super::search::{Line, Part};
 use super::{
     BITS, Blocks, NIBBLES, Plane, bit, floor, furthest, half, halves, inverse, nibble, pack_nibbles, put_half,
     put_halves,
@@ -27,6 +28,15 @@ pub(crate) static Q5_0: Blocks = Blocks {
         put_fifths(&numbers, &mut block[2..]);
     },
 };
+
+/// Rounds the weights of a block with the scale that is searched for.
+pub(super) fn fit(weights: &[f32], block: &mut [u8]) {
+    let part = Part::new(weights);
+    let scale = put_half(block, 0, part.scale(-16, 15));
+    let line = Line { scale, offset: 0.0 };
+    let numbers: Vec<u8> = part.numbers(line, -16, 15).map(|number| (number + 16) as u8).collect();
+    put_fifths(&numbers, &mut block[2..]);
+}
 
 /// Writes 32 numbers of five bits: the fifth bits in order, then the others as [`put_halves`] has them.
 pub(super) fn put_fifths(numbers: &[u8], bytes: &mut [u8]) {

@@ -1,6 +1,7 @@
 //! Q5_1: 32 weights share a scale d and a least value m, both f16, and have five bits each; a weight is d q + m.
 
 use super::q5_0::put_fifths;
+use super::search::{Line, Part};
 use super::{BITS, Blocks, NIBBLES, Plane, bit, floor, half, halves, inverse, nibble, pack_nibbles, put_half, range};
 
 /// The format.
@@ -29,3 +30,12 @@ pub(crate) static Q5_1: Blocks = Blocks {
         put_fifths(&numbers, &mut block[4..]);
     },
 };
+
+/// Rounds the weights of a block with the scale and the least value that are searched for.
+pub(super) fn fit(weights: &[f32], block: &mut [u8]) {
+    let part = Part::new(weights);
+    let line = part.line(31, false);
+    let line = Line { scale: put_half(block, 0, line.scale), offset: put_half(block, 2, line.offset) };
+    let numbers: Vec<u8> = part.numbers(line, 0, 31).map(|number| number as u8).collect();
+    put_fifths(&numbers, &mut block[4..]);
+}

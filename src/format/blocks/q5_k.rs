@@ -1,6 +1,6 @@
 //! Q5_K: as Q4_K, with five bits a weight.
 
-use super::q4_k::{encode, numbers, split_scales, weight};
+use super::q4_k::{encode, fit_parts, numbers, split_scales, weight};
 use super::{BITS, Blocks, NIBBLES, Plane, bit, half, nibble, pack_bits, pack_nibbles};
 
 /// The format.
@@ -21,10 +21,20 @@ pub(crate) static Q5_K: Blocks = Blocks {
     finite: |block| half(block, 0).is_finite() && half(block, 2).is_finite(),
     encode: |weights, block| {
         let numbers = encode(weights, 31, block);
-        block[16..176].fill(0);
-        for (at, number) in numbers.into_iter().enumerate() {
-            block[16 + at % 32] |= number >> 4 << (at / 32);
-            block[48 + at / 64 * 32 + at % 32] |= (number & 15) << (at / 32 % 2 * 4);
-        }
+        put_numbers(&numbers, &mut block[16..]);
     },
 };
+
+/// Rounds the weights of a block with the scales and minima that are searched for.
+pub(super) fn fit(weights: &[f32], block: &mut [u8]) {
+    let numbers = fit_parts(weights, 31, block);
+    put_numbers(&numbers, &mut block[16..]);
+}
+
+fn put_numbers(numbers: &[u8], bytes: &mut [u8]) {
+    bytes[..160].fill(0);
+    for (at, number) in numbers.iter().enumerate() {
+        bytes[at % 32] |= number >> 4 << (at / 32);
+        bytes[32 + at / 64 * 32 + at % 32] |= (number & 15) << (at / 32 % 2 * 4);
+    }
+}

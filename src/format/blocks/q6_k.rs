@@ -1,5 +1,7 @@
 //! Q6_K: 256 weights share a scale d, f16; each 16 of them a whole number s, int8; each has six bits. A weight is d s (q - 32).
 
+#[cfg(feature = "gguf")]
+use super::search::Shape;
 use super::{
     Blocks, NIBBLES, PAIRS, Plane, furthest, half, inverse, nibble, pack_nibbles, pack_pairs, pair, put_half, whole,
 };
@@ -41,15 +43,34 @@ pub(crate) static Q6_K: Blocks = Blocks {
             block[192 + part] = scale as i8 as u8;
             let inverse = inverse(d * scale as f32);
             for (n, weight) in weights.iter().enumerate() {
-                let (at, number) = (16 * part + n, whole(weight * inverse, -32, 31) + 32);
-                let (byte, shift) = low_place(at);
-                block[byte] |= (number as u8 & 15) << shift;
-                let (byte, shift) = high_place(at);
-                block[byte] |= (number as u8 >> 4) << shift;
+                put_number(whole(weight * inverse, -32, 31), 16 * part + n, block);
             }
         }
     },
 };
+
+/// Rounds the weights of a block with the scales that are searched for.
+#[cfg(feature = "gguf")]
+pub(super) fn fit(weights: &[f32], block: &mut [u8]) {
+    let found = Shape { part: 16, numbers: [-32, 31], scales: [-128, 127] }.scaled(weights);
+    block.fill(0);
+    put_half(block, 208, found.scale);
+    for (part, scale) in found.parts.into_iter().enumerate() {
+        block[192 + part] = scale as i8 as u8;
+    }
+    for (at, number) in found.numbers.into_iter().enumerate() {
+        put_number(number, at, block);
+    }
+}
+
+/// Writes the number of a weight at a place, where zeros were before.
+fn put_number(number: i32, at: usize, block: &mut [u8]) {
+    let number = (number + 32) as u8;
+    let (byte, shift) = low_place(at);
+    block[byte] |= (number & 15) << shift;
+    let (byte, shift) = high_place(at);
+    block[byte] |= (number >> 4) << shift;
+}
 
 /// Where the low four bits of a weight lie, byte and shift: of 128 the low halves of 64 bytes, then the high ones.
 fn low_place(at: usize) -> (usize, usize) {

@@ -122,3 +122,136 @@ fn a_block_whose_scale_is_not_finite_is_found() {
         assert_eq!(format.first_not_finite(&blocks), Some(1), "{}", format.name);
     }
 }
+
+#[cfg(feature = "gguf")]
+mod fits {
+    use super::super::search::{Line, Part};
+    use super::super::{Blocks, FITS, Fit};
+
+    /// Numbers that look random, between 0 and 1.
+    fn random(seed: u32) -> impl FnMut() -> f32 {
+        let mut state = seed.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+        move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32
+        }
+    }
+
+    /// Weights as models have them, and such as are hard: of one sign, with one far from the rest, far from 0, on few values.
+    fn samples(count: usize, seed: u32) -> Vec<Vec<f32>> {
+        let mut next = random(seed);
+        let mut normal: Vec<f32> = (0..count).map(|_| (0..12).map(|_| next()).sum::<f32>() - 6.0).collect();
+        normal.iter_mut().for_each(|w| *w *= 0.02);
+        let mut lone = normal.clone();
+        lone[count / 3] = 0.9;
+        let few = normal.iter().map(|w| (w * 100.0).round() / 100.0).collect();
+        let far = normal.iter().map(|w| w + 0.5).collect();
+        let one_sign = normal.iter().map(|w| -w.abs()).collect();
+        let even = (0..count).map(|_| next() - 0.5).collect();
+        vec![normal, lone, few, far, one_sign, even]
+    }
+
+    fn fitted(format: &Blocks, fit: Fit, weights: &[f32]) -> Vec<f32> {
+        let mut block = vec![0xa5; format.bytes];
+        fit(weights, &mut block);
+        format.decode(&block)
+    }
+
+    /// What errors count, where those of large weights count more, by parts of a block.
+    fn cost(weights: &[f32], rounded: &[f32], part: usize) -> f64 {
+        let of_part = |(weights, rounded): (&[f32], &[f32])| {
+            let mean = (weights.iter().map(|w| f64::from(w * w)).sum::<f64>() / weights.len() as f64).sqrt();
+            let error = |(w, r): (&f32, &f32)| (mean + f64::from(w.abs())) * f64::from(w - r).powi(2);
+            weights.iter().zip(rounded).map(error).sum::<f64>()
+        };
+        weights.chunks(part).zip(rounded.chunks(part)).map(of_part).sum()
+    }
+
+    #[test]
+    fn a_search_pays() {
+        for (format, fit) in FITS {
+            let part = if format.name == "Q6_K" { 16 } else { 32 };
+            let (mut all, mut worst) = ([0.0; 2], 0.0_f64);
+            for seed in 0..40 {
+                for (kind, weights) in samples(format.weights, seed).iter().enumerate() {
+                    let plain = cost(weights, &format.decode(&format.encoded(weights)), part);
+                    let searched = cost(weights, &fitted(format, fit, weights), part);
+                    worst = worst.max((searched - 1e-12) / plain);
+                    if kind == 0 {
+                        all = [all[0] + searched, all[1] + plain];
+                    }
+                }
+            }
+            let share = all[0] / all[1];
+            let most = if format.name == "Q8_0" { 1.0 } else { 0.9 };
+            assert!(share <= most, "{}: {share}", format.name);
+            // A block in which plain rounding is lucky may be a little better.
+            assert!(worst <= 1.05, "{}: {worst}", format.name);
+        }
+    }
+
+    /// The sums over samples of what a search found and of the best that there is; without those on few values, which some scale far
+    /// off meets exactly.
+    fn found_and_best(seeds: u32, each: impl Fn(&[f32]) -> [f32; 2]) -> [f32; 2] {
+        let mut sums = [0.0; 2];
+        for seed in 0..seeds {
+            for (kind, weights) in samples(32, seed).iter().enumerate().filter(|(kind, _)| *kind != 2) {
+                let [found, best] = each(weights);
+                assert!(found <= 1.25 * best, "{kind} {seed}: {found} {best}");
+                sums = [sums[0] + found, sums[1] + best];
+            }
+        }
+        sums
+    }
+
+    #[test]
+    fn scales_are_nearly_the_best_there_are() {
+        for (low, high) in [(-8, 7), (-16, 15), (-32, 31)] {
+            let [found, best] = found_and_best(10, |weights| {
+                let part = Part::new(weights);
+                let error = |scale| part.error(Line { scale, offset: 0.0 }, low, high);
+                let furthest = super::super::furthest(weights).abs();
+                let scales = (1..20_000).map(|step| furthest / high as f32 * 1.5 * step as f32 / 20_000.0);
+                let best = scales.flat_map(|scale| [scale, -scale]).map(error).fold(f32::INFINITY, f32::min);
+                [error(part.scale(low, high)), best]
+            });
+            assert!(found <= 1.01 * best, "{low} to {high}: {found} {best}");
+        }
+    }
+
+    #[test]
+    fn lines_are_nearly_the_best_there_are() {
+        for (most, below) in [(15, false), (15, true), (31, true)] {
+            let [found, best] = found_and_best(3, |weights| {
+                let part = Part::new(weights);
+                let error = |line| part.error(line, 0, most);
+                let (low, high) = super::super::range(weights);
+                let low = if below { low.min(0.0) } else { low };
+                let step = (high - low) / most as f32;
+                let lines = (100..=220).flat_map(|share| {
+                    let scale = step * share as f32 / 200.0;
+                    (-40..=200).map(move |share| Line { scale, offset: low + step * share as f32 / 40.0 })
+                });
+                let lines = lines.filter(|line| !below || line.offset <= 0.0);
+                [error(part.line(most, below)), lines.map(error).fold(f32::INFINITY, f32::min)]
+            });
+            assert!(found <= 1.03 * best, "{most} {below}: {found} {best}");
+        }
+    }
+
+    #[test]
+    fn what_is_small_or_constant_is_kept() {
+        for (format, fit) in FITS {
+            for tiny in [0.0, 1e-45, -1e-38, 1e-12] {
+                let zeros = fitted(format, fit, &vec![tiny; format.weights]);
+                assert!(zeros.iter().all(|weight| *weight == 0.0), "{}: {tiny}", format.name);
+            }
+            for constant in [1.0, -0.3, format.largest, -format.largest] {
+                for weight in fitted(format, fit, &vec![constant; format.weights]) {
+                    let off = (weight / constant - 1.0).abs();
+                    assert!(off < 0.02, "{}: {constant} became {weight}", format.name);
+                }
+            }
+        }
+    }
+}

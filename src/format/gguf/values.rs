@@ -39,6 +39,11 @@ impl Kind {
         })
     }
 
+    /// The number that it has in files.
+    pub(super) fn number(self) -> u32 {
+        (0..).find(|&number| Self::new(number) == Some(self)).unwrap_or_default()
+    }
+
     /// Bytes of a value; `None` where they differ.
     pub(super) fn size(self) -> Option<u64> {
         match self {

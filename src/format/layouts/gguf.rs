@@ -4,17 +4,19 @@
 //! projections of `llama`.
 
 mod config;
+pub(in crate::format) mod content;
+mod describe;
 mod names;
 mod tokenizer;
+mod vocabulary;
 
 use super::hugging_face::add;
-use super::{Layout, Opened};
+use super::{Layout, Opened, heads};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::HeadKind;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::gguf::Gguf;
-use crate::format::mtp;
 use crate::format::safetensors::Header;
 use crate::format::tensors::Tensors;
 use crate::format::tokenizer::Tokenizer;
@@ -38,8 +40,8 @@ impl Layout for GgufFile {
         let (mut config, mut tensors) = understood(files, &first, tensors)?;
         divide_rope(&mut tensors, &mut config).await?;
         let mut head_files = Vec::new();
-        if files.len(mtp::CONFIG).await?.is_some() {
-            head_files.push((HeadKind::Foretoken, mtp::CONFIG));
+        if files.len(heads::CONFIG).await?.is_some() {
+            head_files.push((HeadKind::Foretoken, heads::CONFIG));
         }
         Ok(Opened {
             config,

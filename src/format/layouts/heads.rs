@@ -8,6 +8,21 @@ use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::tensors::Tensors;
 
+/// The file that describes heads in this project's own layout.
+pub const CONFIG: &str = "mtp_config.json";
+
+/// The file with their tensors.
+pub const TENSORS: &str = "mtp.safetensors";
+
+/// The file of heads in Medusa's layout.
+pub(in crate::format) const MEDUSA: &str = "medusa_lm_head.safetensors";
+
+/// Files of heads beside those of a model.
+pub const FILES: [&str; 3] = [CONFIG, TENSORS, MEDUSA];
+
+/// The files of a folder with heads, for messages.
+pub const EXPECTED: &str = "mtp_config.json and mtp.safetensors, or heads in a published layout";
+
 /// The kinds whose modules lie among a model's own tensors, and that are implemented.
 pub(in crate::format) const MODULES: [HeadKind; 3] = [HeadKind::DeepSeek, HeadKind::Qwen, HeadKind::MiMo];
 

@@ -5,13 +5,17 @@ mod names;
 
 use std::collections::BTreeSet;
 
-use super::{Derived, Layout, Opened};
+#[cfg(feature = "gguf")]
+use serde_json::{Map, Value};
+
+use super::{Derived, Layout, Opened, heads};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::HeadKind;
 use crate::format::config::ModelConfig;
+#[cfg(feature = "gguf")]
+use crate::format::fields::parse_object;
 use crate::format::files::{Files, read_whole};
 use crate::format::foreign;
-use crate::format::mtp;
 use crate::format::safetensors::{Header, Index};
 use crate::format::tensors::{Tensors, read_header};
 use crate::format::tokenizer::Tokenizer;
@@ -20,13 +24,17 @@ use crate::format::tokenizer::Tokenizer;
 pub(in crate::format) const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
+#[cfg(feature = "gguf")]
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+#[cfg(feature = "gguf")]
+const TEMPLATE: &str = "chat_template.jinja";
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// The LM head as most families call it.
 const LM_HEAD: &str = "lm_head.weight";
 /// Files of tensors that are no model's.
-const OTHERS: [&str; 3] = ["adapter_model.safetensors", mtp::MEDUSA, mtp::TENSORS];
+const OTHERS: [&str; 3] = ["adapter_model.safetensors", heads::MEDUSA, heads::TENSORS];
 
 /// Real configurations have a few kilobytes.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -57,7 +65,7 @@ impl Layout for HuggingFace {
         tensors.rename(LM_HEAD, &config.lm_head_name());
         let has_tokenizer = exists(files, TOKENIZER).await?;
         let mut head_files = Vec::new();
-        for (kind, name) in [(HeadKind::Medusa, mtp::MEDUSA), (HeadKind::Foretoken, mtp::CONFIG)] {
+        for (kind, name) in [(HeadKind::Medusa, heads::MEDUSA), (HeadKind::Foretoken, heads::CONFIG)] {
             if exists(files, name).await? {
                 head_files.push((kind, name));
             }
@@ -72,6 +80,47 @@ impl Layout for HuggingFace {
             Some(json) => Tokenizer::from_json(&json).map_err(|error| error.within(files.describe())),
             None => Err(missing(files, TOKENIZER, "without it there are token ids, but no text")),
         }
+    }
+}
+
+/// What the files of a tokenizer say.
+#[cfg(feature = "gguf")]
+pub(super) struct TokenizerFiles {
+    /// `tokenizer.json`.
+    pub tokenizer: Value,
+    /// `tokenizer_config.json`, where it is there.
+    pub config: Map<String, Value>,
+    /// The template of chats.
+    pub template: Option<String>,
+}
+
+#[cfg(feature = "gguf")]
+impl TokenizerFiles {
+    /// Reads them.
+    pub(super) async fn read<F: Files>(files: &F) -> Result<Self> {
+        let advice = "a GGUF file holds its tokenizer: put the model's own beside its weights";
+        let json = read_whole(files, TOKENIZER, MAX_TOKENIZER_BYTES).await?;
+        let json = json.ok_or_else(|| missing(files, TOKENIZER, advice))?;
+        let place = |error: Error| error.within(files.describe());
+        let tokenizer = Value::Object(parse_object(TOKENIZER, &json).map_err(place)?);
+        let config = match read_whole(files, TOKENIZER_CONFIG, MAX_CONFIG_BYTES).await? {
+            Some(json) => parse_object(TOKENIZER_CONFIG, &json).map_err(place)?,
+            None => Map::new(),
+        };
+        let template = match read_whole(files, TEMPLATE, MAX_CONFIG_BYTES).await? {
+            Some(text) => Some(String::from_utf8_lossy(&text).into_owned()),
+            None => config.get("chat_template").and_then(default_template).map(str::to_owned),
+        };
+        Ok(Self { tokenizer, config, template })
+    }
+}
+
+/// The template that is used unless another is asked for.
+#[cfg(feature = "gguf")]
+fn default_template(stated: &Value) -> Option<&str> {
+    match stated {
+        Value::Array(list) => list.iter().find(|entry| entry["name"] == "default")?["template"].as_str(),
+        one => one.as_str(),
     }
 }
 

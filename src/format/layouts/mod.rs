@@ -3,7 +3,7 @@
 //! To add one, write `NAME.rs` beside this file with a `Layout`, and let `open` and `tokenizer` tell it from the others.
 
 #[cfg(feature = "gguf")]
-mod gguf;
+pub(super) mod gguf;
 pub(super) mod heads;
 mod hugging_face;
 pub(super) mod names;

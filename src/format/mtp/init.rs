@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::own::{CONFIG, FORMAT, TENSORS, VERSION, backbone_sizes};
+use super::own::{FORMAT, VERSION, backbone_sizes};
+use super::{CONFIG, TENSORS};
 use super::{MAX_HEADS, MAX_OFFSET};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::Checkpoint;

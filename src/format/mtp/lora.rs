@@ -8,7 +8,7 @@ use half::f16;
 use serde_json::{Map, Value, json};
 
 use super::MAX_HEADS;
-use super::own::{CONFIG, TENSORS};
+use super::{CONFIG, TENSORS};
 use crate::error::{Error, Result};
 use crate::format::config::ModelConfig;
 use crate::format::fields::parse_object;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Head, HeadSet, HeadSource, Lora, LoraPart, MAX_HEADS, MAX_OFFSET, Wiring};
+use super::{CONFIG, Head, HeadSet, HeadSource, Lora, LoraPart, MAX_HEADS, MAX_OFFSET, TENSORS, Wiring};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::HeadKind;
 use crate::format::config::ModelConfig;
@@ -11,12 +11,6 @@ use crate::format::files::{Files, read_whole};
 use crate::format::safetensors::Header;
 use crate::format::strict::parse_strictly;
 use crate::format::tensors::Tensors;
-
-/// The file that describes the heads.
-pub const CONFIG: &str = "mtp_config.json";
-
-/// The file with their tensors.
-pub const TENSORS: &str = "mtp.safetensors";
 
 /// The value of `format`.
 pub const FORMAT: &str = "foretoken-mtp";
@@ -105,7 +99,8 @@ pub(super) fn backbone_sizes(config: &ModelConfig) -> [(&'static str, usize); 7]
 }
 
 fn check_backbone(stated: &Map<String, Value>, config: &ModelConfig) -> Result<()> {
-    let fields = Fields::new("mtp_config.json, `backbone`", stated);
+    let place = format!("{CONFIG}, `backbone`");
+    let fields = Fields::new(&place, stated);
     let made_for = |what: &str, stated: String, got: String| {
         fields.error(format!("these heads are for a backbone with `{what}` {stated}; this model has {got}"))
     };
@@ -237,7 +232,8 @@ fn source(fields: &Fields<'_>, index: usize, sequential: bool, config: &ModelCon
 }
 
 fn parse_lora(map: &Map<String, Value>, config: &ModelConfig) -> Result<Lora> {
-    let fields = Fields::new("mtp_config.json, `lora`", map);
+    let place = format!("{CONFIG}, `lora`");
+    let fields = Fields::new(&place, map);
     known(&fields, LORA_FIELDS)?;
     let rank = fields.within("rank", 1..=MAX_RANK)?;
     let alpha = fields.positive("alpha")?.unwrap_or(rank as f64);

@@ -1,6 +1,6 @@
 //! Published layouts of multi-token heads. `docs/mtp-format.md` says which code each was read from.
 
-use super::{Head, HeadSet, HeadSource, MAX_HEADS, Wiring};
+use super::{Head, HeadSet, HeadSource, MAX_HEADS, MEDUSA, Wiring};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::HeadKind;
 use crate::format::config::ModelConfig;
@@ -10,9 +10,6 @@ use crate::format::layouts::heads::ModuleNames;
 use crate::format::layouts::tensor_name;
 use crate::format::spec::Part;
 use crate::format::tensors::Tensors;
-
-/// The file of heads in Medusa's layout.
-pub(in crate::format) const MEDUSA: &str = "medusa_lm_head.safetensors";
 
 /// Medusa: residual blocks and an LM head each, on the final norm's output.
 pub(super) async fn medusa<'f, F: Files>(files: &'f F, config: &ModelConfig) -> Result<Option<HeadSet<'f, F>>> {

@@ -4,7 +4,9 @@ use super::adapters::{on_every_adapter, on_every_set, pass};
 use crate::format::stored::StoredType;
 use crate::gpu::Gpu;
 use crate::kernels::declared::ACTIVATIONS;
-use crate::kernels::{Activation, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MatmulForm, Store, WeightFormat, Widths};
+use crate::kernels::{
+    Activation, Bias, Finish, KernelSet, MAX_BATCH_ROWS, MAX_CHUNK_ROWS, MatmulForm, Store, WeightFormat, Widths,
+};
 use crate::reference::random::pcg4d;
 use crate::self_test::product::{Plain, Product};
 use crate::self_test::product_is_invariant;
@@ -164,8 +166,8 @@ fn pairwise_forms(set: KernelSet) -> impl Iterator<Item = MatmulForm> {
         shape: set.product_shapes()[i % set.product_shapes().len()],
         format: [WeightFormat::F16, WeightFormat::BF16, WeightFormat::F32][i % 3],
         activation: ACTIVATIONS[i / 2],
-        gated: i % 2 == 0,
-        bias: [0, 3, 4, 7].contains(&i),
+        finish: Finish::gated(i % 2 == 0),
+        bias: Bias::with([0, 3, 4, 7].contains(&i)),
         store: if [0, 3, 5, 6].contains(&i) { Store::Add } else { Store::Set },
     })
 }
@@ -189,7 +191,7 @@ fn activated(gpu: &Gpu, activation: Activation, values: &[f32]) -> Vec<f32> {
     let form = MatmulForm::plain(KernelSet::Software, Widths::Fixed, WeightFormat::F32, 0);
     let zeros = vec![0.0; values.len() * 4];
     let plain = Plain { inputs: 4, gate: zeros.clone(), up: zeros, bias: values.repeat(2) };
-    let product = Product::new(gpu, MatmulForm { activation, bias: true, ..form }, plain);
+    let product = Product::new(gpu, MatmulForm { activation, bias: Bias::Add, ..form }, plain);
     let rows = pollster::block_on(product.compute(&[0])).expect("the device works");
     rows[0][4..4 + values.len()].to_vec()
 }

@@ -52,6 +52,33 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "smollm3", model_type: "smollm3", interleaved: true, ..PLAIN },
 ];
 
+impl Architecture {
+    /// What files of a family are called.
+    pub(super) fn of(model_type: &str) -> Result<&'static Self> {
+        // Files of Mistral are Llama's with a window.
+        let own = if model_type == "mistral" { "llama" } else { model_type };
+        // What files say of the others is read, but not written yet.
+        let written = || ARCHITECTURES.iter().filter(|known| !known.delta_nets && known.model_type != "granite");
+        written().find(|known| known.model_type == own).ok_or_else(|| {
+            let known: Vec<&str> = written().map(|known| known.model_type).collect();
+            let known = known.join(", ");
+            Error::unsupported(format!(
+                "a {model_type} model cannot be written as a GGUF file; these can: {known}, mistral"
+            ))
+        })
+    }
+
+    /// The name in files.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether scales of norms are stored whole, where the family's files have them less one.
+    pub(super) fn takes_scales_whole(&self) -> bool {
+        self.gemma.is_some()
+    }
+}
+
 /// Keys that must be there, after the architecture's name, and the fields that they are.
 const REQUIRED: [(&str, &str); 5] = [
     ("embedding_length", "hidden_size"),

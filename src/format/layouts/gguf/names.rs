@@ -4,11 +4,15 @@ use super::config::Architecture;
 use crate::format::config::ModelConfig;
 use crate::format::files::Files;
 use crate::format::layouts::tensor_name;
-use crate::format::spec::{BlockRole, Part};
+use crate::format::spec::{BlockRole, Part, Role};
 use crate::format::tensors::Tensors;
 
 /// The tensor of what the rope's frequencies are divided by.
 pub(super) const ROPE: &str = "rope_freqs.weight";
+
+const EMBEDDING: &str = "token_embd";
+const FINAL_NORM: &str = "output_norm";
+const LM_HEAD: &str = "output";
 
 /// The parts of a block.
 const BLOCK: [(&str, BlockRole); 13] = [
@@ -64,6 +68,19 @@ pub(super) fn rename<F: Files>(tensors: &mut Tensors<'_, F>, config: &ModelConfi
     tensors.rename_all(&|name| family_name(name, config, parts).unwrap_or_else(|| name.to_owned()));
 }
 
+/// What files call the tensor of a role; `None` where they have none like it.
+pub(super) fn of_role(role: Role) -> Option<String> {
+    Some(match role {
+        Role::Embedding => tensor_name(EMBEDDING, Part::Weight),
+        Role::FinalNorm(part) => tensor_name(FINAL_NORM, part),
+        Role::LmHead => tensor_name(LM_HEAD, Part::Weight),
+        Role::Block(block, role, part) => {
+            let (module, _) = BLOCK.iter().find(|(_, known)| *known == role)?;
+            tensor_name(&format!("blk.{block}.{module}"), part)
+        }
+    })
+}
+
 /// The number of the block, the module within it, and the part of that, of a tensor called `name`.
 fn part_of_block(name: &str) -> Option<(usize, &str, Part)> {
     let (number, module) = name.strip_prefix("blk.")?.split_once('.')?;
@@ -91,9 +108,9 @@ fn family_name(name: &str, config: &ModelConfig, parts: &[(&str, BlockRole)]) ->
     let Some((block, module, part)) = part_of_block(name) else {
         let (module, part) = split_part(name)?;
         let module = match module {
-            "token_embd" => names.embedding,
-            "output_norm" => names.final_norm,
-            "output" => names.lm_head,
+            EMBEDDING => names.embedding,
+            FINAL_NORM => names.final_norm,
+            LM_HEAD => names.lm_head,
             _ => return None,
         };
         return Some(tensor_name(module, part));

@@ -15,20 +15,20 @@ use crate::format::gguf::{Gguf, List};
 use crate::format::tokenizer::Tokenizer;
 use crate::format::tokenizer_parts::byte_letter;
 
-const MODEL: &str = "tokenizer.ggml.model";
-const TOKENS: &str = "tokenizer.ggml.tokens";
-const TYPES: &str = "tokenizer.ggml.token_type";
-const SCORES: &str = "tokenizer.ggml.scores";
-const MERGES: &str = "tokenizer.ggml.merges";
-const PRE: &str = "tokenizer.ggml.pre";
+pub(super) const MODEL: &str = "tokenizer.ggml.model";
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
+pub(super) const TYPES: &str = "tokenizer.ggml.token_type";
+pub(super) const SCORES: &str = "tokenizer.ggml.scores";
+pub(super) const MERGES: &str = "tokenizer.ggml.merges";
+pub(super) const PRE: &str = "tokenizer.ggml.pre";
 
 /// More tokens than any vocabulary has.
 const MAX_TOKENS: usize = 1 << 22;
 
 /// Types of tokens.
-const UNKNOWN: u64 = 2;
-const CONTROL: u64 = 3;
-const USER_DEFINED: u64 = 4;
+pub(super) const UNKNOWN: u64 = 2;
+pub(super) const CONTROL: u64 = 3;
+pub(super) const USER_DEFINED: u64 = 4;
 
 /// Architectures whose vocabulary is Gemma's.
 const GEMMAS: [&str; 3] = ["gemma", "gemma2", "gemma3"];
@@ -38,7 +38,7 @@ const REST: &str = r"\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// A way to split texts before their bytes are looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Split {
+pub(super) enum Split {
     Gpt2,
     /// Each digit alone, then as GPT-2.
     Digits,
@@ -117,9 +117,38 @@ impl Split {
         json!({"type": "Sequence", "pretokenizers": [first, bytes(self == Self::Digits)]})
     }
 
+    /// The name in files of the split that a `pre_tokenizer` is, where whole words come first or not.
+    pub(super) fn name_of(pre_tokenizer: &Value, whole_words: bool) -> Option<&'static str> {
+        let wanted = essential(pre_tokenizer);
+        let is_it =
+            |split: &Self| split.takes_whole_words() == whole_words && essential(&split.pre_tokenizer()) == wanted;
+        // Some programs warn of "default".
+        let mut names = SPLITS.iter().filter(|(name, _)| *name != "default");
+        names.find(|(_, split)| is_it(split)).map(|(name, _)| *name)
+    }
+
+    fn takes_whole_words(self) -> bool {
+        self.is_llama3() || self == Self::Tekken
+    }
+
     fn is_llama3(self) -> bool {
         self == Self::Llama3 { whole_words: true }
     }
+}
+
+/// A component with what ids depend on: offsets are not asked for, and older files leave out what is the rule.
+fn essential(component: &Value) -> Value {
+    let mut component = component.clone();
+    if let Some(fields) = component.as_object_mut() {
+        fields.remove("trim_offsets");
+        if fields.get("type").is_some_and(|kind| kind == "ByteLevel") {
+            fields.entry("use_regex").or_insert(true.into());
+        }
+    }
+    if let Some(parts) = component.get_mut("pretokenizers").and_then(Value::as_array_mut) {
+        parts.iter_mut().for_each(|part| *part = essential(part));
+    }
+    component
 }
 
 /// Whether the file has a tokenizer.
@@ -299,7 +328,7 @@ fn byte_level(gguf: &Gguf) -> Result<Vec<u8>> {
         "post_processor": vocabulary.template(begins)?,
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
     });
-    let whole_words = split.is_llama3() || split == Split::Tekken;
+    let whole_words = split.takes_whole_words();
     let model = json!({"type": "BPE", "fuse_unk": false, "byte_fallback": false, "ignore_merges": whole_words});
     Ok(vocabulary.file(&parts, &model, &listed(merges, gguf)?))
 }

@@ -70,7 +70,8 @@ function families(golden, gguf) {
   const published = readdirSync(at(folder)).map((file) => read(folder + file));
   const names = distinct(golden.map(({ family }) => family)).sort();
   const stored = (name) => {
-    const { dtype, torch_dtype } = read(`tests/golden/${name}/config.json`);
+    const config = read(`tests/golden/${name}/config.json`);
+    const { dtype, torch_dtype } = { ...config, ...config.text_config };
     return { float32: "F32", float16: "F16", bfloat16: "BF16" }[dtype ?? torch_dtype];
   };
   const rows = names.map((family) => {

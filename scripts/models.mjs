@@ -25,8 +25,9 @@ function merged(kept, lines) {
 const table = (head, rows) =>
   [head, head.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
 const distinct = (list) => [...new Set(list)];
-const few = (number) => number.toExponential(1).replace("e-", "e-").replace("e+0", "");
+const few = (number) => number.toExponential(1);
 const most = (list) => Math.max(...list);
+/** What people call a software adapter. */
 const short = (adapter) => (adapter.startsWith("llvmpipe") ? "lavapipe" : adapter.split(" ")[0]);
 
 /** Real checkpoints, a line for each and each adapter. */
@@ -35,7 +36,7 @@ function checkpoints(results) {
   const rows = results.map(({ name, adapter, found }) => {
     const { checkpoint } = models[name];
     const { log_probs, greedy, marginals, memory, audit } = found;
-    const parted = greedy.parted_where_close ? `, ${greedy.parted_where_close} parted where two were close` : "";
+    const parted = greedy.parted_where_close ? ` until two were close in ${greedy.parted_where_close}` : "";
     const heads = audit.heads ? "lookup, recorded, untrained heads" : "lookup, recorded";
     return [
       checkpoint,
@@ -43,7 +44,7 @@ function checkpoints(results) {
       short(adapter),
       `${few(log_probs.apart)} over ${log_probs.tokens} tokens`,
       few(log_probs.nll_apart),
-      `${greedy.ids_equal} of ${greedy.prompts} prompts${parted}`,
+      `${greedy.ids_equal}, all of ${greedy.prompts} prompts${parted}`,
       audit.equal ? `none (${heads})` : "SOME",
       `${few(marginals.apart)}, ${marginals.outside_bounds === 0 ? "none" : "SOME"} outside their bounds (${marginals.tokens})`,
       `${(100 * Math.abs(memory.inspected / memory.allocated - 1)).toFixed(1)} %, ${(100 * memory.weights_over_file).toFixed(1)} %`,
@@ -69,7 +70,8 @@ function families(golden, gguf) {
   const published = readdirSync(at(folder)).map((file) => read(folder + file));
   const names = distinct(golden.map(({ family }) => family)).sort();
   const stored = (name) => {
-    const { dtype, torch_dtype } = read(`tests/golden/${name}/config.json`);
+    const config = read(`tests/golden/${name}/config.json`);
+    const { dtype, torch_dtype } = { ...config, ...config.text_config };
     return { float32: "F32", float16: "F16", bfloat16: "BF16" }[dtype ?? torch_dtype];
   };
   const rows = names.map((family) => {
@@ -80,22 +82,22 @@ function families(golden, gguf) {
     const ids = own.reduce((sum, { greedy_ids }) => sum + greedy_ids, 0);
     return [
       `\`${family}\``,
-      hub.sort().join(", ") || "",
+      hub.sort().join(", "),
       cases.join(", "),
-      distinct(cases.map(stored)).join(", "),
+      distinct(cases.map(stored)).sort().join(", "),
+      distinct(own.map(({ adapter }) => short(adapter))).join(", "),
       few(most(own.map(({ logits_apart }) => logits_apart))),
       `all of ${ids}`,
       as_gguf ? `${as_gguf}, the same bits` : "",
     ];
   });
-  const head = ["family", "configurations read of", "fixtures", "stored as", "logits apart, at most", "greedy ids equal", "as GGUF"];
+  const head = ["family", "configurations read of", "fixtures", "stored as", "on", "logits apart, at most", "greedy ids equal", "as GGUF"];
   return table(head, rows);
 }
 
 function page(results) {
   const of = (kind) => results.filter((result) => result.kind === kind);
   const [golden, real, gguf] = ["golden", "real", "gguf"].map(of);
-  const adapters = distinct(results.map(({ adapter }) => short(adapter))).join(" and ");
   const sets = distinct(golden.map(({ kernels }) => kernels)).join(", ");
   return `# Models that work
 
@@ -112,7 +114,7 @@ ${real.length ? checkpoints(real) : "None yet."}
 
 ## Families
 
-Each family has tiny random checkpoints for its every switch, held against \`transformers\` on ${adapters} with the kernel sets ${sets}.
+Each family has tiny random checkpoints for its every switch, held against \`transformers\` with the kernel sets ${sets}.
 Differences of logits are shares of the logits' range.
 A configuration of the second column is read, and what is special about it is tested, but its weights are not.
 

@@ -11,7 +11,7 @@
 #     swiftshader  the library's on a second software adapter, which compiles shaders in another way
 #     gpu          all tests that open an adapter, on this machine's own
 #     browser      the package and the page, in Chromium on SwiftShader
-#     real         three pretrained models against transformers, on both software adapters (hours); only where it is asked for:
+#     real         three pretrained models against transformers, on both software adapters (an hour or more); only where it is asked for:
 #                  FORETOKEN_REAL names a folder with the files of tests/real/models.json, and with what tests/real/expected.py makes of
 #                  them; what is found goes to docs/models.md. FORETOKEN_REQUIRE_REAL=1: a missing file is a failure
 #

@@ -138,6 +138,11 @@ impl ModelConfig {
     }
 }
 
+/// The longest text, where the model was made for `stated` tokens.
+fn longest(spec: &ModelSpec, stated: usize) -> usize {
+    spec.attentions().filter_map(|attention| attention.rope.longest).fold(stated, usize::min)
+}
+
 /// The configuration of the text model. Models of text and images describe it in `text_config`; what stands beside that counts
 /// where it says nothing.
 fn of_text(mut whole: Map<String, Value>) -> Map<String, Value> {
@@ -166,7 +171,7 @@ fn assemble(fields: &Fields<'_>, family: &Family) -> Result<ModelConfig> {
         num_attention_heads: attention.heads,
         num_key_value_heads: attention.kv_heads,
         head_dim: attention.head_dim,
-        max_position_embeddings: fields.required_size("max_position_embeddings")?,
+        max_position_embeddings: longest(&spec, fields.required_size("max_position_embeddings")?),
         tie_word_embeddings: spec.tied,
         bos_token_id: fields.token_ids("bos_token_id")?.unwrap_or_default().first().copied(),
         eos_token_ids: fields.token_ids("eos_token_id")?.unwrap_or_default(),

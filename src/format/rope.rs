@@ -4,6 +4,8 @@
 
 use std::f64::consts::PI;
 
+use serde_json::Value;
+
 use super::fields::Fields;
 use crate::error::Result;
 
@@ -18,6 +20,10 @@ pub struct Rope {
     pub scaling: Option<Llama3Scaling>,
     /// Numbers that the frequencies are divided by, one a pair, where a file states them itself.
     pub divisors: Option<Vec<f32>>,
+    /// The factor of what is rotated.
+    pub amplitude: f64,
+    /// The longest text that the divisors are for, in tokens, where longer ones would need others.
+    pub longest: Option<usize>,
 }
 
 /// The `llama3` rule: long wavelengths are divided by `factor`, short ones kept, those between interpolated.
@@ -36,7 +42,7 @@ pub struct Llama3Scaling {
 impl Rope {
     /// The rope of a block that rotates nothing, so that its attention does not feel positions.
     pub fn none() -> Self {
-        Self { theta: 1.0, rotary_dim: 0, scaling: None, divisors: None }
+        Self { theta: 1.0, rotary_dim: 0, scaling: None, divisors: None, amplitude: 1.0, longest: None }
     }
 
     /// The angle per position, in radians, of each rotated pair: `rotary_dim / 2` values, element `i` belonging to the
@@ -75,15 +81,52 @@ impl Rope {
         }
         let factor = inner.positive("partial_rotary_factor")?.or(agreed(fields, keys.factor)?);
         let rotary_dim = rotary_dim(fields, keys, head_dim, factor.unwrap_or(keys.default_factor))?;
-        let scaling = match inner.text("rope_type")?.or(inner.text("type")?).unwrap_or("default") {
-            "default" => None,
-            "llama3" => Some(Llama3Scaling::parse(fields, &inner)?),
+        let plain = Self { theta, rotary_dim, ..Self::none() };
+        match inner.text("rope_type")?.or(inner.text("type")?).unwrap_or("default") {
+            "default" => Ok(plain),
+            "llama3" => Ok(Self { scaling: Some(Llama3Scaling::parse(fields, &inner)?), ..plain }),
+            // As Phi-3's first files call it.
+            "longrope" | "su" => plain.with_short_factors(fields, &inner),
             other => {
-                let supported = "default and llama3 are";
-                return Err(inner.unsupported(format!("rope type \"{other}\" is not supported; {supported}")));
+                let supported = "default, llama3 and longrope are";
+                Err(inner.unsupported(format!("rope type \"{other}\" is not supported; {supported}")))
             }
+        }
+    }
+
+    /// The `longrope` rule for texts that are not longer than those of the first training: longer ones are rotated by other
+    /// factors, from their first token on.
+    fn with_short_factors(self, fields: &Fields<'_>, inner: &Fields<'_>) -> Result<Self> {
+        let pairs = self.rotary_dim / 2;
+        let expected = || {
+            inner.error(format!(
+                "`short_factor`: expected a list of {pairs} numbers above 0, got {}",
+                inner.got("short_factor")
+            ))
         };
-        Ok(Self { theta, rotary_dim, scaling, divisors: None })
+        let list = inner
+            .get("short_factor")
+            .and_then(Value::as_array)
+            .filter(|list| list.len() == pairs)
+            .ok_or_else(expected)?;
+        let number = |value: &Value| {
+            value.as_f64().map(|number| number as f32).filter(|number| number.is_normal() && *number > 0.0)
+        };
+        let divisors = list.iter().map(|value| number(value).ok_or_else(expected)).collect::<Result<_>>()?;
+        let most = fields.required_size("max_position_embeddings")?;
+        let original = match inner.size("original_max_position_embeddings")? {
+            Some(original) => original,
+            None => fields.size("original_max_position_embeddings")?.unwrap_or(most),
+        };
+        let factor = inner.positive("factor")?.unwrap_or(most as f64 / original as f64);
+        let usual = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).ln()).sqrt() };
+        let amplitude = inner.positive("attention_factor")?.unwrap_or(usual);
+        if !(amplitude as f32).is_normal() {
+            return Err(inner.error(format!(
+                "the factor of what is rotated: expected a number that f32 can hold, got {amplitude:e}"
+            )));
+        }
+        Ok(Self { divisors: Some(divisors), amplitude, longest: Some(original), ..self })
     }
 }
 

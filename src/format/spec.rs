@@ -346,6 +346,15 @@ impl BlockSpec {
         }
     }
 
+    /// Rows of the matrix of a part that it has.
+    pub fn rows(&self, role: BlockRole) -> usize {
+        let matrix = |(other, part, shape): (BlockRole, Part, Vec<usize>)| {
+            (other == role && part == Part::Weight).then(|| shape[0])
+        };
+        // What a file stacks has as many rows for every size of a hidden state.
+        self.tensors(1).into_iter().find_map(matrix).unwrap_or(0)
+    }
+
     /// Every tensor of the block, with its shape.
     pub fn tensors(&self, hidden: usize) -> Vec<BlockTensor> {
         let mut tensors = Vec::new();

@@ -418,7 +418,7 @@ fn rotation_table(rope: &Rope, context: usize) -> Vec<[f32; 2]> {
     let frequencies = rope.inv_freq();
     let at = |position: usize, frequency: &f64| {
         let (sin, cos) = (position as f64 * frequency).sin_cos();
-        [cos as f32, sin as f32]
+        [(rope.amplitude * cos) as f32, (rope.amplitude * sin) as f32]
     };
     (0..context).flat_map(|position| frequencies.iter().map(move |frequency| at(position, frequency))).collect()
 }

@@ -175,10 +175,10 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
         let (hidden, mlp) = (self.config.hidden_size, &spec.mlp);
         let name = |role| self.config.names.place(role).in_block(at);
         let [mixer_norm, mlp_norm] = [BlockRole::MixerNorm, BlockRole::MlpNorm].map(name);
-        let [up, down] = [BlockRole::Up, BlockRole::Down].map(name);
+        let down = name(BlockRole::Down);
         let (mlp_in, mlp_in_arrangement, mlp_in_block) = match mlp.gated {
-            true => (vec![name(BlockRole::Gate), up], gated_arrangement(mlp.inner, hidden), 8),
-            false => (vec![up], Arrangement::plain(mlp.inner, hidden), 4),
+            true => self.gated(at, spec),
+            false => (vec![name(BlockRole::Up)], Arrangement::plain(mlp.inner, hidden), 4),
         };
         Ok(Layer {
             spec: spec.clone(),
@@ -282,6 +282,7 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
     /// The products of the block `at` that give so many heads of each role, each once, and how they are joined.
     fn heads_of(&self, at: &str, head_dim: usize, parts: &[(BlockRole, usize)]) -> (Vec<String>, Arrangement) {
         let names = self.config.names;
+        let rows = |role| parts.iter().filter(|(other, _)| *other == role).map(|(_, heads)| heads * head_dim).sum();
         let mut products: Vec<&str> = Vec::new();
         let mut columns = Vec::new();
         for &(role, heads) in parts {
@@ -292,12 +293,22 @@ impl<'a, 'f, F: Files> Loader<'a, 'f, F> {
                 products.push(place.name());
             }
             for head in 0..heads {
-                let first = place.first_row(head, head_dim);
+                let first = place.first_row(rows, head, head_dim);
                 columns.extend(padded((first..first + head_dim).map(|row| Some((tensor, row)))));
             }
         }
         let products = products.into_iter().map(|product| format!("{at}.{product}")).collect();
         (products, Arrangement { columns, inputs: padded((0..self.config.hidden_size).map(Some)) })
+    }
+
+    /// The products of the block `at` that give gate and up, each once, how they are joined, and in blocks of how many columns.
+    fn gated(&self, at: &str, spec: &BlockSpec) -> (Vec<String>, Arrangement, usize) {
+        let places = [BlockRole::Gate, BlockRole::Up].map(|role| self.config.names.place(role));
+        let mut products: Vec<String> = places.map(|place| place.in_block(at)).into();
+        products.dedup();
+        let [gate, up] = places.map(|place| place.first_row(|_| spec.mlp.inner, 0, 0));
+        let parts = [(0, gate), (products.len() - 1, up)];
+        (products, gated_arrangement(spec.mlp.inner, self.config.hidden_size, parts), 8)
     }
 
     /// The scales of a block's norms of query and key heads.
@@ -470,9 +481,10 @@ fn out_arrangement(hidden: usize, attention: &Attention) -> Arrangement {
     Arrangement { columns: padded((0..hidden).map(|row| Some((0, row)))), inputs }
 }
 
-/// Four rows of the gate, the same four of the up projection, and so on.
-fn gated_arrangement(inner: usize, hidden: usize) -> Arrangement {
-    let row = |tensor, row| (row < inner).then_some((tensor, row));
-    let columns = (0..inner).step_by(4).flat_map(|first| (0..8).map(move |i| row(i / 4, first + i % 4))).collect();
+/// Four rows of the gate, the same four of the up projection, and so on; each of the two by its tensor and first row.
+fn gated_arrangement(inner: usize, hidden: usize, parts: [(usize, usize); 2]) -> Arrangement {
+    let place = |(tensor, first): (usize, usize), row| (row < inner).then_some((tensor, first + row));
+    let four = |first| parts.into_iter().flat_map(move |part| (first..first + 4).map(move |row| place(part, row)));
+    let columns = (0..inner).step_by(4).flat_map(four).collect();
     Arrangement { columns, inputs: padded((0..hidden).map(Some)) }
 }

@@ -13,7 +13,7 @@ use foretoken::{
 };
 
 /// Base models of tests/golden: all but those that differ from these in nothing that drafts meet.
-const FIXTURES: [&str; 24] = [
+const FIXTURES: [&str; 25] = [
     "gemma2",
     "granite",
     "llama-bf16",
@@ -33,6 +33,7 @@ const FIXTURES: [&str; 24] = [
     "neox-parallel",
     "neox-sequential",
     "neox-tanh",
+    "phi3",
     "qwen2-window",
     "qwen3",
     "qwen3-bias",

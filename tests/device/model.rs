@@ -109,6 +109,8 @@ cases![
     neox_fast: "neox-fast",
     neox_tanh: "neox-tanh",
     neox_f16: "neox-f16",
+    phi3: "phi3",
+    phi3_window: "phi3-window",
     qwen2_gqa: "qwen2-gqa",
     qwen2_window: "qwen2-window",
     qwen3: "qwen3",

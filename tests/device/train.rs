@@ -515,6 +515,7 @@ cases! {
     heads_on_a_frozen_tied_backbone: "frozen-parallel-tied",
     heads_on_a_frozen_neox: "frozen-parallel-neox",
     heads_on_a_frozen_qwen3: "frozen-parallel-qwen3",
+    heads_and_a_lora_of_a_smollm3: "joint-smollm3",
     sequential_heads_on_a_frozen_qwen2: "frozen-sequential-qwen2",
     deep_heads: "frozen-deep",
     sequential_heads: "frozen-sequential",

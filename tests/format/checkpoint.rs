@@ -198,6 +198,25 @@ fn tensors_are_found_under_what_wrapped_the_model() {
 }
 
 #[test]
+fn the_language_model_of_one_that_sees_is_found() {
+    let whole = json!({"model_type": "sees", "text_config": llama(), "vision_config": {"hidden_size": 8}});
+    let ways: [&dyn Fn(&str) -> String; 2] =
+        [&|name| format!("language_model.{name}"), &|name| name.replacen("model.", "model.language_model.", 1)];
+    for way in ways {
+        let mut files = checkpoint(&whole);
+        let expected = open(&files).unwrap().config().expected_tensors();
+        let mut list: Vec<_> = expected.iter().map(|(name, shape)| (way(name), shape.clone())).collect();
+        let eye = "model.vision_tower.patch.weight";
+        list.push((eye.to_owned(), vec![8, 8]));
+        put(&mut files, "model.safetensors", zeros(&list));
+        let opened = open(&files).unwrap();
+        opened.check().unwrap();
+        let account = opened.account();
+        assert_eq!((account.used.len(), account.unknown), (expected.len(), vec![eye.to_owned()]));
+    }
+}
+
+#[test]
 fn an_lm_head_that_is_not_the_embedding_is_used() {
     let with_head = |config: &serde_json::Value, name: &str, shape: &[usize], change: Option<usize>| {
         let mut files = checkpoint(config);

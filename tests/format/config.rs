@@ -219,7 +219,7 @@ fn whatever_would_change_the_result_is_refused_by_name() {
     unsupported(llama(), json!({"hidden_act": "relu"}), &["hidden_act", "relu", "silu"]);
     unsupported(gpt_neox(), json!({"hidden_act": "quick_gelu"}), &["hidden_act", "quick_gelu", "gelu_new"]);
     unsupported(gpt_neox(), json!({"hidden_act": "silu"}), &["hidden_act", "silu"]);
-    for rope_type in ["linear", "dynamic", "yarn", "longrope", "su", "mrope"] {
+    for rope_type in ["linear", "dynamic", "yarn", "mrope"] {
         unsupported(llama(), json!({"rope_scaling": {"type": rope_type, "factor": 2.0}}), &[rope_type]);
         unsupported(gpt_neox(), json!({"rope_parameters": {"rope_type": rope_type, "factor": 2.0}}), &[rope_type]);
     }
@@ -558,4 +558,83 @@ fn gemma3_has_windows_and_ropes_by_block() {
     broken(gemma3(), json!({"sliding_window": 0}), &["sliding_window", "1 to"]);
     // Families without such fields go on refusing them.
     unsupported(llama(), json!({"query_pre_attn_scalar": 64}), &["query_pre_attn_scalar"]);
+}
+
+/// Phi-4-mini's rope, in a model of two blocks.
+fn phi3() -> Value {
+    json!({
+        "model_type": "phi3", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 100, "max_position_embeddings": 131072, "original_max_position_embeddings": 4096,
+        "partial_rotary_factor": 0.75, "rope_theta": 10000.0, "sliding_window": 262144, "rms_norm_eps": 1e-5,
+        "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.0, 1.5, 1.5, 2.0, 2.0], "long_factor": [9, 9, 9, 9, 9, 9]},
+    })
+}
+
+#[test]
+fn phi3_rotates_short_texts_by_the_short_factors() {
+    let config = parse(&phi3()).unwrap();
+    let rope = rope(&config);
+    assert_eq!((rope.rotary_dim, rope.longest, config.max_position_embeddings), (12, Some(4096), 4096));
+    // The square root of 1 + ln(32) / ln(4096).
+    assert!((rope.amplitude - (1.0f64 + 5.0 / 12.0).sqrt()).abs() < 1e-12, "{rope:?}");
+    let frequencies = rope.inv_freq();
+    assert!((frequencies[2] * 1.5 - 1e4f64.powf(-4.0 / 12.0)).abs() < 1e-6, "{frequencies:?}");
+    let names: Vec<(String, Vec<usize>)> = config.expected_tensors();
+    let shape =
+        |end: &str| names.iter().find(|(name, _)| name == &format!("model.layers.1.{end}.weight")).unwrap().1.clone();
+    assert_eq!((shape("self_attn.qkv_proj"), shape("mlp.gate_up_proj")), (vec![128, 64], vec![192, 64]));
+    assert_eq!(names.len(), 2 * 6 + 3);
+    // Newer files have it in one place; a factor may be stated.
+    let parameters = json!({
+        "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1, 1, 1, 1, 1, 1], "long_factor": [2, 2, 2, 2, 2, 2],
+        "partial_rotary_factor": 0.75, "original_max_position_embeddings": 2048, "attention_factor": 1.25,
+    });
+    let changes = json!({"rope_scaling": null, "partial_rotary_factor": null, "rope_parameters": parameters});
+    let config = accepted(phi3(), changes);
+    let rope = self::rope(&config);
+    assert_eq!((rope.amplitude, rope.rotary_dim, config.max_position_embeddings), (1.25, 12, 2048));
+    for wrong in [json!(null), json!([1.0]), json!([1, 1, 1, 1, 1, 0]), json!([1, 1, 1, 1, 1, "a"])] {
+        let changes = json!({"rope_scaling": {"type": "longrope", "short_factor": wrong}});
+        broken(phi3(), changes, &["`short_factor`", "6 numbers above 0"]);
+    }
+}
+
+#[test]
+fn granite_has_factors() {
+    let granite =
+        with(llama(), json!({"model_type": "granite", "attention_multiplier": 0.5, "embedding_multiplier": 12}));
+    let config = accepted(granite.clone(), json!({"residual_multiplier": 0.25, "logits_scaling": 8}));
+    let spec = &config.spec;
+    let factors = [spec.embedding_scale, attention(&config).scale, block(&config).residual_scale, spec.logit_scale];
+    assert_eq!(factors, [12.0, 0.5, 0.25, 0.125]);
+    // Of what is not said, transformers' own are 1.
+    let plain = parse(&with(llama(), json!({"model_type": "granite"}))).unwrap();
+    assert_eq!((attention(&plain).scale, block(&plain).residual_scale, plain.spec.logit_scale), (1.0, 1.0, 1.0));
+    for wrong in [json!(0), json!(-1), json!("8"), json!(1e-50), json!(1e300)] {
+        broken(granite.clone(), json!({"logits_scaling": wrong}), &["`logits_scaling`"]);
+    }
+}
+
+#[test]
+fn smollm3_leaves_blocks_unrotated() {
+    let smollm3 = with(llama(), json!({"model_type": "smollm3", "num_hidden_layers": 5}));
+    let kinds = |changes: Value| -> Vec<(bool, Option<usize>)> {
+        let config = accepted(smollm3.clone(), changes);
+        config.spec.attentions().map(|attention| (attention.rope.rotary_dim > 0, attention.window)).collect()
+    };
+    let (rotates, still) = ((true, None), (false, None));
+    assert_eq!(kinds(json!({})), [rotates, rotates, rotates, still, rotates]);
+    assert_eq!(kinds(json!({"no_rope_layer_interval": 2})), [rotates, still, rotates, still, rotates]);
+    assert_eq!(kinds(json!({"no_rope_layers": [0, 1, 1, 1, 1, 0, 0]})), [still, rotates, rotates, rotates, rotates]);
+    let window = json!({"use_sliding_window": true, "sliding_window": 7});
+    assert_eq!(kinds(window), [rotates, rotates, rotates, (false, Some(7)), rotates]);
+    let types = vec!["full_attention", "full_attention", "full_attention", "full_attention", "sliding_attention"];
+    broken(smollm3.clone(), json!({"layer_types": types}), &["sliding_attention", "no window is on"]);
+    for wrong in [json!([1, 1]), json!([1, 1, 1, 1, 2]), json!("1")] {
+        broken(smollm3.clone(), json!({"no_rope_layers": wrong}), &["`no_rope_layers`", "5 times 0 or 1"]);
+    }
+    // Where it is not said, it is tied.
+    let mut silent = smollm3.clone();
+    silent.as_object_mut().unwrap().remove("tie_word_embeddings");
+    assert!(parse(&silent).unwrap().spec.tied);
 }

@@ -348,6 +348,12 @@ SCALING = {
     "original_max_position_embeddings": 64,
 }
 EXACT, TANH = {"hidden_act": "gelu"}, {"hidden_act": "gelu_pytorch_tanh"}
+LONG = {
+    "short_factor": [1.0, 1.7, 2.5],
+    "long_factor": [1.5, 4.0, 9.0],
+    "original_max_position_embeddings": 64,
+    "partial_rotary_factor": 0.75,
+}
 ODD = {
     "hidden_size": 36,
     "intermediate_size": 43,
@@ -363,6 +369,7 @@ QWEN3_5 = {"architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text"
 GEMMA2 = {"architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2"}
 GEMMA3 = {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}
 GRANITE = {"architectures": ["GraniteForCausalLM"], "model_type": "granite"}
+PHI3 = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "pad_token_id": 0}
 SMOLLM3 = {"architectures": ["SmolLM3ForCausalLM"], "model_type": "smollm3", "pad_token_id": 0}
 MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
 
@@ -674,6 +681,31 @@ CASES = [
         },
     ),
     Case(
+        "phi3",
+        # 0.75 of a head of 8 rotates.
+        llama(
+            **PHI3,
+            **old(rope_scaling={"type": "longrope"} | {key: LONG[key] for key in ("short_factor", "long_factor")}),
+            num_key_value_heads=2,
+            partial_rotary_factor=0.75,
+            max_position_embeddings=256,
+            original_max_position_embeddings=64,
+            sliding_window=None,
+            tie_word_embeddings=False,
+        ),
+        generation={"bos_token_id": 1, "eos_token_id": [2, 95]},
+        blind={
+            "frequencies as they are": (rope(rope_type="longrope", **LONG | {"short_factor": [1.0] * 3}), 0.02),
+            "factors of long texts": (rope(rope_type="longrope", **LONG | {"short_factor": LONG["long_factor"]}), 0.02),
+            "no factor of what rotates": (rope(rope_type="longrope", **LONG, attention_factor=1.0), 0.02),
+        },
+    ),
+    Case(
+        "phi3-window",
+        llama(**PHI3, **new(dtype="float16"), sliding_window=8, num_hidden_layers=3, tie_word_embeddings=False),
+        blind={"no window": ({"sliding_window": None}, 0.02), "one more": ({"sliding_window": 9}, 0.02)},
+    ),
+    Case(
         "smollm3",
         llama(
             **SMOLLM3,
@@ -880,7 +912,7 @@ def draw(name, shape, random):
         return 0.2 * normal
     if "embed" in name or "lm_head" in name:
         return 0.2 * normal
-    gains = {"q_proj": 1.4, "k_proj": 1.4, "query_key_value": 1.3, "dense_4h_to_h": 8.0, "down_proj": 1.6}
+    gains = {"qkv_proj": 1.3, "q_proj": 1.4, "k_proj": 1.4, "query_key_value": 1.3, "dense_4h_to_h": 8.0, "down_proj": 1.6}
     gain = next((g for part, g in gains.items() if part in name), 1.0)
     return gain * normal / math.sqrt(shape[1])
 
@@ -1108,7 +1140,8 @@ def order_problems(case, model, g):
         yield f"order moves the logits by only {moved:.4f}"
     rotary = model.base_model.rotary_emb
     # One for all blocks, or one for each of their types.
-    frequencies = [buffer for name, buffer in rotary.named_buffers() if name.endswith("inv_freq") and "original" not in name]
+    # Some ropes take theirs from the original ones at each pass.
+    frequencies = [buffer for name, buffer in rotary.named_buffers() if name.endswith("inv_freq")]
     kept = [buffer.clone() for buffer in frequencies]
     for buffer in frequencies:
         buffer.zero_()

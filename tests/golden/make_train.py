@@ -60,6 +60,11 @@ BASES = {
         attention_bias=False, use_sliding_window=False, sliding_window=None, max_window_layers=3,
         tie_word_embeddings=True,
     ),
+    # Only the first block rotates: heads, which are like the last, do not.
+    "base-smollm3": make.llama(
+        **make.SMOLLM3, **make.new(100.0), **SMALL, hidden_size=16, intermediate_size=24, num_attention_heads=2,
+        num_key_value_heads=1, no_rope_layers=[1, 0, 0], tie_word_embeddings=True,
+    ),
     "base-window": make.llama(
         **make.MISTRAL, **make.old(), **SMALL, hidden_size=16, intermediate_size=24, num_attention_heads=2,
         num_key_value_heads=1, sliding_window=3, tie_word_embeddings=False,
@@ -135,6 +140,7 @@ class Reading:
     biases: bool = True
     head_norms: str = "before"  # the rotation, or "after", "none"
     window: int | None = 0  # how many more positions; None: all
+    all_rotate: bool = False
 
 
 RIGHT = Reading()
@@ -171,9 +177,15 @@ class Net:
             return F.layer_norm(x, x.shape[-1:], weight, self.tensors[f"{name}.bias"], config["layer_norm_eps"])
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + config["rms_norm_eps"]) * weight
 
+    def rotates(self, at):
+        """Whether the attention of this name rotates. Heads are like the last block."""
+        of = self.backbone
+        number = int(at.removeprefix(of.layers).split(".")[1]) if at.startswith(of.layers) else of.blocks - 1
+        return self.reading.all_rotate or of.config.get("no_rope_layers", [1] * of.blocks)[number] == 1
+
     def turned(self, q, k, at):
         """Queries and keys as they are compared: in some families normalised first."""
-        turn = lambda x: rotate(x, self.backbone.theta, self.backbone.rotated)
+        turn = lambda x: rotate(x, self.backbone.theta, self.backbone.rotated) if self.rotates(at) else x
         if f"{at}.q_norm.weight" not in self.tensors or self.reading.head_norms == "none":
             return turn(q), turn(k)
         if self.reading.head_norms == "after":
@@ -285,6 +297,7 @@ MIXED = JOINT | {"no temperature": {"temperature": False}}
 BIASES = {"no biases": {"biases": False}}
 HEAD_NORMS = {"norms of heads after the rotation": {"head_norms": "after"}, "no norms of heads": {"head_norms": "none"}}
 WINDOWS = {"no window": {"window": None}, "one fewer": {"window": -1}, "one more": {"window": 1}}
+ROTATED = {"all blocks rotate": {"all_rotate": True}}
 joint = {"rank": 4, "balance": True, "head_rate": 4.0}
 
 CASES = {
@@ -339,6 +352,7 @@ CASES = {
     ),
     "frozen-sequential-qwen2": Case("base-qwen2", [at(2), at(3)], "sequential", eps=1e-3, blind=AHEAD | BIASES),
     "frozen-parallel-qwen3": Case("base-qwen3", [at(1), at(2)], accumulate=2, blind=PLAIN | ADDED | HEAD_NORMS),
+    "joint-smollm3": Case("base-smollm3", [at(1), at(2)], **joint, blind=JOINT | ROTATED),
     "joint-qwen3": Case("base-qwen3", [at(1), at(2)], **joint, blind=JOINT | HEAD_NORMS),
     "joint-window": Case(
         "base-window", [at(1), at(2)], **joint, accumulate=2, eps=1e-3, blind=JOINT | ADDED | WINDOWS,

@@ -8,6 +8,7 @@ mod gpt_neox;
 mod granite;
 mod llama;
 mod mistral;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_5;
@@ -44,6 +45,7 @@ const FAMILIES: &[Family] = &[
     granite::FAMILY,
     llama::FAMILY,
     mistral::FAMILY,
+    phi3::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
     qwen3_5::FAMILY,

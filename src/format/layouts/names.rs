@@ -45,12 +45,19 @@ pub enum Place {
         /// 0 for queries, 1 for gates.
         part: usize,
     },
+    /// A tensor that holds several parts, one after the other: this one behind those.
+    Stacked {
+        /// The tensor.
+        name: &'static str,
+        /// The parts before it.
+        behind: &'static [BlockRole],
+    },
 }
 
 impl Place {
     /// The name within the block.
     pub fn name(self) -> &'static str {
-        let (Self::Own(name) | Self::Fused { name, .. } | Self::Gated { name, .. }) = self;
+        let (Self::Own(name) | Self::Fused { name, .. } | Self::Gated { name, .. } | Self::Stacked { name, .. }) = self;
         name
     }
 
@@ -59,21 +66,13 @@ impl Place {
         format!("{at}.{}", self.name())
     }
 
-    /// The first row of a head that is the `head`-th of its kind.
-    pub fn first_row(self, head: usize, head_dim: usize) -> usize {
+    /// The first row of a head that is the `head`-th of its kind, in a block whose parts have so many `rows`.
+    pub fn first_row(self, rows: impl Fn(BlockRole) -> usize, head: usize, head_dim: usize) -> usize {
         match self {
             Self::Own(_) => head * head_dim,
             Self::Fused { part, .. } => (3 * head + part) * head_dim,
             Self::Gated { part, .. } => (2 * head + part) * head_dim,
-        }
-    }
-
-    /// Rows of the file's tensor, where the part has `rows`.
-    pub fn rows(self, rows: usize) -> usize {
-        match self {
-            Self::Own(_) => rows,
-            Self::Fused { .. } => 3 * rows,
-            Self::Gated { .. } => 2 * rows,
+            Self::Stacked { behind, .. } => behind.iter().map(|&role| rows(role)).sum::<usize>() + head * head_dim,
         }
     }
 }
@@ -87,6 +86,19 @@ impl TensorNames {
     /// Where a part of a block lies, if the family has it.
     pub(in crate::format) fn find(&self, role: BlockRole) -> Option<Place> {
         self.block.iter().chain(self.others).find(|(known, _)| *known == role).map(|(_, place)| *place)
+    }
+
+    /// Rows of the tensor that holds a part with `rows` rows of a block like `block`.
+    fn rows(&self, role: BlockRole, block: &BlockSpec, rows: usize) -> usize {
+        match self.place(role) {
+            Place::Own(_) => rows,
+            Place::Fused { .. } => 3 * rows,
+            Place::Gated { .. } => 2 * rows,
+            Place::Stacked { name, .. } => {
+                let beside = self.block.iter().filter(|(_, place)| place.name() == name);
+                beside.map(|(role, _)| block.rows(*role)).sum()
+            }
+        }
     }
 
     /// Checks that every part of every block of `spec` has a place.
@@ -162,16 +174,19 @@ impl ModelConfig {
         let names = self.names;
         match role {
             Role::Embedding => (self.embedding_name(), shape),
-            Role::Block(index, role, part) => self.locate_in(&names.block_name(index), role, part, shape),
+            Role::Block(index, role, part) => {
+                let spec = self.spec.blocks.get(index).unwrap_or(self.spec.last_block());
+                self.locate_in(&names.block_name(index), spec, (role, part), shape)
+            }
             Role::FinalNorm(part) => (tensor_name(names.final_norm, part), shape),
             Role::LmHead => (self.own_lm_head_name(), shape),
         }
     }
 
-    fn locate_in(&self, block: &str, role: BlockRole, part: Part, mut shape: Vec<usize>) -> Named {
-        let place = self.names.place(role);
-        shape[0] = place.rows(shape[0]);
-        (tensor_name(&place.in_block(block), part), shape)
+    /// The same in the block like `spec` whose tensors' names begin with `at`.
+    fn locate_in(&self, at: &str, spec: &BlockSpec, (role, part): (BlockRole, Part), mut shape: Vec<usize>) -> Named {
+        shape[0] = self.names.rows(role, spec, shape[0]);
+        (tensor_name(&self.names.place(role).in_block(at), part), shape)
     }
 
     /// The name of the tensor of a role.
@@ -188,7 +203,7 @@ impl ModelConfig {
     pub fn block_tensors(&self, at: &str, spec: &BlockSpec) -> Vec<(String, Vec<usize>)> {
         let mut tensors = Vec::new();
         for (role, part, shape) in spec.tensors(self.spec.hidden_size) {
-            add(&mut tensors, self.locate_in(at, role, part, shape));
+            add(&mut tensors, self.locate_in(at, spec, (role, part), shape));
         }
         tensors
     }
@@ -214,8 +229,7 @@ impl ModelConfig {
         ];
         let mut products = Vec::new();
         for (role, size) in sizes {
-            let place = self.names.place(role);
-            let product = (place.name(), place.rows(size));
+            let product = (self.names.place(role).name(), self.names.rows(role, self.spec.last_attending(), size));
             if !products.contains(&product) {
                 products.push(product);
             }

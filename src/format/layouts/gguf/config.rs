@@ -43,13 +43,13 @@ const PLAIN: Architecture =
 /// Every architecture.
 const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "llama", model_type: "llama", interleaved: true, ..PLAIN },
-    Architecture { name: "granite", model_type: "granite", interleaved: true, ..PLAIN },
-    Architecture { name: "smollm3", model_type: "smollm3", interleaved: true, ..PLAIN },
     Architecture { name: "qwen2", model_type: "qwen2", ..PLAIN },
     Architecture { name: "qwen3", model_type: "qwen3", ..PLAIN },
     Architecture { name: "qwen35", model_type: "qwen3_5_text", parts: names::QWEN3_5, delta_nets: true, ..PLAIN },
     Architecture { name: "gemma2", model_type: "gemma2", gemma: Some(Gemma { blocks_of_27b: 46 }), ..PLAIN },
     Architecture { name: "gemma3", model_type: "gemma3_text", gemma: Some(Gemma { blocks_of_27b: 62 }), ..PLAIN },
+    Architecture { name: "granite", model_type: "granite", interleaved: true, ..PLAIN },
+    Architecture { name: "smollm3", model_type: "smollm3", interleaved: true, ..PLAIN },
 ];
 
 impl Architecture {
@@ -108,14 +108,14 @@ const OF_DELTA_NETS: [(&str, &str); 5] = [
 const INTERVAL: &str = "full_attention_interval";
 const DELTA_HEADS: &str = "ssm.time_step_rank";
 const DELTA_WIDTH: &str = "ssm.inner_size";
-/// Keys of factors that may be there. 0 is as if they were not.
+
+/// Keys of Granite's factors. 0 is as if they were not there.
 const FACTORS: [(&str, &str); 4] = [
-    (SCORES, "attention_multiplier"),
+    ("attention.scale", "attention_multiplier"),
     ("embedding_scale", "embedding_multiplier"),
     ("residual_scale", "residual_multiplier"),
     ("logit_scale", "logits_scaling"),
 ];
-const SCORES: &str = "attention.scale";
 
 const BLOCKS: &str = "block_count";
 const HEADS: &str = "nextn_predict_layers";
@@ -238,9 +238,14 @@ impl Metadata<'_> {
         for &(key, field) in OPTIONAL.iter().chain(self.of_delta_nets()) {
             fields.extend(self.value(key)?.map(|value| (field.to_owned(), value)));
         }
-        for (key, field) in FACTORS {
+        for (key, field) in self.factors() {
             let factor = self.value(key)?.filter(|factor| factor.as_f64() != Some(0.0));
-            fields.extend(factor.map(|value| (field.to_owned(), value)));
+            fields.extend(factor.map(|value| ((*field).to_owned(), value)));
+        }
+        if let (true, false, Some(head_dim)) =
+            (self.is_granite(), fields.contains_key("attention_multiplier"), self.head_dim()?)
+        {
+            fields.insert("attention_multiplier".to_owned(), (1.0 / (head_dim as f64).sqrt()).into());
         }
         let (blocks, heads) = self.blocks()?;
         let vocab = self.rows("token_embd.weight").ok_or_else(|| {
@@ -264,11 +269,6 @@ impl Metadata<'_> {
                 _ if gemma.is_some() => self.head_dim()?,
                 _ => None,
             };
-        if model_type == "granite"
-            && let (false, Some(head_dim)) = (fields.contains_key("attention_multiplier"), self.head_dim()?)
-        {
-            fields.insert("attention_multiplier".to_owned(), (1.0 / (head_dim as f64).sqrt()).into());
-        }
         let attending = self.first_attending()?;
         let attention_bias = has(&format!("blk.{attending}.attn_q.bias")) && model_type != "qwen2";
         let more = json!({
@@ -291,6 +291,15 @@ impl Metadata<'_> {
             fields.extend(more);
         }
         Ok(fields)
+    }
+
+    fn is_granite(&self) -> bool {
+        self.architecture.model_type == "granite"
+    }
+
+    /// Keys of the architecture's factors, and the fields that they are.
+    fn factors(&self) -> &'static [(&'static str, &'static str)] {
+        if self.is_granite() { &FACTORS } else { &[] }
     }
 
     /// Blocks of the backbone, and those after it that the file announces as heads or has tensors of.
@@ -394,7 +403,7 @@ impl Metadata<'_> {
             );
         }
         let begin = format!("{}.", self.architecture.name);
-        let known = REQUIRED.iter().chain(&OPTIONAL).chain(&FACTORS).map(|(key, _)| *key).chain(READ).chain(IDLE);
+        let known = REQUIRED.iter().chain(&OPTIONAL).chain(self.factors()).map(|(key, _)| *key).chain(READ).chain(IDLE);
         let mut known: Vec<&str> = known.collect();
         if self.architecture.delta_nets {
             known.extend(OF_DELTA_NETS.map(|(key, _)| key));

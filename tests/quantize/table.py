@@ -1,8 +1,8 @@
 """What each type of `foretoken quantize` costs: bytes, and the likelihood of texts with intervals, as a table in Markdown.
 
-    .venv/bin/python tests/quantize/table.py target/debug/foretoken TEXT... [--model MODEL] [--types q8_0,q4_k] [--tokens 512]
+    .venv/bin/python tests/quantize/table.py target/debug/foretoken TEXT... [--model MODEL] [--types q8_0,q4_k] [--tokens 512] [--parts 1]
 
-Each TEXT (.txt, or .jsonl with texts in its lines; packed with gzip or not) is scored from its start, `--tokens` of it, with the model as it is and with each file that is written of it
+Each TEXT (.txt, or .jsonl with texts in its lines; packed with gzip or not) is scored from its start, in so many parts of `--tokens`, with the model as it is and with each file that is written of it
 (NumPy is needed). The change is that of the same tokens. Intervals of 95 % are percentiles of a bootstrap over stretches of 32 tokens,
 the same ones for every type. The last line says with what.
 """
@@ -71,12 +71,17 @@ def main():
     parser.add_argument("--model")
     parser.add_argument("--types", default=TYPES)
     parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--parts", type=int, default=1)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         texts = []
-        for number, path in enumerate(args.texts):
-            (Path(folder) / f"{number}.txt").write_text(text_of(path, 8 * args.tokens), encoding="utf-8")
-            texts.append(f"{folder}/{number}.txt")
+        for path in args.texts:
+            # Of more characters than a part has tokens the rest is not scored.
+            length = 8 * args.tokens
+            whole = text_of(path, args.parts * length)
+            for start in range(0, len(whole), length):
+                texts.append(f"{folder}/{len(texts)}.txt")
+                Path(texts[-1]).write_text(whole[start : start + length], encoding="utf-8")
         base, counts = score(args.foretoken, args.model, texts, args.tokens)
         draws = np.random.default_rng(0).integers(0, len(base), (DRAWS, len(base)))
         print("| type | MiB | bits a weight | nats a token | change, % |\n|---|---|---|---|---|")
@@ -93,7 +98,7 @@ def main():
             print(row.format(f"`{kind}`", f"{out.stat().st_size / 2**20:.1f}", bits, *interval(nats, counts, draws), change), flush=True)  # fmt: skip
             out.unlink()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, encoding="utf-8").stdout.strip()
-    print(f"\n{len(texts)} texts, {counts.sum()} tokens; commit {commit}")
+    print(f"\n{len(texts)} parts of {len(args.texts)} texts, {counts.sum()} tokens; commit {commit}")
 
 
 if __name__ == "__main__":

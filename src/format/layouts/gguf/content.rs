@@ -7,7 +7,7 @@ use crate::format::files::Files;
 use crate::format::gguf::write::Head;
 use crate::format::layouts::hugging_face::TokenizerFiles;
 use crate::format::safetensors::{SkippedTensor, TensorInfo};
-use crate::format::spec::{BlockRole, Part, Role};
+use crate::format::spec::{BlockRole, Role};
 
 /// The metadata and the tensors of a file to be written.
 pub(in crate::format) struct Content {
@@ -109,8 +109,8 @@ async fn of_folder<F: Files>(files: &F) -> Result<Content> {
         })?;
         let turns = architecture.interleaved && matches!(role, Role::Block(_, BlockRole::Query | BlockRole::Key, _));
         let interleave = turns.then_some(config.head_dim);
-        let plus =
-            if architecture.takes_scales_whole() { offset_of(role, config.spec.final_norm.offset()) } else { 0.0 };
+        let is_norm = name.ends_with("_norm.weight");
+        let plus = if is_norm && architecture.takes_scales_whole() { config.spec.final_norm.offset() } else { 0.0 };
         tensors.push(Tensor { name, shape, from: Origin::Other { info, interleave, plus } });
     }
     let rope = &config.spec.last_attention().rope;
@@ -135,21 +135,4 @@ async fn of_folder<F: Files>(files: &F) -> Result<Content> {
     let gguf = checked.map_err(|error| place(error.within("as a GGUF file")))?;
     vocabulary::check(&gguf, &checkpoint.tokenizer().await?).map_err(place)?;
     Ok(Content { head, tensors, notes, tied: config.spec.tied, blocks: config.spec.blocks.len() })
-}
-
-/// What the scales of norms are stored less by.
-fn offset_of(role: Role, offset: f32) -> f32 {
-    match role {
-        Role::FinalNorm(Part::Weight) => offset,
-        Role::Block(_, role, Part::Weight) => match role {
-            BlockRole::MixerNorm
-            | BlockRole::MixerPostNorm
-            | BlockRole::MlpNorm
-            | BlockRole::MlpPostNorm
-            | BlockRole::QueryNorm
-            | BlockRole::KeyNorm => offset,
-            _ => 0.0,
-        },
-        _ => 0.0,
-    }
 }

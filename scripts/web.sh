@@ -63,8 +63,8 @@ check_size() {
     local bytes zipped
     bytes=$(wc -c <"$dist/foretoken_bg.wasm")
     zipped=$(gzip -9 -c "$dist/foretoken_bg.wasm" | wc -c)
-    echo "wasm: $bytes bytes (less than 3300000 wanted), $zipped gzipped (less than 1100000)"
-    ((bytes < 3300000 && zipped < 1100000)) || { echo "web: the wasm has grown too large" >&2; exit 1; }
+    echo "wasm: $bytes bytes (less than 3500000 wanted), $zipped gzipped (less than 1200000)"
+    ((bytes < 3500000 && zipped < 1200000)) || { echo "web: the wasm has grown too large" >&2; exit 1; }
 }
 
 scripts/setup.sh --web

@@ -13,7 +13,6 @@ model's own `tokenizer.json`. Ends with 1 if a file differs.
 import argparse
 import json
 import random
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,37 +20,7 @@ from gguf import GGUFReader
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
-PIECES = [
-    "👩‍👩‍👧‍👦", "👍🏽", "🏳️‍🌈", "🇪🇺", "1️⃣", "e\u0301", "a\u0308\u0323", "한국어", "ㄱㅏ", "中文字", "ひらがな", "カタカナ", "ｶﾀｶﾅ", "שלום", "مرحبا", "\u202eabc\u202c",
-    "नमस्ते", "ไทย", "123", "4567890", "٣٤٥", "½", "²", "Ⅷ", "१२", " ", "  ", "   ", "    ", "\t", "\n", "\n\n", "\r\n", "\u00a0", "\u2003", "\u2028", "\u3000", "\u200b",
-    "\x00", "\x07", "\x1b", "\x7f", "\x85", "\ufeff", "\ufffd", "\U0010ffff", "the", " the", "The", "don't", "I'LL", "we've", "HTTPServer", "foo_bar", "x=1;", "--", "...",
-    "!!", "<", ">", "|", "▁", "▁▁", "Ġ", "Ċ", "<0x41>", "<s>", "</s>", "<bos>", "<|im_end|>", "<|endoftext|>", "[multimodal]", "İ", "ß", "ﬁ", "Å", "𝒜", "€", "→", "\u00ad",
-]  # fmt: skip
-
-
-def strings(rng, count):
-    for _ in range(count):
-        parts = []
-        for _ in range(rng.randrange(1, 30)):
-            kind = rng.random()
-            if kind < 0.6:
-                parts.append(rng.choice(PIECES))
-            elif kind < 0.85:
-                parts.append("".join(chr(rng.randrange(32, 127)) for _ in range(rng.randrange(1, 6))))
-            else:
-                top = rng.choice([0x300, 0x2000, 0xD800, 0x110000])
-                code = rng.randrange(top)
-                parts.append("\ufffe" if 0xD800 <= code < 0xE000 else chr(code))
-        yield "".join(parts)
-
-
-def ours(program, path, lines):
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    run = subprocess.run([program, path], input=text, capture_output=True, encoding="utf-8")
-    if run.returncode != 0:
-        sys.exit(f"{path}: {run.stderr.strip()}")
-    return [json.loads(line) for line in run.stdout.split("\n") if line]
-
+from texts import ours, strings
 
 def reference(path):
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)

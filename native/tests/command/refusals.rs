@@ -377,7 +377,7 @@ fn broken_checkpoints_are_refused() {
             make: |folder| fs::write(folder.join("tokenizer.json"), "{}").unwrap(),
         },
         Broken {
-            message: "{folder}: config.json: `model_type` \"mamba\" is not supported; there are: gemma2, gemma3_text, gpt_neox, llama, mistral, qwen2, qwen3",
+            message: "{folder}: config.json: `model_type` \"mamba\" is not supported; there are: gemma2, gemma3_text, gpt_neox, granite, llama, mistral, phi3, qwen2, qwen3, qwen3_5_text, smollm3",
             make: |folder| config(folder, |config| config["model_type"] = json!("mamba")),
         },
         Broken {

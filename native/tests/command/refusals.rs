@@ -385,7 +385,7 @@ fn broken_checkpoints_are_refused() {
             make: |folder| config(folder, |config| config["hidden_act"] = json!("relu")),
         },
         Broken {
-            message: "{folder}: config.json: rope parameters: rope type \"yarn\" is not supported; default and llama3 are",
+            message: "{folder}: config.json: rope parameters: rope type \"yarn\" is not supported; default, llama3 and longrope are",
             make: |folder| {
                 config(folder, |config| config["rope_parameters"] = json!({"rope_type": "yarn", "factor": 4.0}));
             },

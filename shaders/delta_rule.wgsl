@@ -64,7 +64,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     var s$b = select(vec4<f32>(), kept[(head * params.key4 + block$b) * params.value_dim + j], there$b);
     //: end
     for (var row = 0u; row <= last; row++) {
-        if (!chain && (own >> row & 1u) == 0u) {
+        if (!chain && ((own >> row) & 1u) == 0u) {
             continue;
         }
         let begin = row * params.channels4;

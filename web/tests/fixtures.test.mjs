@@ -16,6 +16,7 @@ const FIXTURES = [
   "mistral",
   "neox-parallel",
   "neox-tanh",
+  "qwen3_5",
 ];
 const TOKENS = 24;
 

@@ -70,7 +70,7 @@ fn a_recurrent_layer_keeps_every_guarantee() {
             assert_eq!(first.top, second.top, "{set}");
             assert!(run(&mut session, &all[..230], 110, DraftOptions::off()).await? == all, "{set}: after a marginal");
 
-            // What was read and audited is another text.
+            // Reading and auditing leave another text behind.
             let read = ReadOptions::at(0..210);
             let mut rows = Vec::new();
             session.read_logits(&all, &read, &mut |_, _, row| rows.push(row.to_vec())).await?;

@@ -210,7 +210,7 @@ pub enum BlockRole {
     OutputGate,
     /// The projection of the heads' values back to the stream.
     Output,
-    /// Of a delta net: the projection to queries, keys and values together.
+    /// The projection of a delta net to queries, keys and values together.
     DeltaInput,
     /// The projection to `b`, one for each value head.
     DeltaBeta,
@@ -222,7 +222,7 @@ pub enum BlockRole {
     DeltaConv,
     /// `A` of each value head.
     DeltaRate,
-    /// What is added to `a` of each value head.
+    /// The numbers that are added to `a` of each value head.
     DeltaBias,
     /// The scale of the output's norm, `[value_dim]`.
     DeltaNorm,

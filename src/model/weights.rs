@@ -43,7 +43,7 @@ pub(crate) struct MixerWeights {
     /// The gate of what the heads give.
     pub gate: Option<Linear>,
     pub out: Linear,
-    /// Those that only a delta net has.
+    /// The weights that only a delta net has.
     pub delta: Option<DeltaWeights>,
 }
 

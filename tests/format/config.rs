@@ -607,7 +607,7 @@ fn granite_has_factors() {
     let spec = &config.spec;
     let factors = [spec.embedding_scale, attention(&config).scale, block(&config).residual_scale, spec.logit_scale];
     assert_eq!(factors, [12.0, 0.5, 0.25, 0.125]);
-    // Of what is not said, transformers' own are 1.
+    // The factors that a configuration leaves out are 1 in transformers.
     let plain = parse(&with(llama(), json!({"model_type": "granite"}))).unwrap();
     assert_eq!((attention(&plain).scale, block(&plain).residual_scale, plain.spec.logit_scale), (1.0, 1.0, 1.0));
     for wrong in [json!(0), json!(-1), json!("8"), json!(1e-50), json!(1e300)] {

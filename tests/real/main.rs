@@ -146,7 +146,7 @@ fn find(name: &str) -> Option<(OneFile, Expected)> {
     Some((OneFile { folder, name: file }, expected))
 }
 
-/// What is found of a model on an adapter: numbers for the documentation, and what is wrong.
+/// The findings on a model on an adapter: numbers for the documentation, and what is wrong.
 #[derive(Default)]
 struct Findings {
     results: serde_json::Map<String, Value>,
@@ -170,7 +170,7 @@ impl Findings {
 
 fn quiet(_: foretoken::model::Progress) {}
 
-/// What is allocated, against what inspection says of the same context.
+/// The bytes that are allocated, against what inspection says of the same context.
 async fn memory(gpu: &Gpu, files: &OneFile, found: &mut Findings) {
     let said = inspect(files, Some(SHORT)).await.expect("the file is read");
     found.note("family", json!(said.model_type));

@@ -1,6 +1,6 @@
 //! Phi-3: Llama's blocks with queries, keys and values in one tensor, gate and up in another; a window, and a rope for long texts.
 
-use super::{Family, Place, TensorNames, llama, norm_eps, num_blocks, of_blocks};
+use super::{Family, LLAMA_NAMES, Place, TensorNames, llama, norm_eps, num_blocks, of_blocks};
 use crate::error::Result;
 use crate::format::fields::Fields;
 use crate::format::rope::{Rope, RopeKeys};
@@ -12,24 +12,18 @@ pub(super) const FAMILY: Family = Family { model_type: "phi3", spec, names: &NAM
 const QKV: &str = "self_attn.qkv_proj";
 const GATE_UP: &str = "mlp.gate_up_proj";
 
+/// Llama's names, but for the tensors that several parts share.
 const NAMES: TensorNames = TensorNames {
-    embedding: "model.embed_tokens",
-    blocks: "model.layers",
-    final_norm: "model.norm",
-    lm_head: "lm_head",
-    modules: false,
-    others: &[],
     block: &[
-        (BlockRole::MixerNorm, Place::Own("input_layernorm")),
         (BlockRole::Query, Place::Stacked { name: QKV, behind: &[] }),
         (BlockRole::Key, Place::Stacked { name: QKV, behind: &[BlockRole::Query] }),
         (BlockRole::Value, Place::Stacked { name: QKV, behind: &[BlockRole::Query, BlockRole::Key] }),
-        (BlockRole::Output, Place::Own("self_attn.o_proj")),
-        (BlockRole::MlpNorm, Place::Own("post_attention_layernorm")),
         (BlockRole::Gate, Place::Stacked { name: GATE_UP, behind: &[] }),
         (BlockRole::Up, Place::Stacked { name: GATE_UP, behind: &[BlockRole::Gate] }),
-        (BlockRole::Down, Place::Own("mlp.down_proj")),
     ],
+    others: LLAMA_NAMES.block,
+    modules: false,
+    ..LLAMA_NAMES
 };
 
 fn spec(fields: &Fields<'_>) -> Result<ModelSpec> {

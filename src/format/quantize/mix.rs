@@ -17,7 +17,7 @@ pub struct TargetType {
     finer: Finer,
 }
 
-/// What is kept finer than most matrices.
+/// The matrices that are kept finer than most.
 #[derive(Debug, PartialEq, Eq)]
 enum Finer {
     Nothing,

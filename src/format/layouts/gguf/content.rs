@@ -45,7 +45,7 @@ pub(in crate::format) enum Origin {
         info: TensorInfo,
         /// The rows of a head, if the halves of each are to lie in turn.
         interleave: Option<usize>,
-        /// What is added to each number.
+        /// A number that is added to each.
         plus: f32,
     },
     /// Numbers.

@@ -1,6 +1,6 @@
 //! The metadata of a model that lies in another layout: what [`config`](super::config) reads, said by a configuration.
 //!
-//! What is written is read again and compared: a model of which the metadata cannot say everything is refused, not changed.
+//! The written metadata is read again and compared: a model of which it cannot say everything is refused, not changed.
 
 use std::borrow::Cow;
 use std::ops::Range;
